@@ -1,0 +1,71 @@
+// 2-D convolution and its input gradient, NHWC: any stride, padding, dilation and groups.
+//
+//   y[n, p*step_h+off_h, q*step_w+off_w, o] = act( sum_{r,s,c} x[n, h, v, c] * w[o,r,s,c] + bias[o] + residual[...] ) * keep[...]
+//   where h = p*stride_h - pad_h + r*dil_h,  v = q*stride_w - pad_w + s*dil_w, and x is 0 outside the image
+//
+// Forward: step 1, offset 0. The input gradient of a convolution is a convolution of dy with flipped weights, one for each
+// residue of the input position modulo the stride; each writes every stride-th point of dx (ops/conv.rs works out which taps).
+// `residual` then carries the gradient that other consumers of x left, and `keep` the mask of the activation that made x.
+//
+// One tile product (tile.cuh) over the matrix (N*P*Q) x (r*s*c); the epilogue never leaves registers. Accumulates in float32,
+// taps outside, channels inside. Deterministic: one writer per output, no atomics.
+#include "activation.cuh"
+#include "tile.cuh"
+
+template <class T, class Shape> DEVICE void conv(const Block& block, const ConvArgs& a) {
+  const int group = block.index.z;
+  const int64_t x_pixel = int64_t(a.groups) * a.c, y_pixel = int64_t(a.groups) * a.o;
+  const int first = group * a.o;  // first output channel of this group
+  const int bit_row = lanes::mask_stride(a.groups * a.o);
+
+  auto row = [&](int m) {
+    const uint32_t image = divide(m, a.pq), point = m - image * a.pq.value;
+    const uint32_t p = divide(point, a.q), q = point - p * a.q.value;
+    const int h = int(p) * a.stride_h - a.pad_h, v = int(q) * a.stride_w - a.pad_w;
+    tile::Row out = {((int64_t(image) * a.x_h + h) * a.x_w + v) * x_pixel + int64_t(group) * a.c, 0, 0};
+    for (int r = 0; r < a.r; ++r) out.rows |= uint32_t(uint32_t(h + r * a.dil_h) < uint32_t(a.x_h)) << r;
+    for (int s = 0; s < a.s; ++s) out.cols |= uint32_t(uint32_t(v + s * a.dil_w) < uint32_t(a.x_w)) << s;
+    return out;
+  };
+
+  auto out = [&](int m, int n, Lanes value, int count) {
+    const uint32_t image = divide(m, a.pq), point = m - image * a.pq.value;
+    const uint32_t p = divide(point, a.q), q = point - p * a.q.value;
+    const int64_t pixel = (int64_t(image) * a.y_h + p * a.step_h + a.off_h) * a.y_w + q * a.step_w + a.off_w;
+    const int64_t at = pixel * y_pixel + first + n;
+    if (a.bias) value = value + lanes::load(a.bias + first + n, count);
+    if (a.residual) value = value + lanes::load(static_cast<const T*>(a.residual) + at, count);
+    value = activation::apply(a.act, value);
+    if (a.positive) lanes::store_bits(a.positive + pixel * bit_row, first + n, lanes::greater(value, lanes::fill(0.f)));
+    if (a.keep) value = lanes::select(lanes::load_bits(a.keep + pixel * bit_row, first + n), value, lanes::fill(0.f));
+    lanes::store(static_cast<T*>(a.y) + at, value, count);
+  };
+
+  const tile::Operands<T> operands = {
+      static_cast<const T*>(a.x),
+      static_cast<const typename tile::Packed<T>::type*>(a.w) + group * a.w_group,
+      a.m, a.o, a.c,
+      {a.r, a.s, a.dil_h * a.x_w * x_pixel, a.dil_w * x_pixel},
+      a.m_tile, a.n_tile};
+  tile::product<T, Shape>(block, operands, row, out);
+}
+
+// grid (tiles of M x O, 1, groups)
+KERNEL(conv_f32, ConvArgs, 256, 98304) { conv<float, tile::Shape<128, 128>>(block, a); }
+KERNEL(conv_f32_small, ConvArgs, 128, 65536) { conv<float, tile::Shape<64, 64>>(block, a); }
+KERNEL(conv_bf16, ConvArgs, 256, 98304) { conv<bf16, tile::Shape<128, 128>>(block, a); }
+KERNEL(conv_bf16_small, ConvArgs, 128, 65536) { conv<bf16, tile::Shape<64, 64>>(block, a); }
+
+// Weights from (groups, o, taps, c) float32 into the order the tile product reads; padding is written as 0.
+template <class T> DEVICE void pack_weights(const Block& block, const PackArgs& a) {
+  using P = typename tile::Packed<T>::type;
+  const int o = block.index.x, g = block.index.y;
+  block::for_each(block, a.taps, a.c_pad, [&](int tap, int c) {
+    const float v = o < a.o && c < a.c ? a.src[((int64_t(g) * a.o + o) * a.taps + tap) * a.c + c] : 0.f;
+    static_cast<P*>(a.dst)[tile::pack_index<T>(a, g, o, tap, c)] = from_float<P>(to_float(from_float<T>(v)));
+  });
+}
+
+// grid (o rounded up to n_tile, groups)
+KERNEL(pack_weights_f32, PackArgs, 256, 1024) { pack_weights<float>(block, a); }
+KERNEL(pack_weights_bf16, PackArgs, 256, 1024) { pack_weights<bf16>(block, a); }

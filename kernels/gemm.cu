@@ -1,0 +1,35 @@
+// Matrix products on tensor cores: y[b] = act(x[b] * w[b]^T + bias + residual) * keep. Row-major.
+//
+//   x (batch, m, k)    w (batch or 1, n, k), packed    y (batch, m, n)
+//
+// A fully connected layer has one packed w and all rows in one batch; its input gradient is the same product with w
+// transposed. Accumulates in float32, k ascending. Deterministic: one writer per output.
+#include "activation.cuh"
+#include "tile.cuh"
+
+template <class T, class Shape> DEVICE void gemm(const Block& block, const GemmArgs& a) {
+  const int batch = block.index.z, bit_row = lanes::mask_stride(a.n);
+  const int64_t first = int64_t(batch) * a.m;  // row of y
+
+  auto row = [&](int m) { return tile::Row{int64_t(m) * a.k, 1, 1}; };
+
+  auto out = [&](int m, int n, Lanes value, int count) {
+    const int64_t at = (first + m) * a.n + n;
+    if (a.bias) value = value + lanes::load(a.bias + n, count);
+    if (a.residual) value = value + lanes::load(static_cast<const T*>(a.residual) + at, count);
+    value = activation::apply(a.act, value);
+    if (a.positive) lanes::store_bits(a.positive + (first + m) * bit_row, n, lanes::greater(value, lanes::fill(0.f)));
+    if (a.keep) value = lanes::select(lanes::load_bits(a.keep + (first + m) * bit_row, n), value, lanes::fill(0.f));
+    lanes::store(static_cast<T*>(a.y) + at, value, count);
+  };
+
+  const tile::Operands<T> operands = {
+      static_cast<const T*>(a.x) + batch * a.x_batch,
+      static_cast<const typename tile::Packed<T>::type*>(a.w) + batch * a.w_batch,
+      a.m, a.n, a.k, {1, 1, 0, 0}, a.m_tile, a.n_tile};
+  tile::product<T, Shape>(block, operands, row, out);
+}
+
+// grid (tiles of m x n, 1, batch)
+KERNEL(gemm_f32, GemmArgs, 128, 65536) { gemm<float, tile::Shape<64, 64>>(block, a); }
+KERNEL(gemm_bf16, GemmArgs, 128, 65536) { gemm<bf16, tile::Shape<64, 64>>(block, a); }

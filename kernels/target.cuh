@@ -1,0 +1,111 @@
+// What a build target provides. Everything target-specific outside this file lives in lanes.cuh, block.cuh, tile*.cuh and ptx.cuh.
+//
+//   CUDA   nvcc; a kernel body runs once per thread
+//   HOST   any C++17 compiler with GNU vector extensions; a kernel body runs once per block, and block primitives loop
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define TARGET_CUDA 1
+#define DEVICE __device__ __forceinline__
+#define UNROLL _Pragma("unroll")
+#else
+#define TARGET_HOST 1
+#include <cmath>
+#include <cstring>
+#define DEVICE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 64")
+#endif
+
+#include "args.h"
+
+// Bits of a bfloat16: the upper half of a float32.
+struct bf16 {
+  uint16_t bits;
+};
+
+DEVICE float bits_to_float(uint32_t u) {
+#if TARGET_CUDA
+  return __uint_as_float(u);
+#else
+  float f;
+  memcpy(&f, &u, 4);
+  return f;
+#endif
+}
+
+DEVICE uint32_t float_to_bits(float f) {
+#if TARGET_CUDA
+  return __float_as_uint(f);
+#else
+  uint32_t u;
+  memcpy(&u, &f, 4);
+  return u;
+#endif
+}
+
+DEVICE float to_float(float v) { return v; }
+DEVICE float to_float(bf16 v) { return bits_to_float(uint32_t(v.bits) << 16); }
+
+// Rounds to nearest, ties to even; a NaN stays a (quiet) NaN.
+template <class T> DEVICE T from_float(float v);
+template <> DEVICE float from_float<float>(float v) { return v; }
+template <> DEVICE bf16 from_float<bf16>(float v) {
+  const uint32_t u = float_to_bits(v);
+  if ((u & 0x7fffffffu) > 0x7f800000u) return {uint16_t(u >> 16 | 0x40)};
+  return {uint16_t((u + 0x7fff + (u >> 16 & 1)) >> 16)};
+}
+
+// One rounding for a * b + c on every target.
+DEVICE float fused_multiply_add(float a, float b, float c) {
+#if TARGET_CUDA
+  return __fmaf_rn(a, b, c);
+#else
+  return __builtin_fmaf(a, b, c);
+#endif
+}
+
+// The quotient of n by a divisor prepared on the Rust side: one multiplication instead of a division.
+DEVICE uint32_t divide(uint32_t n, const Divisor& d) {
+#if TARGET_CUDA
+  return (__umulhi(n, d.magic) + n) >> d.shift;
+#else
+  return uint32_t(((uint64_t(n) * d.magic >> 32) + n) >> d.shift);
+#endif
+}
+
+// What a kernel body knows about where it runs.
+struct Block {
+  Index3 index;           // which block of the grid
+  uint32_t threads;       // threads in this block; 1 on the host
+  uint32_t thread;        // this thread; 0 on the host
+  unsigned char* shared;  // the kernel's shared memory, 128-byte aligned; REDUCE_BYTES of it belong to block reductions
+};
+
+constexpr int REDUCE_BYTES = 256;
+
+// KERNEL(name, Args, threads, shared_bytes) { body using `block` and `a` }
+// build.rs reads these lines to make the table of kernels; threads and shared_bytes are therefore plain numbers.
+#if TARGET_CUDA
+#define KERNEL(name, Args, THREADS, SHARED)                                                             \
+  DEVICE void name##_body(const Block& block, const Args& a);                                           \
+  extern "C" __global__ void __launch_bounds__(THREADS) name(const __grid_constant__ Args a) {          \
+    extern __shared__ __align__(128) unsigned char shared_memory[];                                     \
+    name##_body({{blockIdx.x, blockIdx.y, blockIdx.z}, THREADS, threadIdx.x, shared_memory}, a);        \
+  }                                                                                                     \
+  DEVICE void name##_body(const Block& block, const Args& a)
+#else
+// The host entry runs blocks [first, last) of a grid in x-fastest order; the Rust side spreads ranges over its pool.
+#define KERNEL(name, Args, THREADS, SHARED)                                                             \
+  static void name##_body(const Block& block, const Args& a);                                           \
+  extern "C" void rampart_host_##name(const Args* a, const Index3* grid, uint64_t first, uint64_t last, \
+                                      unsigned char* shared) {                                          \
+    for (uint64_t b = first; b < last; ++b) {                                                           \
+      const Index3 index = {uint32_t(b % grid->x), uint32_t(b / grid->x % grid->y),                     \
+                            uint32_t(b / grid->x / grid->y)};                                           \
+      name##_body({index, 1, 0, shared}, *a);                                                           \
+    }                                                                                                   \
+  }                                                                                                     \
+  static void name##_body(const Block& block, const Args& a)
+#endif

@@ -1,0 +1,205 @@
+//! The host device: runs the blocks of a grid on a thread pool.
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::sync::Mutex;
+
+use memmap2::{Advice, MmapMut};
+use rayon::prelude::*;
+
+use super::kernel::KernelInfo;
+use crate::{Error, Result};
+
+const ALIGN: usize = 64;
+/// From this size on memory comes straight from the system, in huge pages where it offers them.
+const LARGE: usize = 1 << 20;
+/// Scratch memory that stands for a block's shared memory. The gathered rows of a bf16 tile product need most.
+pub(crate) const SCRATCH: usize = 4 << 20;
+/// Bytes behind every buffer that nothing may touch, checked in debug builds.
+const CANARY: usize = if cfg!(debug_assertions) { 64 } else { 0 };
+const CANARY_BYTE: u8 = 0xa5;
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostTile {
+    pub panel: i32,
+    pub rows: i32,
+    pub c_align: i32,
+    pub element_bytes: i32,
+}
+
+unsafe extern "C" {
+    fn rampart_host_tile(is_bf16: i32, columns: i32) -> HostTile;
+    fn rampart_host_init() -> i32;
+    fn rampart_host_features() -> *const std::ffi::c_char;
+}
+
+enum Memory {
+    Small(Layout),
+    Large(#[allow(dead_code, reason = "owns the mapping")] MmapMut),
+}
+
+/// The CPU, through kernels built for it at compile time.
+pub struct HostDevice {
+    live: Mutex<HashMap<u64, (Memory, usize)>>,
+    threads: usize,
+}
+
+thread_local! {
+    static ARENA: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+}
+
+#[derive(Clone, Copy)]
+#[repr(C, align(128))]
+struct Line([u8; 128]);
+
+impl HostDevice {
+    /// # Errors
+    /// [`Error::Device`] when this processor lacks an instruction set the binary was built for.
+    pub fn open() -> Result<Self> {
+        let features = unsafe { CStr::from_ptr(rampart_host_features()) }.to_string_lossy();
+        if let Some(missing) = features.split(',').find(|f| !f.is_empty() && !has(f)) {
+            return Err(Error::device(format!(
+                "this binary was built for a processor with {missing}, which this one lacks; rebuild here, or with RAMPART_HOST_ARCH=x86-64-v3"
+            )));
+        }
+        if unsafe { rampart_host_init() } != 0 {
+            return Err(Error::device(
+                "the system refuses the AMX state this binary was built for; rebuild with RAMPART_HOST_ARCH=icelake-server",
+            ));
+        }
+        Ok(HostDevice { live: Mutex::default(), threads: rayon::current_num_threads() })
+    }
+
+    pub fn name(&self) -> String {
+        format!("host ({} threads, {})", self.threads, Self::features())
+    }
+
+    /// The instruction sets in use, for `rampart info`.
+    pub fn features() -> String {
+        let features = unsafe { CStr::from_ptr(rampart_host_features()) }.to_string_lossy();
+        let list = features.trim_end_matches(',').replace(',', " ");
+        if list.is_empty() { "portable vectors".into() } else { list }
+    }
+
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    pub(crate) fn tile(bf16: bool, columns: usize) -> HostTile {
+        unsafe { rampart_host_tile(i32::from(bf16), columns as i32) }
+    }
+
+    pub(crate) fn alloc(&self, bytes: usize) -> Result<u64> {
+        let size = bytes + CANARY;
+        let refused = || Error::device(format!("host: out of memory: {bytes} bytes were refused"));
+        let (memory, at) = if size >= LARGE {
+            let mut map = MmapMut::map_anon(size).map_err(|_| refused())?;
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(Advice::HugePage);
+            let at = map.as_mut_ptr();
+            (Memory::Large(map), at)
+        } else {
+            let layout = Layout::from_size_align(size.max(1), ALIGN).map_err(|_| refused())?;
+            (Memory::Small(layout), unsafe { alloc(layout) })
+        };
+        if at.is_null() {
+            return Err(refused());
+        }
+        unsafe { at.add(bytes).write_bytes(CANARY_BYTE, CANARY) };
+        self.live.lock().expect("no panic while locked").insert(at as u64, (memory, bytes));
+        Ok(at as u64)
+    }
+
+    /// # Panics
+    /// In debug builds, when something was written behind the buffer.
+    pub(crate) fn free(&self, at: u64) {
+        let entry = self.live.lock().expect("no panic while locked").remove(&at);
+        let Some((memory, bytes)) = entry else { return };
+        self.check(at, bytes);
+        if let Memory::Small(layout) = memory {
+            unsafe { dealloc(at as *mut u8, layout) };
+        }
+    }
+
+    /// In debug builds: the canary behind a buffer is intact.
+    pub(crate) fn check(&self, at: u64, bytes: usize) {
+        if CANARY > 0 && !std::thread::panicking() {
+            let tail = unsafe { std::slice::from_raw_parts((at as *const u8).add(bytes), CANARY) };
+            assert!(tail.iter().all(|&b| b == CANARY_BYTE), "a kernel wrote behind a buffer of {bytes} bytes");
+        }
+    }
+
+    /// In debug builds: fills with a pattern that is NaN as float32 and as bfloat16, so that unwritten values show.
+    pub(crate) fn poison(&self, at: u64, bytes: usize) {
+        if cfg!(debug_assertions) {
+            unsafe { (at as *mut u8).write_bytes(0xff, bytes) };
+        }
+    }
+
+    pub(crate) fn upload(&self, to: u64, from: &[u8]) {
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
+    }
+
+    pub(crate) fn download(&self, from: u64, to: &mut [u8]) {
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
+    }
+
+    pub(crate) fn zero(&self, at: u64, bytes: usize) {
+        unsafe { (at as *mut u8).write_bytes(0, bytes) };
+    }
+
+    pub(crate) fn copy(&self, to: u64, from: u64, bytes: usize) {
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
+    }
+
+    /// Spreads the grid over the pool in contiguous ranges, several per thread so that uneven ones balance.
+    pub(crate) fn launch(&self, kernel: &'static KernelInfo, grid: [u32; 3], args: &[u8]) {
+        let blocks: u64 = grid.iter().map(|&n| u64::from(n)).product();
+        let run = |first, last| {
+            ARENA.with_borrow_mut(|arena| {
+                if arena.is_empty() {
+                    arena.resize(SCRATCH / size_of::<Line>(), Line([0xff; 128]));
+                }
+                if cfg!(debug_assertions) {
+                    arena[..512].fill(Line([0xff; 128]));
+                }
+                unsafe { (kernel.host)(args.as_ptr(), &grid, first, last, arena.as_mut_ptr().cast()) };
+            });
+        };
+        let ranges = blocks.min(self.threads as u64 * 4);
+        if self.threads == 1 || ranges <= 1 {
+            run(0, blocks);
+        } else {
+            (0..ranges).into_par_iter().for_each(|i| run(blocks * i / ranges, blocks * (i + 1) / ranges));
+        }
+    }
+}
+
+impl Drop for HostDevice {
+    fn drop(&mut self) {
+        let left: Vec<u64> = self.live.lock().map(|l| l.keys().copied().collect()).unwrap_or_default();
+        for at in left {
+            self.free(at);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has(feature: &str) -> bool {
+    match feature {
+        "avx2" => is_x86_feature_detected!("avx2"),
+        "fma" => is_x86_feature_detected!("fma"),
+        "avx512f" => is_x86_feature_detected!("avx512f"),
+        "avx512bw" => is_x86_feature_detected!("avx512bw"),
+        "avx512bf16" => is_x86_feature_detected!("avx512bf16"),
+        _ => true, // AMX: asked of the system by rampart_host_init
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has(_: &str) -> bool {
+    true
+}

@@ -1,0 +1,309 @@
+//! Devices: where buffers live and kernels run.
+//!
+//! A [`Device`] is the host or a CUDA device behind one interface: allocate, copy, launch. Memory goes through a caching
+//! allocator, since an attack asks for the same sizes again at every step.
+
+mod host;
+mod kernel;
+pub mod nvtx;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+pub use host::HostDevice;
+pub use kernel::*;
+
+use crate::{Error, Result};
+
+/// Element type of a tensor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum DType {
+    F32,
+    BF16,
+    /// Integers, bit masks.
+    U8,
+    I32,
+}
+
+impl DType {
+    /// Bytes per element.
+    pub fn size(self) -> usize {
+        match self {
+            DType::F32 | DType::I32 => 4,
+            DType::BF16 => 2,
+            DType::U8 => 1,
+        }
+    }
+}
+
+enum Backend {
+    Host(HostDevice),
+}
+
+/// A handle to a device; clones share it.
+#[derive(Clone)]
+pub struct Device(Arc<Shared>);
+
+struct Shared {
+    backend: Backend,
+    pool: Mutex<Pool>,
+}
+
+#[derive(Default)]
+struct Pool {
+    /// Free buffers by size.
+    free: HashMap<usize, Vec<u64>>,
+    live: usize,
+    cached: usize,
+    peak: usize,
+}
+
+/// Memory use of a device, bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryUse {
+    /// In buffers that exist now.
+    pub live: usize,
+    /// The most that was ever live at once.
+    pub peak: usize,
+}
+
+/// Device memory that returns to the allocator's cache when dropped.
+pub struct Buffer {
+    device: Device,
+    at: u64,
+    size: usize,
+}
+
+impl Buffer {
+    /// Address on the device; not a host address in general.
+    pub fn address(&self) -> u64 {
+        self.at
+    }
+
+    /// Usable bytes: what was asked for, rounded up.
+    pub fn bytes(&self) -> usize {
+        self.size
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let mut pool = self.device.0.pool.lock().expect("no panic while locked");
+        pool.live -= self.size;
+        pool.cached += self.size;
+        pool.free.entry(self.size).or_default().push(self.at);
+        drop(pool);
+        let Backend::Host(host) = &self.device.0.backend;
+        host.check(self.at, self.size);
+    }
+}
+
+/// Sizes are rounded up to one of eight steps per power of two, so that nearly equal requests share buffers.
+fn round_up(bytes: usize) -> usize {
+    let bytes = bytes.max(256);
+    let step = (bytes.next_power_of_two() / 16).max(256);
+    bytes.next_multiple_of(step)
+}
+
+impl Device {
+    /// The CPU.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the binary was built for another processor.
+    pub fn host() -> Result<Self> {
+        Ok(Self::new(Backend::Host(HostDevice::open()?)))
+    }
+
+    /// `auto`, `host`, `cuda` or `emulated`. `auto` takes a GPU where there is one.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for another name, [`Error::Device`] when the device is not there.
+    pub fn open(name: &str) -> Result<Self> {
+        match name {
+            "auto" | "host" => Self::host(),
+            _ => Err(Error::usage("--device", format!("expected auto, host, cuda or emulated, found `{name}`"))),
+        }
+    }
+
+    fn new(backend: Backend) -> Self {
+        Device(Arc::new(Shared { backend, pool: Mutex::default() }))
+    }
+
+    /// For people: kind, size and features.
+    pub fn name(&self) -> String {
+        match &self.0.backend {
+            Backend::Host(host) => host.name(),
+        }
+    }
+
+    /// The word that selects this device: `host`, `cuda` or `emulated`.
+    pub fn kind(&self) -> &'static str {
+        match &self.0.backend {
+            Backend::Host(_) => "host",
+        }
+    }
+
+    /// True for the CPU, whose tiles are chosen per launch.
+    pub fn is_host(&self) -> bool {
+        matches!(self.0.backend, Backend::Host(_))
+    }
+
+    /// How many blocks run at once: threads on the host, multiprocessors on CUDA.
+    pub fn parallelism(&self) -> usize {
+        match &self.0.backend {
+            Backend::Host(host) => host.threads(),
+        }
+    }
+
+    /// Memory for at least `bytes` bytes, not initialised.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device has no more.
+    pub fn alloc(&self, bytes: usize) -> Result<Buffer> {
+        let size = round_up(bytes);
+        let cached = {
+            let mut pool = self.0.pool.lock().expect("no panic while locked");
+            let at = pool.free.get_mut(&size).and_then(Vec::pop);
+            if at.is_some() {
+                pool.cached -= size;
+            }
+            at
+        };
+        let at = match cached {
+            Some(at) => at,
+            None => self.raw_alloc(size).or_else(|_| {
+                self.trim();
+                self.raw_alloc(size)
+            })?,
+        };
+        let Backend::Host(host) = &self.0.backend;
+        host.poison(at, size);
+        let mut pool = self.0.pool.lock().expect("no panic while locked");
+        pool.live += size;
+        pool.peak = pool.peak.max(pool.live);
+        drop(pool);
+        Ok(Buffer { device: self.clone(), at, size })
+    }
+
+    fn raw_alloc(&self, size: usize) -> Result<u64> {
+        match &self.0.backend {
+            Backend::Host(host) => host.alloc(size),
+        }
+    }
+
+    /// Gives cached memory back to the system.
+    pub fn trim(&self) {
+        let free = {
+            let mut pool = self.0.pool.lock().expect("no panic while locked");
+            pool.cached = 0;
+            std::mem::take(&mut pool.free)
+        };
+        for at in free.into_values().flatten() {
+            match &self.0.backend {
+                Backend::Host(host) => host.free(at),
+            }
+        }
+    }
+
+    pub fn memory(&self) -> MemoryUse {
+        let pool = self.0.pool.lock().expect("no panic while locked");
+        MemoryUse { live: pool.live, peak: pool.peak }
+    }
+
+    /// Restarts [`MemoryUse::peak`] from what is live now.
+    pub fn reset_peak(&self) {
+        let mut pool = self.0.pool.lock().expect("no panic while locked");
+        pool.peak = pool.live;
+    }
+
+    /// Copies host bytes to the start of `to`.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when `to` is too small.
+    pub fn upload(&self, to: &Buffer, from: &[u8]) -> Result<()> {
+        fits("upload", from.len(), to.size)?;
+        match &self.0.backend {
+            Backend::Host(host) => host.upload(to.at, from),
+        }
+        Ok(())
+    }
+
+    /// Copies the start of `from` to host bytes, after everything launched before.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when `from` is too small.
+    pub fn download(&self, from: &Buffer, to: &mut [u8]) -> Result<()> {
+        fits("download", to.len(), from.size)?;
+        match &self.0.backend {
+            Backend::Host(host) => host.download(from.at, to),
+        }
+        Ok(())
+    }
+
+    /// Sets the first `bytes` bytes of a buffer to 0.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when the buffer is smaller.
+    pub fn zero(&self, at: &Buffer, bytes: usize) -> Result<()> {
+        fits("zero", bytes, at.size)?;
+        match &self.0.backend {
+            Backend::Host(host) => host.zero(at.at, bytes),
+        }
+        Ok(())
+    }
+
+    /// Runs `kernel` once per block of `grid`. The only way into a kernel.
+    ///
+    /// The caller promises that every address in `args` points to live device memory as large as the kernel's header says,
+    /// and that outputs do not overlap inputs unless the header allows it. The ops in [`crate::ops`] check shapes to that end.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for a grid or block that a GPU would refuse, on the host as well.
+    pub fn launch<A: bytemuck::Pod>(&self, kernel: &'static Kernel<A>, grid: [usize; 3], args: &A) -> Result<()> {
+        let info = kernel.info();
+        let limit = |what, requested: usize, max: u64| match requested as u64 <= max {
+            true => Ok(requested as u32),
+            false => Err(Error::Limit { kernel: info.name.into(), what, requested: requested as u64, max }),
+        };
+        let grid =
+            [limit("grid x", grid[0], (1 << 31) - 1)?, limit("grid y", grid[1], 65535)?, limit("grid z", grid[2], 65535)?];
+        limit("threads per block", info.threads as usize, 1024)?;
+        limit("shared memory bytes", info.shared as usize, 227 << 10)?;
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        match &self.0.backend {
+            Backend::Host(host) => host.launch(info, grid, bytemuck::bytes_of(args)),
+        }
+        Ok(())
+    }
+
+    /// Waits until everything launched so far is done.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when a launch failed meanwhile.
+    pub fn synchronize(&self) -> Result<()> {
+        match &self.0.backend {
+            Backend::Host(_) => Ok(()),
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Ok(pool) = self.pool.get_mut() {
+            for at in std::mem::take(&mut pool.free).into_values().flatten() {
+                match &self.backend {
+                    Backend::Host(host) => host.free(at),
+                }
+            }
+        }
+    }
+}
+
+fn fits(what: &'static str, requested: usize, max: usize) -> Result<()> {
+    if requested <= max {
+        return Ok(());
+    }
+    Err(Error::Limit { kernel: "copy".into(), what, requested: requested as u64, max: max as u64 })
+}

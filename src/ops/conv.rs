@@ -1,0 +1,333 @@
+//! 2-D convolution with bias, residual and activation: `kernels/conv.cu`.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+use super::pointwise::Activation;
+use super::weights::Packed;
+use crate::device::{CONV_BF16, CONV_BF16_SMALL, CONV_F32, CONV_F32_SMALL, ConvArgs, DType, Device, Divisor, Kernel};
+use crate::tape::{Graph, Precision, Slot};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// The window of a convolution.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Window {
+    pub stride: [usize; 2],
+    /// top, bottom, left, right
+    pub padding: [usize; 4],
+    pub dilation: [usize; 2],
+    pub groups: usize,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Window { stride: [1, 1], padding: [0; 4], dilation: [1, 1], groups: 1 }
+    }
+}
+
+impl Window {
+    /// The same stride and padding on both axes.
+    pub fn square(stride: usize, padding: usize) -> Self {
+        Window { stride: [stride; 2], padding: [padding; 4], ..Self::default() }
+    }
+
+    /// Output length along one axis (0 vertical, 1 horizontal), or `None` when the window does not fit.
+    pub fn out(&self, axis: usize, length: usize, window: usize) -> Option<usize> {
+        let padded = length + self.padding[2 * axis] + self.padding[2 * axis + 1];
+        padded.checked_sub(self.dilation[axis] * (window - 1) + 1).map(|d| d / self.stride[axis] + 1)
+    }
+}
+
+/// A convolution's constants, packed for one device and precision; the input gradient's are packed when first asked for.
+pub struct Conv2d {
+    /// `(G, O/G, R, S, C/G)` float32, kept for the gradient's packing
+    weight: Vec<f32>,
+    /// `(O)` float32
+    bias: Option<Tensor>,
+    forward: Packed,
+    backward: OnceCell<Vec<Phase>>,
+    window: Window,
+    /// O/G, C/G, R, S
+    o: usize,
+    c: usize,
+    r: usize,
+    s: usize,
+    precision: Precision,
+}
+
+/// The part of an input gradient that falls on every stride-th input point from `off` on: a convolution of dy with stride 1.
+struct Phase {
+    packed: Packed,
+    off: [usize; 2],
+    taps: [usize; 2],
+    pad: [i64; 2],
+    dilation: [usize; 2],
+}
+
+/// One launch of the kernel, forward or gradient.
+struct Launch<'a> {
+    packed: &'a Packed,
+    c: usize,
+    taps: [usize; 2],
+    stride: [usize; 2],
+    pad: [i64; 2],
+    dilation: [usize; 2],
+    groups: usize,
+    /// points computed, and where they go in y
+    points: [usize; 2],
+    step: [usize; 2],
+    off: [usize; 2],
+    bias: u64,
+    residual: u64,
+    keep: u64,
+    positive: u64,
+    act: Activation,
+}
+
+impl Conv2d {
+    /// Packs weights `(O, C/G, R, S)` as PyTorch stores them, and a bias `(O)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `O` is not a multiple of the groups, a window is larger than 32, or lengths disagree.
+    pub fn new(
+        device: &Device,
+        precision: Precision,
+        weight: &[f32],
+        shape: [usize; 4],
+        bias: Option<&[f32]>,
+        window: Window,
+    ) -> Result<Self> {
+        let ([out, c, r, s], groups) = (shape, window.groups);
+        if groups == 0 || out % groups != 0 {
+            return Err(Error::shape("conv2d", "output channels", format!("a multiple of {groups} groups"), out));
+        }
+        if weight.len() != out * c * r * s || weight.is_empty() {
+            return Err(Error::shape("conv2d", "weights", format!("{shape:?}"), weight.len()));
+        }
+        if r > 32 || s > 32 || window.stride.contains(&0) || window.dilation.contains(&0) {
+            return Err(Error::shape("conv2d", "window", "1 to 32 taps a side, stride and dilation at least 1", format!("{r}x{s}, {window:?}")));
+        }
+        if let Some(b) = bias.filter(|b| b.len() != out) {
+            return Err(Error::shape("conv2d", "bias", out, b.len()));
+        }
+        let mut channels_last = vec![0f32; weight.len()];
+        for (oc, taps) in weight.chunks_exact(r * s).enumerate() {
+            for (tap, &v) in taps.iter().enumerate() {
+                channels_last[(oc / c * r * s + tap) * c + oc % c] = v;
+            }
+        }
+        let src = Tensor::from_f32(device, &[weight.len()], DType::F32, &channels_last)?;
+        let forward = Packed::pack(device, precision, &src, [groups, out / groups, r * s, c])?;
+        let bias = bias.map(|b| Tensor::from_f32(device, &[out], DType::F32, b)).transpose()?;
+        Ok(Conv2d { weight: channels_last, bias, forward, backward: OnceCell::new(), window, o: out / groups, c, r, s, precision })
+    }
+
+    /// Floating-point operations of one forward pass over `points` output points.
+    pub fn flops(&self, points: usize) -> f64 {
+        2.0 * (points * self.o * self.window.groups * self.c * self.r * self.s) as f64
+    }
+
+    /// The convolutions of dy that make up the input gradient, one per residue modulo the stride.
+    ///
+    /// dx[h] = sum over taps r with (h + pad - r*dil) divisible by the stride of dy[(h + pad - r*dil) / stride] * w[r].
+    fn phases(&self, device: &Device) -> Result<&[Phase]> {
+        if let Some(phases) = self.backward.get() {
+            return Ok(phases);
+        }
+        let Window { stride, padding, dilation, groups } = self.window;
+        // Along one axis: taps in ascending order of the dy they read, the dy index of the first at h = off, and the step.
+        let axis = |axis: usize, taps: usize, off: usize| -> (Vec<usize>, i64, usize) {
+            let (st, di, pad) = (stride[axis] as i64, dilation[axis] as i64, padding[2 * axis] as i64);
+            let at = |r: usize| off as i64 + pad - r as i64 * di;
+            let mut hit: Vec<usize> = (0..taps).filter(|&r| at(r).rem_euclid(st) == 0).collect();
+            hit.reverse();
+            let first = hit.first().map_or(0, |&r| at(r).div_euclid(st));
+            let step = hit.get(1).map_or(1, |&r| at(r).div_euclid(st) - first);
+            (hit, first, step as usize)
+        };
+        let mut phases = Vec::new();
+        for off_h in 0..stride[0] {
+            for off_w in 0..stride[1] {
+                let (rows, first_h, dil_h) = axis(0, self.r, off_h);
+                let (cols, first_w, dil_w) = axis(1, self.s, off_w);
+                let taps = rows.len() * cols.len();
+                let mut flipped = Vec::with_capacity(groups * self.c * taps * self.o);
+                for g in 0..groups {
+                    for c in 0..self.c {
+                        for (r, s) in rows.iter().flat_map(|r| cols.iter().map(move |s| (r, s))) {
+                            let at = |o: usize| (((g * self.o + o) * self.r + r) * self.s + s) * self.c + c;
+                            flipped.extend((0..self.o).map(|o| self.weight[at(o)]));
+                        }
+                    }
+                }
+                let src = Tensor::from_f32(device, &[flipped.len()], DType::F32, &flipped)?;
+                let packed = Packed::pack(device, self.precision, &src, [groups, self.c, taps, self.o])?;
+                let (taps, pad) = if taps == 0 { ([0, 0], [0, 0]) } else { ([rows.len(), cols.len()], [-first_h, -first_w]) };
+                phases.push(Phase { packed, off: [off_h, off_w], taps, pad, dilation: [dil_h, dil_w] });
+            }
+        }
+        Ok(self.backward.get_or_init(|| phases))
+    }
+}
+
+/// `y = act(conv(x) + bias + residual)`.
+///
+/// | arg | shape | |
+/// |---|---|---|
+/// | `x` | `(N, H, W, C)` | |
+/// | `residual` | `(N, P, Q, O)` | optional, added before the activation |
+/// | ret | `(N, P, Q, O)` | `P = (H + pads - dil*(R-1) - 1) / stride + 1`, `Q` alike |
+///
+/// With gradients on, a ReLU keeps one bit per output and the convolution nothing; other activations are applied apart.
+///
+/// # Errors
+/// [`Error::Shape`] when channels disagree, the window does not fit, or the residual has another shape.
+pub fn conv2d(g: &Graph, x: &Tensor, conv: &Rc<Conv2d>, residual: Option<&Tensor>, act: Activation) -> Result<Tensor> {
+    let [n, h, w, c] = x.dims4("conv2d")?;
+    let groups = conv.window.groups;
+    if c != conv.c * groups {
+        return Err(Error::shape("conv2d", "input channels", conv.c * groups, c));
+    }
+    let fits = || Error::shape("conv2d", "input", format!("at least the {}x{} window", conv.r, conv.s), format!("{h}x{w} before padding"));
+    let p = conv.window.out(0, h, conv.r).ok_or_else(fits)?;
+    let q = conv.window.out(1, w, conv.s).ok_or_else(fits)?;
+    let out = conv.o * groups;
+    let shape = [n, p, q, out];
+    if let Some(r) = residual.filter(|r| r.shape() != shape) {
+        return Err(Error::shape("conv2d", "residual", format!("{shape:?}"), format!("{:?}", r.shape())));
+    }
+
+    // Bits of several groups would share a byte when a group is not whole runs of 16.
+    let masks = groups == 1 || conv.o % 16 == 0;
+    let fused = if g.records() && !(act == Activation::Relu && masks) { Activation::None } else { act };
+    let positive = (g.records() && fused == Activation::Relu).then(|| g.uninit_mask(n * p * q, out)).transpose()?;
+    let y = g.uninit(&shape)?;
+    conv.launch(
+        g,
+        x,
+        &y,
+        &Launch {
+            packed: &conv.forward,
+            c: conv.c,
+            taps: [conv.r, conv.s],
+            stride: conv.window.stride,
+            pad: [conv.window.padding[0] as i64, conv.window.padding[2] as i64],
+            dilation: conv.window.dilation,
+            groups,
+            points: [p, q],
+            step: [1, 1],
+            off: [0, 0],
+            bias: conv.bias.as_ref().map_or(0, Tensor::address),
+            residual: residual.map_or(0, Tensor::address),
+            keep: 0,
+            positive: positive.as_ref().map_or(0, Tensor::address),
+            act: fused,
+        },
+    )?;
+    if let Some(bits) = positive {
+        g.mask(&y, bits);
+    }
+
+    let (inputs, conv, x, residual) = (residual.map_or(vec![x], |r| vec![x, r]), conv.clone(), x.clone(), residual.cloned());
+    g.record("conv2d gradient", &inputs, &y, move |g, dy, grads| {
+        if let Some(r) = &residual {
+            grads.add(g, r, dy.clone())?;
+        }
+        let dx = if conv.window.groups == 1 || conv.c % 16 == 0 {
+            let slot = grads.slot(&x);
+            conv.input_gradient(g, dy, x.shape(), &slot)?
+        } else {
+            let dx = conv.input_gradient(g, dy, x.shape(), &Slot { residual: None, keep: None })?;
+            return grads.add(g, &x, dx);
+        };
+        grads.put(&x, dx);
+        Ok(())
+    });
+    if fused == act { Ok(y) } else { super::pointwise::activation(g, &y, act) }
+}
+
+impl Conv2d {
+    /// The gradient of an input of shape `x`, given that of the output, with the slot's sum and mask fused.
+    fn input_gradient(&self, g: &Graph, dy: &Tensor, x: &[usize], slot: &Slot) -> Result<Tensor> {
+        let dx = g.uninit(x)?;
+        for phase in self.phases(g.device())? {
+            let count = |axis: usize| x[1 + axis].saturating_sub(phase.off[axis]).div_ceil(self.window.stride[axis]);
+            self.launch(
+                g,
+                dy,
+                &dx,
+                &Launch {
+                    packed: &phase.packed,
+                    c: self.o,
+                    taps: phase.taps,
+                    stride: [1, 1],
+                    pad: phase.pad,
+                    dilation: phase.dilation,
+                    groups: self.window.groups,
+                    points: [count(0), count(1)],
+                    step: self.window.stride,
+                    off: phase.off,
+                    bias: 0,
+                    residual: slot.residual_address(),
+                    keep: slot.keep_address(),
+                    positive: 0,
+                    act: Activation::None,
+                },
+            )?;
+        }
+        Ok(dx)
+    }
+
+    fn launch(&self, g: &Graph, x: &Tensor, y: &Tensor, l: &Launch) -> Result<()> {
+        let ([n, x_h, x_w, _], [_, y_h, y_w, _]) = (x.dims4("conv2d")?, y.dims4("conv2d")?);
+        let m = n * l.points[0] * l.points[1];
+        if m == 0 || l.packed.o == 0 {
+            return Ok(());
+        }
+        let tiles = l.packed.tiles(g.device(), g.dtype(), m, l.groups);
+        let args = ConvArgs {
+            x: x.address(),
+            w: l.packed.data.address(),
+            bias: l.bias,
+            residual: l.residual,
+            keep: l.keep,
+            y: y.address(),
+            positive: l.positive,
+            w_group: l.packed.group as i64,
+            q: Divisor::new(l.points[1]),
+            pq: Divisor::new(l.points[0] * l.points[1]),
+            m: m as i32,
+            x_h: x_h as i32,
+            x_w: x_w as i32,
+            c: l.c as i32,
+            o: l.packed.o as i32,
+            groups: l.groups as i32,
+            r: l.taps[0] as i32,
+            s: l.taps[1] as i32,
+            stride_h: l.stride[0] as i32,
+            stride_w: l.stride[1] as i32,
+            pad_h: l.pad[0] as i32,
+            pad_w: l.pad[1] as i32,
+            dil_h: l.dilation[0] as i32,
+            dil_w: l.dilation[1] as i32,
+            y_h: y_h as i32,
+            y_w: y_w as i32,
+            step_h: l.step[0] as i32,
+            step_w: l.step[1] as i32,
+            off_h: l.off[0] as i32,
+            off_w: l.off[1] as i32,
+            act: l.act as i32,
+            m_tile: tiles.m_tile as i32,
+            n_tile: tiles.n_tile as i32,
+            reserved: 0,
+        };
+        let kernel: &'static Kernel<ConvArgs> = match (g.dtype(), l.packed.large(g.device(), m, l.groups)) {
+            (DType::BF16, true) => &CONV_BF16,
+            (DType::BF16, false) => &CONV_BF16_SMALL,
+            (_, true) => &CONV_F32,
+            (_, false) => &CONV_F32_SMALL,
+        };
+        g.launch(kernel, [tiles.count, 1, l.groups], &args)
+    }
+}

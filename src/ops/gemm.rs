@@ -1,0 +1,185 @@
+//! Matrix products and fully connected layers: `kernels/gemm.cu`.
+
+use std::rc::Rc;
+
+use super::pointwise::Activation;
+use super::weights::Packed;
+use crate::device::{DType, Device, GEMM_BF16, GEMM_F32, GemmArgs};
+use crate::tape::{Graph, Precision, Slot};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// A fully connected layer's constants: the weight and its transpose, packed.
+pub struct Linear {
+    forward: Packed,
+    backward: Packed,
+    bias: Option<Tensor>,
+    inputs: usize,
+    outputs: usize,
+}
+
+impl Linear {
+    /// Packs a weight `(O, K)` and a bias `(O)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when lengths disagree.
+    pub fn new(device: &Device, precision: Precision, weight: &[f32], [o, k]: [usize; 2], bias: Option<&[f32]>) -> Result<Self> {
+        if weight.len() != o * k || weight.is_empty() {
+            return Err(Error::shape("linear", "weights", format!("({o}, {k})"), weight.len()));
+        }
+        if let Some(b) = bias.filter(|b| b.len() != o) {
+            return Err(Error::shape("linear", "bias", o, b.len()));
+        }
+        let mut transposed = Vec::with_capacity(weight.len());
+        for i in 0..k {
+            transposed.extend((0..o).map(|j| weight[j * k + i]));
+        }
+        let pack = |values: &[f32], o, k| {
+            let src = Tensor::from_f32(device, &[values.len()], DType::F32, values)?;
+            Packed::pack(device, precision, &src, [1, o, 1, k])
+        };
+        Ok(Linear {
+            forward: pack(weight, o, k)?,
+            backward: pack(&transposed, k, o)?,
+            bias: bias.map(|b| Tensor::from_f32(device, &[o], DType::F32, b)).transpose()?,
+            inputs: k,
+            outputs: o,
+        })
+    }
+}
+
+/// `y = act(x w^T + bias)`.
+///
+/// | arg | shape |
+/// |---|---|
+/// | `x` | `(N, K)` |
+/// | ret | `(N, O)` |
+///
+/// # Errors
+/// [`Error::Shape`] when `K` is not that of the weights.
+pub fn linear(g: &Graph, x: &Tensor, layer: &Rc<Linear>, act: Activation) -> Result<Tensor> {
+    let [n, k] = x.dims2("linear")?;
+    if k != layer.inputs {
+        return Err(Error::shape("linear", "inputs", layer.inputs, k));
+    }
+    let fused = if g.records() && act != Activation::Relu { Activation::None } else { act };
+    let positive = (g.records() && fused == Activation::Relu).then(|| g.uninit_mask(n, layer.outputs)).transpose()?;
+    let y = g.uninit(&[n, layer.outputs])?;
+    let bias = layer.bias.as_ref().map_or(0, Tensor::address);
+    let positive_address = positive.as_ref().map_or(0, Tensor::address);
+    product(g, x, &layer.forward, &y, Shape::one(n, k), bias, &Slot { residual: None, keep: None }, positive_address, fused)?;
+    if let Some(bits) = positive {
+        g.mask(&y, bits);
+    }
+
+    let (layer, x_in) = (layer.clone(), x.clone());
+    g.record("linear gradient", &[x], &y, move |g, dy, grads| {
+        let dx = g.uninit(x_in.shape())?;
+        let slot = grads.slot(&x_in);
+        product(g, dy, &layer.backward, &dx, Shape::one(n, layer.outputs), 0, &slot, 0, Activation::None)?;
+        grads.put(&x_in, dx);
+        Ok(())
+    });
+    if fused == act { Ok(y) } else { super::pointwise::activation(g, &y, act) }
+}
+
+/// Rows and depth of a product, and how many of them there are.
+#[derive(Clone, Copy)]
+struct Shape {
+    batch: usize,
+    m: usize,
+    k: usize,
+}
+
+impl Shape {
+    fn one(m: usize, k: usize) -> Self {
+        Shape { batch: 1, m, k }
+    }
+}
+
+/// `y[b] = x[b] w[b]^T`, with whatever else the epilogue does.
+fn product(
+    g: &Graph,
+    x: &Tensor,
+    w: &Packed,
+    y: &Tensor,
+    Shape { batch, m, k }: Shape,
+    bias: u64,
+    slot: &Slot,
+    positive: u64,
+    act: Activation,
+) -> Result<()> {
+    if m == 0 || batch == 0 {
+        return Ok(());
+    }
+    let tiles = w.tiles_small(g.device(), g.dtype(), m, batch);
+    let args = GemmArgs {
+        x: x.address(),
+        w: w.data.address(),
+        bias,
+        residual: slot.residual_address(),
+        keep: slot.keep_address(),
+        y: y.address(),
+        positive,
+        x_batch: (m * k) as i64,
+        w_batch: w.group as i64,
+        m: m as i32,
+        k: k as i32,
+        n: w.o as i32,
+        act: act as i32,
+        m_tile: tiles.m_tile as i32,
+        n_tile: tiles.n_tile as i32,
+    };
+    let kernel = if g.dtype() == DType::BF16 { &GEMM_BF16 } else { &GEMM_F32 };
+    g.launch(kernel, [tiles.count, 1, batch], &args)
+}
+
+/// `y = a b`, both activations.
+///
+/// | arg | shape |
+/// |---|---|
+/// | `a` | `(B, M, K)` |
+/// | `b` | `(B, K, N)` |
+/// | ret | `(B, M, N)` |
+///
+/// With gradients on, keeps both by reference.
+///
+/// # Errors
+/// [`Error::Shape`] when `B` or `K` disagree.
+pub fn matmul(g: &Graph, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let ([batch, m, k], [batch_b, k_b, n]) = (dims3(a)?, dims3(b)?);
+    if batch != batch_b || k != k_b {
+        return Err(Error::shape("matmul", "b", format!("({batch}, {k}, N)"), format!("{:?}", b.shape())));
+    }
+    let y = multiply(g, a, &pack(g, &transpose(g, b)?, [batch, n, 1, k])?, [batch, m, k, n])?;
+    let (a_in, b_in) = (a.clone(), b.clone());
+    g.record("matmul gradient", &[a, b], &y, move |g, dy, grads| {
+        // da = dy b^T: b is (K, N), which is already the product's (columns, depth).
+        let da = multiply(g, dy, &pack(g, &b_in, [batch, k, 1, n])?, [batch, m, n, k])?;
+        grads.add(g, &a_in, da)?;
+        // db = a^T dy: rows from a^T, columns from dy^T.
+        let db = multiply(g, &transpose(g, &a_in)?, &pack(g, &transpose(g, dy)?, [batch, n, 1, m])?, [batch, k, m, n])?;
+        grads.add(g, &b_in, db)
+    });
+    Ok(y)
+}
+
+fn multiply(g: &Graph, x: &Tensor, w: &Packed, [batch, m, k, n]: [usize; 4]) -> Result<Tensor> {
+    let y = g.uninit(&[batch, m, n])?;
+    product(g, x, w, &y, Shape { batch, m, k }, 0, &Slot { residual: None, keep: None }, 0, Activation::None)?;
+    Ok(y)
+}
+
+fn pack(g: &Graph, src: &Tensor, shape: [usize; 4]) -> Result<Packed> {
+    let wide = super::pointwise::cast(g, src, DType::F32)?;
+    Packed::pack(g.device(), g.precision(), &wide, shape)
+}
+
+fn transpose(g: &Graph, x: &Tensor) -> Result<Tensor> {
+    let [batch, rows, cols] = dims3(x)?;
+    super::pointwise::transpose(g, x, [batch, rows, cols])
+}
+
+fn dims3(x: &Tensor) -> Result<[usize; 3]> {
+    x.shape().try_into().map_err(|_| Error::shape("matmul", "dimensions", "(B, M, K)", format!("{:?}", x.shape())))
+}

@@ -1,0 +1,114 @@
+//! Weights in the order the tile product reads (`pack_weights` in `kernels/conv.cu`), and how a product is cut into tiles.
+
+use crate::device::{DType, Device, HostDevice, PACK_WEIGHTS_BF16, PACK_WEIGHTS_F32, PackArgs};
+use crate::tape::Precision;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// The longest run of channels a tile product reads at one tap.
+const MAX_CHANNELS: usize = 65536;
+
+/// Packed weights of one product per group: `o` columns, `taps` x `c` deep.
+#[derive(Clone)]
+pub struct Packed {
+    pub(crate) data: Tensor,
+    /// Elements from one group to the next.
+    pub(crate) group: usize,
+    pub(crate) o: usize,
+    taps: usize,
+    c_pad: usize,
+}
+
+/// How the host cuts a product of `m` rows; on CUDA the kernel's shape decides.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tiles {
+    pub m_tile: usize,
+    pub n_tile: usize,
+    /// Blocks along x.
+    pub count: usize,
+}
+
+/// Rows and columns of the two CUDA tile shapes, `conv_*` and `*_small`.
+const LARGE: usize = 128;
+const SMALL: usize = 64;
+
+impl Packed {
+    /// Packs `(groups, o, taps, c)` float32 values that are already on the device.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for runs of more than 65,536 channels.
+    pub(crate) fn pack(device: &Device, p: Precision, src: &Tensor, [groups, o, taps, c]: [usize; 4]) -> Result<Self> {
+        if c > MAX_CHANNELS {
+            return Err(Error::Limit {
+                kernel: "pack_weights".into(),
+                what: "channels per group",
+                requested: c as u64,
+                max: MAX_CHANNELS as u64,
+            });
+        }
+        let dtype = p.dtype();
+        let (panel, c_align, stored) = if device.is_host() {
+            let t = HostDevice::tile(dtype == DType::BF16, o);
+            let stored = if t.element_bytes == 2 { DType::BF16 } else { DType::F32 };
+            (t.panel as usize, t.c_align as usize, stored)
+        } else {
+            (1, 16 / dtype.size(), dtype)
+        };
+        let (columns, c_pad) = (o.next_multiple_of(panel), c.next_multiple_of(c_align));
+        let group = columns * taps * c_pad;
+        let data = Tensor::uninit(device, &[groups, group], stored)?;
+        let args = PackArgs {
+            src: src.address(),
+            dst: data.address(),
+            groups: groups as i32,
+            o: o as i32,
+            taps: taps as i32,
+            c: c as i32,
+            n_tile: panel as i32,
+            c_pad: c_pad as i32,
+        };
+        let kernel = if dtype == DType::BF16 { &PACK_WEIGHTS_BF16 } else { &PACK_WEIGHTS_F32 };
+        device.launch(kernel, [columns, groups, 1], &args)?;
+        Ok(Packed { data, group, o, taps, c_pad })
+    }
+
+    /// Cuts `m` rows into tiles so that every processor gets several.
+    pub(crate) fn tiles(&self, device: &Device, dtype: DType, m: usize, groups: usize) -> Tiles {
+        if !device.is_host() {
+            let side = if self.large(device, m, groups) { LARGE } else { SMALL };
+            return Tiles { m_tile: side, n_tile: side, count: m.div_ceil(side) * self.o.div_ceil(side) };
+        }
+        /// Rows of one block should stay in the second-level cache beside a panel of weights.
+        const CACHE: usize = 512 << 10;
+        /// Blocks per thread below which uneven ones no longer balance.
+        const BALANCE: usize = 6;
+        let tile = HostDevice::tile(dtype == DType::BF16, self.o);
+        let (step, panel) = (tile.rows as usize, tile.panel as usize);
+        // bf16 on AMX gathers every tap of its rows, float32 reads rows in place.
+        let row = if tile.element_bytes == 2 { 2 * self.taps * self.c_pad } else { 4 * self.c_pad };
+        let mut m_tile = (CACHE / row.max(1) / step * step).clamp(step, 384 / step * step);
+        let wanted = BALANCE * device.parallelism();
+        let blocks = |m_tile: usize, n_tile: usize| m.div_ceil(m_tile) * self.o.div_ceil(n_tile) * groups;
+        while m_tile > 4 * step && blocks(m_tile, self.o) < wanted {
+            m_tile -= step;
+        }
+        let mut n_tile = self.o.next_multiple_of(panel);
+        while n_tile > panel && blocks(m_tile, n_tile) < wanted {
+            n_tile = (n_tile / 2).next_multiple_of(panel);
+        }
+        Tiles { m_tile, n_tile, count: m.div_ceil(m_tile) * self.o.div_ceil(n_tile) }
+    }
+
+    /// The same for kernels that have only the small CUDA tile.
+    pub(crate) fn tiles_small(&self, device: &Device, dtype: DType, m: usize, groups: usize) -> Tiles {
+        if device.is_host() {
+            return self.tiles(device, dtype, m, groups);
+        }
+        Tiles { m_tile: SMALL, n_tile: SMALL, count: m.div_ceil(SMALL) * self.o.div_ceil(SMALL) }
+    }
+
+    /// Whether CUDA's large tile gives every multiprocessor work.
+    pub(crate) fn large(&self, device: &Device, m: usize, groups: usize) -> bool {
+        self.o > SMALL && m.div_ceil(LARGE) * self.o.div_ceil(LARGE) * groups >= device.parallelism()
+    }
+}

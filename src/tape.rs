@@ -1,0 +1,252 @@
+//! A graph runs ops on one device at one precision and, with a tape, records how to take the gradient of its input.
+//!
+//! Only input gradients exist: weights are constants. An op records a closure that turns the gradient of its output into
+//! contributions to the gradients of its inputs. Contributions to one tensor are added as they come, and the mask of the
+//! ReLU that made the tensor is applied with the last one, so that both ride in the epilogue of the kernel at hand.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use crate::device::{DType, Device, Kernel};
+use crate::ops::pointwise;
+use crate::tensor::{Tensor, TensorId};
+use crate::{Error, Result};
+
+/// Number format of activations and weights. Sums are float32 in all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precision {
+    /// float32; on CUDA each product is three TF32 products.
+    F32,
+    /// bfloat16 activations and weights.
+    Bf16,
+    /// float32 storage, one TF32 product on CUDA; the same as `F32` on the host.
+    Tf32,
+}
+
+impl Precision {
+    /// # Errors
+    /// [`Error::Usage`] for anything but `f32`, `bf16` and `tf32`.
+    pub fn parse(text: &str) -> Result<Self> {
+        match text {
+            "f32" => Ok(Precision::F32),
+            "bf16" => Ok(Precision::Bf16),
+            "tf32" => Ok(Precision::Tf32),
+            other => Err(Error::usage("--precision", format!("expected f32, bf16 or tf32, found `{other}`"))),
+        }
+    }
+
+    /// Element type of activations.
+    pub fn dtype(self) -> DType {
+        if self == Precision::Bf16 { DType::BF16 } else { DType::F32 }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+            Precision::Tf32 => "tf32",
+        }
+    }
+}
+
+type Backward = Box<dyn FnOnce(&Graph, &Tensor, &mut Grads) -> Result<()>>;
+
+struct Node {
+    name: &'static str,
+    inputs: Vec<TensorId>,
+    output: TensorId,
+    backward: Backward,
+}
+
+#[derive(Default)]
+struct Tape {
+    nodes: Vec<Node>,
+    uses: HashMap<TensorId, u32>,
+    masks: HashMap<TensorId, Tensor>,
+}
+
+/// Where ops run: a device, a precision and, when gradients are wanted, a tape.
+pub struct Graph {
+    device: Device,
+    precision: Precision,
+    tape: Option<RefCell<Tape>>,
+}
+
+impl Graph {
+    /// Runs ops and keeps nothing.
+    pub fn inference(device: &Device, precision: Precision) -> Self {
+        Graph { device: device.clone(), precision, tape: None }
+    }
+
+    /// Runs ops and records what [`Graph::backward`] needs.
+    pub fn recording(device: &Device, precision: Precision) -> Self {
+        Graph { device: device.clone(), precision, tape: Some(RefCell::default()) }
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Element type of activations.
+    pub fn dtype(&self) -> DType {
+        self.precision.dtype()
+    }
+
+    pub fn records(&self) -> bool {
+        self.tape.is_some()
+    }
+
+    /// An activation for a kernel to fill.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device is out of memory.
+    pub fn uninit(&self, shape: &[usize]) -> Result<Tensor> {
+        Tensor::uninit(&self.device, shape, self.dtype())
+    }
+
+    /// A bit per value of an activation `(rows, c)`, each row rounded up to 16 bits.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device is out of memory.
+    pub fn uninit_mask(&self, rows: usize, c: usize) -> Result<Tensor> {
+        Tensor::uninit(&self.device, &[rows, c.div_ceil(16) * 2], DType::U8)
+    }
+
+    /// See [`Device::launch`].
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for a grid that a GPU would refuse.
+    pub fn launch<A: bytemuck::Pod>(&self, kernel: &'static Kernel<A>, grid: [usize; 3], args: &A) -> Result<()> {
+        self.device.launch(kernel, grid, args)
+    }
+
+    /// Records how `output` depends on `inputs`. The closure must claim each input's gradient exactly once, by
+    /// [`Grads::slot`] and [`Grads::put`] or by [`Grads::add`]. Does nothing without a tape.
+    pub fn record(
+        &self,
+        name: &'static str,
+        inputs: &[&Tensor],
+        output: &Tensor,
+        backward: impl FnOnce(&Graph, &Tensor, &mut Grads) -> Result<()> + 'static,
+    ) {
+        let Some(tape) = &self.tape else { return };
+        let mut tape = tape.borrow_mut();
+        let inputs: Vec<TensorId> = inputs.iter().map(|t| t.id()).collect();
+        for id in &inputs {
+            *tape.uses.entry(*id).or_default() += 1;
+        }
+        tape.nodes.push(Node { name, inputs, output: output.id(), backward: Box::new(backward) });
+    }
+
+    /// Notes that the gradient of `y` is to be zeroed where `bits` are 0, because a ReLU made `y`.
+    pub fn mask(&self, y: &Tensor, bits: Tensor) {
+        if let Some(tape) = &self.tape {
+            tape.borrow_mut().masks.insert(y.id(), bits);
+        }
+    }
+
+    /// The gradient of `x`, given the gradient `dy` of `y`. Consumes the tape.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `y` does not depend on `x` or nothing was recorded; and what the recorded ops return.
+    pub fn backward(self, y: &Tensor, dy: Tensor, x: &Tensor) -> Result<Tensor> {
+        let Some(tape) = self.tape else {
+            return Err(Error::shape("backward", "tape", "a recording graph", "an inference graph"));
+        };
+        let Tape { nodes, uses, masks } = tape.into_inner();
+        let graph = Graph::inference(&self.device, self.precision);
+        let mut grads = Grads { values: HashMap::new(), left: uses, masks };
+        grads.values.insert(y.id(), dy);
+        for node in nodes.into_iter().rev() {
+            match grads.values.remove(&node.output) {
+                Some(dy) => {
+                    let _range = crate::device::nvtx::range(node.name);
+                    (node.backward)(&graph, &dy, &mut grads)?;
+                }
+                // Nothing the result depends on came through here.
+                None => {
+                    for input in node.inputs {
+                        grads.skip(&graph, input)?;
+                    }
+                }
+            }
+        }
+        grads.values.remove(&x.id()).ok_or_else(|| Error::shape("backward", "input", "a tensor the output depends on", format!("{x:?}")))
+    }
+}
+
+/// Gradients on their way from the output to the input.
+pub struct Grads {
+    values: HashMap<TensorId, Tensor>,
+    /// Contributions still to come.
+    left: HashMap<TensorId, u32>,
+    masks: HashMap<TensorId, Tensor>,
+}
+
+/// What the kernel that computes a contribution has to fuse into it.
+pub struct Slot {
+    /// The sum of earlier contributions.
+    pub residual: Option<Tensor>,
+    /// The mask to apply, when this is the last contribution to the output of a ReLU.
+    pub keep: Option<Tensor>,
+}
+
+impl Slot {
+    /// Address of the earlier contributions, 0 if there are none.
+    pub fn residual_address(&self) -> u64 {
+        self.residual.as_ref().map_or(0, Tensor::address)
+    }
+
+    /// Address of the mask, 0 if there is none.
+    pub fn keep_address(&self) -> u64 {
+        self.keep.as_ref().map_or(0, Tensor::address)
+    }
+}
+
+impl Grads {
+    /// Claims the next contribution to the gradient of `x`; the caller fuses the slot into it and hands it to [`Grads::put`].
+    pub fn slot(&mut self, x: &Tensor) -> Slot {
+        let last = self.claim(x.id());
+        Slot { residual: self.values.remove(&x.id()), keep: if last { self.masks.remove(&x.id()) } else { None } }
+    }
+
+    /// Stores what [`Grads::slot`] was claimed for.
+    pub fn put(&mut self, x: &Tensor, dx: Tensor) {
+        self.values.insert(x.id(), dx);
+    }
+
+    /// Adds a finished contribution to the gradient of `x`.
+    ///
+    /// # Errors
+    /// What the launch returns.
+    pub fn add(&mut self, g: &Graph, x: &Tensor, dx: Tensor) -> Result<()> {
+        let slot = self.slot(x);
+        let dx = if slot.residual.is_none() && slot.keep.is_none() {
+            dx
+        } else {
+            pointwise::accumulate(g, &dx, slot.residual.as_ref(), slot.keep.as_ref())?
+        };
+        self.put(x, dx);
+        Ok(())
+    }
+
+    fn claim(&mut self, x: TensorId) -> bool {
+        let left = self.left.entry(x).or_insert(1);
+        *left -= 1;
+        *left == 0
+    }
+
+    fn skip(&mut self, g: &Graph, x: TensorId) -> Result<()> {
+        if self.claim(x)
+            && let Some(keep) = self.masks.remove(&x)
+            && let Some(dx) = self.values.remove(&x)
+        {
+            self.values.insert(x, pointwise::accumulate(g, &dx, None, Some(&keep))?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! Tensors: a shape, an element type and device memory. Activations are `(N, H, W, C)`, contiguous.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use half::bf16;
+
+use crate::device::{Buffer, DType, Device};
+use crate::{Error, Result};
+
+/// Identifies a tensor on a tape.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TensorId(u64);
+
+/// A contiguous tensor on a device. Clones share memory; nothing writes to a tensor once an op returned it.
+#[derive(Clone)]
+pub struct Tensor {
+    shape: Vec<usize>,
+    dtype: DType,
+    buffer: Arc<Buffer>,
+    id: TensorId,
+}
+
+impl Tensor {
+    /// Memory for `shape`, to be written by a kernel.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device is out of memory.
+    pub fn uninit(device: &Device, shape: &[usize], dtype: DType) -> Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let buffer = Arc::new(device.alloc(shape.iter().product::<usize>() * dtype.size())?);
+        Ok(Tensor { shape: shape.to_vec(), dtype, buffer, id: TensorId(NEXT.fetch_add(1, Ordering::Relaxed)) })
+    }
+
+    /// Uploads values, rounding to `dtype` (`F32` or `BF16`).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the number of values is not that of the shape.
+    pub fn from_f32(device: &Device, shape: &[usize], dtype: DType, values: &[f32]) -> Result<Self> {
+        let len: usize = shape.iter().product();
+        if values.len() != len {
+            return Err(Error::shape("tensor", format!("values of {shape:?}"), len, values.len()));
+        }
+        let t = Self::uninit(device, shape, dtype)?;
+        match dtype {
+            DType::BF16 => {
+                let rounded: Vec<bf16> = values.iter().map(|&v| bf16::from_f32(v)).collect();
+                device.upload(&t.buffer, bytemuck::cast_slice(&rounded))?;
+            }
+            _ => device.upload(&t.buffer, bytemuck::cast_slice(values))?,
+        }
+        Ok(t)
+    }
+
+    /// Uploads integers.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the number of values is not that of the shape.
+    pub fn from_i32(device: &Device, shape: &[usize], values: &[i32]) -> Result<Self> {
+        let len: usize = shape.iter().product();
+        if values.len() != len {
+            return Err(Error::shape("tensor", format!("values of {shape:?}"), len, values.len()));
+        }
+        let t = Self::uninit(device, shape, DType::I32)?;
+        device.upload(&t.buffer, bytemuck::cast_slice(values))?;
+        Ok(t)
+    }
+
+    /// Values as float32, after everything launched before.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when an earlier launch failed.
+    pub fn to_f32(&self, device: &Device) -> Result<Vec<f32>> {
+        match self.dtype {
+            DType::BF16 => {
+                let mut raw = vec![bf16::ZERO; self.len()];
+                device.download(&self.buffer, bytemuck::cast_slice_mut(&mut raw))?;
+                Ok(raw.into_iter().map(bf16::to_f32).collect())
+            }
+            DType::F32 => {
+                let mut raw = vec![0f32; self.len()];
+                device.download(&self.buffer, bytemuck::cast_slice_mut(&mut raw))?;
+                Ok(raw)
+            }
+            other => Err(Error::shape("tensor", "element type", "F32 or BF16", format!("{other:?}"))),
+        }
+    }
+
+    /// Integer values.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the tensor does not hold integers.
+    pub fn to_i32(&self, device: &Device) -> Result<Vec<i32>> {
+        if self.dtype != DType::I32 {
+            return Err(Error::shape("tensor", "element type", "I32", format!("{:?}", self.dtype)));
+        }
+        let mut raw = vec![0i32; self.len()];
+        device.download(&self.buffer, bytemuck::cast_slice_mut(&mut raw))?;
+        Ok(raw)
+    }
+
+    /// The same memory under another shape and identity. For ops that only rename dimensions.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the number of elements differs.
+    pub fn reshaped(&self, shape: &[usize]) -> Result<Self> {
+        if shape.iter().product::<usize>() != self.len() {
+            return Err(Error::shape("reshape", "elements", format!("{:?}", self.shape), format!("{shape:?}")));
+        }
+        Ok(Tensor { shape: shape.to_vec(), ..self.clone() })
+    }
+
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    pub fn id(&self) -> TensorId {
+        self.id
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Address of the first element on the device.
+    pub fn address(&self) -> u64 {
+        self.buffer.address()
+    }
+
+    /// The four dimensions of an activation `(N, H, W, C)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when there are not four.
+    pub fn dims4(&self, op: &'static str) -> Result<[usize; 4]> {
+        self.shape.as_slice().try_into().map_err(|_| Error::shape(op, "dimensions", "(N, H, W, C)", format!("{:?}", self.shape)))
+    }
+
+    /// The two dimensions of a matrix `(N, K)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when there are not two.
+    pub fn dims2(&self, op: &'static str) -> Result<[usize; 2]> {
+        self.shape.as_slice().try_into().map_err(|_| Error::shape(op, "dimensions", "(N, K)", format!("{:?}", self.shape)))
+    }
+}
+
+impl std::fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}{:?}", self.dtype, self.shape)
+    }
+}
