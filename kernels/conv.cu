@@ -28,17 +28,18 @@ template <class T, class Shape> DEVICE void conv(const Block& block, const ConvA
     return out;
   };
 
-  auto out = [&](int m, int n, Lanes value, int count) {
+  auto out = [&](int m) {
     const uint32_t image = divide(m, a.pq), point = m - image * a.pq.value;
     const uint32_t p = divide(point, a.q), q = point - p * a.q.value;
     const int64_t pixel = (int64_t(image) * a.y_h + p * a.step_h + a.off_h) * a.y_w + q * a.step_w + a.off_w;
-    const int64_t at = pixel * y_pixel + first + n;
-    if (a.bias) value = value + lanes::load(a.bias + first + n, count);
-    if (a.residual) value = value + lanes::load(static_cast<const T*>(a.residual) + at, count);
-    value = activation::apply(a.act, value);
-    if (a.positive) lanes::store_bits(a.positive + pixel * bit_row, first + n, lanes::greater(value, lanes::fill(0.f)));
-    if (a.keep) value = lanes::select(lanes::load_bits(a.keep + pixel * bit_row, first + n), value, lanes::fill(0.f));
-    lanes::store(static_cast<T*>(a.y) + at, value, count);
+    return [&a, first, at = pixel * y_pixel + first, bits = pixel * bit_row](int n, Lanes value, int count) {
+      if (a.bias) value = value + lanes::load(a.bias + first + n, count);
+      if (a.residual) value = value + lanes::load(static_cast<const T*>(a.residual) + at + n, count);
+      value = activation::apply(a.act, value);
+      if (a.positive) lanes::store_bits(a.positive + bits, first + n, lanes::greater(value, lanes::fill(0.f)));
+      if (a.keep) value = lanes::select(lanes::load_bits(a.keep + bits, first + n), value, lanes::fill(0.f));
+      lanes::store(static_cast<T*>(a.y) + at + n, value, count);
+    };
   };
 
   const tile::Operands<T> operands = {
@@ -51,10 +52,16 @@ template <class T, class Shape> DEVICE void conv(const Block& block, const ConvA
 }
 
 // grid (tiles of M x O, 1, groups)
-KERNEL(conv_f32, ConvArgs, 256, 98304) { conv<float, tile::Shape<128, 128>>(block, a); }
-KERNEL(conv_f32_small, ConvArgs, 128, 65536) { conv<float, tile::Shape<64, 64>>(block, a); }
-KERNEL(conv_bf16, ConvArgs, 256, 98304) { conv<bf16, tile::Shape<128, 128>>(block, a); }
-KERNEL(conv_bf16_small, ConvArgs, 128, 65536) { conv<bf16, tile::Shape<64, 64>>(block, a); }
+KERNEL(conv_f32, ConvArgs, 256, 49152) { conv<float, tile::Shape<128, 128, 4>>(block, a); }
+KERNEL(conv_f32_small, ConvArgs, 128, 24576) { conv<float, tile::Shape<64, 64>>(block, a); }
+KERNEL(conv_tf32, ConvArgs, 128, 49152) { conv<float, tile::Shape<128, 128, 2, 1>>(block, a); }
+KERNEL(conv_tf32_small, ConvArgs, 128, 24576) { conv<float, tile::Shape<64, 64, 2, 1>>(block, a); }
+KERNEL(conv_bf16, ConvArgs, 128, 49152) { conv<bf16, tile::Shape<128, 128>>(block, a); }
+KERNEL(conv_bf16_small, ConvArgs, 128, 24576) { conv<bf16, tile::Shape<64, 64>>(block, a); }
+
+static_assert(tile::fits<tile::Shape<128, 128, 4>>(256, 49152) && tile::fits<tile::Shape<128, 128>>(128, 49152) &&
+                  tile::fits<tile::Shape<64, 64>>(128, 24576),
+              "threads and shared bytes of the KERNEL lines serve their shapes");
 
 // Weights from (groups, o, taps, c) float32 into the order the tile product reads; padding is written as 0.
 template <class T> DEVICE void pack_weights(const Block& block, const PackArgs& a) {

@@ -13,14 +13,15 @@ template <class T, class Shape> DEVICE void gemm(const Block& block, const GemmA
 
   auto row = [&](int m) { return tile::Row{int64_t(m) * a.k, 1, 1}; };
 
-  auto out = [&](int m, int n, Lanes value, int count) {
-    const int64_t at = (first + m) * a.n + n;
-    if (a.bias) value = value + lanes::load(a.bias + n, count);
-    if (a.residual) value = value + lanes::load(static_cast<const T*>(a.residual) + at, count);
-    value = activation::apply(a.act, value);
-    if (a.positive) lanes::store_bits(a.positive + (first + m) * bit_row, n, lanes::greater(value, lanes::fill(0.f)));
-    if (a.keep) value = lanes::select(lanes::load_bits(a.keep + (first + m) * bit_row, n), value, lanes::fill(0.f));
-    lanes::store(static_cast<T*>(a.y) + at, value, count);
+  auto out = [&](int m) {
+    return [&a, at = (first + m) * a.n, bits = (first + m) * bit_row](int n, Lanes value, int count) {
+      if (a.bias) value = value + lanes::load(a.bias + n, count);
+      if (a.residual) value = value + lanes::load(static_cast<const T*>(a.residual) + at + n, count);
+      value = activation::apply(a.act, value);
+      if (a.positive) lanes::store_bits(a.positive + bits, n, lanes::greater(value, lanes::fill(0.f)));
+      if (a.keep) value = lanes::select(lanes::load_bits(a.keep + bits, n), value, lanes::fill(0.f));
+      lanes::store(static_cast<T*>(a.y) + at + n, value, count);
+    };
   };
 
   const tile::Operands<T> operands = {
@@ -31,5 +32,6 @@ template <class T, class Shape> DEVICE void gemm(const Block& block, const GemmA
 }
 
 // grid (tiles of m x n, 1, batch)
-KERNEL(gemm_f32, GemmArgs, 128, 65536) { gemm<float, tile::Shape<64, 64>>(block, a); }
-KERNEL(gemm_bf16, GemmArgs, 128, 65536) { gemm<bf16, tile::Shape<64, 64>>(block, a); }
+KERNEL(gemm_f32, GemmArgs, 128, 24576) { gemm<float, tile::Shape<64, 64>>(block, a); }
+KERNEL(gemm_bf16, GemmArgs, 128, 24576) { gemm<bf16, tile::Shape<64, 64>>(block, a); }
+static_assert(tile::fits<tile::Shape<64, 64>>(128, 24576), "threads and shared bytes of the KERNEL lines serve their shape");

@@ -51,7 +51,8 @@ template <class T> struct Operands {
 //   DEVICE void tile::product(const Block&, const tile::Operands<T>&, RowOf row, Out out);
 //
 // which computes the block's tile (tile number block.index.x, columns fastest) and hands every finished run of
-// neighbouring columns to out(m, n, Lanes value, int count), count <= Lanes::SIZE, n a multiple of Lanes::SIZE; and
+// neighbouring columns to out(m)(n, Lanes value, int count), count <= Lanes::SIZE, n a multiple of Lanes::SIZE: out(m) works
+// out where row m goes, once for many runs; and
 //
 //   template <class T> tile::Packed<T>::type, and DEVICE int64_t tile::pack_index<T>(const PackArgs&, g, o, tap, c)
 //

@@ -26,21 +26,22 @@ struct alignas(64) TileConfig {
 template <class RowOf>
 inline void gather_amx(const Operands<bf16>& p, RowOf row, int m0, int m1, bf16* to) {
   const int blocks = (p.channels + AMX_DEPTH - 1) / AMX_DEPTH, whole = p.channels / AMX_DEPTH;
-  const int tail = p.channels % AMX_DEPTH;
-  const __mmask32 tail_mask = (1u << tail) - 1;
-  for (int i = 0; i < AMX_ROWS; ++i) {
-    const Row at = row_or_none(row, m0 + i, m1);
-    bf16* tile_row = to + i * AMX_DEPTH;
-    for (int r = 0; r < p.taps.r; ++r)
-      for (int s = 0; s < p.taps.s; ++s) {
-        const bool inside = at.rows >> r & at.cols >> s & 1;
-        const bf16* from = p.a + at.offset + r * p.taps.step_r + s * p.taps.step_s;
-        for (int b = 0; b < blocks; ++b, tile_row += AMX_TILE) {
-          const __mmask32 mask = !inside ? 0u : b < whole ? ~0u : tail_mask;
-          _mm512_storeu_si512(tile_row, _mm512_maskz_loadu_epi16(mask, from + b * AMX_DEPTH));
-        }
+  const __mmask32 tail = (1u << p.channels % AMX_DEPTH) - 1;
+  Row rows[AMX_ROWS];
+  for (int i = 0; i < AMX_ROWS; ++i) rows[i] = row_or_none(row, m0 + i, m1);
+  for (int r = 0; r < p.taps.r; ++r)
+    for (int s = 0; s < p.taps.s; ++s) {
+      const bf16* from[AMX_ROWS];
+      for (int i = 0; i < AMX_ROWS; ++i) {
+        const bool inside = rows[i].rows >> r & rows[i].cols >> s & 1;
+        from[i] = inside ? p.a + rows[i].offset + r * p.taps.step_r + s * p.taps.step_s : reinterpret_cast<const bf16*>(zeros);
       }
-  }
+      for (int b = 0; b < blocks; ++b, to += AMX_TILE) {
+        const __mmask32 mask = b < whole ? ~0u : tail;
+        UNROLL for (int i = 0; i < AMX_ROWS; ++i)
+          _mm512_store_si512(to + i * AMX_DEPTH, _mm512_maskz_loadu_epi16(mask, from[i] + b * AMX_DEPTH));
+      }
+    }
 }
 
 template <class RowOf, class Out>
@@ -78,12 +79,15 @@ inline void product_amx(const Block& block, const Operands<bf16>& p, RowOf row, 
       _tile_stored(2, &result[16][0], sizeof result[0]);
       _tile_stored(3, &result[16][16], sizeof result[0]);
       const int rows = e.m1 - m < 2 * AMX_ROWS ? e.m1 - m : 2 * AMX_ROWS;
-      for (int i = 0; i < rows; ++i)
-        for (int j = 0; j < AMX_PANEL; j += lanes::SIZE) {
-          const int left = e.n1 - n - j;
-          if (left > 0)
-            out(m + i, n + j, lanes::load(&result[i][j], lanes::SIZE), left < lanes::SIZE ? left : lanes::SIZE);
+      const bool whole = n + AMX_PANEL <= e.n1;
+      for (int i = 0; i < rows; ++i) {
+        const auto write = out(m + i);
+        UNROLL for (int j = 0; j < AMX_PANEL; j += lanes::SIZE) {
+          const Lanes value = lanes::load(&result[i][j], lanes::SIZE);
+          if (whole) write(n + j, value, lanes::SIZE);
+          else if (n + j < e.n1) write(n + j, value, e.n1 - n - j < lanes::SIZE ? e.n1 - n - j : lanes::SIZE);
         }
+      }
     }
   }
   _tile_release();

@@ -13,7 +13,8 @@ constexpr int MAX_CHANNELS = 65536;
 alignas(64) inline float zeros[MAX_CHANNELS];
 
 // Shapes are compiled-in tiles on CUDA; the host chooses at run time (m_tile, n_tile) and ignores them.
-template <int BM, int BN> struct Shape {};
+template <int BM, int BN, int WARPS_N = 2, int TF32_PRODUCTS = 3> struct Shape {};
+template <class Shape> constexpr bool fits(int, int) { return true; }
 
 #if HOST_AMX
 template <class T> struct Packed { using type = T; };
@@ -43,6 +44,7 @@ DEVICE void micro(const float* const* a, int taps, int channels, const float* w,
   for (int t = 0; t < taps; ++t, a += PX) {
     const float* p[PX];
     UNROLL for (int i = 0; i < PX; ++i) p[i] = a[i];
+#pragma GCC unroll 4
     for (int c = 0; c < channels; ++c, w += NV * lanes::SIZE) {
       Lanes b[NV];
       UNROLL for (int j = 0; j < NV; ++j) b[j] = lanes::load(w + j * lanes::SIZE, lanes::SIZE);
@@ -68,11 +70,15 @@ inline void panels(const float* const* table, int taps, int channels, const floa
       Lanes acc[PX][NV];
       micro<PX, NV>(a, taps, channels, w, acc);
       const int rows = m1 - m < PX ? m1 - m : PX;
-      for (int i = 0; i < rows; ++i)
+      const bool whole = n + PANEL <= n1;
+      for (int i = 0; i < rows; ++i) {
+        const auto write = out(m + i);
         UNROLL for (int j = 0; j < NV; ++j) {
-          const int left = n1 - n - j * lanes::SIZE;
-          if (left > 0) out(m + i, n + j * lanes::SIZE, acc[i][j], left < lanes::SIZE ? left : lanes::SIZE);
+          const int at = n + j * lanes::SIZE;
+          if (whole) write(at, acc[i][j], lanes::SIZE);
+          else if (at < n1) write(at, acc[i][j], n1 - at < lanes::SIZE ? n1 - at : lanes::SIZE);
         }
+      }
     }
   }
 }

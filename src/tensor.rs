@@ -18,6 +18,8 @@ pub struct Tensor {
     shape: Vec<usize>,
     dtype: DType,
     buffer: Arc<Buffer>,
+    /// bytes from the start of the buffer
+    offset: usize,
     id: TensorId,
 }
 
@@ -29,7 +31,7 @@ impl Tensor {
     pub fn uninit(device: &Device, shape: &[usize], dtype: DType) -> Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let buffer = Arc::new(device.alloc(shape.iter().product::<usize>() * dtype.size())?);
-        Ok(Tensor { shape: shape.to_vec(), dtype, buffer, id: TensorId(NEXT.fetch_add(1, Ordering::Relaxed)) })
+        Ok(Tensor { shape: shape.to_vec(), dtype, buffer, offset: 0, id: TensorId(NEXT.fetch_add(1, Ordering::Relaxed)) })
     }
 
     /// Uploads values, rounding to `dtype` (`F32` or `BF16`).
@@ -74,12 +76,12 @@ impl Tensor {
         match self.dtype {
             DType::BF16 => {
                 let mut raw = vec![bf16::ZERO; self.len()];
-                device.download(&self.buffer, bytemuck::cast_slice_mut(&mut raw))?;
+                device.download(&self.buffer, self.offset, bytemuck::cast_slice_mut(&mut raw))?;
                 Ok(raw.into_iter().map(bf16::to_f32).collect())
             }
             DType::F32 => {
                 let mut raw = vec![0f32; self.len()];
-                device.download(&self.buffer, bytemuck::cast_slice_mut(&mut raw))?;
+                device.download(&self.buffer, self.offset, bytemuck::cast_slice_mut(&mut raw))?;
                 Ok(raw)
             }
             other => Err(Error::shape("tensor", "element type", "F32 or BF16", format!("{other:?}"))),
@@ -95,7 +97,7 @@ impl Tensor {
             return Err(Error::shape("tensor", "element type", "I32", format!("{:?}", self.dtype)));
         }
         let mut raw = vec![0i32; self.len()];
-        device.download(&self.buffer, bytemuck::cast_slice_mut(&mut raw))?;
+        device.download(&self.buffer, self.offset, bytemuck::cast_slice_mut(&mut raw))?;
         Ok(raw)
     }
 
@@ -108,6 +110,48 @@ impl Tensor {
             return Err(Error::shape("reshape", "elements", format!("{:?}", self.shape), format!("{shape:?}")));
         }
         Ok(Tensor { shape: shape.to_vec(), ..self.clone() })
+    }
+
+    /// Rows `first..first + count` of the first dimension, sharing memory.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when there are not that many.
+    pub fn rows(&self, first: usize, count: usize) -> Result<Self> {
+        let n = self.shape.first().copied().unwrap_or(0);
+        if first + count > n {
+            return Err(Error::shape("rows", "rows", format!("at most {n}"), first + count));
+        }
+        let row = self.len() / n.max(1) * self.dtype.size();
+        let mut shape = self.shape.clone();
+        shape[0] = count;
+        Ok(Tensor { shape, offset: self.offset + first * row, ..self.clone() })
+    }
+
+    /// Tensors of one shape but for the first dimension, in one.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when there are none or they differ.
+    pub fn concat(device: &Device, parts: &[Tensor]) -> Result<Self> {
+        let Some(first) = parts.first() else { return Err(Error::shape("concat", "parts", "at least one", 0)) };
+        if parts.len() == 1 {
+            return Ok(first.clone());
+        }
+        let mut shape = first.shape.clone();
+        shape[0] = 0;
+        for part in parts {
+            if part.shape[1..] != first.shape[1..] || part.dtype != first.dtype {
+                return Err(Error::shape("concat", "part", format!("{first:?}"), format!("{part:?}")));
+            }
+            shape[0] += part.shape[0];
+        }
+        let all = Self::uninit(device, &shape, first.dtype)?;
+        let mut at = 0;
+        for part in parts {
+            let bytes = part.len() * part.dtype.size();
+            device.copy((&all.buffer, at), (&part.buffer, part.offset), bytes)?;
+            at += bytes;
+        }
+        Ok(all)
     }
 
     pub fn shape(&self) -> &[usize] {
@@ -133,7 +177,7 @@ impl Tensor {
 
     /// Address of the first element on the device.
     pub fn address(&self) -> u64 {
-        self.buffer.address()
+        self.buffer.address() + self.offset as u64
     }
 
     /// The four dimensions of an activation `(N, H, W, C)`.

@@ -8,6 +8,7 @@ mod kernel;
 pub mod nvtx;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 pub use host::HostDevice;
@@ -47,6 +48,8 @@ pub struct Device(Arc<Shared>);
 struct Shared {
     backend: Backend,
     pool: Mutex<Pool>,
+    /// Multiplications and additions of tile products so far.
+    flops: AtomicU64,
 }
 
 #[derive(Default)]
@@ -126,7 +129,7 @@ impl Device {
     }
 
     fn new(backend: Backend) -> Self {
-        Device(Arc::new(Shared { backend, pool: Mutex::default() }))
+        Device(Arc::new(Shared { backend, pool: Mutex::default(), flops: AtomicU64::new(0) }))
     }
 
     /// For people: kind, size and features.
@@ -216,6 +219,20 @@ impl Device {
         pool.peak = pool.live;
     }
 
+    /// Notes the work of a tile product of `m` rows, `n` columns and depth `k`, for benchmarks.
+    pub(crate) fn count_product(&self, m: usize, n: usize, k: usize) {
+        self.0.flops.fetch_add(2 * m as u64 * n as u64 * k as u64, Ordering::Relaxed);
+    }
+
+    /// Floating-point operations of convolutions and matrix products since the last reset.
+    pub fn flops(&self) -> f64 {
+        self.0.flops.load(Ordering::Relaxed) as f64
+    }
+
+    pub fn reset_flops(&self) {
+        self.0.flops.store(0, Ordering::Relaxed);
+    }
+
     /// Copies host bytes to the start of `to`.
     ///
     /// # Errors
@@ -228,14 +245,27 @@ impl Device {
         Ok(())
     }
 
-    /// Copies the start of `from` to host bytes, after everything launched before.
+    /// Copies bytes of `from` from `offset` on to host bytes, after everything launched before.
     ///
     /// # Errors
     /// [`Error::Limit`] when `from` is too small.
-    pub fn download(&self, from: &Buffer, to: &mut [u8]) -> Result<()> {
-        fits("download", to.len(), from.size)?;
+    pub fn download(&self, from: &Buffer, offset: usize, to: &mut [u8]) -> Result<()> {
+        fits("download", offset + to.len(), from.size)?;
         match &self.0.backend {
-            Backend::Host(host) => host.download(from.at, to),
+            Backend::Host(host) => host.download(from.at + offset as u64, to),
+        }
+        Ok(())
+    }
+
+    /// Copies `bytes` bytes from one buffer into another, each from its offset on.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when either is too small.
+    pub fn copy(&self, to: (&Buffer, usize), from: (&Buffer, usize), bytes: usize) -> Result<()> {
+        fits("copy", to.1 + bytes, to.0.size)?;
+        fits("copy", from.1 + bytes, from.0.size)?;
+        match &self.0.backend {
+            Backend::Host(host) => host.copy(to.0.at + to.1 as u64, from.0.at + from.1 as u64, bytes),
         }
         Ok(())
     }

@@ -123,11 +123,6 @@ impl Conv2d {
         Ok(Conv2d { weight: channels_last, bias, forward, backward: OnceCell::new(), window, o: out / groups, c, r, s, precision })
     }
 
-    /// Floating-point operations of one forward pass over `points` output points.
-    pub fn flops(&self, points: usize) -> f64 {
-        2.0 * (points * self.o * self.window.groups * self.c * self.r * self.s) as f64
-    }
-
     /// The convolutions of dy that make up the input gradient, one per residue modulo the stride.
     ///
     /// dx[h] = sum over taps r with (h + pad - r*dil) divisible by the stride of dy[(h + pad - r*dil) / stride] * w[r].
@@ -328,6 +323,25 @@ impl Conv2d {
             (_, true) => &CONV_F32,
             (_, false) => &CONV_F32_SMALL,
         };
+        g.device().count_product(m, l.packed.o * l.groups, l.taps[0] * l.taps[1] * l.c);
         g.launch(kernel, [tiles.count, 1, l.groups], &args)
     }
+}
+
+/// Batch norm with fixed statistics as `x * scale + bias`, in float64.
+///
+/// # Errors
+/// What is wrong with the variance, when one is not positive.
+pub fn fold_batch_norm(weight: &[f32], bias: &[f32], mean: &[f32], var: &[f32], eps: f32) -> Result<(Vec<f64>, Vec<f64>), String> {
+    let mut folded = (Vec::with_capacity(weight.len()), Vec::with_capacity(weight.len()));
+    for (i, (((&w, &b), &m), &v)) in weight.iter().zip(bias).zip(mean).zip(var).enumerate() {
+        let spread = f64::from(v) + f64::from(eps);
+        if spread <= 0.0 {
+            return Err(format!("expected a variance above {}, found {v} at index {i}", -eps));
+        }
+        let scale = f64::from(w) / spread.sqrt();
+        folded.0.push(scale);
+        folded.1.push(f64::from(b) - f64::from(m) * scale);
+    }
+    Ok(folded)
 }

@@ -131,6 +131,7 @@ fn product(
         n_tile: tiles.n_tile as i32,
     };
     let kernel = if g.dtype() == DType::BF16 { &GEMM_BF16 } else { &GEMM_F32 };
+    g.device().count_product(batch * m, w.o, k);
     g.launch(kernel, [tiles.count, 1, batch], &args)
 }
 

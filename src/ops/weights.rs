@@ -79,7 +79,7 @@ impl Packed {
             return Tiles { m_tile: side, n_tile: side, count: m.div_ceil(side) * self.o.div_ceil(side) };
         }
         /// Rows of one block should stay in the second-level cache beside a panel of weights.
-        const CACHE: usize = 512 << 10;
+        const CACHE: usize = 1536 << 10;
         /// Blocks per thread below which uneven ones no longer balance.
         const BALANCE: usize = 6;
         let tile = HostDevice::tile(dtype == DType::BF16, self.o);
