@@ -67,6 +67,35 @@ struct PackArgs {
   int32_t c_pad;
 };
 
+// depthwise.cu
+struct DepthwiseArgs {
+  const void* x;            // (N, x_h, x_w, c)
+  const float* w;           // (r, s, c)
+  const float* bias;        // (c) or null
+  const void* residual;     // like y, or null: added before the activation
+  const uint8_t* keep;      // bits like y, or null
+  void* y;                  // (N, P, Q, c)
+  uint8_t* positive;        // bits like y, or null
+  Divisor q;
+  Divisor pq;
+  int32_t points;           // N * P * Q
+  int32_t points_per_block;
+  int32_t gradient;         // 0 forward, 1 input gradient
+  int32_t x_h;
+  int32_t x_w;
+  int32_t c;
+  int32_t r;
+  int32_t s;
+  int32_t stride_h;
+  int32_t stride_w;
+  int32_t pad_h;
+  int32_t pad_w;
+  int32_t dil_h;
+  int32_t dil_w;
+  int32_t act;
+  int32_t reserved;
+};
+
 // gemm.cu
 struct GemmArgs {
   const void* x;            // (batch, m, k)
@@ -95,4 +124,158 @@ struct AccumulateArgs {
   int64_t rows;
   int32_t c;
   int32_t rows_per_block;
+};
+
+// philox.cu
+// What a stream of random numbers belongs to, packed by ops/philox.rs; philox.cuh says how.
+struct PhiloxStream {
+  uint32_t key_low;
+  uint32_t key_high;
+  uint32_t draw;            // draw << 12
+  uint32_t scope;           // step | restart << 16 | purpose << 26
+};
+
+struct PhiloxFillArgs {
+  const uint32_t* ids;      // (N, 2) low and high words
+  float* y;                 // (N, d)
+  PhiloxStream stream;
+  int32_t d;
+  int32_t quads_per_block;
+};
+
+struct PhiloxWordsArgs {
+  const uint32_t* from;     // (n, 6) counter and key
+  uint32_t* words;          // (n, 4)
+  int32_t n;
+  int32_t reserved;
+};
+
+// pgd.cu
+struct PgdStepArgs {
+  const float* x;           // (N, d)
+  const float* x0;          // (N, d)
+  const float* g;           // (N, d) gradient, or momentum
+  float* y;                 // (N, d)
+  uint64_t eps64;           // bits of a double
+  int32_t d;
+  int32_t chunk;            // L-inf: elements per block
+  int32_t profile;
+  float eps;
+  float step;
+  float scale;
+};
+
+struct PgdMomentumArgs {
+  const float* g;           // (N, d)
+  const float* m;           // (N, d) or null for 0
+  float* y;                 // (N, d)
+  int32_t d;
+  int32_t profile;
+  float decay;
+  float scale;
+};
+
+struct PgdStartArgs {
+  const float* draw;        // (N, d)
+  const float* extra;       // (N, 2)
+  const float* x0;          // (N, d)
+  float* y;                 // (N, d)
+  uint64_t eps64;           // bits of a double
+  int32_t d;
+  int32_t profile;
+  int32_t l2;
+  float eps;
+};
+
+struct PgdBudgetArgs {
+  const float* x;           // (N, d)
+  const float* x0;          // (N, d)
+  float* y;                 // (N, 4)
+  int32_t d;
+  int32_t reserved;
+};
+
+struct GatherRowsArgs {
+  const float* a;           // (any, d)
+  const float* b;           // (N, d), or null where no index is negative
+  const int32_t* index;     // (N)
+  float* y;                 // (N, d)
+  int32_t d;
+  int32_t chunk;
+};
+
+struct ActivationArgs {
+  const void* x;            // (rows, c)
+  void* y;                  // (rows, c)
+  uint8_t* positive;        // bits (rows, c) or null: set where y > 0
+  int64_t rows;
+  int32_t c;
+  int32_t rows_per_block;
+  int32_t act;
+  int32_t reserved;
+};
+
+struct ActivationGradArgs {
+  const void* x;            // (rows, c)
+  const void* dy;           // (rows, c)
+  const void* residual;     // (rows, c) or null
+  const uint8_t* keep;      // bits (rows, c) or null
+  void* dx;                 // (rows, c)
+  int64_t rows;
+  int32_t c;
+  int32_t rows_per_block;
+  int32_t act;
+  int32_t reserved;
+};
+
+struct AffineArgs {
+  const void* x;            // (rows, c)
+  const float* scale;       // (c)
+  const float* bias;        // (c) or null
+  const void* residual;     // (rows, c) or null
+  const uint8_t* keep;      // bits (rows, c) or null
+  void* y;                  // (rows, c)
+  int64_t rows;
+  int32_t c;
+  int32_t rows_per_block;
+};
+
+struct NormalizeArgs {
+  const void* x;            // (n), float32; the gradient: dy, in the precision of activations
+  const float* mean;        // (period): the channels, repeated
+  const float* std;         // (period)
+  void* y;                  // (n), in the precision of activations; the gradient: dx, float32
+  int64_t n;
+  int32_t period;           // a multiple of the channels and of 16
+  int32_t rows_per_block;   // rows of `period` values
+};
+
+struct CastArgs {
+  const void* x;            // (n)
+  void* y;                  // (n)
+  int64_t n;
+  int32_t per_block;
+  int32_t reserved;
+};
+
+struct TransposeArgs {
+  const void* x;            // (batch, rows, cols)
+  void* y;                  // (batch, cols, rows)
+  int32_t rows;
+  int32_t cols;
+};
+
+struct SoftmaxArgs {
+  const void* x;            // (rows, c)
+  void* y;                  // (rows, c)
+  int32_t c;
+  int32_t reserved;
+};
+
+struct SoftmaxGradArgs {
+  const void* y;            // (rows, c)
+  const void* dy;           // (rows, c)
+  void* dx;                 // (rows, c)
+  int32_t c;
+  int32_t reserved;
 };

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use rampart::device::{DType, Device};
+use rampart::device::Device;
 use rampart::ops::Activation;
 use rampart::ops::conv::{Conv2d, Window, conv2d};
 use rampart::tape::{Graph, Precision};
@@ -88,6 +88,8 @@ const CASES: &[([usize; 4], [usize; 4], Window)] = &[
     ([3, 8, 8, 17], [33, 17, 1, 1], Window { stride: [2, 2], padding: [0; 4], dilation: [1, 1], groups: 1 }),
     ([1, 12, 10, 3], [64, 3, 7, 7], Window { stride: [2, 2], padding: [3; 4], dilation: [1, 1], groups: 1 }),
     ([2, 6, 6, 8], [8, 1, 3, 3], Window { stride: [1, 1], padding: [1; 4], dilation: [1, 1], groups: 8 }),
+    ([2, 9, 7, 19], [19, 1, 3, 5], Window { stride: [2, 3], padding: [1, 2, 0, 3], dilation: [2, 1], groups: 19 }),
+    ([1, 6, 5, 8], [16, 1, 3, 3], Window { stride: [2, 1], padding: [1; 4], dilation: [1, 1], groups: 8 }),
     ([1, 1, 1, 1], [1, 1, 1, 1], Window { stride: [1, 1], padding: [0; 4], dilation: [1, 1], groups: 1 }),
     ([5, 4, 4, 128], [100, 128, 3, 3], Window { stride: [1, 1], padding: [1; 4], dilation: [1, 1], groups: 1 }),
 ];

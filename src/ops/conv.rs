@@ -1,11 +1,14 @@
-//! 2-D convolution with bias, residual and activation: `kernels/conv.cu`.
+//! 2-D convolution with bias, residual and activation: `kernels/conv.cu` and, one channel per group, `kernels/depthwise.cu`.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
 
 use super::pointwise::Activation;
 use super::weights::Packed;
-use crate::device::{CONV_BF16, CONV_BF16_SMALL, CONV_F32, CONV_F32_SMALL, ConvArgs, DType, Device, Divisor, Kernel};
+use crate::device::{
+    CONV_BF16, CONV_BF16_SMALL, CONV_F32, CONV_F32_SMALL, CONV_TF32, CONV_TF32_SMALL, ConvArgs, DEPTHWISE_BF16, DEPTHWISE_F32,
+    DType, DepthwiseArgs, Device, Divisor, Kernel,
+};
 use crate::tape::{Graph, Precision, Slot};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -45,7 +48,7 @@ pub struct Conv2d {
     weight: Vec<f32>,
     /// `(O)` float32
     bias: Option<Tensor>,
-    forward: Packed,
+    forward: Form,
     backward: OnceCell<Vec<Phase>>,
     window: Window,
     /// O/G, C/G, R, S
@@ -54,6 +57,12 @@ pub struct Conv2d {
     r: usize,
     s: usize,
     precision: Precision,
+}
+
+enum Form {
+    Product(Packed),
+    /// One channel per group: `(R, S, C)` float32
+    Depthwise(Tensor),
 }
 
 /// The part of an input gradient that falls on every stride-th input point from `off` on: a convolution of dy with stride 1.
@@ -78,6 +87,10 @@ struct Launch<'a> {
     points: [usize; 2],
     step: [usize; 2],
     off: [usize; 2],
+}
+
+/// What happens to a sum before it is stored; addresses, 0 for none.
+struct Epilogue {
     bias: u64,
     residual: u64,
     keep: u64,
@@ -117,8 +130,13 @@ impl Conv2d {
                 channels_last[(oc / c * r * s + tap) * c + oc % c] = v;
             }
         }
-        let src = Tensor::from_f32(device, &[weight.len()], DType::F32, &channels_last)?;
-        let forward = Packed::pack(device, precision, &src, [groups, out / groups, r * s, c])?;
+        let forward = if groups > 1 && c == 1 && out == groups {
+            let taps: Vec<f32> = (0..r * s).flat_map(|tap| (0..out).map(move |o| weight[o * r * s + tap])).collect();
+            Form::Depthwise(Tensor::from_f32(device, &[r * s, out], DType::F32, &taps)?)
+        } else {
+            let src = Tensor::from_f32(device, &[weight.len()], DType::F32, &channels_last)?;
+            Form::Product(Packed::pack(device, precision, &src, [groups, out / groups, r * s, c])?)
+        };
         let bias = bias.map(|b| Tensor::from_f32(device, &[out], DType::F32, b)).transpose()?;
         Ok(Conv2d { weight: channels_last, bias, forward, backward: OnceCell::new(), window, o: out / groups, c, r, s, precision })
     }
@@ -194,32 +212,26 @@ pub fn conv2d(g: &Graph, x: &Tensor, conv: &Rc<Conv2d>, residual: Option<&Tensor
     }
 
     // Bits of several groups would share a byte when a group is not whole runs of 16.
-    let masks = groups == 1 || conv.o % 16 == 0;
+    let masks = conv.whole_runs(conv.o);
     let fused = if g.records() && !(act == Activation::Relu && masks) { Activation::None } else { act };
     let positive = (g.records() && fused == Activation::Relu).then(|| g.uninit_mask(n * p * q, out)).transpose()?;
     let y = g.uninit(&shape)?;
-    conv.launch(
-        g,
-        x,
-        &y,
-        &Launch {
-            packed: &conv.forward,
-            c: conv.c,
-            taps: [conv.r, conv.s],
-            stride: conv.window.stride,
-            pad: [conv.window.padding[0] as i64, conv.window.padding[2] as i64],
-            dilation: conv.window.dilation,
-            groups,
-            points: [p, q],
-            step: [1, 1],
-            off: [0, 0],
-            bias: conv.bias.as_ref().map_or(0, Tensor::address),
-            residual: residual.map_or(0, Tensor::address),
-            keep: 0,
-            positive: positive.as_ref().map_or(0, Tensor::address),
-            act: fused,
-        },
-    )?;
+    let epilogue = Epilogue {
+        bias: conv.bias.as_ref().map_or(0, Tensor::address),
+        residual: residual.map_or(0, Tensor::address),
+        keep: 0,
+        positive: positive.as_ref().map_or(0, Tensor::address),
+        act: fused,
+    };
+    let Window { stride, padding, dilation, .. } = conv.window;
+    match &conv.forward {
+        Form::Depthwise(w) => conv.launch_depthwise(g, x, w, &y, false, &epilogue)?,
+        Form::Product(packed) => {
+            let pad = [padding[0] as i64, padding[2] as i64];
+            let l = Launch { packed, c: conv.c, taps: [conv.r, conv.s], stride, pad, dilation, groups, points: [p, q], step: [1, 1], off: [0, 0] };
+            l.run(g, x, &y, &epilogue)?;
+        }
+    }
     if let Some(bits) = positive {
         g.mask(&y, bits);
     }
@@ -229,7 +241,7 @@ pub fn conv2d(g: &Graph, x: &Tensor, conv: &Rc<Conv2d>, residual: Option<&Tensor
         if let Some(r) = &residual {
             grads.add(g, r, dy.clone())?;
         }
-        let dx = if conv.window.groups == 1 || conv.c % 16 == 0 {
+        let dx = if conv.whole_runs(conv.c) {
             let slot = grads.slot(&x);
             conv.input_gradient(g, dy, x.shape(), &slot)?
         } else {
@@ -243,88 +255,135 @@ pub fn conv2d(g: &Graph, x: &Tensor, conv: &Rc<Conv2d>, residual: Option<&Tensor
 }
 
 impl Conv2d {
+    /// Whether bit masks over `c` channels per group can be fused: groups must not share a byte.
+    fn whole_runs(&self, c: usize) -> bool {
+        self.window.groups == 1 || c % 16 == 0 || matches!(self.forward, Form::Depthwise(_))
+    }
+
     /// The gradient of an input of shape `x`, given that of the output, with the slot's sum and mask fused.
     fn input_gradient(&self, g: &Graph, dy: &Tensor, x: &[usize], slot: &Slot) -> Result<Tensor> {
         let dx = g.uninit(x)?;
+        let epilogue = Epilogue {
+            bias: 0,
+            residual: slot.residual_address(),
+            keep: slot.keep_address(),
+            positive: 0,
+            act: Activation::None,
+        };
+        if let Form::Depthwise(w) = &self.forward {
+            self.launch_depthwise(g, dy, w, &dx, true, &epilogue)?;
+            return Ok(dx);
+        }
         for phase in self.phases(g.device())? {
             let count = |axis: usize| x[1 + axis].saturating_sub(phase.off[axis]).div_ceil(self.window.stride[axis]);
-            self.launch(
-                g,
-                dy,
-                &dx,
-                &Launch {
-                    packed: &phase.packed,
-                    c: self.o,
-                    taps: phase.taps,
-                    stride: [1, 1],
-                    pad: phase.pad,
-                    dilation: phase.dilation,
-                    groups: self.window.groups,
-                    points: [count(0), count(1)],
-                    step: self.window.stride,
-                    off: phase.off,
-                    bias: 0,
-                    residual: slot.residual_address(),
-                    keep: slot.keep_address(),
-                    positive: 0,
-                    act: Activation::None,
-                },
-            )?;
+            let l = Launch {
+                packed: &phase.packed,
+                c: self.o,
+                taps: phase.taps,
+                stride: [1, 1],
+                pad: phase.pad,
+                dilation: phase.dilation,
+                groups: self.window.groups,
+                points: [count(0), count(1)],
+                step: self.window.stride,
+                off: phase.off,
+            };
+            l.run(g, dy, &dx, &epilogue)?;
         }
         Ok(dx)
     }
 
-    fn launch(&self, g: &Graph, x: &Tensor, y: &Tensor, l: &Launch) -> Result<()> {
+    fn launch_depthwise(&self, g: &Graph, x: &Tensor, w: &Tensor, y: &Tensor, gradient: bool, e: &Epilogue) -> Result<()> {
+        let ([n, x_h, x_w, c], [_, y_h, y_w, _]) = (x.dims4("conv2d")?, y.dims4("conv2d")?);
+        let points = n * y_h * y_w;
+        let points_per_block = super::pointwise::rows_per_block(c * self.r * self.s);
+        let args = DepthwiseArgs {
+            x: x.address(),
+            w: w.address(),
+            bias: e.bias,
+            residual: e.residual,
+            keep: e.keep,
+            y: y.address(),
+            positive: e.positive,
+            q: Divisor::new(y_w),
+            pq: Divisor::new(y_h * y_w),
+            points: points as i32,
+            points_per_block: points_per_block as i32,
+            gradient: i32::from(gradient),
+            x_h: x_h as i32,
+            x_w: x_w as i32,
+            c: c as i32,
+            r: self.r as i32,
+            s: self.s as i32,
+            stride_h: self.window.stride[0] as i32,
+            stride_w: self.window.stride[1] as i32,
+            pad_h: self.window.padding[0] as i32,
+            pad_w: self.window.padding[2] as i32,
+            dil_h: self.window.dilation[0] as i32,
+            dil_w: self.window.dilation[1] as i32,
+            act: e.act as i32,
+            reserved: 0,
+        };
+        let kernel = if g.dtype() == DType::BF16 { &DEPTHWISE_BF16 } else { &DEPTHWISE_F32 };
+        g.launch(kernel, [points.div_ceil(points_per_block), 1, 1], &args)
+    }
+}
+
+impl Launch<'_> {
+    fn run(&self, g: &Graph, x: &Tensor, y: &Tensor, e: &Epilogue) -> Result<()> {
         let ([n, x_h, x_w, _], [_, y_h, y_w, _]) = (x.dims4("conv2d")?, y.dims4("conv2d")?);
-        let m = n * l.points[0] * l.points[1];
-        if m == 0 || l.packed.o == 0 {
+        let m = n * self.points[0] * self.points[1];
+        if m == 0 || self.packed.o == 0 {
             return Ok(());
         }
-        let tiles = l.packed.tiles(g.device(), g.dtype(), m, l.groups);
+        let tiles = self.packed.tiles(g.device(), g.dtype(), m, self.groups);
         let args = ConvArgs {
             x: x.address(),
-            w: l.packed.data.address(),
-            bias: l.bias,
-            residual: l.residual,
-            keep: l.keep,
+            w: self.packed.data.address(),
+            bias: e.bias,
+            residual: e.residual,
+            keep: e.keep,
             y: y.address(),
-            positive: l.positive,
-            w_group: l.packed.group as i64,
-            q: Divisor::new(l.points[1]),
-            pq: Divisor::new(l.points[0] * l.points[1]),
+            positive: e.positive,
+            w_group: self.packed.group as i64,
+            q: Divisor::new(self.points[1]),
+            pq: Divisor::new(self.points[0] * self.points[1]),
             m: m as i32,
             x_h: x_h as i32,
             x_w: x_w as i32,
-            c: l.c as i32,
-            o: l.packed.o as i32,
-            groups: l.groups as i32,
-            r: l.taps[0] as i32,
-            s: l.taps[1] as i32,
-            stride_h: l.stride[0] as i32,
-            stride_w: l.stride[1] as i32,
-            pad_h: l.pad[0] as i32,
-            pad_w: l.pad[1] as i32,
-            dil_h: l.dilation[0] as i32,
-            dil_w: l.dilation[1] as i32,
+            c: self.c as i32,
+            o: self.packed.o as i32,
+            groups: self.groups as i32,
+            r: self.taps[0] as i32,
+            s: self.taps[1] as i32,
+            stride_h: self.stride[0] as i32,
+            stride_w: self.stride[1] as i32,
+            pad_h: self.pad[0] as i32,
+            pad_w: self.pad[1] as i32,
+            dil_h: self.dilation[0] as i32,
+            dil_w: self.dilation[1] as i32,
             y_h: y_h as i32,
             y_w: y_w as i32,
-            step_h: l.step[0] as i32,
-            step_w: l.step[1] as i32,
-            off_h: l.off[0] as i32,
-            off_w: l.off[1] as i32,
-            act: l.act as i32,
+            step_h: self.step[0] as i32,
+            step_w: self.step[1] as i32,
+            off_h: self.off[0] as i32,
+            off_w: self.off[1] as i32,
+            act: e.act as i32,
             m_tile: tiles.m_tile as i32,
             n_tile: tiles.n_tile as i32,
             reserved: 0,
         };
-        let kernel: &'static Kernel<ConvArgs> = match (g.dtype(), l.packed.large(g.device(), m, l.groups)) {
-            (DType::BF16, true) => &CONV_BF16,
-            (DType::BF16, false) => &CONV_BF16_SMALL,
-            (_, true) => &CONV_F32,
-            (_, false) => &CONV_F32_SMALL,
+        let large = self.packed.large(g.device(), m, self.groups);
+        let kernel: &'static Kernel<ConvArgs> = match (g.precision(), large) {
+            (Precision::Bf16, true) => &CONV_BF16,
+            (Precision::Bf16, false) => &CONV_BF16_SMALL,
+            (Precision::Tf32, true) => &CONV_TF32,
+            (Precision::Tf32, false) => &CONV_TF32_SMALL,
+            (Precision::F32, true) => &CONV_F32,
+            (Precision::F32, false) => &CONV_F32_SMALL,
         };
-        g.device().count_product(m, l.packed.o * l.groups, l.taps[0] * l.taps[1] * l.c);
-        g.launch(kernel, [tiles.count, 1, l.groups], &args)
+        g.device().count_product(m, self.packed.o * self.groups, self.taps[0] * self.taps[1] * self.c);
+        g.launch(kernel, [tiles.count, 1, self.groups], &args)
     }
 }
 
