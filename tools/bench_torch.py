@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Times a ResNet and its input gradient in PyTorch and, with --rampart, in the engine beside it.
+
+  bench_torch.py                                            PyTorch alone
+  bench_torch.py --rampart target/release/rampart           both, interleaved, with the ratio PyTorch / Rampart
+
+PyTorch runs eager, channels_last, with frozen parameters, on seeded weights; bf16 is model.to(bfloat16). `forward` is the
+logits; `gradient` is forward, summed cross-entropy and the gradient with respect to the input. Every measurement is a
+process of its own that warms up and then times --runs runs; the two sides take turns for --rounds rounds. Medians are over
+all runs (PyTorch) or over the rounds' medians (Rampart). Peak RSS is that of the whole process, libraries included; "own" is
+what the work itself took: growth of the peak RSS from before the network was built (PyTorch), peak_bytes (Rampart).
+"""
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+MiB = 2**20
+
+
+def peak_rss():
+    """Largest resident size of this process so far, in bytes (Linux counts in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(args):
+    """One PyTorch measurement in this process -> dict with the keys of `rampart bench --json`, and all times."""
+    import torch
+    import torch.nn.functional as F
+
+    from resnet_reference import build, fill_state, fill_tensor
+    torch.set_num_threads(args.threads)
+    before = peak_rss()
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[args.precision[0]]
+    net = fill_state(build(config_of(args))).to(dtype).to(memory_format=torch.channels_last)
+    x = fill_tensor("input", (args.batch, 3, *args.size)).to(dtype).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(args.batch) % args.classes
+
+    def forward():
+        with torch.inference_mode():
+            return net(x)
+
+    def gradient():
+        leaf = x.detach().requires_grad_(True)
+        return torch.autograd.grad(F.cross_entropy(net(leaf).float(), labels, reduction="sum"), leaf)[0]
+
+    run, times = {"forward": forward, "gradient": gradient}[args.what[0]], []
+    for i in range(args.warmup + args.runs):
+        since = time.perf_counter()
+        run()
+        if i >= args.warmup:
+            times.append(time.perf_counter() - since)
+    return {"times": times, "median_s": statistics.median(times), "min_s": min(times), "max_s": max(times),
+            "peak_bytes": peak_rss() - before, "torch": torch.__version__}
+
+
+def config_of(args):
+    return {"depth": args.depth, "stem": args.stem, "width": args.width, "attention": args.attention,
+            "reduction": 16, "classes": args.classes}
+
+
+def run_child(command, env=None):
+    """Runs a command that prints one JSON object as its last line -> (object, peak RSS in bytes)."""
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, env=env)
+    with child.stdout:
+        output = child.stdout.read().decode()
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != 0:
+        raise RuntimeError(f"exit status {child.returncode} from: {' '.join(command)}")
+    try:
+        return json.loads(output.strip().splitlines()[-1]), usage.ru_maxrss * 1024
+    except (IndexError, ValueError):
+        raise RuntimeError(f"no JSON object at the end of the output of: {' '.join(command)}") from None
+
+
+def torch_command(args, what, precision):
+    return [sys.executable, os.path.abspath(__file__), "--worker", "--what", what, "--precision", precision,
+            "--depth", str(args.depth), "--stem", args.stem, "--width", str(args.width), "--attention", args.attention,
+            "--classes", str(args.classes), "--batch", str(args.batch), "--size", "x".join(map(str, args.size)),
+            "--threads", str(args.threads), "--runs", str(args.runs), "--warmup", str(args.warmup)]
+
+
+def rampart_command(args, what, precision):
+    return [args.rampart, "bench", "--arch", "resnet", "--config", json.dumps(config_of(args)), "--batch", str(args.batch),
+            "--size", "x".join(map(str, args.size)), "--what", what, "--precision", precision, "--device", "host",
+            "--runs", str(args.runs), "--json"]
+
+
+def summary(results):
+    """[(object, peak RSS)] of all rounds -> (median, min, max seconds, peak RSS, own peak bytes)"""
+    times = [t for r, _ in results for t in r.get("times", [r["median_s"]])]
+    return (statistics.median(times), min(r["min_s"] for r, _ in results), max(r["max_s"] for r, _ in results),
+            max(rss for _, rss in results), max(r["peak_bytes"] for r, _ in results))
+
+
+def compare(args):
+    env = {**os.environ, "RAYON_NUM_THREADS": str(args.threads)}
+    print(f"ResNet-{args.depth} ({args.stem} stem, width {args.width}, attention {args.attention}), batch {args.batch}, "
+          f"{args.size[0]}x{args.size[1]}, {args.threads} threads, {args.rounds} rounds of {args.runs} runs")
+    print(f"{'what':9} {'prec':5} {'side':8} {'median s':>9} {'min s':>9} {'max s':>9} {'images/s':>9} "
+          f"{'peak RSS MiB':>13} {'own MiB':>8} {'PyTorch/Rampart':>16}")
+    for what in args.what:
+        for precision in args.precision:
+            sides = {"PyTorch": []}
+            if args.rampart:
+                sides["Rampart"] = []
+            for _ in range(args.rounds):
+                sides["PyTorch"].append(run_child(torch_command(args, what, precision)))
+                if args.rampart:
+                    sides["Rampart"].append(run_child(rampart_command(args, what, precision), env))
+            reference = summary(sides["PyTorch"])[0]
+            for side, results in sides.items():
+                median, low, high, rss, own = summary(results)
+                ratio = f"{reference / median:16.2f}" if side == "Rampart" else f"{'':16}"
+                print(f"{what:9} {precision:5} {side:8} {median:9.4f} {low:9.4f} {high:9.4f} {args.batch / median:9.1f} "
+                      f"{rss / MiB:13.0f} {own / MiB:8.0f} {ratio}", flush=True)
+
+
+def size(text):
+    """'32x48' -> (32, 48)"""
+    height, _, width = text.partition("x")
+    return int(height), int(width or height)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rampart", metavar="BINARY", help="the engine to time beside PyTorch")
+    parser.add_argument("--what", nargs="+", choices=("forward", "gradient"), default=["forward", "gradient"])
+    parser.add_argument("--precision", nargs="+", choices=("f32", "bf16"), default=["f32", "bf16"])
+    parser.add_argument("--depth", type=int, choices=(18, 34, 50), default=50)
+    parser.add_argument("--stem", choices=("cifar", "imagenet"), default="cifar")
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--attention", choices=("none", "cbam"), default="none")
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--size", type=size, default=(32, 32), metavar="HxW")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=5, help="timed runs per round and side")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--worker", action="store_true", help="one PyTorch measurement in this process, as JSON")
+    args = parser.parse_args()
+    if min(args.width, args.classes, args.batch, *args.size, args.threads, args.runs, args.rounds) < 1 or args.warmup < 0:
+        parser.error("sizes and counts must be at least 1")
+    try:
+        if args.worker:
+            print(json.dumps(measure(args)))
+        else:
+            compare(args)
+        return 0
+    except (RuntimeError, OSError) as e:
+        print(f"bench_torch: {e}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""Writes and checks parity dumps: what PyTorch computes for every operation and network of the engine.
+
+  dump_reference.py OUT_DIR [--only PATTERN]          write OUT_DIR/OP/NAME.safetensors for every case
+  dump_reference.py DIR --check [--only PATTERN]      read the dumps again, replay them in float32 and compare
+  dump_reference.py --find-seed 300 --only PATTERN    the seed that keeps each case farthest from a kink of its gradient
+
+References are computed in float64 from inputs and weights that the file holds exactly, and stored as float32.
+PATTERN is a shell pattern for OP/NAME, e.g. 'conv2d/*' or 'model/resnet50*'.
+"""
+import argparse
+import fnmatch
+import json
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from kink_margin import kink_margin
+from reference_cases import CASES
+from reference_ops import replay
+
+# Inputs of these are compared as stored, no rounding comes first, or no gradient is taken.
+NO_MARGIN = {"relu", "max_pool2d", "feature_map", "pgd", "pgd_step"}
+MARGIN = {"model": 3e-6}                                  # a network has too many activations for more
+DEFAULT_MARGIN = 1e-5
+
+# Limits of the float32 replay, relative to the norm of the reference: (outputs, gradients).
+LIMITS = {"model": (5e-6, 2e-5), "feature_map": (5e-6, 5e-6)}
+DEFAULT_LIMITS = (2e-6, 3e-6)
+FLOAT64_REPLAY = {"resize"}                               # PyTorch rounds the filter positions to float32: up to 3e-5
+
+
+def make(case, seed):
+    """-> (inputs with `dout`, weights, outputs in float64); the weights in the dtype they are stored in."""
+    rng = np.random.default_rng([seed, zlib.crc32(case.path.encode())])
+    inputs, weights = case.make(rng)
+    weights = {k: t.to(case.weight_dtype) if t.dim() > 1 else t for k, t in weights.items()}
+    outputs = replay(case.op, case.attrs, inputs, weights)
+    if "y" in outputs and case.op != "feature_map":
+        dout = rng.standard_normal(tuple(outputs["y"].shape)).astype(np.float32)
+        inputs["dout"] = torch.from_numpy(dout)
+        outputs = replay(case.op, case.attrs, inputs, weights)
+    return inputs, weights, outputs
+
+
+def margin_of(case, inputs, weights):
+    if case.op in NO_MARGIN:
+        return float("inf")
+    return kink_margin(lambda: replay(case.op, case.attrs, inputs, weights))
+
+
+def serialise(tensors, metadata):
+    """Safetensors bytes with a sorted header: the library writes the metadata in random order."""
+    data = save({k: t.contiguous() for k, t in tensors.items()}, metadata)
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + size:]
+
+
+def write(case, folder):
+    """Writes one dump; returns its size in bytes."""
+    inputs, weights, outputs = make(case, case.seed)
+    margin, wanted = margin_of(case, inputs, weights), MARGIN.get(case.op, DEFAULT_MARGIN)
+    if not margin >= wanted:
+        raise ValueError(f"{case.path}: an activation lies {margin:.1e} from a kink, want {wanted:.1e}: try --find-seed")
+    tensors = {f"in.{k}": t for k, t in inputs.items()}
+    tensors.update({f"w.{k}": t for k, t in weights.items()})
+    tensors.update({f"out.{k}": t.float() for k, t in outputs.items()})
+    for name, t in tensors.items():
+        if not torch.isfinite(t).all():
+            raise ValueError(f"{case.path}: {name} is not finite")
+    metadata = {"op": case.op, "attrs": json.dumps(case.attrs), "torch": torch.__version__, "seed": str(case.seed),
+                "command": f"python tools/dump_reference.py OUT_DIR --only {case.path}"}
+    path = folder / f"{case.path}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.write_bytes(serialise(tensors, metadata))
+
+
+def read(path):
+    """-> (op, attrs, {"in": {...}, "w": {...}, "out": {...}})"""
+    groups = {"in": {}, "w": {}, "out": {}}
+    with safe_open(path, "pt") as f:
+        meta = f.metadata() or {}
+        for key in f.keys():
+            group, _, name = key.partition(".")
+            if group not in groups or not name:
+                raise ValueError(f"{path}: tensor {key!r} is not in.*, w.* or out.*")
+            groups[group][name] = f.get_tensor(key)
+    if "op" not in meta or not groups["out"]:
+        raise ValueError(f"{path}: no op in the metadata or no out.* tensor")
+    return meta["op"], json.loads(meta.get("attrs", "{}")), groups
+
+
+def relative_error(got, want):
+    """||got - want|| / ||want||, and ||got|| where the reference is zero; NaN where got is not finite."""
+    got, want = got.double(), want.double()
+    if got.shape != want.shape or not torch.isfinite(got).all():
+        return float("nan")
+    scale = want.norm().item()
+    return (got - want).norm().item() / scale if scale > 0 else got.norm().item()
+
+
+def check(path):
+    """Replays one dump; returns (passed, worst tensor, its error, its limit)."""
+    op, attrs, groups = read(path)
+    dtype = torch.float64 if op in FLOAT64_REPLAY else torch.float32
+    outputs = replay(op, attrs, groups["in"], groups["w"], dtype)
+    forward, gradient = LIMITS.get(op, DEFAULT_LIMITS)
+    rows = []
+    for name, want in groups["out"].items():
+        if name not in outputs:
+            raise ValueError(f"{path}: out.{name} is not an output of {op}")
+        if op == "pgd":                                   # the sign of a gradient near zero is decided by rounding
+            error, limit = ((outputs[name] - want).abs() > 1e-4).double().mean().item(), 0.01
+        else:
+            error, limit = relative_error(outputs[name], want), gradient if name.startswith("d") else forward
+        rows.append((error <= limit, f"out.{name}", error, limit))
+    return min(rows, key=lambda r: (r[0], -r[2] / r[3]))
+
+
+def check_all(folder, pattern):
+    paths = [p for p in sorted(folder.rglob("*.safetensors")) if fnmatch.fnmatch(f"{p.parent.name}/{p.stem}", pattern)]
+    if not paths:
+        raise ValueError(f"no dump in {folder} matches {pattern!r}")
+    failed = 0
+    for path in paths:
+        passed, tensor, error, limit = check(path)
+        failed += not passed
+        print(f"{'ok  ' if passed else 'FAIL'}  {path.parent.name + '/' + path.stem:48} {tensor:14} {error:.1e} of {limit:.0e}")
+    print(f"{len(paths) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def find_seed(cases, count):
+    for case in cases:
+        best = max((margin_of(case, *make(case, seed)[:2]), seed) for seed in range(count))
+        print(f"{case.path}: seed {best[1]} keeps {best[0]:.1e} away from a kink (now {case.seed})")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", metavar="OUT_DIR")
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="cases to take, as OP/NAME (default: all)")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--check", action="store_true", help="compare the dumps in OUT_DIR with a float32 replay")
+    action.add_argument("--find-seed", type=int, metavar="COUNT", help="try this many seeds and print the best")
+    args = parser.parse_args()
+    if args.folder is None and args.find_seed is None:
+        parser.error("OUT_DIR is missing")
+    torch.set_num_threads(1)                              # the same summation order on every machine
+    try:
+        if args.check:
+            return check_all(args.folder, args.only)
+        cases = [c for c in CASES if fnmatch.fnmatch(c.path, args.only)]
+        if not cases:
+            parser.error(f"no case matches {args.only!r}")
+        if args.find_seed is not None:
+            find_seed(cases, args.find_seed)
+            return 0
+        sizes = [write(case, args.folder) for case in cases]
+        print(f"{len(sizes)} dumps, {sum(sizes)} bytes, in {args.folder}")
+        return 0
+    except (ValueError, RuntimeError, OSError, SafetensorError) as e:
+        print(f"dump_reference: {e}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
