@@ -1,4 +1,8 @@
-// Pointwise activations and their slopes, shared by pointwise.cu and the epilogue of conv.cu.
+// Pointwise activations and their slopes, shared by pointwise.cu and the epilogues of conv.cu and gemm.cu.
+//
+// The exponential is reduced to |r| <= ln(2)/2 (Cody & Waite) and a polynomial, the normal distribution function is
+// exp(-a^2/2) times a polynomial in 1/(1 + 0.35 a) (the form of Abramowitz & Stegun 7.1.26). The coefficients are our own
+// minimax fits, relative errors 3e-9 and 3e-8, so that float32 rounding decides. The same arithmetic on every target.
 #pragma once
 #include "lanes.cuh"
 
@@ -7,9 +11,109 @@ namespace activation {
 // Numbers agree with `Activation` in src/ops/pointwise.rs.
 enum : int { NONE = 0, RELU = 1, SILU = 2, GELU = 3, GELU_TANH = 4, SIGMOID = 5, TANH = 6 };
 
+// exp(x) = (1 + q) * 2^n
+struct Exponential {
+  Lanes q, n;
+};
+
+DEVICE Exponential reduce(Lanes x) {
+  using lanes::fill, lanes::fma;
+  const Lanes whole = fill(12582912.f);  // 1.5 * 2^23: adding it rounds to a whole number
+  x = lanes::minimum(fill(89.f), lanes::maximum(fill(-104.f), x));
+  const Lanes n = fma(x, fill(1.44269504f), whole) - whole;
+  Lanes r = fma(n, fill(-0.693359375f), x);
+  r = fma(n, fill(2.12194440e-4f), r);
+  Lanes p = fma(fill(0.00139505055f), r, fill(0.0083688982f));
+  p = fma(p, r, fill(0.041666206f));
+  p = fma(p, r, fill(0.166665182f));
+  p = fma(p, r, fill(0.5f));
+  return {fma(r * r, p, r), n};
+}
+
+DEVICE Lanes exp(Lanes x) {
+  const Exponential e = reduce(x);
+  return lanes::scale(lanes::fill(1.f) + e.q, e.n);
+}
+
+DEVICE Lanes sigmoid(Lanes x) {
+  const Lanes one = lanes::fill(1.f);
+  return one / (one + exp(lanes::fill(0.f) - x));
+}
+
+// (e - 1) / (e + 1) with e = exp(2x), where e - 1 is computed without cancellation.
+DEVICE Lanes tanh(Lanes x) {
+  const Lanes one = lanes::fill(1.f), limit = lanes::fill(20.f);
+  const Exponential e = reduce(lanes::minimum(limit, lanes::maximum(lanes::fill(-20.f), x + x)));
+  const Lanes m = lanes::scale(e.q, e.n) + (lanes::scale(one, e.n) - one);
+  return m / (m + lanes::fill(2.f));
+}
+
+// The standard normal distribution function, and its density without the factor 1/sqrt(2 pi).
+struct Normal {
+  Lanes below, density;
+};
+
+DEVICE Normal normal(Lanes x) {
+  using lanes::fill, lanes::fma;
+  const Lanes one = fill(1.f), zero = fill(0.f);
+  const Lanes t = one / fma(lanes::maximum(x, zero - x), fill(0.35f), one);
+  Lanes p = fma(fill(-0.029157877f), t, fill(0.144030884f));
+  p = fma(p, t, fill(-0.255838931f));
+  p = fma(p, t, fill(0.159319609f));
+  p = fma(p, t, fill(-0.0232122932f));
+  p = fma(p, t, fill(0.10555248f));
+  p = fma(p, t, fill(0.119821295f));
+  p = fma(p, t, fill(0.139863521f));
+  p = fma(p, t, fill(0.139621302f));
+  const Lanes density = exp(x * x * fill(-0.5f)), tail = p * t * density;
+  return {lanes::select(lanes::greater(x, zero), one - tail, tail), density};
+}
+
+// The argument of the sigmoid in the tanh form of GELU: x/2 (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3).
+DEVICE Lanes gelu_argument(Lanes x) {
+  return x * lanes::fma(x * x, lanes::fill(0.0713548163f), lanes::fill(1.59576912f));
+}
+
 DEVICE Lanes apply(int act, Lanes u) {
-  if (act == RELU) return lanes::maximum(lanes::fill(0.f), u);
-  return u;
+  switch (act) {
+    case RELU: return lanes::maximum(lanes::fill(0.f), u);
+    case SILU: return u * sigmoid(u);
+    case GELU: return u * normal(u).below;
+    case GELU_TANH: return u * sigmoid(gelu_argument(u));
+    case SIGMOID: return sigmoid(u);
+    case TANH: return tanh(u);
+    default: return u;
+  }
+}
+
+// The derivative of apply at u.
+DEVICE Lanes slope(int act, Lanes u) {
+  using lanes::fill, lanes::fma;
+  const Lanes one = fill(1.f), zero = fill(0.f);
+  switch (act) {
+    case RELU: return lanes::select(lanes::greater(u, zero), one, zero);
+    case SILU: {
+      const Lanes s = sigmoid(u);
+      return s * fma(u, one - s, one);
+    }
+    case GELU: {
+      const Normal n = normal(u);
+      return fma(u * n.density, fill(0.398942280f), n.below);
+    }
+    case GELU_TANH: {
+      const Lanes s = sigmoid(gelu_argument(u)), inner = fma(u * u, fill(3 * 0.0713548163f), fill(1.59576912f));
+      return fma(u * inner * s, one - s, s);
+    }
+    case SIGMOID: {
+      const Lanes s = sigmoid(u);
+      return s * (one - s);
+    }
+    case TANH: {
+      const Lanes t = tanh(u);
+      return (one - t) * (one + t);
+    }
+    default: return one;
+  }
 }
 
 }  // namespace activation

@@ -279,3 +279,150 @@ struct SoftmaxGradArgs {
   int32_t c;
   int32_t reserved;
 };
+
+// loss.cu
+struct LossArgs {
+  const void* logits;       // (N, k)
+  const int32_t* labels;    // (N)
+  const int32_t* targets;   // (N), or null where the loss has none
+  float* loss;              // (N)
+  void* dlogits;            // (N, k): the gradient of the sum of the losses
+  float* margin;            // (N): logit of the label less the largest other
+  int32_t* prediction;      // (N): the largest logit, the lowest index among equals
+  int32_t k;
+  int32_t kind;             // LossKind in src/ops/loss.rs
+  float smoothing;
+  int32_t reserved;
+};
+
+// pool.cu
+struct PoolArgs {
+  const void* x;            // (N, h, w, c); the gradient: dy (N, p, q, c)
+  void* y;                  // (N, p, q, c); the gradient: dx (N, h, w, c)
+  uint8_t* taps;            // (N, p, q, c) or null: where in its window the largest value lay
+  const void* residual;     // the gradient: like dx, or null
+  const uint8_t* keep;      // the gradient: bits like dx, or null
+  int32_t h;
+  int32_t w;
+  int32_t c;
+  int32_t p;
+  int32_t q;
+  int32_t r;
+  int32_t s;
+  int32_t stride_h;
+  int32_t stride_w;
+  int32_t pad_h;
+  int32_t pad_w;
+  int32_t count_padding;
+};
+
+struct GlobalPoolArgs {
+  const void* x;            // (N, pixels, c)
+  void* y;                  // (N, c)
+  int32_t pixels;
+  int32_t c;
+  int32_t per_block;        // channels
+  int32_t reserved;
+};
+
+struct GlobalPoolGradArgs {
+  const void* dy;           // (N, c)
+  const void* residual;     // like dx, or null
+  const uint8_t* keep;      // bits like dx, or null
+  void* dx;                 // (N, pixels, c)
+  int32_t pixels;
+  int32_t c;
+  int32_t per_block;        // pixels
+  int32_t reserved;
+};
+
+// cbam.cu
+struct CbamArgs {
+  const void* x;            // (N, h, w, c)
+  const void* residual;     // like y, or null: added before the activation
+  const float* w1;          // (hidden, c)
+  const float* b1;          // (hidden)
+  const float* w3;          // (hidden, c): transposed
+  const float* b3;          // (c)
+  const float* kernel;      // (2, side, side)
+  void* y;                  // (N, h, w, c)
+  uint8_t* positive;        // bits like y, or null: set where y > 0
+  float* pooled;            // (N, 2, c): mean and maximum over the pixels
+  float* argmax;            // (N, c): the pixel of the maximum
+  float* hidden_values;     // (N, 2, hidden), after the ReLU
+  float* gate;              // (N, c)
+  float* spatial;           // (N, h, w)
+  int32_t* channel;         // (N, h, w): the channel of the maximum
+  float scale;              // batch norm of the spatial gate
+  float bias;
+  int32_t h;
+  int32_t w;
+  int32_t c;
+  int32_t hidden;
+  int32_t side;
+  int32_t act;
+  int32_t channel_gate;     // 0: this gate is 1
+  int32_t spatial_gate;
+  int32_t whole;            // one block does all phases of an image
+  int32_t rows_per_block;
+  int32_t cols_per_block;
+  int32_t reserved;
+};
+
+struct CbamGradArgs {
+  const void* x;            // (N, h, w, c)
+  const void* dy;           // (N, h, w, c)
+  const void* residual;     // like dx, or null
+  const uint8_t* keep;      // bits like dx, or null
+  void* dx;                 // (N, h, w, c)
+  const float* w1;          // (hidden, c)
+  const float* w3;          // (hidden, c): transposed
+  const float* kernel;      // (2, side, side)
+  const float* argmax;      // (N, c)
+  const float* hidden_values;  // (N, 2, hidden)
+  const float* gate;        // (N, c)
+  const float* spatial;     // (N, h, w)
+  const int32_t* channel;   // (N, h, w)
+  float* dconv;             // (N, h, w)
+  float* dmost;             // (N, h, w)
+  float* dmean;             // (N, h, w)
+  float* dgate;             // (N, c)
+  float* dhidden;           // (N, 2, hidden)
+  float* dpooled;           // (N, 2, c)
+  float scale;
+  int32_t h;
+  int32_t w;
+  int32_t c;
+  int32_t hidden;
+  int32_t side;
+  int32_t channel_gate;
+  int32_t spatial_gate;
+  int32_t whole;
+  int32_t rows_per_block;
+  int32_t cols_per_block;
+  int32_t reserved;
+};
+
+// resize.cu
+struct ResampleArgs {
+  const void* x;            // (outer, n_in, inner)
+  const int32_t* first;     // (n_out)
+  const int32_t* count;     // (n_out), at most taps
+  const float* weights;     // (n_out, taps)
+  void* y;                  // (outer, n_out, inner)
+  int32_t n_in;
+  int32_t n_out;
+  int32_t inner;
+  int32_t taps;
+  int32_t per_block;        // output points
+  int32_t reserved;
+};
+
+struct UpsampleArgs {
+  const void* x;            // (N, h, w, c); the gradient: dy (N, h * scale, w * scale, c)
+  void* y;                  // (N, h * scale, w * scale, c); the gradient: dx (N, h, w, c)
+  int32_t h;
+  int32_t w;
+  int32_t c;
+  int32_t scale;
+};

@@ -53,7 +53,7 @@ template <class Op> DEVICE float combine([[maybe_unused]] const Block& b, float 
 }
 
 // The sum of f(r, c) over the sheet, the same value in every thread; independent of timing.
-template <class F> DEVICE float sum(const Block& b, int rows, int cols, F f) {
+template <class F> DEVICE float sum([[maybe_unused]] const Block& b, int rows, int cols, F f) {
 #if TARGET_CUDA
   float v = 0;
   for_each(b, rows, cols, [&](int r, int c) { v += f(r, c); });
@@ -81,6 +81,133 @@ template <class F> DEVICE float max(const Block& b, int rows, int cols, float le
     v = x > v ? x : v;
   });
   return combine(b, v, [](float x, float y) { return x > y ? x : y; });
+}
+
+// The sum of f(r, c, count) over the runs of a sheet, where lanes from `count` on must be 0.
+template <class F> DEVICE float sum_runs(const Block& b, int rows, int cols, F f) {
+  Lanes v = lanes::fill(0.f);
+  for_each_run(b, rows, cols, [&](int r, int c, int count) { v = v + f(r, c, count); });
+  return combine(b, lanes::sum(v), [](float x, float y) { return x + y; });
+}
+
+// Folds every column of a sheet: S s = start; step(s, r, c, count) for ascending r, where s belongs to the run of `count`
+// columns at c; then finish(c, count, s). On CUDA a run may be folded in parts by several threads: merge(s, later) joins
+// the part of later rows to s, and `scratch` is shared memory for one S per thread.
+template <class S, class Step, class Merge, class Finish>
+DEVICE void fold_columns([[maybe_unused]] const Block& b, [[maybe_unused]] void* scratch, int rows, int cols, S start, Step step,
+                         [[maybe_unused]] Merge merge, Finish finish) {
+  const int runs = (cols + lanes::SIZE - 1) / lanes::SIZE;
+  auto count = [&](int run) { return cols - run * lanes::SIZE < lanes::SIZE ? cols - run * lanes::SIZE : lanes::SIZE; };
+#if TARGET_CUDA
+  S* all = static_cast<S*>(scratch);
+  for (int first = 0; first < runs; first += b.threads) {
+    const int here = runs - first < int(b.threads) ? runs - first : int(b.threads), parts = b.threads / here;
+    const int part = b.thread / here, run = first + b.thread % here;
+    S s = start;
+    if (part < parts) {
+      const int last = int(int64_t(rows) * (part + 1) / parts);
+      for (int r = int(int64_t(rows) * part / parts); r < last; ++r) step(s, r, run * lanes::SIZE, count(run));
+      all[b.thread] = s;
+    }
+    barrier();
+    if (part == 0) {
+      for (int p = 1; p < parts; ++p) merge(s, all[p * here + b.thread]);
+      finish(run * lanes::SIZE, count(run), s);
+    }
+    barrier();
+  }
+#else
+  constexpr int WIDTH = 4;  // neighbouring runs at a time, so that memory is read in longer pieces
+  int run = 0;
+  for (; run + WIDTH <= runs && count(run + WIDTH - 1) == lanes::SIZE; run += WIDTH) {
+    S s[WIDTH];
+    UNROLL for (int k = 0; k < WIDTH; ++k) s[k] = start;
+    for (int r = 0; r < rows; ++r)
+      UNROLL for (int k = 0; k < WIDTH; ++k) step(s[k], r, (run + k) * lanes::SIZE, lanes::SIZE);
+    UNROLL for (int k = 0; k < WIDTH; ++k) finish((run + k) * lanes::SIZE, lanes::SIZE, s[k]);
+  }
+  for (; run < runs; ++run) {
+    S s = start;
+    for (int r = 0; r < rows; ++r) step(s, r, run * lanes::SIZE, count(run));
+    finish(run * lanes::SIZE, count(run), s);
+  }
+#endif
+}
+
+// Folds every row of a sheet: S s = start; step(s, r, c, count) over the runs of row r; t = collapse(s); then finish(r, t).
+// On CUDA a warp shares a row: merge(t, u) joins what two of its threads collapsed, in any order. T consists of 4-byte words.
+template <class S, class Step, class Collapse, class Merge, class Finish>
+DEVICE void fold_rows([[maybe_unused]] const Block& b, int rows, int cols, S start, Step step, Collapse collapse,
+                      [[maybe_unused]] Merge merge, Finish finish) {
+  const int runs = (cols + lanes::SIZE - 1) / lanes::SIZE;
+  auto count = [&](int run) { return cols - run * lanes::SIZE < lanes::SIZE ? cols - run * lanes::SIZE : lanes::SIZE; };
+#if TARGET_CUDA
+  for (int r = b.thread / 32; r < rows; r += b.threads / 32) {
+    S s = start;
+    for (int run = b.thread % 32; run < runs; run += 32) step(s, r, run * lanes::SIZE, count(run));
+    auto t = collapse(s);
+    for (int m = 16; m; m >>= 1) {
+      auto u = t;
+      uint32_t* words = reinterpret_cast<uint32_t*>(&u);
+      UNROLL for (int w = 0; w < int(sizeof(u) / 4); ++w) words[w] = __shfl_xor_sync(~0u, words[w], m);
+      merge(t, u);
+    }
+    if (b.thread % 32 == 0) finish(r, t);
+  }
+  barrier();
+#else
+  constexpr int HEIGHT = 4;  // rows at a time: as many independent chains of additions
+  const int full = runs && count(runs - 1) < lanes::SIZE ? runs - 1 : runs;
+  int r = 0;
+  for (; r + HEIGHT <= rows; r += HEIGHT) {
+    S s[HEIGHT];
+    UNROLL for (int k = 0; k < HEIGHT; ++k) s[k] = start;
+    for (int run = 0; run < full; ++run)
+      UNROLL for (int k = 0; k < HEIGHT; ++k) step(s[k], r + k, run * lanes::SIZE, lanes::SIZE);
+    if (full < runs)
+      UNROLL for (int k = 0; k < HEIGHT; ++k) step(s[k], r + k, full * lanes::SIZE, count(full));
+    UNROLL for (int k = 0; k < HEIGHT; ++k) finish(r + k, collapse(s[k]));
+  }
+  for (; r < rows; ++r) {
+    S s = start;
+    for (int run = 0; run < runs; ++run) step(s, r, run * lanes::SIZE, count(run));
+    finish(r, collapse(s));
+  }
+#endif
+}
+
+// The largest f(i), i < n, and the lowest i that has it; a NaN counts as larger than every number. {-infinity, n} when n is 0.
+struct Ranked {
+  float value;
+  int32_t index;
+};
+
+DEVICE bool before(Ranked a, Ranked b) {
+  const bool a_nan = a.value != a.value, b_nan = b.value != b.value;
+  if (a_nan != b_nan) return a_nan;
+  return a.value > b.value || ((a_nan || a.value == b.value) && a.index < b.index);
+}
+
+template <class F> DEVICE Ranked argmax(const Block& b, int n, F f) {
+  Ranked best = {-INFINITY, n};
+  for_each(b, 1, n, [&](int, int i) {
+    const Ranked here = {f(i), i};
+    if (before(here, best)) best = here;
+  });
+#if TARGET_CUDA
+  Ranked* scratch = reinterpret_cast<Ranked*>(b.shared);
+  for (int m = 16; m; m >>= 1) {
+    const Ranked other = {__shfl_xor_sync(~0u, best.value, m), __shfl_xor_sync(~0u, best.index, m)};
+    if (before(other, best)) best = other;
+  }
+  if (b.thread % 32 == 0) scratch[b.thread / 32] = best;
+  barrier();
+  best = scratch[0];
+  for (uint32_t w = 1; w < b.threads / 32; ++w)
+    if (before(scratch[w], best)) best = scratch[w];
+  barrier();
+#endif
+  return best;
 }
 
 }  // namespace block

@@ -4,6 +4,8 @@
 #include "target.cuh"
 
 #if TARGET_HOST
+// GCC takes the deliberately undefined operands in its own header for mistakes.
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -112,6 +114,15 @@ DEVICE Lanes maximum(Lanes a, Lanes b) {
 #endif
 }
 
+// Where b is NaN the result is b.
+DEVICE Lanes minimum(Lanes a, Lanes b) {
+#if TARGET_HOST
+  return {a.v < b.v ? a.v : b.v};
+#else
+  return map(a, b, [](float x, float y) { return x < y ? x : y; });
+#endif
+}
+
 // Bit i is set where lane i of a is greater than lane i of b.
 DEVICE uint32_t greater(Lanes a, Lanes b) {
 #if TARGET_HOST && defined(__AVX512F__)
@@ -124,6 +135,22 @@ DEVICE uint32_t greater(Lanes a, Lanes b) {
   return bits;
 #endif
 }
+
+// Bit i is set where lane i of a equals lane i of b.
+DEVICE uint32_t equal(Lanes a, Lanes b) {
+#if TARGET_HOST && defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(__m512(a.v), __m512(b.v), _CMP_EQ_OQ);
+#elif TARGET_HOST && defined(__AVX2__)
+  return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(__m256(a.v), __m256(b.v), _CMP_EQ_OQ)));
+#else
+  uint32_t bits = 0;
+  UNROLL for (int i = 0; i < SIZE; ++i) bits |= uint32_t(a.v[i] == b.v[i]) << i;
+  return bits;
+#endif
+}
+
+// Bit i is set where lane i is NaN.
+DEVICE uint32_t nan(Lanes a) { return ~equal(a, a) & ((1u << SIZE) - 1); }
 
 // Lane i of a where bit i is set, else of b.
 DEVICE Lanes select(uint32_t bits, Lanes a, Lanes b) {
@@ -143,6 +170,51 @@ DEVICE float sum(Lanes a) {
     UNROLL for (int i = 0; i < w; ++i) s[i] += s[i + w];
   return s[0];
 }
+
+DEVICE float largest(Lanes a) {
+  float s[SIZE];
+  UNROLL for (int i = 0; i < SIZE; ++i) s[i] = a.v[i];
+  UNROLL for (int w = SIZE / 2; w; w /= 2)
+    UNROLL for (int i = 0; i < w; ++i) s[i] = s[i] > s[i + w] ? s[i] : s[i + w];
+  return s[0];
+}
+
+// Position of the lowest of some set bits.
+DEVICE int lowest(uint32_t bits) {
+#if TARGET_CUDA
+  return __ffs(bits) - 1;
+#else
+  return __builtin_ctz(bits);
+#endif
+}
+
+// a * 2^n, rounded once, for whole n in [-250, 250].
+DEVICE Lanes scale(Lanes a, Lanes n) {
+#if TARGET_HOST && defined(__AVX512F__)
+  return {LanesVector(_mm512_scalef_ps(__m512(a.v), __m512(n.v)))};
+#elif TARGET_HOST
+  // Two steps: 2^n alone may be no normal number.
+  const LanesInts k = __builtin_convertvector(n.v, LanesInts), half = k >> 1;
+  const LanesInts lo = (half + 127) << 23, hi = (k - half + 127) << 23;
+  return {a.v * (LanesVector)lo * (LanesVector)hi};
+#else
+  return map(a, n, [](float x, float e) {
+    const int k = int(e), half = k >> 1;
+    return x * bits_to_float(uint32_t(half + 127) << 23) * bits_to_float(uint32_t(k - half + 127) << 23);
+  });
+#endif
+}
+
+DEVICE float first(Lanes a) { return a.v[0]; }
+
+// The first `count` lanes of a, the rest 0.
+DEVICE Lanes head(Lanes a, int count) { return select(count < SIZE ? (1u << count) - 1 : ~0u, a, fill(0.f)); }
+
+// The bit of lane `at`, or 0 when `at` is no lane.
+DEVICE uint32_t bit(int at) { return uint32_t(at) < uint32_t(SIZE) ? 1u << at : 0u; }
+
+// v in lane `at`, 0 in all others; 0 everywhere when `at` is no lane.
+DEVICE Lanes one_hot(int at, float v) { return select(bit(at), fill(v), fill(0.f)); }
 
 // The first `count` lanes from memory, the rest 0. A full run need not be aligned on the host; on CUDA it is whole 16-byte
 // words when `p` is, and single values otherwise.
@@ -228,6 +300,30 @@ template <class T> DEVICE void store(T* p, Lanes a, int count) {
       if (i < count) p[i] = from_float<T>(a.v[i]);
   }
 #endif
+}
+
+// Bytes 0 to 255 from whole values, and the bits where they equal v.
+DEVICE void store_bytes(uint8_t* p, Lanes a, int count) {
+#if TARGET_HOST && defined(__AVX512F__)
+  if (count >= SIZE) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(__m512(a.v))));
+    return;
+  }
+#endif
+  UNROLL for (int i = 0; i < SIZE; ++i)
+    if (i < count) p[i] = uint8_t(a.v[i]);
+}
+
+DEVICE uint32_t equal_bytes(const uint8_t* p, uint8_t v, int count) {
+#if TARGET_HOST && defined(__AVX512BW__) && defined(__AVX512VL__)
+  if (count >= SIZE) {
+    return _mm_cmpeq_epi8_mask(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)), _mm_set1_epi8(char(v)));
+  }
+#endif
+  uint32_t bits = 0;
+  UNROLL for (int i = 0; i < SIZE; ++i)
+    if (i < count) bits |= uint32_t(p[i] == v) << i;
+  return bits;
 }
 
 // Bits of the run that starts at channel c (a multiple of SIZE) of a mask row.

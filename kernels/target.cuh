@@ -88,9 +88,10 @@ constexpr int REDUCE_BYTES = 256;
 // KERNEL(name, Args, threads, shared_bytes) { body using `block` and `a` }
 // build.rs reads these lines to make the table of kernels; threads and shared_bytes are therefore plain numbers.
 #if TARGET_CUDA
+// "At least one block": otherwise ptxas may spill to fit another block onto a multiprocessor.
 #define KERNEL(name, Args, THREADS, SHARED)                                                             \
   DEVICE void name##_body(const Block& block, const Args& a);                                           \
-  extern "C" __global__ void __launch_bounds__(THREADS) name(const __grid_constant__ Args a) {          \
+  extern "C" __global__ void __launch_bounds__(THREADS, 1) name(const __grid_constant__ Args a) {       \
     extern __shared__ __align__(128) unsigned char shared_memory[];                                     \
     name##_body({{blockIdx.x, blockIdx.y, blockIdx.z}, THREADS, threadIdx.x, shared_memory}, a);        \
   }                                                                                                     \

@@ -2,9 +2,17 @@
 //!
 //! Data flows one way: `cli -> experiment -> attack -> models -> ops -> device -> kernels`.
 
+pub mod attack;
+pub mod cli;
+pub mod data;
 pub mod device;
 mod error;
+pub mod experiment;
+pub mod models;
 pub mod ops;
+pub mod parity;
+pub mod report;
+pub mod stats;
 pub mod tape;
 pub mod tensor;
 

@@ -1,1 +1,20 @@
-fn main() {}
+use std::error::Error as _;
+use std::process::ExitCode;
+
+use clap::Parser;
+use rampart::cli::Cli;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("rampart: {e}");
+            let mut cause = e.source();
+            while let Some(c) = cause {
+                eprintln!("  caused by: {c}");
+                cause = c.source();
+            }
+            ExitCode::from(e.exit_code())
+        }
+    }
+}

@@ -154,12 +154,26 @@ impl Graph {
     /// # Errors
     /// [`Error::Shape`] when `y` does not depend on `x` or nothing was recorded; and what the recorded ops return.
     pub fn backward(self, y: &Tensor, dy: Tensor, x: &Tensor) -> Result<Tensor> {
+        Ok(self.backward_all(y, dy, &[x])?.remove(0))
+    }
+
+    /// The gradients of several inputs.
+    ///
+    /// # Errors
+    /// As [`Graph::backward`].
+    pub fn backward_all(self, y: &Tensor, dy: Tensor, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
         let Some(tape) = self.tape else {
             return Err(Error::shape("backward", "tape", "a recording graph", "an inference graph"));
         };
         let Tape { nodes, uses, masks } = tape.into_inner();
         let graph = Graph::inference(&self.device, self.precision);
         let mut grads = Grads { values: HashMap::new(), left: uses, masks };
+        // What came from outside does not know of the ReLU that made y.
+        let unused = !grads.left.contains_key(&y.id());
+        let dy = match if unused { grads.masks.remove(&y.id()) } else { None } {
+            Some(keep) => pointwise::accumulate(&graph, &dy, None, Some(&keep))?,
+            None => dy,
+        };
         grads.values.insert(y.id(), dy);
         for node in nodes.into_iter().rev() {
             match grads.values.remove(&node.output) {
@@ -175,7 +189,8 @@ impl Graph {
                 }
             }
         }
-        grads.values.remove(&x.id()).ok_or_else(|| Error::shape("backward", "input", "a tensor the output depends on", format!("{x:?}")))
+        let missing = |x: &Tensor| Error::shape("backward", "input", "a tensor the output depends on", format!("{x:?}"));
+        inputs.iter().map(|x| grads.values.get(&x.id()).cloned().ok_or_else(|| missing(x))).collect()
     }
 }
 

@@ -1,8 +1,14 @@
 //! One file per `kernels/*.cu`: checks shapes, picks tiles, launches, and says what the gradient is.
 
+pub mod cbam;
 pub mod conv;
 pub mod gemm;
+pub mod loss;
+pub mod pgd;
+pub mod philox;
 pub mod pointwise;
+pub mod pool;
+pub mod resize;
 mod weights;
 
 pub use pointwise::Activation;

@@ -1,0 +1,45 @@
+//! The command line: one file per subcommand.
+
+pub mod bench;
+pub mod info;
+pub mod parity;
+pub mod sweep;
+
+use clap::{Parser, Subcommand};
+
+use crate::Result;
+
+/// Attack image classifiers with PGD and measure denoised smoothing, on kernels of our own.
+#[derive(Parser, Debug)]
+#[command(name = "rampart", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Accuracy over epsilon for one or more models; without a config, the embedded demo
+    Sweep(sweep::Args),
+    /// Replay PyTorch dumps and compare
+    Parity(parity::Args),
+    /// Time one thing on seeded weights
+    Bench(bench::Args),
+    /// List devices and kernels
+    Info(info::Args),
+}
+
+impl Cli {
+    /// Runs the subcommand.
+    ///
+    /// # Errors
+    /// Whatever it reports; [`crate::Error::exit_code`] is the process's exit code.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            Command::Sweep(args) => sweep::run(args),
+            Command::Parity(args) => parity::run(args),
+            Command::Bench(args) => bench::run(&args),
+            Command::Info(args) => info::run(&args),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! `rampart parity`: replays PyTorch dumps.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args as ClapArgs;
+
+use crate::device::Device;
+use crate::parity::{Report, Verdict, replay};
+use crate::tape::Precision;
+use crate::{Error, Result};
+
+#[derive(ClapArgs, Debug)]
+pub struct Args {
+    /// Dumps, or folders of them
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// auto, host, cuda or emulated
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// f32, bf16 or tf32
+    #[arg(long, default_value = "f32")]
+    precision: String,
+    /// One JSON object per file
+    #[arg(long)]
+    json: bool,
+}
+
+/// # Errors
+/// [`Error::Failed`] unless every file passed; [`Error::Io`] for a path that cannot be read.
+pub fn run(args: Args) -> Result<()> {
+    let precision = Precision::parse(&args.precision)?;
+    let device = Device::open(&args.device)?;
+    let mut files = Vec::new();
+    for path in &args.paths {
+        collect(path, &mut files)?;
+    }
+    if files.is_empty() {
+        return Err(Error::Failed(format!("no .safetensors file under {}", args.paths[0].display())));
+    }
+    let mut failed = 0;
+    for file in &files {
+        let report = replay(file, &device, precision);
+        failed += usize::from(!report.passed());
+        if args.json {
+            println!("{}", serde_json::to_string(&report).map_err(|e| Error::file(file, e.to_string()))?);
+        } else {
+            println!("{}", line(&report));
+        }
+    }
+    if !args.json {
+        println!("{} passed, {failed} failed", files.len() - failed);
+    }
+    if failed > 0 {
+        return Err(Error::Failed(format!("{failed} of {} dumps failed", files.len())));
+    }
+    Ok(())
+}
+
+fn line(report: &Report) -> String {
+    let (file, op) = (report.file.display(), &report.op);
+    match &report.verdict {
+        Verdict::Compared { worst: w, .. } => {
+            let word = if w.passed { "ok" } else { "FAIL" };
+            format!("{word:<4}  {file}  {op}  {}  {:.2e}  {:.2e}  {:.0e}", w.tensor, w.rel_err, w.max_abs, w.limit)
+        }
+        Verdict::Unsupported { reason } => format!("UNSUPPORTED  {file}  {op}  {reason}"),
+    }
+}
+
+/// Files ending in `.safetensors`, sorted; a file named outright is taken whatever its name.
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    if !path.is_dir() {
+        std::fs::metadata(path).map_err(|e| Error::io(path, "cannot read the dump", e))?;
+        files.push(path.into());
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, "cannot list the folder", e))?;
+    let mut entries: Vec<PathBuf> = entries
+        .map(|e| e.map(|e| e.path()))
+        .collect::<std::io::Result<_>>()
+        .map_err(|e| Error::io(path, "cannot list the folder", e))?;
+    entries.sort();
+    for entry in entries {
+        if entry.is_dir() || entry.extension().is_some_and(|e| e == "safetensors") {
+            collect(&entry, files)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! `rampart sweep`: every model at every epsilon.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use crate::data::Dataset;
+use crate::error::Result;
+use crate::experiment::engine::AttackEngine;
+use crate::experiment::rundir::RunDir;
+use crate::experiment::settings::{DeviceChoice, Number, Precision};
+use crate::experiment::{Config, Engine, Overrides, run as run_experiment};
+use crate::report::eps_label;
+
+/// Attack every model at every epsilon; without a config, the embedded demo.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// The experiment as TOML. With --resume and without this: the config of the run directory
+    #[arg(long, value_name = "FILE.toml")]
+    pub config: Option<PathBuf>,
+
+    /// Where the kernels run; auto takes CUDA where there is a GPU
+    #[arg(long, value_enum)]
+    pub device: Option<DeviceChoice>,
+
+    /// Budgets in pixel units of [0, 1], as in 0,0.01,8/255
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
+    pub eps: Option<Vec<Number>>,
+
+    /// Noise of the denoised channel; not available in this version
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
+    pub sigma: Option<Vec<Number>>,
+
+    /// Images at most
+    #[arg(long, value_name = "IMAGES")]
+    pub limit: Option<usize>,
+
+    /// Images per batch: changes speed and memory, never a result
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+
+    /// Seed of all random draws
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+
+    /// Number format of weights and activations
+    #[arg(long, value_enum)]
+    pub precision: Option<Precision>,
+
+    /// Run directory; by default the first free of runs/NAME-1, runs/NAME-2, ...
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Go on with the run in --out where it stopped
+    #[arg(long)]
+    pub resume: bool,
+
+    /// Stop attacking an image at its first success; then any successful iterate counts
+    #[arg(long)]
+    pub early_stop: bool,
+
+    /// Check everything and print the plan, but run nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Runs the sweep: plan and progress go to stderr, the tables to stdout, all else into the run directory.
+///
+/// # Errors
+/// [`crate::Error::Usage`] on bad flags, configs and run directories; else what loading, attacking and writing return.
+pub fn run(args: Args) -> Result<()> {
+    let mut config = load_config(&args)?;
+    let dataset = config.dataset.load(config.limit)?;
+    config.pin(&dataset)?;
+    if args.dry_run {
+        println!("{}", plan(&config, &dataset, &config.device.to_string()));
+        return Ok(());
+    }
+    let dir = RunDir::open(args.out.as_deref(), &config.name, args.resume)?;
+    let mut engine = AttackEngine::new(&config, &dataset)?;
+    eprintln!("{}", plan(&config, &dataset, &engine.device_name()));
+    eprintln!("into {}", dir.path().display());
+
+    let summary = run_experiment(&config, &dataset, &mut engine, &dir)?;
+    print!("{}", summary.tables);
+    if summary.violations > 0 {
+        eprintln!(
+            "warning: {} perturbations exceed their budget; see `violation` in records.jsonl",
+            summary.violations
+        );
+    }
+    eprintln!("results.csv and plots/accuracy.svg are in {}", dir.path().display());
+    Ok(())
+}
+
+fn load_config(args: &Args) -> Result<Config> {
+    let numbers = |list: &Option<Vec<Number>>| list.as_ref().map(|list| list.iter().map(|n| n.0).collect());
+    let overrides = Overrides {
+        eps: numbers(&args.eps),
+        sigma: numbers(&args.sigma),
+        limit: args.limit,
+        batch: args.batch,
+        seed: args.seed,
+        precision: args.precision,
+        device: args.device,
+        early_stop: args.early_stop,
+    };
+    let own =
+        args.out.as_ref().filter(|_| args.resume).map(|out| out.join("config.toml")).filter(|path| path.is_file());
+    Config::load(args.config.as_ref().or(own.as_ref()).map(PathBuf::as_path), &overrides)
+}
+
+/// Two lines: what will be run on what.
+fn plan(config: &Config, dataset: &Dataset, device: &str) -> String {
+    let attack = &config.attack;
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let cells =
+        [count(config.models.len(), "model"), count(attack.eps.len(), "epsilon"), count(dataset.len(), "image")];
+    let eps: Vec<String> = attack.eps.iter().map(|&eps| eps_label(eps)).collect();
+    let models: Vec<&str> = config.models.iter().map(|model| model.name.as_str()).collect();
+    format!(
+        "{}: device {device}, {} · {} of {} · seed {}\n{} {}, {}, {} · eps {} · {}",
+        config.name,
+        config.precision,
+        cells.join(" x "),
+        dataset.name,
+        config.seed,
+        attack.label(),
+        attack.norm,
+        count(attack.steps as usize, "step"),
+        count(attack.restarts as usize, "restart"),
+        eps.join(", "),
+        models.join(", "),
+    )
+}

@@ -1,0 +1,97 @@
+//! CIFAR-10 in its binary format: records of one label byte and 32x32 pixels, red plane, green plane, blue plane.
+
+use std::path::Path;
+
+use super::{Dataset, Select, check_label, unit};
+use crate::error::{Error, Result};
+
+pub const CLASSES: [&str; 10] =
+    ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+
+const SIDE: usize = 32;
+const PLANE: usize = SIDE * SIDE;
+const RECORD: usize = 1 + 3 * PLANE;
+
+/// A `.bin` file, or the test set `test_batch.bin` of a folder.
+///
+/// # Errors
+/// [`Error::File`] when the file is empty, is no whole number of records or has a label outside 0 to 9; [`Error::Io`]
+/// when it cannot be read.
+pub fn load(path: &Path, limit: Option<usize>, select: Select) -> Result<Dataset> {
+    let file = if path.is_dir() { path.join("test_batch.bin") } else { path.to_owned() };
+    let bytes = std::fs::read(&file).map_err(|e| Error::io(&file, "read", e))?;
+    decode(&file, &bytes, limit, select)
+}
+
+fn decode(file: &Path, bytes: &[u8], limit: Option<usize>, select: Select) -> Result<Dataset> {
+    if bytes.is_empty() || bytes.len() % RECORD != 0 {
+        let problem = format!(
+            "expected records of {RECORD} bytes, found {} bytes, {} too many",
+            bytes.len(),
+            bytes.len() % RECORD
+        );
+        return Err(Error::file(file, problem));
+    }
+    let records: Vec<&[u8]> = bytes.chunks_exact(RECORD).collect();
+    let check = |(i, record): (usize, &&[u8])| check_label(file, i, record[0], CLASSES.len());
+    let labels = records.iter().enumerate().map(check).collect::<Result<Vec<u32>>>()?;
+    let keep = select.indices(&labels, limit);
+    let mut images = Vec::with_capacity(keep.len() * 3 * PLANE);
+    for &i in &keep {
+        let planes = &records[i][1..];
+        images.extend((0..3 * PLANE).map(|at| unit(planes[at % 3 * PLANE + at / 3])));
+    }
+    Ok(Dataset {
+        name: "cifar10".into(),
+        height: SIDE,
+        width: SIDE,
+        classes: CLASSES.map(String::from).to_vec(),
+        images,
+        labels: keep.iter().map(|&i| labels[i]).collect(),
+        ids: keep.iter().map(|&i| i as u64).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(labels: &[u8]) -> Vec<u8> {
+        let record = |&label: &u8| [label].into_iter().chain((0..3 * PLANE).map(move |i| (i / 7) as u8 ^ label));
+        labels.iter().flat_map(record).collect()
+    }
+
+    fn decode_all(bytes: &[u8]) -> Result<Dataset> {
+        decode(Path::new("test_batch.bin"), bytes, None, Select::First)
+    }
+
+    #[test]
+    fn planes_become_channels() {
+        let bytes = records(&[9, 0, 4]);
+        let data = decode_all(&bytes).unwrap();
+        assert_eq!((data.len(), data.height, data.width, &data.labels[..]), (3, 32, 32, &[9, 0, 4][..]));
+        for (image, y, x, c) in [(0, 0, 0, 0), (1, 3, 30, 1), (2, 31, 31, 2)] {
+            let byte = bytes[image * RECORD + 1 + c * PLANE + y * SIDE + x];
+            assert_eq!(data.image(image)[(y * SIDE + x) * 3 + c], f32::from(byte) / 255.0);
+        }
+    }
+
+    #[test]
+    fn a_limit_keeps_ids_of_the_source() {
+        let data = decode(Path::new("x"), &records(&[5, 5, 5, 2]), Some(2), Select::Balanced).unwrap();
+        assert_eq!((&data.ids[..], &data.labels[..]), (&[0, 3][..], &[5, 2][..]));
+    }
+
+    #[test]
+    fn bad_files_are_errors() {
+        let good = records(&[1, 2]);
+        for (bytes, expected) in [
+            (&good[..good.len() - 1], "found 6145 bytes, 3072 too many"),
+            (&[][..], "found 0 bytes"),
+            (&records(&[1, 10])[..], "label of image 1: expected 0 to 9, found 10"),
+        ] {
+            let error = decode_all(bytes).unwrap_err().to_string();
+            assert!(error.starts_with("test_batch.bin: ") && error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The embedded demo: the first 512 Fashion-MNIST test images (MIT licence, `assets/demo/COPYRIGHT`) and two ResNet-50
+//! of width 16 trained on the training set, one of them with CBAM.
+
+use std::path::Path;
+
+use flate2::read::GzDecoder;
+
+use super::{Dataset, Select, idx};
+use crate::error::Result;
+
+/// The names that [`weights`] knows.
+pub const MODELS: [&str; 2] = ["resnet50-w16", "resnet50-cbam-w16"];
+
+macro_rules! asset {
+    ($name:literal) => {{
+        static FILE: &Aligned<[u8]> =
+            &Aligned(*include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/demo/", $name)));
+        (concat!("assets/demo/", $name), &FILE.0)
+    }};
+}
+
+/// Embedded files start where any tensor type may start.
+#[repr(align(64))]
+struct Aligned<T: ?Sized>(T);
+
+/// The embedded images, 32x32.
+///
+/// # Errors
+/// None with the files as committed; else as [`idx::load`].
+pub fn dataset(limit: Option<usize>, select: Select) -> Result<Dataset> {
+    let (images, image_bytes) = asset!("t10k-first512-images-idx3-ubyte.gz");
+    let (labels, label_bytes) = asset!("t10k-first512-labels-idx1-ubyte.gz");
+    let images = (Path::new(images), Box::new(GzDecoder::new(image_bytes)) as _);
+    let labels = (Path::new(labels), Box::new(GzDecoder::new(label_bytes)) as _);
+    idx::decode(images, labels, limit, select)
+}
+
+/// The safetensors file of an embedded model, or `None` for a name not in [`MODELS`].
+pub fn weights(name: &str) -> Option<&'static [u8]> {
+    match name {
+        "resnet50-w16" => Some(asset!("resnet50-w16.safetensors").1),
+        "resnet50-cbam-w16" => Some(asset!("resnet50-cbam-w16.safetensors").1),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_there() {
+        let data = dataset(None, Select::First).unwrap();
+        assert_eq!((data.len(), data.height, data.width, data.classes.len()), (512, 32, 32, 10));
+        assert_eq!(data.labels[..8], [9, 2, 1, 1, 6, 1, 4, 6]);
+        assert!(data.images.iter().all(|v| (0.0..=1.0).contains(v)));
+        assert_eq!(dataset(Some(3), Select::First).unwrap(), data.take(3));
+    }
+
+    #[test]
+    fn weights_are_there() {
+        for name in MODELS {
+            let tensors = safetensors::SafeTensors::deserialize(weights(name).unwrap()).unwrap();
+            assert!(tensors.names().iter().any(|n| n.contains("conv1")), "{:?}", tensors.names());
+        }
+        assert_eq!(weights("resnet18"), None);
+    }
+}

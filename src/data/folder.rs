@@ -1,0 +1,150 @@
+//! A folder with one folder of images per class. Classes are numbered in the sorted order of their folder names.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use image::ImageReader;
+
+use super::{Dataset, Select, unit};
+use crate::error::{Error, Result};
+
+const EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "bmp", "pbm", "pgm", "ppm", "pnm"];
+
+/// All images below `dir`, class by class, each class in the sorted order of its file names. Only the selected files
+/// are decoded; grey becomes three equal channels, an alpha channel is dropped, orientation tags are ignored.
+///
+/// Names that start with a dot are skipped, and so are files beside the class folders. `size` is the `(height, width)`
+/// that every image must have; without it the first image decides.
+///
+/// # Errors
+/// [`Error::File`] when there is no class or no image, a file is no image, or its size differs; [`Error::Io`] when
+/// something cannot be read.
+pub fn load(dir: &Path, size: Option<(usize, usize)>, limit: Option<usize>, select: Select) -> Result<Dataset> {
+    let folders: Vec<PathBuf> = list(dir)?.into_iter().filter(|path| path.is_dir()).collect();
+    if folders.is_empty() {
+        return Err(Error::file(dir, "expected one folder of images per class, found none"));
+    }
+    let (mut files, mut labels) = (Vec::new(), Vec::new());
+    for (class, folder) in folders.iter().enumerate() {
+        let images = list(folder)?;
+        labels.resize(labels.len() + images.len(), class as u32);
+        files.extend(images);
+    }
+    if files.is_empty() {
+        return Err(Error::file(dir, format!("expected images in {} class folders, found none", folders.len())));
+    }
+
+    let keep = select.indices(&labels, limit);
+    let (mut images, mut expected) = (Vec::new(), size);
+    for &i in &keep {
+        let (found, pixels) = decode(&files[i])?;
+        let (height, width) = *expected.get_or_insert(found);
+        if found != (height, width) {
+            let problem = format!("expected {height}x{width} pixels (height x width), found {}x{}", found.0, found.1);
+            return Err(Error::file(&files[i], problem));
+        }
+        images.extend(pixels.into_iter().map(unit));
+    }
+    let (height, width) = expected.unwrap_or_default();
+    Ok(Dataset {
+        name: name(dir),
+        height,
+        width,
+        classes: folders.iter().map(|folder| name(folder)).collect(),
+        images,
+        labels: keep.iter().map(|&i| labels[i]).collect(),
+        ids: keep.iter().map(|&i| i as u64).collect(),
+    })
+}
+
+/// What `dir` holds, sorted by name, without hidden entries.
+fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir).map_err(|e| Error::io(dir, "list the folder", e))?;
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|e| Error::io(dir, "list the folder", e))?.path();
+        if !name(&path).starts_with('.') {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// `((height, width), (H, W, 3) bytes)`.
+fn decode(file: &Path) -> Result<((usize, usize), Vec<u8>)> {
+    let extension = file.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    if !EXTENSIONS.contains(&extension.as_str()) {
+        return Err(Error::file(file, format!("expected an image ({}), found `.{extension}`", EXTENSIONS.join(", "))));
+    }
+    let reader = ImageReader::open(file).and_then(ImageReader::with_guessed_format);
+    let image = reader
+        .map_err(|e| Error::io(file, "open", e))?
+        .decode()
+        .map_err(|e| Error::file(file, format!("not a readable image: {e}")))?
+        .to_rgb8();
+    Ok(((image.height() as usize, image.width() as usize), image.into_raw()))
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{GrayImage, RgbImage};
+
+    fn rgb(path: &Path, width: u32, height: u32, value: u8) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        RgbImage::from_fn(width, height, |x, y| image::Rgb([value, x as u8, y as u8])).save(path).unwrap();
+    }
+
+    fn load_all(dir: &Path) -> Result<Dataset> {
+        load(dir, None, None, Select::First)
+    }
+
+    #[test]
+    fn classes_and_files_are_sorted() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("set");
+        rgb(&root.join("zebra/1.png"), 5, 3, 30);
+        rgb(&root.join("ape/b.bmp"), 5, 3, 20);
+        rgb(&root.join("ape/a.PNG"), 5, 3, 10);
+        fs::write(root.join("README.txt"), "not a class").unwrap();
+        fs::write(root.join("ape/.DS_Store"), "hidden").unwrap();
+        let data = load_all(&root).unwrap();
+        assert_eq!((data.name.as_str(), data.height, data.width), ("set", 3, 5));
+        assert_eq!((&data.classes[..], &data.labels[..]), (&["ape".to_string(), "zebra".into()][..], &[0, 0, 1][..]));
+        assert_eq!(data.image(2)[(2 * 5 + 4) * 3..], [unit(30), unit(4), unit(2)]);
+        let one = load(&root, Some((3, 5)), Some(2), Select::Balanced).unwrap();
+        assert_eq!((&one.ids[..], one.image(1)), (&[0, 2][..], data.image(2)));
+    }
+
+    #[test]
+    fn grey_is_repeated() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("a")).unwrap();
+        GrayImage::from_pixel(2, 2, image::Luma([51])).save(dir.path().join("a/g.png")).unwrap();
+        assert_eq!(load_all(dir.path()).unwrap().images, [0.2; 12]);
+    }
+
+    #[test]
+    fn bad_folders_are_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let message = |size| load(dir.path(), size, None, Select::First).unwrap_err().to_string();
+        assert!(message(None).contains("one folder of images per class"));
+        fs::create_dir(dir.path().join("a")).unwrap();
+        assert!(message(None).contains("found none"));
+        rgb(&dir.path().join("a/1.png"), 4, 4, 0);
+        rgb(&dir.path().join("a/2.png"), 4, 5, 0);
+        assert!(message(None).contains("2.png: expected 4x4 pixels (height x width), found 5x4"));
+        assert!(message(Some((9, 9))).contains("1.png: expected 9x9"));
+        fs::write(dir.path().join("a/0.png"), "no image").unwrap();
+        assert!(message(None).contains("0.png: not a readable image"));
+        fs::write(dir.path().join("a/0.txt"), "").unwrap();
+        fs::remove_file(dir.path().join("a/0.png")).unwrap();
+        assert!(message(None).contains("0.txt: expected an image"));
+        assert!(matches!(load_all(&dir.path().join("none")), Err(Error::Io { .. })));
+    }
+}

@@ -1,0 +1,326 @@
+//! A resolved experiment: every default filled in, every value checked.
+
+use std::fs;
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+pub use super::attack_config::AttackConfig;
+use super::attack_config::resolve as resolve_attack;
+use super::file;
+use super::settings::{DatasetKind, DeviceChoice, Precision, Score};
+use crate::data::{self, Dataset, Select};
+use crate::error::{Error, Result};
+
+/// The whole of a `config.toml`, ready to run. Paths are absolute.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    pub name: String,
+    pub seed: u64,
+    /// How many images at most.
+    pub limit: usize,
+    /// Images per batch: changes speed and memory, never a result.
+    pub batch: usize,
+    pub precision: Precision,
+    pub device: DeviceChoice,
+    pub score: Score,
+    pub dataset: DatasetConfig,
+    pub models: Vec<ModelConfig>,
+    pub attack: AttackConfig,
+    pub defense: DefenseConfig,
+}
+
+/// Where the images come from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DatasetConfig {
+    pub kind: DatasetKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<PathBuf>,
+    pub select: Select,
+    /// Height and width that every image of a folder must have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<[usize; 2]>,
+    /// Of the selected images, eight hexadecimal digits; see [`Config::pin`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crc32: Option<String>,
+}
+
+/// One classifier.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModelConfig {
+    /// Unique within the experiment.
+    pub name: String,
+    /// A safetensors file, or `demo:` and the name of an embedded one.
+    pub weights: String,
+    /// Of the file, eight hexadecimal digits; see [`Config::pin`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crc32: Option<String>,
+}
+
+/// The weights of a [`ModelConfig`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Weights<'a> {
+    Embedded(&'static [u8]),
+    File(&'a Path),
+}
+
+/// Channel 2, once there is one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct DefenseConfig {
+    pub sigma: Vec<f64>,
+}
+
+/// What the command line says in place of the config.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Overrides {
+    pub eps: Option<Vec<f64>>,
+    pub sigma: Option<Vec<f64>>,
+    pub limit: Option<usize>,
+    pub batch: Option<usize>,
+    pub seed: Option<u64>,
+    pub precision: Option<Precision>,
+    pub device: Option<DeviceChoice>,
+    pub early_stop: bool,
+}
+
+impl Config {
+    /// Reads `path`, or takes the embedded demo without one, applies `overrides`, fills in defaults and checks all.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming the flag, or the file and the field, with what was found and what is expected.
+    pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Config> {
+        let Some(path) = path else {
+            let wrong = Wrong { file: None, overrides };
+            return resolve(file::File::default(), "demo", &wrong);
+        };
+        let name = || path.display().to_string();
+        let text =
+            fs::read_to_string(path).map_err(|e| Error::usage(name(), format!("cannot read the config: {e}")))?;
+        let file = toml::from_str(&text).map_err(|e| Error::usage(name(), e.to_string().trim_end()))?;
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        resolve(file, &stem, &Wrong { file: Some(path), overrides })
+    }
+
+    /// Notes checksums of the images and the weights, so that a resumed run can tell whether they are still the same.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when weights cannot be read; [`Error::File`] when the config has another checksum already.
+    pub fn pin(&mut self, dataset: &Dataset) -> Result<()> {
+        let source = self.dataset.path.as_ref().or(self.dataset.images.as_ref());
+        let source = source.cloned().unwrap_or_else(|| PathBuf::from(&dataset.name));
+        pin(&mut self.dataset.crc32, dataset.crc32(), &source)?;
+        for model in &mut self.models {
+            let crc = match model.weights() {
+                Weights::Embedded(bytes) => checksum(bytes),
+                Weights::File(path) => fs::File::open(path).and_then(|file| checksum(BufReader::new(file))),
+            };
+            let path = Path::new(&model.weights);
+            let crc = crc.map_err(|e| Error::io(path, "read the weights", e))?;
+            pin(&mut model.crc32, crc, path)?;
+        }
+        Ok(())
+    }
+}
+
+impl DatasetConfig {
+    /// Reads the images, at most `limit`.
+    ///
+    /// # Errors
+    /// As the loaders of [`crate::data`].
+    pub fn load(&self, limit: usize) -> Result<Dataset> {
+        let (limit, select) = (Some(limit), self.select);
+        let path = self.path.as_deref().unwrap_or(Path::new("."));
+        match (self.kind, &self.images, &self.labels) {
+            (DatasetKind::Demo, ..) => data::demo::dataset(limit, select),
+            (DatasetKind::FashionMnist, Some(images), Some(labels)) => data::idx::load(images, labels, limit, select),
+            (DatasetKind::FashionMnist, ..) => data::idx::load_dir(path, limit, select),
+            (DatasetKind::Cifar10, ..) => data::cifar10::load(path, limit, select),
+            (DatasetKind::Folder, ..) => data::folder::load(path, self.size.map(|[h, w]| (h, w)), limit, select),
+        }
+    }
+}
+
+impl ModelConfig {
+    pub fn weights(&self) -> Weights<'_> {
+        let embedded = self.weights.strip_prefix("demo:").and_then(data::demo::weights);
+        embedded.map_or(Weights::File(Path::new(&self.weights)), Weights::Embedded)
+    }
+}
+
+/// Makes the errors of one config: they name the flag where the command line decided, else the file and the field.
+pub(super) struct Wrong<'a> {
+    file: Option<&'a Path>,
+    overrides: &'a Overrides,
+}
+
+impl Wrong<'_> {
+    pub fn at(&self, field: &str, problem: impl Into<String>) -> Error {
+        let o = self.overrides;
+        let flag = match field {
+            "attack.eps" if o.eps.is_some() => Some("--eps"),
+            "defense.sigma" if o.sigma.is_some() => Some("--sigma"),
+            "limit" if o.limit.is_some() => Some("--limit"),
+            "batch" if o.batch.is_some() => Some("--batch"),
+            "seed" if o.seed.is_some() => Some("--seed"),
+            "score" if o.early_stop => Some("--early-stop"),
+            _ => None,
+        };
+        match (flag, self.file) {
+            (Some(flag), _) => Error::usage(flag, problem),
+            (None, Some(file)) => Error::usage(format!("{}: {field}", file.display()), problem),
+            (None, None) => Error::usage(field, problem),
+        }
+    }
+
+    pub fn positive(&self, field: &str, value: f64) -> Result<f64> {
+        let good = value.is_finite() && value > 0.0;
+        if good { Ok(value) } else { Err(self.at(field, format!("expected a number above 0, found {value}"))) }
+    }
+
+    pub fn not_negative(&self, field: &str, value: f64) -> Result<f64> {
+        let good = value.is_finite() && value >= 0.0;
+        if good { Ok(value) } else { Err(self.at(field, format!("expected a number of at least 0, found {value}"))) }
+    }
+
+    fn at_least_one(&self, field: &str, value: usize) -> Result<usize> {
+        if value > 0 { Ok(value) } else { Err(self.at(field, "expected at least 1, found 0")) }
+    }
+
+    /// The absolute form of a path that is relative to the folder of the config file.
+    pub fn existing(&self, field: &str, path: &Path) -> Result<PathBuf> {
+        let full = self.file.and_then(Path::parent).unwrap_or(Path::new("")).join(path);
+        fs::canonicalize(&full).map_err(|e| self.at(field, format!("{}: {e}", full.display())))
+    }
+}
+
+fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config> {
+    let o = wrong.overrides;
+    let name = file.name.unwrap_or_else(|| default_name.to_owned());
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+        return Err(wrong.at("name", format!("expected letters, digits, `.`, `_`, `-`, found `{name}`")));
+    }
+    let seed = o.seed.unwrap_or(file.seed);
+    if seed > i64::MAX as u64 {
+        return Err(wrong.at("seed", format!("expected at most {}, found {seed}", i64::MAX)));
+    }
+    let sigma = o.sigma.clone().unwrap_or_else(|| file.defense.sigma.iter().map(|n| n.0).collect());
+    if !sigma.is_empty() {
+        return Err(
+            wrong.at("defense.sigma", "channel 2 (denoised smoothing) is not available in this version; leave it out")
+        );
+    }
+    let dataset = resolve_dataset(file.dataset, wrong)?;
+    let demo = dataset.kind == DatasetKind::Demo;
+    let attack = resolve_attack(file.attack, o.eps.as_deref(), o.early_stop, wrong)?;
+    let score = file.score.unwrap_or(if attack.early_stop { Score::Any } else { Score::Last });
+    if attack.early_stop && score == Score::Last {
+        return Err(wrong.at("score", "early stop ends an attack before its last iterate: set score = \"any\""));
+    }
+    Ok(Config {
+        name,
+        seed,
+        limit: wrong.at_least_one("limit", o.limit.or(file.limit).unwrap_or(if demo { 256 } else { 1000 }))?,
+        batch: wrong.at_least_one("batch", o.batch.or(file.batch).unwrap_or(64))?,
+        precision: o.precision.or(file.precision).unwrap_or(Precision::F32),
+        device: o.device.or(file.device).unwrap_or(DeviceChoice::Auto),
+        score,
+        models: resolve_models(file.models, demo, wrong)?,
+        dataset,
+        attack,
+        defense: DefenseConfig { sigma },
+    })
+}
+
+fn resolve_dataset(file: file::Dataset, wrong: &Wrong) -> Result<DatasetConfig> {
+    use DatasetKind::{Cifar10, Demo, FashionMnist, Folder};
+    let kind = file.kind.unwrap_or(Demo);
+    let pair = file.images.is_some() && file.labels.is_some();
+    let given = [&file.path, &file.images, &file.labels].into_iter().flatten().count();
+    match kind {
+        Demo if given == 0 => {}
+        FashionMnist if pair && given == 2 => {}
+        FashionMnist | Cifar10 | Folder if file.path.is_some() && given == 1 => {}
+        Demo => return Err(wrong.at("dataset", "the demo is embedded: leave out path, images and labels")),
+        FashionMnist => return Err(wrong.at("dataset", "expected either path, or images and labels")),
+        Cifar10 | Folder => {
+            return Err(wrong.at("dataset", format!("expected path and neither images nor labels for {kind}")));
+        }
+    }
+    if file.size.is_some() && kind != Folder {
+        return Err(
+            wrong.at("dataset.size", format!("only a folder of images has a size to choose, found kind {kind}"))
+        );
+    }
+    let path = |field, path: Option<PathBuf>| path.map(|path| wrong.existing(field, &path)).transpose();
+    Ok(DatasetConfig {
+        kind,
+        path: path("dataset.path", file.path)?,
+        images: path("dataset.images", file.images)?,
+        labels: path("dataset.labels", file.labels)?,
+        // A folder is sorted by class: its first images would be of one class.
+        select: file.select.unwrap_or(if kind == Folder { Select::Balanced } else { Select::First }),
+        size: file.size,
+        crc32: file.crc32,
+    })
+}
+
+fn resolve_models(mut models: Vec<file::Model>, demo: bool, wrong: &Wrong) -> Result<Vec<ModelConfig>> {
+    if models.is_empty() && demo {
+        let embedded = |name| file::Model { name: None, weights: format!("demo:{name}"), crc32: None };
+        models = data::demo::MODELS.map(embedded).into();
+    }
+    if models.is_empty() {
+        return Err(wrong.at("models", "expected at least one [[models]] with its weights, found none"));
+    }
+    let mut resolved: Vec<ModelConfig> = Vec::new();
+    for file::Model { name, weights, crc32 } in models {
+        let (default_name, weights) = match weights.strip_prefix("demo:") {
+            Some(known) if data::demo::weights(known).is_some() => (known.to_owned(), weights),
+            Some(unknown) => {
+                let names = data::demo::MODELS.join(", ");
+                return Err(
+                    wrong.at("models.weights", format!("expected one of {names} after `demo:`, found `{unknown}`"))
+                );
+            }
+            None => {
+                let path = wrong.existing("models.weights", Path::new(&weights))?;
+                let text = path.to_str().ok_or_else(|| wrong.at("models.weights", "expected a path in UTF-8"))?;
+                (path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), text.to_owned())
+            }
+        };
+        let name = name.unwrap_or(default_name);
+        if name.is_empty() || resolved.iter().any(|model| model.name == name) {
+            return Err(
+                wrong.at("models.name", format!("expected a different name for each model, found `{name}` again"))
+            );
+        }
+        resolved.push(ModelConfig { name, weights, crc32 });
+    }
+    Ok(resolved)
+}
+
+fn checksum(reader: impl io::Read) -> io::Result<u32> {
+    let mut reader = flate2::CrcReader::new(reader);
+    io::copy(&mut reader, &mut io::sink())?;
+    Ok(reader.crc().sum())
+}
+
+fn pin(known: &mut Option<String>, found: u32, file: &Path) -> Result<()> {
+    let found = format!("{found:08x}");
+    match known.replace(found.clone()) {
+        Some(expected) if expected != found => {
+            Err(Error::file(file, format!("crc32: the config expects {expected}, found {found}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,0 +1,72 @@
+//! What a config file may say. Everything has a default; an unknown field is an error.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::settings::{DatasetKind, DeviceChoice, Goal, Loss, Method, Norm, Number, Precision, Profile, Score};
+use crate::data::Select;
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct File {
+    pub name: Option<String>,
+    pub seed: u64,
+    pub limit: Option<usize>,
+    pub batch: Option<usize>,
+    pub precision: Option<Precision>,
+    pub device: Option<DeviceChoice>,
+    pub score: Option<Score>,
+    pub dataset: Dataset,
+    pub models: Vec<Model>,
+    pub attack: Attack,
+    pub defense: Defense,
+    /// What an earlier run found: a run's own `config.toml` can be run again.
+    #[serde(rename = "run")]
+    pub _run: toml::Table,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Dataset {
+    pub kind: Option<DatasetKind>,
+    pub path: Option<PathBuf>,
+    pub images: Option<PathBuf>,
+    pub labels: Option<PathBuf>,
+    pub select: Option<Select>,
+    pub size: Option<[usize; 2]>,
+    pub crc32: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Model {
+    pub name: Option<String>,
+    pub weights: String,
+    pub crc32: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Attack {
+    pub profile: Option<Profile>,
+    pub method: Option<Method>,
+    pub norm: Option<Norm>,
+    pub eps: Option<Vec<Number>>,
+    pub steps: Option<u32>,
+    pub step_size: Option<Number>,
+    pub rel_step: Option<Number>,
+    pub restarts: Option<u32>,
+    pub random_start: Option<bool>,
+    pub loss: Option<Loss>,
+    pub targeted: Option<Goal>,
+    pub decay: Option<Number>,
+    pub early_stop: bool,
+    pub starts: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Defense {
+    pub sigma: Vec<Number>,
+}

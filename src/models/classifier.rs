@@ -1,0 +1,184 @@
+//! An image classifier as an attack sees it: pixels in [0, 1] in, logits, losses and pixel gradients out.
+
+use std::rc::Rc;
+
+use crate::attack::{self, Evaluation, Loss};
+use crate::device::Device;
+use crate::models::resnet::{Config, ResNet};
+use crate::models::weights::Weights;
+use crate::ops::loss::{LossKind, LossOutput, loss};
+use crate::ops::pointwise::{Affine, affine, normalize_images};
+use crate::tape::{Graph, Precision};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// A network with the normalisation of its training data as first layer.
+pub struct Classifier {
+    device: Device,
+    precision: Precision,
+    net: ResNet,
+    mean: [f32; 3],
+    std: [f32; 3],
+    /// H, W, 3
+    shape: [usize; 3],
+    /// Images at once on the host, so that activations stay in cache; results do not depend on it.
+    chunk: usize,
+}
+
+impl Classifier {
+    /// Builds the network that a checkpoint's metadata describes, for images of `size` (H, W).
+    ///
+    /// # Errors
+    /// [`Error::File`] for metadata that is missing or of another architecture, [`Error::Tensor`] for wrong tensors.
+    pub fn load(device: &Device, precision: Precision, weights: &Weights, size: [usize; 2]) -> Result<Self> {
+        let arch = weights.metadata("arch")?;
+        if arch != "resnet" {
+            return Err(Error::file(weights.origin(), format!("expected the architecture resnet, found `{arch}`")));
+        }
+        let config: Config = weights.metadata_json("config")?;
+        let (mean, std): ([f32; 3], [f32; 3]) = (weights.metadata_json("mean")?, weights.metadata_json("std")?);
+        if std.iter().chain(&mean).any(|v| !v.is_finite()) || std.iter().any(|&s| s <= 0.0) {
+            return Err(Error::file(weights.origin(), format!("expected a finite mean and a positive std, found {mean:?}, {std:?}")));
+        }
+        Self::resnet(device, precision, weights, &config, mean, std, [size[0], size[1], 3])
+    }
+
+    /// A ResNet with a given normalisation.
+    ///
+    /// # Errors
+    /// As [`ResNet::new`].
+    pub fn resnet(
+        device: &Device,
+        precision: Precision,
+        weights: &Weights,
+        config: &Config,
+        mean: [f32; 3],
+        std: [f32; 3],
+        shape: [usize; 3],
+    ) -> Result<Self> {
+        let net = ResNet::new(device, precision, weights, config)?;
+        /// Bytes of the widest activation that still leave room for its neighbours in the last-level cache.
+        const WIDEST: usize = 32 << 20;
+        let image = net.widest(shape[0], shape[1]) * precision.dtype().size();
+        let chunk = if device.is_host() { (WIDEST / image.max(1)).max(1) } else { usize::MAX };
+        Ok(Classifier { device: device.clone(), precision, net, mean, std, shape, chunk })
+    }
+
+    pub fn net(&self) -> &ResNet {
+        &self.net
+    }
+
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    fn chunks(&self, n: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let chunk = self.chunk;
+        (0..n).step_by(chunk.min(n.max(1))).map(move |first| (first, chunk.min(n - first)))
+    }
+
+    fn check(&self, images: &Tensor) -> Result<usize> {
+        let [n, h, w, c] = images.dims4("classifier")?;
+        if [h, w, c] != self.shape {
+            return Err(Error::shape("classifier", "image", format!("{:?}", self.shape), format!("{:?}", [h, w, c])));
+        }
+        Ok(n)
+    }
+
+    fn step(
+        &self,
+        images: &Tensor,
+        labels: &[u32],
+        targets: Option<&[u32]>,
+        kind: Loss,
+        gradient: bool,
+    ) -> Result<Evaluation> {
+        let n = self.check(images)?;
+        let mut all = Evaluation { gradient: None, loss: vec![], margin: vec![], prediction: vec![] };
+        let mut gradients = Vec::new();
+        for (first, count) in self.chunks(n) {
+            let x = images.rows(first, count)?;
+            let g = if gradient { Graph::recording(&self.device, self.precision) } else { Graph::inference(&self.device, self.precision) };
+            let logits = {
+                let _range = crate::device::nvtx::range("forward");
+                self.net.forward(&g, &normalize_images(&g, &x, self.mean, self.std)?)?
+            };
+            let range = first..first + count;
+            let out = self.losses(&g, &logits, &labels[range.clone()], targets.map(|t| &t[range]), kind)?;
+            all.loss.extend(out.loss.to_f32(&self.device)?);
+            all.margin.extend(out.margin.to_f32(&self.device)?);
+            all.prediction.extend(out.prediction.to_i32(&self.device)?.into_iter().map(|p| p as u32));
+            if gradient {
+                let _range = crate::device::nvtx::range("gradient");
+                gradients.push(g.backward(&logits, out.dlogits, &x)?);
+            }
+        }
+        if gradient && n > 0 {
+            all.gradient = Some(Tensor::concat(&self.device, &gradients)?);
+        }
+        Ok(all)
+    }
+}
+
+impl Classifier {
+    /// The loss to be raised and the margin to be lowered, both about the target where there is one.
+    fn losses(&self, g: &Graph, logits: &Tensor, labels: &[u32], targets: Option<&[u32]>, kind: Loss) -> Result<LossOutput> {
+        let Some(targets) = targets else {
+            let kind = match kind {
+                Loss::CrossEntropy => LossKind::CROSS_ENTROPY,
+                Loss::Dlr => LossKind::Dlr,
+                Loss::Margin => LossKind::Margin,
+            };
+            return loss(g, logits, labels, None, kind);
+        };
+        // As if the target were the label, the margin has the opposite sign: the target's lead, which the attack raises.
+        let lead = loss(g, logits, targets, None, LossKind::Margin)?;
+        let minus = Rc::new(Affine::new(&self.device, &[-1.0], &[0.0])?);
+        let negative = |t: &Tensor| affine(&Graph::inference(&self.device, g.precision()), &t.reshaped(&[t.len(), 1])?, &minus);
+        let mut out = match kind {
+            Loss::CrossEntropy => loss(g, logits, labels, Some(targets), LossKind::CrossEntropyTargeted)?,
+            Loss::Dlr => loss(g, logits, labels, Some(targets), LossKind::DlrTargeted)?,
+            Loss::Margin => LossOutput {
+                loss: lead.margin.clone(),
+                dlogits: negative(&lead.dlogits)?.reshaped(logits.shape())?,
+                margin: lead.margin.clone(),
+                prediction: lead.prediction.clone(),
+            },
+        };
+        out.margin = lead.loss;
+        Ok(out)
+    }
+}
+
+impl attack::Classifier for Classifier {
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn classes(&self) -> usize {
+        self.net.config().classes
+    }
+
+    fn image_shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
+    fn logits(&self, images: &Tensor) -> Result<Tensor> {
+        let n = self.check(images)?;
+        let mut parts = Vec::new();
+        for (first, count) in self.chunks(n) {
+            let g = Graph::inference(&self.device, self.precision);
+            let x = normalize_images(&g, &images.rows(first, count)?, self.mean, self.std)?;
+            parts.push(self.net.forward(&g, &x)?);
+        }
+        Tensor::concat(&self.device, &parts)
+    }
+
+    fn evaluate(&self, images: &Tensor, labels: &[u32], targets: Option<&[u32]>, loss: Loss) -> Result<Evaluation> {
+        self.step(images, labels, targets, loss, false)
+    }
+
+    fn gradient(&self, images: &Tensor, labels: &[u32], targets: Option<&[u32]>, loss: Loss) -> Result<Evaluation> {
+        self.step(images, labels, targets, loss, true)
+    }
+}

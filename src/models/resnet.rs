@@ -1,0 +1,246 @@
+//! ResNet-18, -34 and -50 for CIFAR- and ImageNet-sized images, with and without CBAM.
+//!
+//! Sources: He et al. 2016; Woo et al. 2018 (CBAM). Parameter names are those of torchvision and attention-module.
+
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+
+use super::weights::Weights;
+use crate::device::Device;
+use crate::ops::cbam::{Cbam, cbam};
+use crate::ops::conv::{Conv2d, Window, conv2d, fold_batch_norm};
+use crate::ops::gemm::{Linear, linear};
+use crate::ops::pool::{Pool, global_avg_pool, max_pool2d};
+use crate::ops::Activation;
+use crate::tape::{Graph, Precision};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// Batch norm's eps, everywhere in these networks.
+const EPS: f32 = 1e-5;
+
+/// How the image enters: one 3x3 convolution, or a strided 7x7 and a max pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stem {
+    Cifar,
+    Imagenet,
+}
+
+/// Attention at the end of each residual branch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attention {
+    None,
+    Cbam,
+}
+
+fn width() -> usize {
+    64
+}
+fn attention() -> Attention {
+    Attention::None
+}
+fn reduction() -> usize {
+    16
+}
+
+/// The shape of a network, as a checkpoint's metadata spells it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// 18, 34 or 50
+    pub depth: usize,
+    pub stem: Stem,
+    #[serde(default = "width")]
+    pub width: usize,
+    #[serde(default = "attention")]
+    pub attention: Attention,
+    /// of CBAM's channel MLP
+    #[serde(default = "reduction")]
+    pub reduction: usize,
+    pub classes: usize,
+}
+
+impl Config {
+    /// Blocks per layer, and whether they are bottlenecks.
+    fn blocks(&self) -> Result<([usize; 4], bool)> {
+        match self.depth {
+            18 => Ok(([2, 2, 2, 2], false)),
+            34 => Ok(([3, 4, 6, 3], false)),
+            50 => Ok(([3, 4, 6, 3], true)),
+            other => Err(Error::usage("config `depth`", format!("expected 18, 34 or 50, found {other}"))),
+        }
+    }
+}
+
+struct Block {
+    name: String,
+    /// all but the last, each followed by a ReLU
+    inner: Vec<Rc<Conv2d>>,
+    last: Rc<Conv2d>,
+    shortcut: Option<Rc<Conv2d>>,
+    attention: Option<Rc<Cbam>>,
+}
+
+/// A residual network on one device.
+pub struct ResNet {
+    config: Config,
+    stem: Rc<Conv2d>,
+    blocks: Vec<Block>,
+    fc: Rc<Linear>,
+}
+
+/// What a builder needs at every step.
+struct Builder<'a> {
+    device: &'a Device,
+    precision: Precision,
+    weights: &'a Weights,
+}
+
+impl Builder<'_> {
+    /// A convolution without bias and the batch norm behind it, folded in float64.
+    fn conv_bn(&self, conv: &str, bn: &str, [o, c, k]: [usize; 3], stride: usize) -> Result<Rc<Conv2d>> {
+        let mut weight = self.weights.get(&format!("{conv}.weight"), &[o, c, k, k])?;
+        let (scale, bias) = self.batch_norm(bn, o)?;
+        for (taps, &s) in weight.chunks_exact_mut(c * k * k).zip(&scale) {
+            taps.iter_mut().for_each(|w| *w = (f64::from(*w) * s) as f32);
+        }
+        let bias: Vec<f32> = bias.into_iter().map(|b| b as f32).collect();
+        let window = Window::square(stride, k / 2);
+        Ok(Rc::new(Conv2d::new(self.device, self.precision, &weight, [o, c, k, k], Some(&bias), window)?))
+    }
+
+    /// Batch norm as `x * scale + bias`.
+    fn batch_norm(&self, name: &str, c: usize) -> Result<(Vec<f64>, Vec<f64>)> {
+        let get = |part: &str| self.weights.get(&format!("{name}.{part}"), &[c]);
+        let (weight, bias, mean, var) = (get("weight")?, get("bias")?, get("running_mean")?, get("running_var")?);
+        fold_batch_norm(&weight, &bias, &mean, &var, EPS)
+            .map_err(|problem| Error::tensor(self.weights.origin(), format!("{name}.running_var"), problem))
+    }
+
+    fn cbam(&self, prefix: &str, c: usize, reduction: usize) -> Result<Rc<Cbam>> {
+        let hidden = (c / reduction).max(1);
+        let get = |part: &str, shape: &[usize]| self.weights.get(&format!("{prefix}.{part}"), shape);
+        let w1 = get("ChannelGate.mlp.1.weight", &[hidden, c])?;
+        let b1 = get("ChannelGate.mlp.1.bias", &[hidden])?;
+        let w3 = get("ChannelGate.mlp.3.weight", &[c, hidden])?;
+        let b3 = get("ChannelGate.mlp.3.bias", &[c])?;
+        let kernel = get("SpatialGate.spatial.conv.weight", &[1, 2, 7, 7])?;
+        let (scale, bias) = self.batch_norm(&format!("{prefix}.SpatialGate.spatial.bn"), 1)?;
+        Ok(Rc::new(Cbam::new(self.device, (&w1, &b1), (&w3, &b3), &kernel, (scale[0] as f32, bias[0] as f32))?))
+    }
+}
+
+impl ResNet {
+    /// Takes every parameter of `config` from `weights` and refuses what is left over.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] as [`Weights::get`] and [`Weights::finish`] say; [`Error::Usage`] for an impossible config.
+    pub fn new(device: &Device, precision: Precision, weights: &Weights, config: &Config) -> Result<Self> {
+        let b = Builder { device, precision, weights };
+        let (counts, bottleneck) = config.blocks()?;
+        if config.width == 0 || config.classes == 0 || config.reduction == 0 {
+            return Err(Error::usage("config", "expected width, classes and reduction of at least 1"));
+        }
+        let stem = match config.stem {
+            Stem::Cifar => b.conv_bn("conv1", "bn1", [config.width, 3, 3], 1)?,
+            Stem::Imagenet => b.conv_bn("conv1", "bn1", [config.width, 3, 7], 2)?,
+        };
+        let mut blocks = Vec::new();
+        let mut c = config.width;
+        for (layer, &count) in counts.iter().enumerate() {
+            let p = config.width << layer;
+            let out = if bottleneck { 4 * p } else { p };
+            for index in 0..count {
+                let name = format!("layer{}.{index}", layer + 1);
+                let stride = if index == 0 && layer > 0 { 2 } else { 1 };
+                let at = |part: &str| format!("{name}.{part}");
+                let (inner, last) = if bottleneck {
+                    let first = b.conv_bn(&at("conv1"), &at("bn1"), [p, c, 1], 1)?;
+                    let second = b.conv_bn(&at("conv2"), &at("bn2"), [p, p, 3], stride)?;
+                    (vec![first, second], b.conv_bn(&at("conv3"), &at("bn3"), [out, p, 1], 1)?)
+                } else {
+                    let first = b.conv_bn(&at("conv1"), &at("bn1"), [p, c, 3], stride)?;
+                    (vec![first], b.conv_bn(&at("conv2"), &at("bn2"), [p, p, 3], 1)?)
+                };
+                let shortcut = (stride != 1 || c != out)
+                    .then(|| b.conv_bn(&at("downsample.0"), &at("downsample.1"), [out, c, 1], stride))
+                    .transpose()?;
+                let attention = (config.attention == Attention::Cbam)
+                    .then(|| b.cbam(&at("cbam"), out, config.reduction))
+                    .transpose()?;
+                blocks.push(Block { name, inner, last, shortcut, attention });
+                c = out;
+            }
+        }
+        let fc = weights.get("fc.weight", &[config.classes, c])?;
+        let bias = weights.get("fc.bias", &[config.classes])?;
+        let fc = Rc::new(Linear::new(device, precision, &fc, [config.classes, c], Some(&bias))?);
+        weights.finish()?;
+        Ok(ResNet { config: config.clone(), stem, blocks, fc })
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Values of the widest activation of one image of h x w pixels: the first layer's output.
+    pub fn widest(&self, h: usize, w: usize) -> usize {
+        let expansion = if self.config.depth == 50 { 4 } else { 1 };
+        let points = if self.config.stem == Stem::Cifar { h * w } else { h * w / 16 };
+        points * self.config.width * expansion
+    }
+
+    /// Logits `(N, classes)` of normalised images `(N, H, W, 3)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for images too small or of another depth.
+    pub fn forward(&self, g: &Graph, x: &Tensor) -> Result<Tensor> {
+        self.forward_seeing(g, x, &mut |_, _| {})
+    }
+
+    /// The same, showing every module's output by its name: `relu` (the stem's), `maxpool`, `layer1.0`, .., `fc`.
+    ///
+    /// # Errors
+    /// As [`ResNet::forward`].
+    pub fn forward_seeing(&self, g: &Graph, x: &Tensor, see: &mut dyn FnMut(&str, &Tensor)) -> Result<Tensor> {
+        let mut h = conv2d(g, x, &self.stem, None, Activation::Relu)?;
+        see("relu", &h);
+        if self.config.stem == Stem::Imagenet {
+            h = max_pool2d(g, &h, Pool { kernel: [3, 3], stride: [2, 2], padding: [1, 1], ceil_mode: false })?;
+            see("maxpool", &h);
+        }
+        for block in &self.blocks {
+            h = block.forward(g, &h)?;
+            see(&block.name, &h);
+        }
+        let pooled = global_avg_pool(g, &h)?;
+        see("avgpool", &pooled);
+        let logits = linear(g, &pooled, &self.fc, Activation::None)?;
+        see("fc", &logits);
+        Ok(logits)
+    }
+}
+
+impl Block {
+    fn forward(&self, g: &Graph, x: &Tensor) -> Result<Tensor> {
+        let _range = crate::device::nvtx::range(&self.name);
+        let shortcut = match &self.shortcut {
+            Some(conv) => conv2d(g, x, conv, None, Activation::None)?,
+            None => x.clone(),
+        };
+        let mut h = x.clone();
+        for conv in &self.inner {
+            h = conv2d(g, &h, conv, None, Activation::Relu)?;
+        }
+        match &self.attention {
+            None => conv2d(g, &h, &self.last, Some(&shortcut), Activation::Relu),
+            Some(gates) => {
+                let h = conv2d(g, &h, &self.last, None, Activation::None)?;
+                cbam(g, &h, gates, Some(&shortcut), Activation::Relu)
+            }
+        }
+    }
+}

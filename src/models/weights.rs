@@ -1,0 +1,214 @@
+//! Checkpoints: tensors by their public PyTorch names, from a safetensors file or from a formula.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::{Error, Result};
+
+enum Bytes {
+    Mapped(Mmap),
+    Embedded(&'static [u8]),
+    Owned(Vec<u8>),
+}
+
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(m) => m,
+            Bytes::Embedded(b) => b,
+            Bytes::Owned(v) => v,
+        }
+    }
+}
+
+/// Where a network's parameters come from. A builder takes what it needs by name and finally calls [`Weights::finish`], so
+/// that a checkpoint of another network is refused instead of half used.
+pub struct Weights {
+    origin: PathBuf,
+    source: Option<Bytes>,
+    metadata: HashMap<String, String>,
+    prefix: String,
+    used: RefCell<BTreeSet<String>>,
+}
+
+impl Weights {
+    /// Maps a safetensors file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be opened, [`Error::File`] when it is no safetensors file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io(path, "cannot open the checkpoint", e))?;
+        // Another process that shortens the file meanwhile would fault; the usual price of mapping a file.
+        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "cannot map the checkpoint", e))?;
+        Self::parse(path, Bytes::Mapped(map), "")
+    }
+
+    /// Reads safetensors bytes that are part of the program.
+    ///
+    /// # Errors
+    /// [`Error::File`] when they are none.
+    pub fn embedded(name: &str, bytes: &'static [u8]) -> Result<Self> {
+        Self::parse(Path::new(name), Bytes::Embedded(bytes), "")
+    }
+
+    /// Reads safetensors bytes; only tensors whose name starts with `prefix` belong to the network, without it.
+    ///
+    /// # Errors
+    /// [`Error::File`] when they are no safetensors file.
+    pub fn from_bytes(name: &Path, bytes: Vec<u8>, prefix: &str) -> Result<Self> {
+        Self::parse(name, Bytes::Owned(bytes), prefix)
+    }
+
+    /// Every tensor by the fill of [`fill`]: networks without a checkpoint, for tests and timings.
+    pub fn seeded() -> Self {
+        Weights {
+            origin: "seeded weights".into(),
+            source: None,
+            metadata: HashMap::new(),
+            prefix: String::new(),
+            used: RefCell::default(),
+        }
+    }
+
+    fn parse(origin: &Path, bytes: Bytes, prefix: &str) -> Result<Self> {
+        let bad = |e| Error::file(origin, format!("expected a safetensors file, found one that does not parse: {e}"));
+        let (_, header) = SafeTensors::read_metadata(bytes.as_ref()).map_err(bad)?;
+        SafeTensors::deserialize(bytes.as_ref()).map_err(bad)?;
+        let metadata = header.metadata().clone().unwrap_or_default();
+        Ok(Weights { origin: origin.into(), source: Some(bytes), metadata, prefix: prefix.into(), used: RefCell::default() })
+    }
+
+    /// The file, for messages.
+    pub fn origin(&self) -> &Path {
+        &self.origin
+    }
+
+    /// A text of the file's metadata.
+    ///
+    /// # Errors
+    /// [`Error::File`] when there is none of that name.
+    pub fn metadata(&self, key: &str) -> Result<&str> {
+        let found = || {
+            let mut keys: Vec<&str> = self.metadata.keys().map(String::as_str).collect();
+            keys.sort_unstable();
+            keys.join(", ")
+        };
+        self.metadata.get(key).map(String::as_str).ok_or_else(|| {
+            Error::file(&self.origin, format!("expected `{key}` in the metadata, found only [{}]", found()))
+        })
+    }
+
+    /// A JSON value of the file's metadata.
+    ///
+    /// # Errors
+    /// [`Error::File`] when it is missing or of another form.
+    pub fn metadata_json<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<T> {
+        let text = self.metadata(key)?;
+        serde_json::from_str(text).map_err(|e| Error::file(&self.origin, format!("metadata `{key}` = `{text}`: {e}")))
+    }
+
+    /// The tensor `name` of the given shape as float32.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when it is missing (the nearest name is told), of another shape or type, or holds a value that is
+    /// not finite.
+    pub fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let Some(bytes) = &self.source else { return Ok(fill(name, shape)) };
+        let file = SafeTensors::deserialize(bytes.as_ref()).map_err(|e| Error::file(&self.origin, e.to_string()))?;
+        let full = format!("{}{name}", self.prefix);
+        self.used.borrow_mut().insert(full.clone());
+        let Ok(view) = file.tensor(&full) else {
+            let nearest = file.names().into_iter().min_by_key(|n| (strsim::levenshtein(n, &full), n.to_string()));
+            let hint = nearest.map_or(String::new(), |n| format!("; the nearest is `{n}`"));
+            return Err(Error::tensor(&self.origin, full, format!("no such name{hint}")));
+        };
+        if view.shape() != shape {
+            return Err(Error::tensor(&self.origin, full, format!("expected shape {shape:?}, found {:?}", view.shape())));
+        }
+        let data = view.data();
+        let values: Vec<f32> = match view.dtype() {
+            Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            Dtype::F16 => data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            Dtype::BF16 => data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            other => return Err(Error::tensor(&self.origin, full, format!("expected F32, F16 or BF16, found {other:?}"))),
+        };
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            return Err(Error::tensor(&self.origin, full, format!("expected finite values, found {} at index {at}", values[at])));
+        }
+        Ok(values)
+    }
+
+    /// Checks that nothing but counters was left unused.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] that names the first superfluous tensor and the nearest name that was wanted.
+    pub fn finish(&self) -> Result<()> {
+        let Some(bytes) = &self.source else { return Ok(()) };
+        let file = SafeTensors::deserialize(bytes.as_ref()).map_err(|e| Error::file(&self.origin, e.to_string()))?;
+        let used = self.used.borrow();
+        let mut names: Vec<&str> = file.names();
+        names.sort_unstable();
+        let extra = names
+            .into_iter()
+            .find(|n| n.starts_with(&self.prefix) && !used.contains(*n) && !n.ends_with("num_batches_tracked"));
+        let Some(extra) = extra else { return Ok(()) };
+        let nearest = used.iter().min_by_key(|n| strsim::levenshtein(n, extra));
+        let hint = nearest.map_or(String::new(), |n| format!("; the nearest it has is `{n}`"));
+        Err(Error::tensor(&self.origin, extra, format!("the network has no such tensor{hint}")))
+    }
+}
+
+/// Values in [-1, 1) that depend only on a name: FNV-1a of the name seeds SplitMix64, whose upper 24 bits become a float.
+///
+/// Source: Fowler, Noll & Vo; Steele, Lea & Flood 2014.
+pub fn uniform(name: &str, n: usize) -> impl Iterator<Item = f32> {
+    let mut h = 0xcbf2_9ce4_8422_2325u64;
+    for byte in name.bytes() {
+        h = (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    (1..=n as u64).map(move |j| {
+        let mut z = h.wrapping_add(j.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        ((z >> 40) as i64 - (1 << 23)) as f32 / (1 << 23) as f32
+    })
+}
+
+/// A parameter by its name alone, scaled by its kind so that activations keep their size through a network.
+pub fn fill(name: &str, shape: &[usize]) -> Vec<f32> {
+    let n: usize = shape.iter().product();
+    let values = uniform(name, n);
+    if name.ends_with("running_var") {
+        values.map(|v| 1.0 + 0.5 * v).collect()
+    } else if name.ends_with("running_mean") || name.ends_with("bias") {
+        values.map(|v| 0.2 * v).collect()
+    } else if name.ends_with(".gamma") {
+        values.map(|v| 0.5 + 0.2 * v).collect()
+    } else if shape.len() >= 2 {
+        let fan_in = n / shape[0];
+        let scale = (3.0 / fan_in as f64).sqrt() as f32;
+        values.map(|v| v * scale).collect()
+    } else {
+        values.map(|v| 1.0 + 0.2 * v).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fill_has_its_known_values() {
+        let input: Vec<f32> = uniform("input", 4).collect();
+        assert_eq!(input, [-0.804_363_37, 0.304_720_76, -0.592_751_5, -0.451_110_72]);
+        let conv: Vec<f32> = uniform("conv1.weight", 3).collect();
+        assert_eq!(conv, [0.090_149_88, 0.490_323_34, -0.954_156_64]);
+    }
+}

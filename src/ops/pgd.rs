@@ -1,0 +1,232 @@
+//! What an attack does to images between two gradients: `kernels/pgd.cu`, whose header has the formulas.
+//!
+//! Images are `(N, H, W, C)` float32 in `[0, 1]`; each is treated alone, so a result does not depend on its batch.
+
+use serde::{Deserialize, Serialize};
+
+use crate::device::{
+    DType, Device, GATHER_ROWS, GatherRowsArgs, PGD_BUDGET, PGD_MOMENTUM, PGD_START, PGD_STEP_L2, PGD_STEP_LINF, PgdBudgetArgs,
+    PgdMomentumArgs, PgdStartArgs, PgdStepArgs,
+};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// Elements that one block of an elementwise kernel takes.
+const CHUNK: usize = 4096;
+
+/// How the size of a perturbation is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Norm {
+    #[default]
+    Linf,
+    L2,
+}
+
+/// Whose arithmetic a step follows. Numbers agree with `kernels/pgd.cu`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(i32)]
+pub enum Profile {
+    #[default]
+    Native = 0,
+    Torchattacks = 1,
+    Foolbox = 2,
+    Cleverhans = 3,
+    Art = 4,
+}
+
+/// One step of an attack.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Step {
+    pub norm: Norm,
+    pub profile: Profile,
+    pub eps: f64,
+    pub size: f64,
+    /// Multiplies the gradient first: 1/N for the profiles that average their loss over the batch.
+    pub scale: f32,
+}
+
+/// What a perturbation costs.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Budget {
+    pub linf: f32,
+    pub l2: f32,
+    /// smallest and largest value of the image
+    pub low: f32,
+    pub high: f32,
+}
+
+impl Budget {
+    /// True unless the image lies in `[0, 1]` and within `eps` of its original, up to rounding. NaN violates.
+    pub fn violates(&self, norm: Norm, eps: f64) -> bool {
+        let near = match norm {
+            Norm::Linf => f64::from(self.linf) <= eps + 1e-6,
+            Norm::L2 => f64::from(self.l2) <= eps * (1.0 + 1e-5) + 1e-6,
+        };
+        !(near && self.l2.is_finite() && self.low >= 0.0 && self.high <= 1.0)
+    }
+}
+
+/// `project(x + size * direction(g))`; `g` is a gradient or, for a momentum attack, the momentum.
+///
+/// | arg | shape |
+/// |---|---|
+/// | `x`, `x0`, `g` | `(N, ..)` float32 |
+/// | ret | as `x` |
+///
+/// # Errors
+/// [`Error::Shape`] when shapes or element types differ.
+pub fn step(device: &Device, x: &Tensor, x0: &Tensor, g: &Tensor, s: &Step) -> Result<Tensor> {
+    let [n, d] = rows("pgd_step", x)?;
+    alike("pgd_step", "clean images", x, x0)?;
+    alike("pgd_step", "gradient", x, g)?;
+    let y = Tensor::uninit(device, x.shape(), DType::F32)?;
+    let args = PgdStepArgs {
+        x: x.address(),
+        x0: x0.address(),
+        g: g.address(),
+        y: y.address(),
+        eps64: s.eps.to_bits(),
+        d: d as i32,
+        chunk: CHUNK as i32,
+        profile: s.profile as i32,
+        eps: s.eps as f32,
+        step: s.size as f32,
+        scale: s.scale,
+    };
+    match s.norm {
+        Norm::Linf => device.launch(&PGD_STEP_LINF, [d.div_ceil(CHUNK), n, 1], &args)?,
+        Norm::L2 => device.launch(&PGD_STEP_L2, [n, 1, 1], &args)?,
+    }
+    Ok(y)
+}
+
+/// `decay * m + normalised(g)`, the direction of a momentum attack; no `m` is an `m` of 0.
+///
+/// | arg | shape |
+/// |---|---|
+/// | `m`, `g` | `(N, ..)` float32 |
+/// | ret | as `g` |
+///
+/// # Errors
+/// [`Error::Shape`] when shapes or element types differ.
+pub fn momentum(device: &Device, m: Option<&Tensor>, g: &Tensor, profile: Profile, decay: f64, scale: f32) -> Result<Tensor> {
+    let [n, d] = rows("pgd_momentum", g)?;
+    if let Some(m) = m {
+        alike("pgd_momentum", "momentum", g, m)?;
+    }
+    let y = Tensor::uninit(device, g.shape(), DType::F32)?;
+    let args = PgdMomentumArgs {
+        g: g.address(),
+        m: m.map_or(0, Tensor::address),
+        y: y.address(),
+        d: d as i32,
+        profile: profile as i32,
+        decay: decay as f32,
+        scale,
+    };
+    device.launch(&PGD_MOMENTUM, [n, 1, 1], &args)?;
+    Ok(y)
+}
+
+/// The start of an attack, `clip(x0 + offset)`, from random numbers.
+///
+/// | arg | shape | |
+/// |---|---|---|
+/// | `x0` | `(N, ..)` | clean images |
+/// | `draw` | as `x0` | uniforms in `[0, 1)`, or standard normals where [`draws_normals`] |
+/// | `extra` | N pairs | what the profile takes per image: `kernels/pgd.cu` at `pgd_start` |
+/// | ret | as `x0` | |
+///
+/// # Errors
+/// [`Error::Shape`] when shapes or element types differ.
+pub fn start(device: &Device, x0: &Tensor, draw: &Tensor, extra: &[[f32; 2]], norm: Norm, profile: Profile, eps: f64) -> Result<Tensor> {
+    let [n, d] = rows("pgd_start", x0)?;
+    alike("pgd_start", "draw", x0, draw)?;
+    let extra = Tensor::from_f32(device, &[n, 2], DType::F32, extra.as_flattened())?;
+    let y = Tensor::uninit(device, x0.shape(), DType::F32)?;
+    let args = PgdStartArgs {
+        draw: draw.address(),
+        extra: extra.address(),
+        x0: x0.address(),
+        y: y.address(),
+        eps64: eps.to_bits(),
+        d: d as i32,
+        profile: profile as i32,
+        l2: i32::from(norm == Norm::L2),
+        eps: eps as f32,
+    };
+    device.launch(&PGD_START, [n, 1, 1], &args)?;
+    Ok(y)
+}
+
+/// Whether [`start`] takes standard normals rather than uniforms.
+pub fn draws_normals(norm: Norm, profile: Profile) -> bool {
+    norm == Norm::L2 && profile != Profile::Cleverhans
+}
+
+/// What each perturbation costs.
+///
+/// # Errors
+/// [`Error::Shape`] when shapes or element types differ.
+pub fn budget(device: &Device, x: &Tensor, x0: &Tensor) -> Result<Vec<Budget>> {
+    let [n, d] = rows("pgd_budget", x)?;
+    alike("pgd_budget", "clean images", x, x0)?;
+    let y = Tensor::uninit(device, &[n, 4], DType::F32)?;
+    let args = PgdBudgetArgs { x: x.address(), x0: x0.address(), y: y.address(), d: d as i32, reserved: 0 };
+    device.launch(&PGD_BUDGET, [n, 1, 1], &args)?;
+    let y = y.to_f32(device)?;
+    Ok(y.chunks_exact(4).map(|v| Budget { linf: v[0], l2: v[1], low: v[2], high: v[3] }).collect())
+}
+
+/// Row n is `a[index[n]]`, or `b[n]` where the index is `None`: picks rows, and puts rows back into a larger tensor.
+///
+/// | arg | shape |
+/// |---|---|
+/// | `a` | `(any, ..)` float32 |
+/// | `b` | `(N, ..)`, needed only where an index is `None` |
+/// | ret | `(N, ..)` |
+///
+/// # Errors
+/// [`Error::Shape`] when rows differ in shape, an index is out of range, or `b` is missing.
+pub fn gather(device: &Device, a: &Tensor, index: &[Option<usize>], b: Option<&Tensor>) -> Result<Tensor> {
+    let [have, d] = rows("gather_rows", a)?;
+    let n = index.len();
+    if let Some(b) = b.filter(|b| b.shape().first() != Some(&n) || b.shape()[1..] != a.shape()[1..] || b.dtype() != a.dtype()) {
+        return Err(Error::shape("gather_rows", "rows to fall back on", format!("{n} rows like {a:?}"), format!("{b:?}")));
+    }
+    if let Some(bad) = index.iter().find(|i| i.map_or(b.is_none(), |i| i >= have)) {
+        return Err(Error::shape("gather_rows", "index", format!("below {have}"), format!("{bad:?}")));
+    }
+    let index: Vec<i32> = index.iter().map(|i| i.map_or(-1, |i| i as i32)).collect();
+    let index = Tensor::from_i32(device, &[n], &index)?;
+    let mut shape = a.shape().to_vec();
+    shape[0] = n;
+    let y = Tensor::uninit(device, &shape, DType::F32)?;
+    let args = GatherRowsArgs {
+        a: a.address(),
+        b: b.map_or(0, Tensor::address),
+        index: index.address(),
+        y: y.address(),
+        d: d as i32,
+        chunk: CHUNK as i32,
+    };
+    device.launch(&GATHER_ROWS, [d.div_ceil(CHUNK), n, 1], &args)?;
+    Ok(y)
+}
+
+/// Rows and their length.
+fn rows(op: &'static str, x: &Tensor) -> Result<[usize; 2]> {
+    match x.shape() {
+        [n, rest @ ..] if x.dtype() == DType::F32 => Ok([*n, rest.iter().product()]),
+        _ => Err(Error::shape(op, "images", "(N, ..) of F32", format!("{x:?}"))),
+    }
+}
+
+fn alike(op: &'static str, what: &str, x: &Tensor, other: &Tensor) -> Result<()> {
+    if x.shape() == other.shape() && other.dtype() == DType::F32 {
+        return Ok(());
+    }
+    Err(Error::shape(op, what, format!("{x:?}"), format!("{other:?}")))
+}

@@ -1,0 +1,108 @@
+//! Whole networks: `model`, `feature_map` and `pgd`.
+
+use super::{Comparison, Output, Replay, channels_first};
+use crate::Result;
+use crate::attack::{Classifier as _, Loss};
+use crate::device::DType;
+use crate::models::classifier::Classifier;
+use crate::models::resnet::{Config, ResNet};
+use crate::models::weights::Weights;
+use crate::ops::loss::{LossKind, loss};
+use crate::ops::pgd::{self, Norm, Profile, Step};
+use crate::tape::Graph;
+use crate::tensor::Tensor;
+
+/// Outputs, or for `pgd` the comparison by its own rule.
+pub(super) fn run(r: &Replay) -> Result<(Vec<Output>, Option<Comparison>)> {
+    let arch: String = r.dump.attr("arch")?;
+    if arch != "resnet" {
+        return Err(r.fail(format!("expected the architecture resnet, found `{arch}`")));
+    }
+    let config: Config = r.dump.attr("config")?;
+    let weights = Weights::from_bytes(&r.dump.path, r.dump.bytes().to_vec(), "w.")?;
+    match r.dump.op.as_str() {
+        "pgd" => Ok((vec![], Some(pgd_trajectory(r, &weights, &config)?))),
+        "feature_map" => Ok((feature_map(r, &ResNet::new(r.device, r.precision, &weights, &config)?)?, None)),
+        _ => Ok((model(r, &ResNet::new(r.device, r.precision, &weights, &config)?)?, None)),
+    }
+}
+
+fn model(r: &Replay, net: &ResNet) -> Result<Vec<Output>> {
+    let x = r.image("in.x")?;
+    let g = Graph::recording(r.device, r.precision);
+    let logits = net.forward(&g, &x)?;
+    let mut outputs = vec![Output::new("logits", logits.to_f32(r.device)?)];
+    if r.dump.has("in.labels") {
+        let out = loss(&g, &logits, &r.dump.labels("in.labels")?, None, LossKind::CrossEntropy { label_smoothing: 0.0 })?;
+        outputs.push(Output::new("loss", out.loss.to_f32(r.device)?));
+        let dx = g.backward(&logits, out.dlogits, &x)?;
+        outputs.push(Output::new("dx", r.image_values(&dx)?));
+    }
+    Ok(outputs)
+}
+
+fn feature_map(r: &Replay, net: &ResNet) -> Result<Vec<Output>> {
+    let layer: String = r.dump.attr("layer")?;
+    let x = r.image("in.x")?;
+    let mut seen = None;
+    let mut names = Vec::new();
+    net.forward_seeing(&Graph::inference(r.device, r.precision), &x, &mut |name, t| {
+        names.push(name.to_string());
+        if name == layer {
+            seen = Some(t.clone());
+        }
+    })?;
+    let y = seen.ok_or_else(|| r.fail(format!("layer `{layer}` is unknown; expected one of {}", names.join(", "))))?;
+    Ok(vec![Output::new("y", if y.shape().len() == 4 { r.image_values(&y)? } else { y.to_f32(r.device)? })])
+}
+
+/// A whole attack from a given start. The sign of a near-zero gradient is decided by rounding, so the rule counts pixels:
+/// at most 1 % may differ by more than 1e-4, and the mean loss must agree to 1e-3.
+fn pgd_trajectory(r: &Replay, weights: &Weights, config: &Config) -> Result<Comparison> {
+    let d = r.dump;
+    let (mean, std): ([f32; 3], [f32; 3]) = (d.attr("mean")?, d.attr("std")?);
+    let (norm, eps, step_size): (String, f64, f64) = (d.attr("norm")?, d.attr("eps")?, d.attr("step_size")?);
+    let steps: usize = d.attr("steps")?;
+    let kind: String = d.attr("loss")?;
+    if kind != "cross_entropy" {
+        return Err(r.fail(format!("attribute `loss`: expected cross_entropy, found `{kind}`")));
+    }
+    let norm = parse_norm(r, &norm)?;
+    let image = |name: &str| -> Result<Tensor> {
+        let a = d.array(name)?;
+        let (shape, values) = a.channels_last().ok_or_else(|| r.fail(format!("tensor `{name}`: expected (N, C, H, W)")))?;
+        Tensor::from_f32(r.device, &shape, DType::F32, &values)
+    };
+    let (x0, start, labels) = (image("in.x")?, image("in.start")?, d.labels("in.labels")?);
+    let [_, h, w, _] = x0.dims4("pgd")?;
+    let net = Classifier::resnet(r.device, r.precision, weights, config, mean, std, [h, w, 3])?;
+    let mut x = start;
+    for _ in 0..steps {
+        let at = net.gradient(&x, &labels, None, Loss::CrossEntropy)?;
+        let gradient = at.gradient.ok_or_else(|| r.fail("no gradient"))?;
+        x = pgd::step(r.device, &x, &x0, &gradient, &Step { norm, profile: Profile::Native, eps, size: step_size, scale: 1.0 })?;
+    }
+    let want = d.array("out.x")?;
+    let got = channels_first(&x.to_f32(r.device)?, x.dims4("pgd")?);
+    let far = got.iter().zip(&want.values).filter(|(g, w)| !((**g - **w).abs() <= 1e-4)).count();
+    let max_abs = got.iter().zip(&want.values).map(|(g, w)| f64::from((g - w).abs())).fold(0.0, f64::max);
+    let total = |images: &Tensor| -> Result<f64> {
+        Ok(net.evaluate(images, &labels, None, Loss::CrossEntropy)?.loss.iter().map(|&l| f64::from(l)).sum())
+    };
+    let reference = total(&image("out.x")?)?;
+    let loss_error = (total(&x)? - reference).abs() / reference.abs();
+    let (fraction, limit) = (far as f64 / got.len().max(1) as f64, 1e-2);
+    let passed = fraction <= limit && loss_error <= 1e-3;
+    // Reported as the share of far pixels; a loss that differs shows as the larger figure.
+    let rel_err = if loss_error <= 1e-3 { fraction } else { loss_error.max(fraction) };
+    Ok(Comparison { tensor: "out.x".into(), rel_err, max_abs, limit, passed })
+}
+
+pub(super) fn parse_norm(r: &Replay, text: &str) -> Result<Norm> {
+    match text {
+        "linf" => Ok(Norm::Linf),
+        "l2" => Ok(Norm::L2),
+        other => Err(r.fail(format!("attribute `norm`: expected linf or l2, found `{other}`"))),
+    }
+}
+

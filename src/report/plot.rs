@@ -1,0 +1,213 @@
+//! Accuracy over epsilon as an SVG figure.
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use super::{Series, eps_label};
+use crate::error::{Error, Result};
+use crate::stats::wilson;
+
+const SIZE: (u32, u32) = (900, 560);
+/// The pixels of epsilon 0, accuracy 1, the largest epsilon and accuracy 0.
+const LEFT: i32 = 88;
+const TOP: i32 = 92;
+const RIGHT: i32 = 858;
+const BOTTOM: i32 = 482;
+/// How far the axes reach beyond these.
+const OVERHANG: i32 = 10;
+const FONT: &str = "Helvetica, Arial, sans-serif";
+const INK: RGBColor = RGBColor(34, 34, 34);
+const FAINT: RGBColor = RGBColor(110, 110, 110);
+const GRID: RGBColor = RGBColor(226, 226, 226);
+
+/// Colours that stay apart for colour-blind readers (Okabe & Ito 2008), darkest first.
+const COLOURS: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(80, 80, 80),
+];
+
+/// One curve per series with its Wilson 95 % band, over a linear axis with ticks at the epsilons. The same input gives
+/// the same bytes.
+///
+/// # Errors
+/// [`Error::Failed`] when the figure cannot be drawn.
+pub fn accuracy(title: &str, subtitle: &str, x_axis: &str, series: &[Series]) -> Result<String> {
+    let mut svg = String::new();
+    draw(&mut svg, title, subtitle, x_axis, series).map_err(|e| Error::Failed(format!("accuracy.svg: {e}")))?;
+    Ok(svg)
+}
+
+type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
+type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Pixel = (i32, i32);
+
+fn draw(svg: &mut String, title: &str, subtitle: &str, x_axis: &str, series: &[Series]) -> Drawn {
+    let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+    root.fill(&WHITE)?;
+    root.draw_text(title, &text(28, INK), (LEFT - OVERHANG, 16))?;
+    root.draw_text(subtitle, &text(18, FAINT), (LEFT - OVERHANG, 51))?;
+
+    let eps: Vec<f64> = series.iter().flat_map(|s| s.points.iter().map(|p| p.eps)).collect();
+    let largest = eps.iter().copied().fold(0.0, f64::max);
+    let largest = if largest > 0.0 { largest } else { 1.0 };
+    let at = |eps: f64, share: f64| {
+        let (width, height) = (f64::from(RIGHT - LEFT), f64::from(BOTTOM - TOP));
+        (LEFT + (width * eps / largest).round() as i32, BOTTOM - (height * share).round() as i32)
+    };
+    axes(&root, x_axis, &ticks(eps, largest), at)?;
+    for (i, model) in series.iter().enumerate() {
+        let bound = |upper: bool| {
+            model.points.iter().map(move |p| {
+                let interval = wilson(p.correct, p.n);
+                at(p.eps, if upper { interval.hi } else { interval.lo })
+            })
+        };
+        let outline: Vec<Pixel> = bound(true).chain(bound(false).rev()).collect();
+        root.draw(&Polygon::new(outline, colour(i).mix(0.16).filled()))?;
+    }
+    for (i, model) in series.iter().enumerate() {
+        let line: Vec<Pixel> = model.points.iter().map(|p| at(p.eps, p.accuracy())).collect();
+        root.draw(&PathElement::new(line.clone(), colour(i).stroke_width(3)))?;
+        for at in line {
+            marker(&root, at, i)?;
+        }
+    }
+    legend(&root, series)?;
+    root.present()?;
+    Ok(())
+}
+
+/// Grid, labels and descriptions. `at` places an epsilon and an accuracy of 0 to 1.
+fn axes(root: &Canvas, x_axis: &str, eps: &[f64], at: impl Fn(f64, f64) -> Pixel) -> Drawn {
+    let line = |from, to, colour: RGBColor| root.draw(&PathElement::new(vec![from, to], colour.stroke_width(1)));
+    let label = |text_at: Pixel, words: &str, h, v| root.draw_text(words, &text(18, INK).pos(Pos::new(h, v)), text_at);
+    for tenths in [0, 2, 4, 6, 8, 10] {
+        let (_, y) = at(0.0, f64::from(tenths) / 10.0);
+        line((LEFT - OVERHANG, y), (RIGHT + OVERHANG, y), GRID)?;
+        label((LEFT - OVERHANG - 8, y), &(10 * tenths).to_string(), HPos::Right, VPos::Center)?;
+    }
+    for &tick in eps {
+        let (x, _) = at(tick, 0.0);
+        line((x, TOP), (x, BOTTOM + OVERHANG), GRID)?;
+        label((x, BOTTOM + OVERHANG + 6), &eps_label(tick), HPos::Center, VPos::Top)?;
+    }
+    line((LEFT - OVERHANG, BOTTOM), (RIGHT + OVERHANG, BOTTOM), FAINT)?;
+
+    let name = text(19, INK).pos(Pos::new(HPos::Center, VPos::Center));
+    root.draw_text(x_axis, &name, ((LEFT + RIGHT) / 2, SIZE.1 as i32 - 22))?;
+    let upright = name.transform(FontTransform::Rotate270);
+    root.draw_text("accuracy in %, Wilson 95 % band", &upright, (24, (TOP + BOTTOM) / 2))?;
+    Ok(())
+}
+
+/// The names in the upper right corner: accuracy falls, so there is room.
+fn legend(root: &Canvas, series: &[Series]) -> Drawn {
+    let longest = series.iter().map(|s| s.name.chars().count()).max().unwrap_or(0) as i32;
+    let (left, right, top) = (RIGHT - 84 - 9 * longest, RIGHT - 10, TOP + 10);
+    let bottom = top + 12 + 26 * series.len() as i32;
+    root.draw(&Rectangle::new([(left, top), (right, bottom)], WHITE.mix(0.85).filled()))?;
+    root.draw(&Rectangle::new([(left, top), (right, bottom)], GRID))?;
+    for (i, model) in series.iter().enumerate() {
+        let y = top + 19 + 26 * i as i32;
+        root.draw(&PathElement::new(vec![(left + 10, y), (left + 42, y)], colour(i).stroke_width(3)))?;
+        marker(root, (left + 26, y), i)?;
+        let style = text(18, INK).pos(Pos::new(HPos::Left, VPos::Center));
+        root.draw_text(&model.name, &style, (left + 52, y))?;
+    }
+    Ok(())
+}
+
+/// A filled mark with a white rim; shapes tell curves apart where colours cannot.
+fn marker(root: &Canvas, (x, y): Pixel, i: usize) -> Drawn {
+    let (fill, rim) = (colour(i).filled(), WHITE.stroke_width(1));
+    match i % 3 {
+        0 => {
+            root.draw(&Circle::new((x, y), 6, fill))?;
+            root.draw(&Circle::new((x, y), 6, rim))?;
+        }
+        1 => {
+            let corners = [(x - 4, y - 4), (x + 4, y + 4)];
+            root.draw(&Rectangle::new(corners, fill))?;
+            root.draw(&Rectangle::new(corners, rim))?;
+        }
+        _ => {
+            let corners = vec![(x, y - 7), (x + 7, y + 5), (x - 7, y + 5)];
+            root.draw(&Polygon::new(corners.clone(), fill))?;
+            root.draw(&PathElement::new([&corners[..], &corners[..1]].concat(), rim))?;
+        }
+    }
+    Ok(())
+}
+
+/// The epsilons to label: all but those whose label would touch the one before or the last.
+fn ticks(mut eps: Vec<f64>, largest: f64) -> Vec<f64> {
+    eps.sort_by(f64::total_cmp);
+    eps.dedup();
+    let characters = |eps| eps_label(eps).chars().count() as f64;
+    let apart = |left: f64, right: f64| {
+        let pixels = (right - left) / largest * f64::from(RIGHT - LEFT);
+        pixels >= 9.0 * (characters(left) + characters(right)) / 2.0 + 8.0
+    };
+    let mut kept: Vec<f64> = Vec::new();
+    for &tick in &eps {
+        let free = kept.last().is_none_or(|&before| apart(before, tick));
+        if free && (tick == largest || apart(tick, largest)) {
+            kept.push(tick);
+        }
+    }
+    kept
+}
+
+fn text(size: i32, colour: RGBColor) -> TextStyle<'static> {
+    (FONT, size).into_font().color(&colour)
+}
+
+fn colour(i: usize) -> RGBColor {
+    COLOURS[i % COLOURS.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Point;
+
+    fn series(name: &str, eps: &[f64], correct: &[u64]) -> Series {
+        let points = eps.iter().zip(correct).map(|(&eps, &correct)| Point { eps, correct, n: 256 }).collect();
+        Series { name: name.into(), points }
+    }
+
+    #[test]
+    fn same_input_same_bytes() {
+        let eps = [0.0, 0.005, 0.01, 0.02, 0.03, 0.06];
+        let models = [
+            series("resnet50-w16", &eps, &[241, 191, 92, 2, 0, 0]),
+            series("resnet50-cbam-w16", &eps, &[239, 190, 105, 9, 0, 0]),
+        ];
+        let draw = || accuracy("Accuracy under attack: x < y & z", "pgd L∞", "ε", &models).unwrap();
+        let svg = draw();
+        assert_eq!(svg, draw());
+        assert!(svg.starts_with("<svg width=\"900\" height=\"560\"") && svg.trim_end().ends_with("</svg>"));
+        for text in ["resnet50-cbam-w16", "x &lt; y &amp; z", "0.005", "0.06"] {
+            assert!(svg.contains(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn degenerate_figures_are_drawn() {
+        for models in [vec![], vec![series("m", &[], &[])], vec![series("m", &[0.0], &[256])]] {
+            accuracy("t", "s", "x", &models).unwrap();
+        }
+    }
+
+    #[test]
+    fn crowded_ticks_lose_their_labels() {
+        assert_eq!(ticks(vec![0.0, 0.5, 1.0, 0.5], 1.0), [0.0, 0.5, 1.0]);
+        assert_eq!(ticks(vec![0.0, 0.01, 0.1, 0.99, 1.0], 1.0), [0.0, 0.1, 1.0]);
+    }
+}

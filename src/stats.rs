@@ -1,0 +1,92 @@
+//! Confidence intervals for an accuracy of `k` right out of `n`.
+
+use statrs::distribution::{Beta, ContinuousCDF};
+
+/// The two-sided 95 % quantile of the normal distribution, as far as published tables carry it.
+pub const Z95: f64 = 1.959964;
+
+/// An interval of probabilities, `0 <= lo <= hi <= 1`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Interval {
+    pub lo: f64,
+    pub hi: f64,
+}
+
+/// The Wilson interval at 95 %. Without images it is [0, 1].
+pub fn wilson(k: u64, n: u64) -> Interval {
+    wilson_z(k, n, Z95)
+}
+
+/// The Wilson interval `z` standard errors to either side. `k` beyond `n` counts as `n`.
+///
+/// Source: Wilson 1927.
+pub fn wilson_z(k: u64, n: u64, z: f64) -> Interval {
+    if n == 0 {
+        return Interval { lo: 0.0, hi: 1.0 };
+    }
+    let (k, size) = (k.min(n), n as f64);
+    let p = k as f64 / size;
+    let scale = 1.0 + z * z / size;
+    let centre = (p + z * z / (2.0 * size)) / scale;
+    let half = z * (p * (1.0 - p) / size + z * z / (4.0 * size * size)).sqrt() / scale;
+    // At the ends the bound is exact; elsewhere rounding must not leave [0, 1].
+    let lo = if k == 0 { 0.0 } else { (centre - half).max(0.0) };
+    let hi = if k == n { 1.0 } else { (centre + half).min(1.0) };
+    Interval { lo, hi }
+}
+
+/// The Clopper-Pearson interval at level `1 - alpha`: it never covers less than that. Without images it is [0, 1].
+///
+/// Source: Clopper & Pearson 1934.
+pub fn clopper_pearson(k: u64, n: u64, alpha: f64) -> Interval {
+    let k = k.min(n);
+    let quantile = |p: f64, a: u64, b: u64| Beta::new(a as f64, b as f64).map_or(f64::NAN, |beta| beta.inverse_cdf(p));
+    let lo = if k == 0 { 0.0 } else { quantile(alpha / 2.0, k, n - k + 1) };
+    let hi = if k == n { 1.0 } else { quantile(1.0 - alpha / 2.0, k + 1, n - k) };
+    Interval { lo, hi }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use approx::assert_abs_diff_eq;
+
+    fn check(got: Interval, lo: f64, hi: f64) {
+        assert_abs_diff_eq!(got.lo, lo, epsilon = 6e-7);
+        assert_abs_diff_eq!(got.hi, hi, epsilon = 6e-7);
+    }
+
+    #[test]
+    fn wilson_known_answers() {
+        check(wilson(0, 100), 0.0, 0.036993);
+        check(wilson(37, 100), 0.281824, 0.467795);
+        check(wilson(512, 1000), 0.481033, 0.542876);
+        check(wilson(4710, 10000), 0.461230, 0.480793);
+    }
+
+    #[test]
+    fn clopper_pearson_known_answers() {
+        check(clopper_pearson(0, 100, 0.05), 0.0, 0.036217);
+        check(clopper_pearson(37, 100, 0.05), 0.275567, 0.472352);
+        check(clopper_pearson(512, 1000, 0.05), 0.480523, 0.543407);
+    }
+
+    #[test]
+    fn ends_are_exact_and_nothing_is_everything() {
+        assert_eq!(wilson(0, 7).lo, 0.0);
+        assert_eq!(wilson(7, 7).hi, 1.0);
+        assert_eq!(wilson(0, 0), Interval { lo: 0.0, hi: 1.0 });
+        assert_eq!(clopper_pearson(0, 0, 0.05), Interval { lo: 0.0, hi: 1.0 });
+        assert_eq!(wilson(9, 7), wilson(7, 7));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn interval_holds_the_estimate(n in 1u64..100_000, share in 0.0f64..=1.0) {
+            let k = (share * n as f64) as u64;
+            let Interval { lo, hi } = wilson(k, n);
+            let p = k as f64 / n as f64;
+            proptest::prop_assert!(0.0 <= lo && lo <= p && p <= hi && hi <= 1.0);
+        }
+    }
+}
