@@ -84,8 +84,9 @@ template <class T> DEVICE void loss(const Block& block, const LossArgs& a) {
     if (a.kind != MARGIN) {
       const bool targeted = a.kind == DLR_TARGETED;
       const float numerator = targeted ? logit(y) - logit(t) : margin, share = targeted ? -0.5f : -1.f;
-      const float low = targeted ? 0.5f * (top[2].value + top[3].value) : top[2].value;
-      const float spread = top[0].value - low + 1e-12f, slope = numerator / spread / spread;
+      // Differences first: near logits subtract without error, while z_pi3 + z_pi4 would round.
+      const float third = top[0].value - top[2].value, fourth = top[0].value - top[3].value;
+      const float spread = (targeted ? 0.5f * (third + fourth) : third) + 1e-12f, slope = numerator / spread / spread;
       value = -(numerator / spread);
       terms[0] = {y, -1.f / spread};
       terms[1] = {targeted ? t : best_wrong.index, 1.f / spread};

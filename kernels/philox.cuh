@@ -44,7 +44,9 @@ DEVICE float log_of_fraction(uint32_t w) {
   const float u = (float(w) + 0.5f) * 0x1p-32f;
   const uint32_t bits = float_to_bits(u);
   const int32_t e = int32_t(bits - 0x3f3504f3u) >> 23;                         // bits of sqrt(1/2)
-  const float f = bits_to_float(bits - (uint32_t(e) << 23)) - 1.f, s = f / (2.f + f), z = s * s;
+  // Near 1 the distance to 1 is taken from the word: rounding u would cost half its digits.
+  const float f = e ? bits_to_float(bits - (uint32_t(e) << 23)) - 1.f : (float(~w) + 0.5f) * -0x1p-32f;
+  const float s = f / (2.f + f), z = s * s;
   const float tail = z * (1.f / 3 + z * (1.f / 5 + z * (1.f / 7 + z * (1.f / 9))));
   // ln 2 in two parts, the first short enough for e * part to be exact
   return float(e) * 0.693359375f + (2.f * s + (2.f * s * tail - float(e) * 2.12194440e-4f));

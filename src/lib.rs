@@ -3,6 +3,7 @@
 //! Data flows one way: `cli -> experiment -> attack -> models -> ops -> device -> kernels`.
 
 pub mod attack;
+mod choice;
 pub mod cli;
 pub mod data;
 pub mod device;

@@ -5,6 +5,12 @@ use clap::Parser;
 use rampart::cli::Cli;
 
 fn main() -> ExitCode {
+    // A reader that stops early (`rampart info | head`) ends the program quietly, as it does other tools.
+    #[cfg(unix)]
+    // SAFETY: nothing else runs yet.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

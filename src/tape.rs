@@ -7,45 +7,28 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use crate::choice::choice;
 use crate::device::{DType, Device, Kernel};
 use crate::ops::pointwise;
 use crate::tensor::{Tensor, TensorId};
 use crate::{Error, Result};
 
-/// Number format of activations and weights. Sums are float32 in all of them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Precision {
-    /// float32; on CUDA each product is three TF32 products.
-    F32,
-    /// bfloat16 activations and weights.
-    Bf16,
-    /// float32 storage, one TF32 product on CUDA; the same as `F32` on the host.
-    Tf32,
+choice! {
+    /// Number format of activations and weights. Sums are float32 in all of them.
+    Precision {
+        /// float32; on CUDA each product is three TF32 products.
+        F32 = "f32",
+        /// bfloat16 activations and weights.
+        Bf16 = "bf16",
+        /// float32 storage, one TF32 product on CUDA; the same as `f32` on the host.
+        Tf32 = "tf32",
+    }
 }
 
 impl Precision {
-    /// # Errors
-    /// [`Error::Usage`] for anything but `f32`, `bf16` and `tf32`.
-    pub fn parse(text: &str) -> Result<Self> {
-        match text {
-            "f32" => Ok(Precision::F32),
-            "bf16" => Ok(Precision::Bf16),
-            "tf32" => Ok(Precision::Tf32),
-            other => Err(Error::usage("--precision", format!("expected f32, bf16 or tf32, found `{other}`"))),
-        }
-    }
-
     /// Element type of activations.
     pub fn dtype(self) -> DType {
         if self == Precision::Bf16 { DType::BF16 } else { DType::F32 }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
-            Precision::Tf32 => "tf32",
-        }
     }
 }
 

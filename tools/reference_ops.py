@@ -19,14 +19,18 @@ ACTIVATIONS = {
 }
 
 
-def replay(op, attrs, inputs, weights, dtype=torch.float64):
-    """-> {name: output}, in `dtype` except where the operation is defined in float32 (`pgd_step`, `pgd`)."""
+def replay(op, attrs, inputs, weights, dtype=torch.float64, compute=None):
+    """-> {name: output}, in `dtype` except where the operation is defined in float32 (`pgd_step`, `pgd`).
+
+    `compute(attrs, inputs, weights)` stands in for the operation's own.
+    """
     if op not in OPS:
         raise ValueError(f"unknown op {op!r}; known: {', '.join(sorted(OPS))}")
 
     def cast(tensors):
         return {k: t.to(dtype) if t.is_floating_point() else t for k, t in tensors.items()}
-    return {k: t.detach() for k, t in OPS[op](attrs, cast(inputs), cast(weights)).items()}
+    compute = compute or OPS[op]
+    return {k: t.detach() for k, t in compute(attrs, cast(inputs), cast(weights)).items()}
 
 
 def differentiable(forward):
@@ -143,18 +147,18 @@ def network(attrs, w):
     return resnet.load_state(resnet.build(attrs["config"]).to(w["conv1.weight"].dtype), w)
 
 
-def model(attrs, ins, w):
-    """x [N,3,H,W], labels [N] -> logits, loss [N] and the gradient of the summed loss"""
+def run_model(net, ins):
+    """x [N,3,H,W], labels [N] -> logits, loss [N] and the gradient of the summed loss; the loss in float32 or better"""
     x = ins["x"].requires_grad_(True)
-    logits = network(attrs, w)(x)
-    loss = F.cross_entropy(logits, ins["labels"], reduction="none")
+    logits = net(x)
+    loss = F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), ins["labels"], reduction="none")
     return {"logits": logits, "loss": loss, "dx": torch.autograd.grad(loss.sum(), x)[0]}
 
 
-def feature_map(attrs, ins, w):
+def run_feature_map(net, layer, ins):
     """y: the output of the module at the path `layer`"""
-    net, kept = network(attrs, w), []
-    net.get_submodule(attrs["layer"]).register_forward_hook(lambda module, args, y: kept.append(y.clone()))
+    kept = []
+    net.get_submodule(layer).register_forward_hook(lambda module, args, y: kept.append(y.clone()))
     net(ins["x"])
     return {"y": kept[0]}
 
@@ -223,8 +227,8 @@ OPS = {
     "cbam": differentiable(cbam),
     "cross_entropy": with_dlogits(cross_entropy),
     "dlr_loss": with_dlogits(dlr_loss),
-    "model": model,
-    "feature_map": feature_map,
+    "model": lambda attrs, ins, w: run_model(network(attrs, w), ins),
+    "feature_map": lambda attrs, ins, w: run_feature_map(network(attrs, w), attrs["layer"], ins),
     "pgd_step": pgd_step,
     "pgd": pgd,
 }

@@ -10,12 +10,12 @@
 //! their loss over the batch (torchattacks, cleverhans) depend on the batch on L2, as their originals do.
 
 mod pgd;
-mod profile;
 mod start;
 mod target;
 
 use serde::{Deserialize, Serialize};
 
+use crate::choice::choice;
 use crate::device::Device;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -23,8 +23,8 @@ use crate::{Error, Result};
 pub use crate::ops::pgd::{Budget, Norm, Profile};
 pub use crate::ops::philox::{Purpose, Stream};
 pub use pgd::run;
-pub use profile::{Defaults, Options, StepSize};
 pub use start::{StartKind, Starts};
+pub use target::Target;
 
 /// What an attack needs of a network.
 pub trait Classifier {
@@ -67,96 +67,30 @@ pub struct Evaluation {
     pub prediction: Vec<u32>,
 }
 
-/// What an attack maximises; each has a targeted variant.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Loss {
-    #[default]
-    CrossEntropy,
-    /// Difference of logits ratio (Croce & Hein 2020): needs 3 classes, targeted 4.
-    Dlr,
-    /// Carlini & Wagner's difference of logits.
-    Margin,
-}
-
-/// The family of an attack.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Method {
-    /// Projected gradient ascent.
-    #[default]
-    Pgd,
-    /// One step of size eps from the clean image.
-    Fgsm,
-    /// PGD along the sign of an accumulated gradient; L-inf only.
-    Mim,
-}
-
-/// The rule that chooses the class an attack aims at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Target {
-    /// Any wrong class.
-    #[default]
-    None,
-    /// Uniform among the wrong classes, by seed and image id.
-    Random,
-    /// The smallest logit of the clean image.
-    LeastLikely,
-    /// The second largest logit of the clean image.
-    SecondLikely,
-    /// Label + 1, modulo the number of classes.
-    Next,
-    /// One class for all; images of that class are not attacked.
-    Class(u32),
-}
-
-macro_rules! parse_word {
-    ($type:ty, $flag:literal, $($word:literal => $value:expr),+) => {
-        impl $type {
-            /// The value that a word on the command line stands for.
-            ///
-            /// # Errors
-            /// [`Error::Usage`] for an unknown word.
-            pub fn parse(text: &str) -> Result<Self> {
-                match text {
-                    $($word => Ok($value),)+
-                    other => Err(Error::usage($flag, format!(concat!("expected one of", $(" ", $word,)+ ", found `{}`"), other))),
-                }
-            }
-        }
-    };
-}
-
-parse_word!(Loss, "--loss", "cross-entropy" => Loss::CrossEntropy, "dlr" => Loss::Dlr, "margin" => Loss::Margin);
-parse_word!(Method, "--method", "pgd" => Method::Pgd, "fgsm" => Method::Fgsm, "mim" => Method::Mim);
-parse_word!(Norm, "--norm", "linf" => Norm::Linf, "l2" => Norm::L2);
-parse_word!(Profile, "--profile", "native" => Profile::Native, "torchattacks" => Profile::Torchattacks,
-    "foolbox" => Profile::Foolbox, "cleverhans" => Profile::Cleverhans, "art" => Profile::Art);
-
-impl Target {
-    /// `none`, `random`, `least-likely`, `second-likely`, `next`, or a class number.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for anything else.
-    pub fn parse(text: &str) -> Result<Self> {
-        Ok(match text {
-            "none" => Target::None,
-            "random" => Target::Random,
-            "least-likely" => Target::LeastLikely,
-            "second-likely" => Target::SecondLikely,
-            "next" => Target::Next,
-            other => Target::Class(other.parse().map_err(|_| {
-                Error::usage(
-                    "--target",
-                    format!("expected none, random, least-likely, second-likely, next or a class number, found `{other}`"),
-                )
-            })?),
-        })
+choice! {
+    /// What an attack maximises; each has a targeted variant.
+    Loss {
+        CrossEntropy = "ce",
+        /// Difference of logits ratio (Croce & Hein 2020): needs 3 classes, targeted 4.
+        Dlr = "dlr",
+        /// Carlini & Wagner's difference of logits: the best wrong one less the true one.
+        Margin = "margin",
     }
 }
 
-/// An attack with everything decided. [`Options::spec`] fills one in from what a user gave.
+choice! {
+    /// The family of an attack.
+    Method {
+        /// Projected gradient ascent.
+        Pgd = "pgd",
+        /// One step of size eps from the clean image.
+        Fgsm = "fgsm",
+        /// PGD along the sign of an accumulated gradient (MI-FGSM); L-inf only.
+        Mim = "mim",
+    }
+}
+
+/// An attack with everything decided.
 #[derive(Clone, Debug)]
 pub struct Spec {
     pub method: Method,
@@ -262,7 +196,7 @@ impl Spec {
             _ => 2,
         };
         if classes < least {
-            return wrong("--loss", format!("{:?} needs at least {least} classes, the model has {classes}", self.loss));
+            return wrong("--loss", format!("{} needs at least {least} classes, the model has {classes}", self.loss));
         }
         match self.target {
             Target::Class(c) if c as usize >= classes => {
@@ -275,7 +209,7 @@ impl Spec {
 
 /// What an attack did to one image.
 ///
-/// `prediction`, `loss`, `linf` and `l2` describe the last point; `margin` the best one.
+/// `prediction`, `linf` and `l2` describe the last point; `margin` and `loss` are the best for the attacker over all points.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Outcome {
     /// At the last point.
@@ -291,9 +225,10 @@ pub struct Outcome {
     pub first_success: Option<u32>,
     /// Gradient steps taken in all.
     pub steps: u32,
-    /// The smallest over starts and iterates ([`Evaluation::margin`]); of the clean image where there was no attack.
+    /// The smallest over starts and iterates ([`Evaluation::margin`]), successes first; of the clean image where there was no
+    /// attack.
     pub margin: f32,
-    /// At the last point.
+    /// The highest over starts and iterates; of the clean image where there was no attack.
     pub loss: f32,
     /// Size of the last perturbation.
     pub linf: f32,

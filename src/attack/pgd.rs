@@ -1,6 +1,6 @@
 //! The loop of every attack here: evaluate, keep what is best, step, and let finished images leave the batch.
 
-use super::{Adversarial, Classifier, Evaluation, Method, Norm, Outcome, Spec, start, target};
+use super::{Adversarial, Classifier, Evaluation, Method, Norm, Outcome, Profile, Spec, start, target};
 use crate::device::{DType, nvtx};
 use crate::ops::pgd::{self, Step};
 use crate::tensor::Tensor;
@@ -96,7 +96,6 @@ fn check_evaluation(e: &Evaluation, x: &Tensor, gradient: bool) -> Result<()> {
 /// What is known about one image.
 struct Progress {
     last_prediction: u32,
-    last_loss: f32,
     last_success: bool,
     /// whether the point of the best margin is a success, and the margin
     best_success: bool,
@@ -112,7 +111,6 @@ impl Progress {
     fn new(clean: &Evaluation, i: usize) -> Self {
         Progress {
             last_prediction: clean.prediction[i],
-            last_loss: clean.loss[i],
             last_success: false,
             best_success: false,
             best_margin: clean.margin[i],
@@ -126,7 +124,7 @@ impl Progress {
     /// Takes in an evaluated point and says whether it has the best margin and the highest loss so far.
     fn record(&mut self, prediction: u32, loss: f32, margin: f32, success: bool) -> (bool, bool) {
         let first = !std::mem::replace(&mut self.attacked, true);
-        (self.last_prediction, self.last_loss, self.last_success) = (prediction, loss, success);
+        (self.last_prediction, self.last_success) = (prediction, success);
         if success && self.first_success.is_none() {
             self.first_success = Some(self.steps);
         }
@@ -195,7 +193,8 @@ impl Attack<'_> {
             momentum: None,
             at,
         };
-        let averaged = spec.profile.averages_loss() && spec.norm == Norm::L2;
+        // Where a step has a floor, it matters that these profiles average their loss over the batch.
+        let averaged = spec.norm == Norm::L2 && matches!(spec.profile, Profile::Torchattacks | Profile::Cleverhans);
         let step = Step {
             norm: spec.norm,
             profile: spec.profile,
@@ -315,7 +314,7 @@ impl Attack<'_> {
                 first_success: p.first_success,
                 steps: p.steps,
                 margin: p.best_margin,
-                loss: p.last_loss,
+                loss: p.best_loss,
                 linf: last[i].linf,
                 l2: last[i].l2,
                 violation: [last[i], margin[i], chosen[i]].iter().any(|b| b.violates(spec.norm, spec.eps)),

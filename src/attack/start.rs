@@ -102,8 +102,8 @@ impl Starts {
         let kind = match (word("kind").unwrap_or("clipped"), word("profile")) {
             ("clipped", _) => StartKind::Clipped,
             ("draw", Some(profile)) => {
-                let known = Profile::parse(profile).map_err(|e| Error::file(path, format!("metadata `profile`: {e}")))?;
-                StartKind::Draw(known)
+                let known = serde_json::from_value(profile.into());
+                StartKind::Draw(known.map_err(|e| Error::file(path, format!("metadata `profile`: {e}")))?)
             }
             ("draw", None) => return Err(Error::file(path, "metadata `profile` is missing; a raw draw needs it")),
             (other, _) => return Err(Error::file(path, format!("metadata `kind`: expected clipped or draw, found `{other}`"))),

@@ -41,9 +41,9 @@ pub struct Args {
     size: String,
     #[arg(long, value_enum, default_value = "forward")]
     what: What,
-    /// f32, bf16 or tf32
-    #[arg(long, default_value = "f32")]
-    precision: String,
+    /// Number format of weights and activations
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Precision,
     /// auto, host, cuda or emulated
     #[arg(long, default_value = "auto")]
     device: String,
@@ -87,7 +87,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let config = serde_json::from_str(&args.config).map_err(|e| Error::usage("--config", e.to_string()))?;
     let device = Device::open(&args.device)?;
-    let model = Classifier::resnet(&device, Precision::parse(&args.precision)?, &Weights::seeded(), &config, [0.5; 3], [0.25; 3], [h, w, 3])?;
+    let model = Classifier::resnet(&device, args.precision, &Weights::seeded(), &config, [0.5; 3], [0.25; 3], [h, w, 3])?;
     let t = time(&model, args.batch, args.what, args.runs)?;
     if args.json {
         let text = serde_json::to_string(&t).map_err(|e| Error::file(Path::new("output"), e.to_string()))?;

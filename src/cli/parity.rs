@@ -17,9 +17,9 @@ pub struct Args {
     /// auto, host, cuda or emulated
     #[arg(long, default_value = "auto")]
     device: String,
-    /// f32, bf16 or tf32
-    #[arg(long, default_value = "f32")]
-    precision: String,
+    /// Number format of weights and activations
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Precision,
     /// One JSON object per file
     #[arg(long)]
     json: bool,
@@ -28,7 +28,6 @@ pub struct Args {
 /// # Errors
 /// [`Error::Failed`] unless every file passed; [`Error::Io`] for a path that cannot be read.
 pub fn run(args: Args) -> Result<()> {
-    let precision = Precision::parse(&args.precision)?;
     let device = Device::open(&args.device)?;
     let mut files = Vec::new();
     for path in &args.paths {
@@ -39,7 +38,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let mut failed = 0;
     for file in &files {
-        let report = replay(file, &device, precision);
+        let report = replay(file, &device, args.precision);
         failed += usize::from(!report.passed());
         if args.json {
             println!("{}", serde_json::to_string(&report).map_err(|e| Error::file(file, e.to_string()))?);

@@ -8,9 +8,10 @@ use crate::data::Dataset;
 use crate::error::Result;
 use crate::experiment::engine::AttackEngine;
 use crate::experiment::rundir::RunDir;
-use crate::experiment::settings::{DeviceChoice, Number, Precision};
+use crate::experiment::settings::{DeviceChoice, Number};
 use crate::experiment::{Config, Engine, Overrides, run as run_experiment};
 use crate::report::eps_label;
+use crate::tape::Precision;
 
 /// Attack every model at every epsilon; without a config, the embedded demo.
 #[derive(Debug, ClapArgs)]

@@ -3,6 +3,7 @@
 //! A [`Device`] is the host or a CUDA device behind one interface: allocate, copy, launch. Memory goes through a caching
 //! allocator, since an attack asks for the same sizes again at every step.
 
+mod cuda;
 mod host;
 mod kernel;
 pub mod nvtx;
@@ -11,6 +12,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+pub use cuda::CudaDevice;
 pub use host::HostDevice;
 pub use kernel::*;
 
@@ -39,6 +41,18 @@ impl DType {
 
 enum Backend {
     Host(HostDevice),
+    Cuda(CudaDevice),
+}
+
+impl Backend {
+    /// Gives memory back that the allocator got from this device and no buffer uses.
+    fn free(&self, at: u64) {
+        match self {
+            Backend::Host(host) => host.free(at),
+            // SAFETY: `at` came from `alloc` and is no longer in use.
+            Backend::Cuda(cuda) => unsafe { cuda.free(at) },
+        }
+    }
 }
 
 /// A handle to a device; clones share it.
@@ -96,8 +110,9 @@ impl Drop for Buffer {
         pool.cached += self.size;
         pool.free.entry(self.size).or_default().push(self.at);
         drop(pool);
-        let Backend::Host(host) = &self.device.0.backend;
-        host.check(self.at, self.size);
+        if let Backend::Host(host) = &self.device.0.backend {
+            host.check(self.at, self.size);
+        }
     }
 }
 
@@ -117,13 +132,24 @@ impl Device {
         Ok(Self::new(Backend::Host(HostDevice::open()?)))
     }
 
-    /// `auto`, `host`, `cuda` or `emulated`. `auto` takes a GPU where there is one.
+    /// The first NVIDIA GPU.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when there is no driver or GPU, or the binary was built without nvcc.
+    pub fn cuda() -> Result<Self> {
+        Ok(Self::new(Backend::Cuda(CudaDevice::open()?)))
+    }
+
+    /// `auto`, `host`, `cuda` or `emulated`. `auto` takes a GPU where there is one and this binary has code for it.
     ///
     /// # Errors
     /// [`Error::Usage`] for another name, [`Error::Device`] when the device is not there.
     pub fn open(name: &str) -> Result<Self> {
         match name {
-            "auto" | "host" => Self::host(),
+            "host" => Self::host(),
+            "cuda" => Self::cuda(),
+            "auto" => Self::cuda().or_else(|_| Self::host()),
+            "emulated" => Err(Error::device("this version has no PTX emulator; use --device host")),
             _ => Err(Error::usage("--device", format!("expected auto, host, cuda or emulated, found `{name}`"))),
         }
     }
@@ -136,6 +162,7 @@ impl Device {
     pub fn name(&self) -> String {
         match &self.0.backend {
             Backend::Host(host) => host.name(),
+            Backend::Cuda(cuda) => cuda.name(),
         }
     }
 
@@ -143,6 +170,7 @@ impl Device {
     pub fn kind(&self) -> &'static str {
         match &self.0.backend {
             Backend::Host(_) => "host",
+            Backend::Cuda(_) => "cuda",
         }
     }
 
@@ -155,6 +183,7 @@ impl Device {
     pub fn parallelism(&self) -> usize {
         match &self.0.backend {
             Backend::Host(host) => host.threads(),
+            Backend::Cuda(cuda) => cuda.limits().multiprocessors as usize,
         }
     }
 
@@ -179,8 +208,9 @@ impl Device {
                 self.raw_alloc(size)
             })?,
         };
-        let Backend::Host(host) = &self.0.backend;
-        host.poison(at, size);
+        if let Backend::Host(host) = &self.0.backend {
+            host.poison(at, size);
+        }
         let mut pool = self.0.pool.lock().expect("no panic while locked");
         pool.live += size;
         pool.peak = pool.peak.max(pool.live);
@@ -191,6 +221,7 @@ impl Device {
     fn raw_alloc(&self, size: usize) -> Result<u64> {
         match &self.0.backend {
             Backend::Host(host) => host.alloc(size),
+            Backend::Cuda(cuda) => cuda.alloc(size),
         }
     }
 
@@ -202,9 +233,7 @@ impl Device {
             std::mem::take(&mut pool.free)
         };
         for at in free.into_values().flatten() {
-            match &self.0.backend {
-                Backend::Host(host) => host.free(at),
-            }
+            self.0.backend.free(at);
         }
     }
 
@@ -241,6 +270,7 @@ impl Device {
         fits("upload", from.len(), to.size)?;
         match &self.0.backend {
             Backend::Host(host) => host.upload(to.at, from),
+            Backend::Cuda(cuda) => cuda.upload(to.at, from)?,
         }
         Ok(())
     }
@@ -253,6 +283,7 @@ impl Device {
         fits("download", offset + to.len(), from.size)?;
         match &self.0.backend {
             Backend::Host(host) => host.download(from.at + offset as u64, to),
+            Backend::Cuda(cuda) => cuda.download(from.at + offset as u64, to)?,
         }
         Ok(())
     }
@@ -266,6 +297,7 @@ impl Device {
         fits("copy", from.1 + bytes, from.0.size)?;
         match &self.0.backend {
             Backend::Host(host) => host.copy(to.0.at + to.1 as u64, from.0.at + from.1 as u64, bytes),
+            Backend::Cuda(cuda) => cuda.copy(to.0.at + to.1 as u64, from.0.at + from.1 as u64, bytes)?,
         }
         Ok(())
     }
@@ -278,6 +310,7 @@ impl Device {
         fits("zero", bytes, at.size)?;
         match &self.0.backend {
             Backend::Host(host) => host.zero(at.at, bytes),
+            Backend::Cuda(cuda) => cuda.zero(at.at, bytes)?,
         }
         Ok(())
     }
@@ -304,6 +337,7 @@ impl Device {
         }
         match &self.0.backend {
             Backend::Host(host) => host.launch(info, grid, bytemuck::bytes_of(args)),
+            Backend::Cuda(cuda) => cuda.launch(info, grid, bytemuck::bytes_of(args))?,
         }
         Ok(())
     }
@@ -315,6 +349,7 @@ impl Device {
     pub fn synchronize(&self) -> Result<()> {
         match &self.0.backend {
             Backend::Host(_) => Ok(()),
+            Backend::Cuda(cuda) => cuda.synchronize(),
         }
     }
 }
@@ -323,9 +358,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         if let Ok(pool) = self.pool.get_mut() {
             for at in std::mem::take(&mut pool.free).into_values().flatten() {
-                match &self.backend {
-                    Backend::Host(host) => host.free(at),
-                }
+                self.backend.free(at);
             }
         }
     }

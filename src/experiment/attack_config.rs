@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::config::Wrong;
 use super::file;
-use super::settings::{Goal, Loss, Method, Norm, Number, Profile};
+use super::settings::Number;
+use crate::attack::{Loss, Method, Norm, Profile, Target};
 use crate::error::Result;
 
 /// Epsilons of a sweep that names none, in pixel units.
@@ -32,7 +33,7 @@ pub struct AttackConfig {
     pub restarts: u32,
     pub random_start: bool,
     pub loss: Loss,
-    pub targeted: Goal,
+    pub targeted: Target,
     /// Of the momentum; only set with [`Method::Mim`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decay: Option<f64>,
@@ -55,10 +56,10 @@ impl AttackConfig {
         if self.profile != Profile::Native {
             label = format!("{}-{label}", self.profile);
         }
-        if self.loss != Loss::Ce {
+        if self.loss != Loss::CrossEntropy {
             label = format!("{label}-{}", self.loss);
         }
-        if self.targeted != Goal::None {
+        if self.targeted != Target::None {
             label.push_str("-targeted");
         }
         label
@@ -169,8 +170,8 @@ pub(super) fn resolve(
         rel_step,
         restarts,
         random_start,
-        loss: file.loss.unwrap_or(Loss::Ce),
-        targeted: file.targeted.unwrap_or(Goal::None),
+        loss: file.loss.unwrap_or(Loss::CrossEntropy),
+        targeted: file.targeted.unwrap_or(Target::None),
         decay,
         early_stop: early_stop || file.early_stop,
         starts,

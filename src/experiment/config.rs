@@ -9,9 +9,10 @@ use serde::Serialize;
 pub use super::attack_config::AttackConfig;
 use super::attack_config::resolve as resolve_attack;
 use super::file;
-use super::settings::{DatasetKind, DeviceChoice, Precision, Score};
+use super::settings::{DatasetKind, DeviceChoice, Score};
 use crate::data::{self, Dataset, Select};
 use crate::error::{Error, Result};
+use crate::tape::Precision;
 
 /// The whole of a `config.toml`, ready to run. Paths are absolute.
 #[derive(Clone, Debug, PartialEq, Serialize)]

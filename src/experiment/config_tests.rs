@@ -1,7 +1,7 @@
 //! Defaults, overrides and refusals of a config.
 
 use super::*;
-use crate::experiment::settings::{Goal, Loss, Method, Norm, Profile};
+use crate::attack::{Loss, Method, Norm, Profile, Target};
 
 fn load(text: &str) -> Result<Config> {
     load_with(text, &Overrides::default())
@@ -64,7 +64,7 @@ fn everything_can_be_said() {
     let attack = &config.attack;
     assert_eq!((attack.eps.as_slice(), attack.step_size(9.0)), (&[0.25, 0.5, 2.0][..], 1.0 / 255.0));
     assert_eq!((attack.profile, attack.norm, attack.loss), (Profile::Art, Norm::L2, Loss::Dlr));
-    assert_eq!((attack.targeted, attack.label().as_str()), (Goal::LeastLikely, "art-pgd-dlr-targeted"));
+    assert_eq!((attack.targeted, attack.label().as_str()), (Target::LeastLikely, "art-pgd-dlr-targeted"));
 }
 
 #[test]

@@ -5,13 +5,12 @@ use std::path::Path;
 use super::config::{Config, Weights as Source};
 use super::records::Outcome;
 use super::runner::Engine;
-use super::settings::{Goal, Loss, Method, Norm, Precision, Profile};
-use crate::attack::{self, Classifier as _, Spec, Starts, Target};
+use crate::attack::{self, Classifier as _, Spec, Starts};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::models::classifier::Classifier;
 use crate::models::weights::Weights;
-use crate::{Error, Result, tape};
+use crate::{Error, Result};
 
 /// Loaded models and the images they are attacked on.
 pub struct AttackEngine<'a> {
@@ -38,7 +37,7 @@ impl<'a> AttackEngine<'a> {
                 Source::File(path) => Weights::open(path)?,
             };
             let size = [dataset.height, dataset.width];
-            let net = Classifier::load(&engine.device, precision(config.precision), &weights, size)?;
+            let net = Classifier::load(&engine.device, config.precision, &weights, size)?;
             if net.classes() != dataset.classes.len() {
                 let problem = format!("expected {} classes as in {}, found {}", dataset.classes.len(), dataset.name, net.classes());
                 return Err(Error::file(weights.origin(), problem));
@@ -54,53 +53,22 @@ impl<'a> AttackEngine<'a> {
     fn spec(&self, eps: f64) -> Spec {
         let a = &self.config.attack;
         Spec {
-            method: match a.method {
-                Method::Pgd => attack::Method::Pgd,
-                Method::Fgsm => attack::Method::Fgsm,
-                Method::Mim => attack::Method::Mim,
-            },
-            profile: match a.profile {
-                Profile::Native => attack::Profile::Native,
-                Profile::Torchattacks => attack::Profile::Torchattacks,
-                Profile::Foolbox => attack::Profile::Foolbox,
-                Profile::Cleverhans => attack::Profile::Cleverhans,
-                Profile::Art => attack::Profile::Art,
-            },
-            norm: match a.norm {
-                Norm::Linf => attack::Norm::Linf,
-                Norm::L2 => attack::Norm::L2,
-            },
+            method: a.method,
+            profile: a.profile,
+            norm: a.norm,
             eps,
             steps: a.steps,
+            // A share of an epsilon of 0 is no step.
             step_size: (eps > 0.0).then(|| a.step_size(eps)),
             restarts: a.restarts,
             random_start: a.random_start,
-            loss: match a.loss {
-                Loss::Ce => attack::Loss::CrossEntropy,
-                Loss::Dlr => attack::Loss::Dlr,
-                Loss::Margin => attack::Loss::Margin,
-            },
-            target: match a.targeted {
-                Goal::None => Target::None,
-                Goal::Random => Target::Random,
-                Goal::LeastLikely => Target::LeastLikely,
-                Goal::SecondLikely => Target::SecondLikely,
-                Goal::Next => Target::Next,
-                Goal::Class(c) => Target::Class(c),
-            },
+            loss: a.loss,
+            target: a.targeted,
             decay: a.decay.unwrap_or(1.0),
             early_stop: a.early_stop,
             seed: self.config.seed,
             starts: self.starts.clone(),
         }
-    }
-}
-
-fn precision(p: Precision) -> tape::Precision {
-    match p {
-        Precision::F32 => tape::Precision::F32,
-        Precision::Bf16 => tape::Precision::Bf16,
-        Precision::Tf32 => tape::Precision::Tf32,
     }
 }
 

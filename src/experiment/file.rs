@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::settings::{DatasetKind, DeviceChoice, Goal, Loss, Method, Norm, Number, Precision, Profile, Score};
+use super::settings::{DatasetKind, DeviceChoice, Number, Score};
+use crate::attack::{Loss, Method, Norm, Profile, Target};
 use crate::data::Select;
+use crate::tape::Precision;
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -59,7 +61,7 @@ pub(super) struct Attack {
     pub restarts: Option<u32>,
     pub random_start: Option<bool>,
     pub loss: Option<Loss>,
-    pub targeted: Option<Goal>,
+    pub targeted: Option<Target>,
     pub decay: Option<Number>,
     pub early_stop: bool,
     pub starts: Option<PathBuf>,

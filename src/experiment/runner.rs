@@ -8,6 +8,7 @@ use super::records::{Outcome, Record, Records};
 use super::results::{self, Cell};
 use super::rundir::RunDir;
 use super::settings::Score;
+use crate::attack::Norm;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::report;
@@ -146,14 +147,14 @@ impl<'a> State<'a> {
 fn figure(config: &Config, dataset: &Dataset, cells: &[Cell]) -> Result<String> {
     let attack = &config.attack;
     let plural = |count: u32, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let mut how = vec![format!("{} {}", attack.label(), attack.norm.symbol()), plural(attack.steps, "step")];
+    let mut how = vec![format!("{} {}", attack.label(), symbol(attack.norm)), plural(attack.steps, "step")];
     if attack.restarts > 1 {
         how.push(plural(attack.restarts, "restart"));
     }
     how.push(format!("{} images", dataset.len()));
     how.push(what_counts(config.score).to_owned());
     let title = format!("Accuracy under attack: {}", dataset.name);
-    let x_axis = format!("ε, {} budget in pixel units", attack.norm.symbol());
+    let x_axis = format!("ε, {} budget in pixel units", symbol(attack.norm));
     report::plot::accuracy(&title, &how.join(" · "), &x_axis, &results::series(config, cells, config.score))
 }
 
@@ -167,6 +168,13 @@ fn tables(config: &Config, dataset: &Dataset, cells: &[Cell]) -> String {
         report::table::accuracy(&format!("accuracy in % after {what}: {}", what_counts(score)), &rows)
     };
     scores.map(table).collect::<Vec<_>>().join("\n")
+}
+
+fn symbol(norm: Norm) -> &'static str {
+    match norm {
+        Norm::Linf => "L∞",
+        Norm::L2 => "L2",
+    }
 }
 
 fn what_counts(score: Score) -> &'static str {

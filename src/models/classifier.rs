@@ -25,6 +25,12 @@ pub struct Classifier {
     chunk: usize,
 }
 
+/// Images at once on the host. Few keep activations in cache; but each chunk streams all the weights through it, so that the
+/// larger of the two should be the activations: between 4 and 32 MiB of the widest one, a third of the weights if in between.
+fn chunk(widest: usize, parameters: usize) -> usize {
+    (4 * parameters / 3).clamp(4 << 20, 32 << 20).div_ceil(4 * widest.max(1))
+}
+
 impl Classifier {
     /// Builds the network that a checkpoint's metadata describes, for images of `size` (H, W).
     ///
@@ -56,11 +62,9 @@ impl Classifier {
         std: [f32; 3],
         shape: [usize; 3],
     ) -> Result<Self> {
+        let before = weights.taken();
         let net = ResNet::new(device, precision, weights, config)?;
-        /// Bytes of the widest activation that still leave room for its neighbours in the last-level cache.
-        const WIDEST: usize = 32 << 20;
-        let image = net.widest(shape[0], shape[1]) * precision.dtype().size();
-        let chunk = if device.is_host() { (WIDEST / image.max(1)).max(1) } else { usize::MAX };
+        let chunk = if device.is_host() { chunk(net.widest(shape[0], shape[1]), weights.taken() - before) } else { usize::MAX };
         Ok(Classifier { device: device.clone(), precision, net, mean, std, shape, chunk })
     }
 

@@ -1,6 +1,6 @@
 //! Checkpoints: tensors by their public PyTorch names, from a safetensors file or from a formula.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,7 @@ pub struct Weights {
     metadata: HashMap<String, String>,
     prefix: String,
     used: RefCell<BTreeSet<String>>,
+    taken: Cell<usize>,
 }
 
 impl Weights {
@@ -73,6 +74,7 @@ impl Weights {
             metadata: HashMap::new(),
             prefix: String::new(),
             used: RefCell::default(),
+            taken: Cell::new(0),
         }
     }
 
@@ -81,7 +83,7 @@ impl Weights {
         let (_, header) = SafeTensors::read_metadata(bytes.as_ref()).map_err(bad)?;
         SafeTensors::deserialize(bytes.as_ref()).map_err(bad)?;
         let metadata = header.metadata().clone().unwrap_or_default();
-        Ok(Weights { origin: origin.into(), source: Some(bytes), metadata, prefix: prefix.into(), used: RefCell::default() })
+        Ok(Weights { origin: origin.into(), source: Some(bytes), metadata, prefix: prefix.into(), used: RefCell::default(), taken: Cell::new(0) })
     }
 
     /// The file, for messages.
@@ -119,6 +121,7 @@ impl Weights {
     /// [`Error::Tensor`] when it is missing (the nearest name is told), of another shape or type, or holds a value that is
     /// not finite.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.taken.set(self.taken.get() + shape.iter().product::<usize>());
         let Some(bytes) = &self.source else { return Ok(fill(name, shape)) };
         let file = SafeTensors::deserialize(bytes.as_ref()).map_err(|e| Error::file(&self.origin, e.to_string()))?;
         let full = format!("{}{name}", self.prefix);
@@ -142,6 +145,11 @@ impl Weights {
             return Err(Error::tensor(&self.origin, full, format!("expected finite values, found {} at index {at}", values[at])));
         }
         Ok(values)
+    }
+
+    /// How many values were taken so far.
+    pub fn taken(&self) -> usize {
+        self.taken.get()
     }
 
     /// Checks that nothing but counters was left unused.

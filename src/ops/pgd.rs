@@ -2,8 +2,7 @@
 //!
 //! Images are `(N, H, W, C)` float32 in `[0, 1]`; each is treated alone, so a result does not depend on its batch.
 
-use serde::{Deserialize, Serialize};
-
+use crate::choice::choice;
 use crate::device::{
     DType, Device, GATHER_ROWS, GatherRowsArgs, PGD_BUDGET, PGD_MOMENTUM, PGD_START, PGD_STEP_L2, PGD_STEP_LINF, PgdBudgetArgs,
     PgdMomentumArgs, PgdStartArgs, PgdStepArgs,
@@ -14,26 +13,23 @@ use crate::{Error, Result};
 /// Elements that one block of an elementwise kernel takes.
 const CHUNK: usize = 4096;
 
-/// How the size of a perturbation is measured.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Norm {
-    #[default]
-    Linf,
-    L2,
+choice! {
+    /// How the size of a perturbation is measured.
+    Norm {
+        Linf = "linf",
+        L2 = "l2",
+    }
 }
 
-/// Whose arithmetic a step follows. Numbers agree with `kernels/pgd.cu`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[repr(i32)]
-pub enum Profile {
-    #[default]
-    Native = 0,
-    Torchattacks = 1,
-    Foolbox = 2,
-    Cleverhans = 3,
-    Art = 4,
+choice! {
+    /// Whose arithmetic a step follows. Numbered from 0 as in `kernels/pgd.cu`.
+    Profile {
+        Native = "native",
+        Torchattacks = "torchattacks",
+        Foolbox = "foolbox",
+        Cleverhans = "cleverhans",
+        Art = "art",
+    }
 }
 
 /// One step of an attack.

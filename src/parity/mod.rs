@@ -96,9 +96,10 @@ impl Replay<'_> {
         Tensor::from_f32(self.device, &a.shape, self.dtype(), &a.values)
     }
 
-    /// Values of an image-like tensor in PyTorch's layout.
+    /// Values in PyTorch's layout, of an image-like tensor or of a matrix.
     pub fn image_values(&self, t: &Tensor) -> Result<Vec<f32>> {
-        Ok(channels_first(&t.to_f32(self.device)?, t.dims4("parity")?))
+        let values = t.to_f32(self.device)?;
+        Ok(if t.shape().len() == 4 { channels_first(&values, t.dims4("parity")?) } else { values })
     }
 
     /// Outputs of an op on images: `y` and, when asked for, the gradients of the named inputs.

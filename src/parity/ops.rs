@@ -5,14 +5,19 @@ use std::rc::Rc;
 use super::dump::Array;
 use super::networks::parse_norm;
 use super::{Output, Replay};
-use crate::Result;
 use crate::device::DType;
 use crate::ops::Activation;
+use crate::ops::cbam::{Cbam, cbam};
 use crate::ops::conv::{Conv2d, Window, conv2d, fold_batch_norm};
 use crate::ops::gemm::{Linear, linear, matmul};
+use crate::ops::loss::{LossKind, loss};
 use crate::ops::pgd::{self, Profile, Step};
 use crate::ops::pointwise::{Affine, activation, affine, softmax};
+use crate::ops::pool::{Pool, avg_pool2d, global_avg_pool, max_pool2d};
+use crate::ops::resize::{Filter, Resize, resize, upsample_nearest};
+use crate::tape::Graph;
 use crate::tensor::Tensor;
+use crate::{Error, Result};
 
 /// What the op computes, in PyTorch's layout. An op this engine lacks is an error that names it.
 pub(super) fn run(r: &Replay) -> Result<Vec<Output>> {
@@ -27,6 +32,25 @@ pub(super) fn run(r: &Replay) -> Result<Vec<Output>> {
             let y = softmax(&g, &x)?;
             r.plain_outputs(g, &y, &[("x", &x)])
         }
+        "max_pool2d" => {
+            let pool = pool(r)?;
+            on_image(r, |g, x| max_pool2d(g, x, pool))
+        }
+        "avg_pool2d" => {
+            let (pool, counted) = (pool(r)?, r.dump.attr("count_include_pad")?);
+            on_image(r, |g, x| avg_pool2d(g, x, pool, counted))
+        }
+        "global_avg_pool" => on_image(r, global_avg_pool),
+        "upsample_nearest" => {
+            let scale: f64 = r.dump.attr("scale")?;
+            if scale.fract() != 0.0 || !(1.0..=4096.0).contains(&scale) {
+                return Err(r.fail(format!("attribute `scale`: expected a whole number from 1, found {scale}")));
+            }
+            on_image(r, |g, x| upsample_nearest(g, x, scale as usize))
+        }
+        "resize" => resampling(r),
+        "channel_gate" | "spatial_gate" | "cbam" => attention_gates(r),
+        "cross_entropy" | "dlr_loss" => losses(r),
         "pgd_step" => pgd_step(r),
         other => match parse_activation(other) {
             Some(act) => {
@@ -139,6 +163,96 @@ fn batch_norm(r: &Replay) -> Result<Vec<Output>> {
     let (g, x) = (r.graph(), r.image("in.x")?);
     let y = affine(&g, &x, &constants)?;
     r.image_outputs(g, &y, &[("x", &x)])
+}
+
+/// An op of one image-like input without weights.
+fn on_image(r: &Replay, op: impl FnOnce(&Graph, &Tensor) -> Result<Tensor>) -> Result<Vec<Output>> {
+    let (g, x) = (r.graph(), r.image("in.x")?);
+    let y = op(&g, &x)?;
+    r.image_outputs(g, &y, &[("x", &x)])
+}
+
+fn pool(r: &Replay) -> Result<Pool> {
+    let d = r.dump;
+    Ok(Pool {
+        kernel: d.attr("kernel")?,
+        stride: d.attr("stride")?,
+        padding: d.attr("padding")?,
+        ceil_mode: d.attr_opt("ceil_mode")?.unwrap_or(false),
+    })
+}
+
+fn resampling(r: &Replay) -> Result<Vec<Output>> {
+    let d = r.dump;
+    let mode: String = d.attr("mode")?;
+    let filter = match mode.as_str() {
+        "bilinear" => Filter::Bilinear,
+        "bicubic" => Filter::Bicubic,
+        other => return Err(r.fail(format!("attribute `mode`: `{other}` is unknown"))),
+    };
+    if d.attr_opt::<bool>("align_corners")? == Some(true) {
+        return Err(r.fail("attribute `align_corners`: only false is known"));
+    }
+    let (size, antialias) = (d.attr("size")?, d.attr_opt("antialias")?.unwrap_or(false));
+    on_image(r, |g, x| {
+        let [_, h, w, _] = x.dims4("resize")?;
+        resize(g, x, &Rc::new(Resize::new(r.device, [h, w], size, filter, antialias)?))
+    })
+}
+
+/// One gate's weights are named from itself, both gates' from CBAM.
+fn attention_gates(r: &Replay) -> Result<Vec<Output>> {
+    let d = r.dump;
+    let (channel_prefix, spatial_prefix) = if d.op == "cbam" { ("ChannelGate.", "SpatialGate.") } else { ("", "") };
+    let shaped = |name: String, shape: &[usize]| {
+        let a = d.array(&name)?;
+        match a.shape == shape {
+            true => Ok(a.values),
+            false => Err(Error::tensor(&d.path, name, format!("expected shape {shape:?}, found {:?}", a.shape))),
+        }
+    };
+    let channel = if d.op == "spatial_gate" {
+        None
+    } else {
+        let (c, reduction): (usize, usize) = (d.array("in.x")?.shape.get(1).copied().unwrap_or(0), d.attr("reduction")?);
+        let hidden = c.checked_div(reduction).unwrap_or(0).max(1);
+        let get = |part: &str, shape: &[usize]| shaped(format!("w.{channel_prefix}mlp.{part}"), shape);
+        let layer1 = (get("1.weight", &[hidden, c])?, get("1.bias", &[hidden])?);
+        Some((layer1, (get("3.weight", &[c, hidden])?, get("3.bias", &[c])?)))
+    };
+    let spatial = if d.op == "channel_gate" {
+        None
+    } else {
+        let side: usize = d.attr("kernel")?;
+        let kernel = shaped(format!("w.{spatial_prefix}spatial.conv.weight"), &[1, 2, side, side])?;
+        let (scale, bias) = folded(r, &format!("{spatial_prefix}spatial.bn."))?;
+        match (&scale[..], &bias[..]) {
+            (&[scale], &[bias]) => Some((kernel, (scale as f32, bias as f32))),
+            _ => return Err(r.fail("tensor `bn.weight`: expected one channel")),
+        }
+    };
+    let gates = match (&channel, &spatial) {
+        (Some((l1, l3)), Some((kernel, bn))) => Cbam::new(r.device, (&l1.0, &l1.1), (&l3.0, &l3.1), kernel, *bn)?,
+        (Some((l1, l3)), None) => Cbam::channel_gate(r.device, (&l1.0, &l1.1), (&l3.0, &l3.1))?,
+        (None, Some((kernel, bn))) => Cbam::spatial_gate(r.device, kernel, *bn)?,
+        (None, None) => return Err(r.fail("no gate")),
+    };
+    let gates = Rc::new(gates);
+    on_image(r, |g, x| cbam(g, x, &gates, None, Activation::None))
+}
+
+fn losses(r: &Replay) -> Result<Vec<Output>> {
+    let d = r.dump;
+    let (g, logits, labels) = (Graph::inference(r.device, r.precision), r.plain("in.logits")?, d.labels("in.labels")?);
+    let targets = d.has("in.targets").then(|| d.labels("in.targets")).transpose()?;
+    let kind = match (d.op.as_str(), &targets) {
+        ("cross_entropy", None) => LossKind::CrossEntropy { label_smoothing: d.attr_opt("label_smoothing")?.unwrap_or(0.0) },
+        ("dlr_loss", None) => LossKind::Dlr,
+        ("dlr_loss", Some(_)) => LossKind::DlrTargeted,
+        _ => return Err(r.fail(format!("tensor `in.targets` is unknown to `{}`", d.op))),
+    };
+    let out = loss(&g, &logits, &labels, targets.as_deref(), kind)?;
+    Ok(vec![Output::new("loss", out.loss.to_f32(r.device)?), Output::new("dlogits", out.dlogits.to_f32(r.device)?)])
 }
 
 fn pgd_step(r: &Replay) -> Result<Vec<Output>> {
