@@ -58,7 +58,7 @@ struct ConvArgs {
 
 struct PackArgs {
   const float* src;         // (groups, o, taps, c)
-  void* dst;                // (groups, ceil(o / n_tile), taps, c_pad, n_tile), pairs of c interleaved for bf16; CUDA: (groups, o, taps, c_pad)
+  void* dst;                // (groups, ceil(o / n_tile), taps, c_pad, n_tile); the order within a panel is tile::pack_index's
   int32_t groups;
   int32_t o;
   int32_t taps;

@@ -29,20 +29,6 @@ namespace cbam {
 
 using lanes::fill;
 
-// A sum of many rows in parts of 64, which keeps its rounding error small.
-struct Sum {
-  Lanes done, part;
-
-  DEVICE void add(Lanes v, int row) {
-    part = part + v;
-    if (row % 64 == 63) {
-      done = done + part;
-      part = fill(0.f);
-    }
-  }
-  DEVICE Lanes total() const { return done + part; }
-};
-
 // What every phase knows about its image.
 template <class T, class Args> struct Image {
   const Args& a;
@@ -62,12 +48,12 @@ template <class T, class Args> struct Image {
 template <class T> DEVICE void pool(const Block& block, const Image<T, CbamArgs>& image, int c0, int c1) {
   const CbamArgs& a = image.a;
   struct State {
-    Sum sum;
+    lanes::Sum sum;
     Lanes best, at;
   };
   float* pooled = a.pooled + int64_t(image.n) * 2 * a.c;
   block::fold_columns(
-      block, block.shared + REDUCE_BYTES, image.pixels, c1 - c0, State{{fill(0.f), fill(0.f)}, fill(-INFINITY), fill(0.f)},
+      block, block.shared + REDUCE_BYTES, image.pixels, c1 - c0, State{{}, fill(-INFINITY), fill(0.f)},
       [&](State& s, int p, int c, int count) {
         const Lanes v = image.load(p, c0 + c, count);
         const uint32_t better = lanes::greater(v, s.best);
@@ -77,8 +63,7 @@ template <class T> DEVICE void pool(const Block& block, const Image<T, CbamArgs>
       },
       [](State& s, const State& later) {
         const uint32_t better = lanes::greater(later.best, s.best);
-        s.sum.done = s.sum.total() + later.sum.total();
-        s.sum.part = fill(0.f);
+        s.sum.merge(later.sum);
         s.best = lanes::select(better, later.best, s.best);
         s.at = lanes::select(better, later.at, s.at);
       },
@@ -286,12 +271,12 @@ template <class T> DEVICE Lanes gated_grad(const Image<T, CbamGradArgs>& image, 
 template <class T> DEVICE void gate_grad(const Block& block, const Image<T, CbamGradArgs>& image, int c0, int c1) {
   const CbamGradArgs& a = image.a;
   block::fold_columns(
-      block, block.shared + REDUCE_BYTES, image.pixels, c1 - c0, Sum{fill(0.f), fill(0.f)},
-      [&](Sum& s, int p, int c, int count) {
+      block, block.shared + REDUCE_BYTES, image.pixels, c1 - c0, lanes::Sum{},
+      [&](lanes::Sum& s, int p, int c, int count) {
         s.add(image.load(p, c0 + c, count) * gated_grad(image, image.first + p, c0 + c, count), p);
       },
-      [](Sum& s, const Sum& later) { s = {s.total() + later.total(), fill(0.f)}; },
-      [&](int c, int count, const Sum& s) {
+      [](lanes::Sum& s, const lanes::Sum& later) { s.merge(later); },
+      [&](int c, int count, const lanes::Sum& s) {
         const Lanes g = lanes::load(image.gate() + c0 + c, count);
         lanes::store(a.dgate + int64_t(image.n) * a.c + c0 + c, s.total() * (g * (fill(1.f) - g)), count);
       });

@@ -338,4 +338,22 @@ DEVICE void store_bits(uint8_t* row, int c, uint32_t bits) {
   if constexpr (SIZE == 16) row[c / 8 + 1] = uint8_t(bits >> 8);
 }
 
+// A sum over many rows, in parts of 64, which keeps its rounding error small.
+struct Sum {
+  Lanes done = fill(0.f), part = fill(0.f);
+
+  DEVICE void add(Lanes v, int row) {
+    part = part + v;
+    if (row % 64 == 63) {
+      done = done + part;
+      part = fill(0.f);
+    }
+  }
+  DEVICE Lanes total() const { return done + part; }
+  DEVICE void merge(const Sum& later) {
+    done = total() + later.total();
+    part = fill(0.f);
+  }
+};
+
 }  // namespace lanes

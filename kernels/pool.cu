@@ -113,10 +113,10 @@ template <class T> DEVICE void global(const Block& block, const GlobalPoolArgs& 
   const T* x = static_cast<const T*>(a.x) + int64_t(n) * a.pixels * a.c + c0;  // (pixels, c)
   T* y = static_cast<T*>(a.y) + int64_t(n) * a.c + c0;
   block::fold_columns(
-      block, block.shared + REDUCE_BYTES, a.pixels, c1 - c0, lanes::fill(0.f),
-      [&](Lanes& sum, int r, int c, int count) { sum = sum + lanes::load(x + int64_t(r) * a.c + c, count); },
-      [](Lanes& sum, const Lanes& later) { sum = sum + later; },
-      [&](int c, int count, Lanes sum) { lanes::store(y + c, sum / lanes::fill(float(a.pixels)), count); });
+      block, block.shared + REDUCE_BYTES, a.pixels, c1 - c0, lanes::Sum{},
+      [&](lanes::Sum& sum, int r, int c, int count) { sum.add(lanes::load(x + int64_t(r) * a.c + c, count), r); },
+      [](lanes::Sum& sum, const lanes::Sum& later) { sum.merge(later); },
+      [&](int c, int count, const lanes::Sum& sum) { lanes::store(y + c, sum.total() / lanes::fill(float(a.pixels)), count); });
 }
 
 template <class T> DEVICE void global_grad(const Block& block, const GlobalPoolGradArgs& a) {
@@ -146,9 +146,9 @@ KERNEL(max_pool_grad_bf16, PoolArgs, 256, 1024) { pool::max_grad<bf16>(block, a)
 KERNEL(avg_pool_grad_f32, PoolArgs, 256, 1024) { pool::average_grad<float>(block, a); }
 KERNEL(avg_pool_grad_bf16, PoolArgs, 256, 1024) { pool::average_grad<bf16>(block, a); }
 
-// grid (ceil(c / per_block), N); shared: a run of 8 values per thread
-KERNEL(global_pool_f32, GlobalPoolArgs, 256, 8448) { pool::global<float>(block, a); }
-KERNEL(global_pool_bf16, GlobalPoolArgs, 256, 8448) { pool::global<bf16>(block, a); }
+// grid (ceil(c / per_block), N); shared: a sum of two runs of 8 values per thread
+KERNEL(global_pool_f32, GlobalPoolArgs, 256, 16640) { pool::global<float>(block, a); }
+KERNEL(global_pool_bf16, GlobalPoolArgs, 256, 16640) { pool::global<bf16>(block, a); }
 
 // grid (ceil(pixels / per_block), N)
 KERNEL(global_pool_grad_f32, GlobalPoolGradArgs, 256, 1024) { pool::global_grad<float>(block, a); }

@@ -1,6 +1,6 @@
 //! Convolution against a direct sum in float64, and the adjoint identity of its gradient.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rampart::device::Device;
 use rampart::ops::Activation;
@@ -64,7 +64,7 @@ fn check(xs: [usize; 4], ws: [usize; 4], window: Window, precision: Precision, l
     };
     let (x, w) = (round(values(xs.iter().product(), 1)), round(values(ws.iter().product(), 2)));
     let (want, ys) = direct(&x, xs, &w, ws, window);
-    let conv = Rc::new(Conv2d::new(&device, precision, &w, ws, None, window).unwrap());
+    let conv = Arc::new(Conv2d::new(&device, precision, &w, ws, None, window).unwrap());
     let g = Graph::recording(&device, precision);
     let xt = Tensor::from_f32(&device, &xs, precision.dtype(), &x).unwrap();
     let y = conv2d(&g, &xt, &conv, None, Activation::None).unwrap();

@@ -86,7 +86,8 @@ fn moments_are_those_of_the_distributions() {
     let device = Device::host().unwrap();
     let ids: Vec<u64> = (0..64).collect();
     let stream = Stream::new(7, Purpose::Noise);
-    let moment = |v: &[f32], k: i32, c: f64| v.iter().map(|&x| (f64::from(x) - c).powi(k)).sum::<f64>() / v.len() as f64;
+    let moment =
+        |v: &[f32], k: i32, c: f64| v.iter().map(|&x| (f64::from(x) - c).powi(k)).sum::<f64>() / v.len() as f64;
     let u = uniform(&device, &stream, &ids, &[16384]).unwrap().to_f32(&device).unwrap();
     let n = normal(&device, &stream, &ids, &[16384]).unwrap().to_f32(&device).unwrap();
     // A million draws: five standard errors each.
@@ -106,7 +107,8 @@ fn moments_are_those_of_the_distributions() {
 fn what_does_not_fit_the_counter_is_refused() {
     let device = Device::host().unwrap();
     let base = Stream::new(1, Purpose::Start);
-    for bad in [Stream { restart: 1 << 10, ..base }, Stream { step: 1 << 16, ..base }, Stream { draw: 1 << 20, ..base }] {
+    for bad in [Stream { restart: 1 << 10, ..base }, Stream { step: 1 << 16, ..base }, Stream { draw: 1 << 20, ..base }]
+    {
         assert!(matches!(bad.words(0, 0), Err(Error::Limit { .. })), "{bad:?}");
     }
     assert!(matches!(base.words(IDS, 0), Err(Error::Limit { what: "image id", .. })));

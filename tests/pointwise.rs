@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use common::{PRECISIONS, check, close, host, limits, round, upload, upload_f32, values, wide};
 use rampart::Error;
@@ -178,7 +178,7 @@ fn affine_agrees_with_float64() {
             let (c, n): (usize, usize) = (shape[shape.len() - 1], shape.iter().product());
             let (x, dy) = (values(n, 1, precision), values(n, 2, precision));
             let (scale, bias) = (values(c, 3, Precision::F32), values(c, 4, Precision::F32));
-            let constants = Rc::new(Affine::new(&host(), &scale, &bias).unwrap());
+            let constants = Arc::new(Affine::new(&host(), &scale, &bias).unwrap());
             let want: Vec<f64> =
                 x.iter().enumerate().map(|(i, &x)| f64::from(x) * f64::from(scale[i % c]) + f64::from(bias[i % c])).collect();
             let want_dx: Vec<f64> = dy.iter().enumerate().map(|(i, &d)| f64::from(d) * f64::from(scale[i % c])).collect();
@@ -262,7 +262,7 @@ fn wrong_shapes_are_refused() {
     let x = upload_f32(&device, &[2, 3], &[0.0; 6]);
     let refused = |r: rampart::Result<Tensor>| assert!(matches!(r, Err(Error::Shape { .. })), "{r:?}");
     refused(add(&g, &x, &upload_f32(&device, &[3, 2], &[0.0; 6])));
-    refused(affine(&g, &x, &Rc::new(Affine::new(&device, &[1.0; 2], &[0.0; 2]).unwrap())));
+    refused(affine(&g, &x, &Arc::new(Affine::new(&device, &[1.0; 2], &[0.0; 2]).unwrap())));
     assert!(Affine::new(&device, &[1.0; 2], &[0.0; 3]).is_err());
     refused(normalize_images(&g, &x, [0.0; 3], [1.0; 3]));
     refused(normalize_images(&g, &upload_f32(&device, &[1, 1, 2, 3], &[0.0; 6]), [0.0; 4], [1.0; 4]));

@@ -46,7 +46,10 @@ def folded_conv2d_bn(attrs, ins, w):
 def folded_network(attrs, weights):
     """The network in float32 that rounds what it stores; the attention gates keep float32 weights and maps."""
     net = resnet.load_state(resnet.build(attrs["config"]), weights)
-    store = lambda module, args, y: Store.apply(y)
+
+    def store(module, args, y):
+        return Store.apply(y)
+
     for name, bn in list(net.named_modules()):
         if isinstance(bn, nn.BatchNorm2d) and "spatial" not in name:
             conv = net.get_submodule(name.replace("bn", "conv") if "bn" in name else name[:-1] + "0")
@@ -68,11 +71,16 @@ FOLDED = {
     "model": lambda attrs, ins, w: run_model(folded_network(attrs, w), ins),
     "feature_map": lambda attrs, ins, w: run_feature_map(folded_network(attrs, w), attrs["layer"], ins),
 }
+# Without a bfloat16 way: the losses, resampling and the attack compute in float32.
+FLOAT32_OPS = {"cross_entropy", "dlr_loss", "resize", "pgd_step", "pgd"}
+FOLDED_ONLY = {"conv2d_bn"}                               # one operation: nothing is stored before its batch norm
 
 
 def bf16_outputs(op, attrs, inputs, weights):
-    """-> {way: {name: output}}"""
-    ways = {"plain": replay(op, attrs, inputs, weights, torch.bfloat16)}
+    """-> {way: {name: output}}; empty for operations that compute in float32 whatever their inputs are."""
+    ways = {}
+    if op not in FLOAT32_OPS | FOLDED_ONLY:
+        ways["plain"] = replay(op, attrs, inputs, weights, torch.bfloat16)
     if op in FOLDED:
         ways["folded"] = replay(op, attrs, {k: rounded(t) for k, t in inputs.items()}, weights, torch.float32, FOLDED[op])
     return ways

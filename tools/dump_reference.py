@@ -2,8 +2,9 @@
 """Writes and checks parity dumps: what PyTorch computes for every operation and network of the engine.
 
   dump_reference.py OUT_DIR [--only PATTERN]          write OUT_DIR/OP/NAME.safetensors for every case
-  dump_reference.py DIR --check [--only PATTERN]      read the dumps again, replay them in float32 and compare
-  dump_reference.py --find-seed 300 --only PATTERN    the seed that keeps each case farthest from a kink of its gradient
+  dump_reference.py DIR --check [--only PATTERN]      replay the dumps in float32 and in bfloat16 and compare
+  dump_reference.py --find-seed 300 --only PATTERN    of that many, the seed that serves each case best: clear of
+                                                      the kinks of its gradient, then the least error in bfloat16
 
 References are computed in float64 from inputs and weights that the file holds exactly, and stored as float32.
 PATTERN is a shell pattern for OP/NAME, e.g. 'conv2d/*' or 'model/resnet50*'.
@@ -11,6 +12,7 @@ PATTERN is a shell pattern for OP/NAME, e.g. 'conv2d/*' or 'model/resnet50*'.
 import argparse
 import fnmatch
 import json
+import math
 import sys
 import zlib
 from pathlib import Path
@@ -20,8 +22,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from bf16_reference import bf16_outputs
 from kink_margin import kink_margin
-from reference_cases import CASES
+from reference_cases import CASES, stored
 from reference_ops import replay
 
 # Inputs of these are compared as stored, no rounding comes first, or no gradient is taken.
@@ -32,6 +35,9 @@ DEFAULT_MARGIN = 1e-5
 # Limits of the float32 replay, relative to the norm of the reference: (outputs, gradients).
 LIMITS = {"model": (5e-6, 2e-5), "feature_map": (5e-6, 5e-6)}
 DEFAULT_LIMITS = (2e-6, 3e-6)
+# Limits of the bfloat16 replay: clear of the engine's, 1e-2 for one operation, 3e-2 and 8e-2 for networks.
+BF16_LIMITS = {"model": (1.5e-2, 4e-2), "feature_map": (1.5e-2, 4e-2)}
+DEFAULT_BF16_LIMITS = (7e-3, 7e-3)
 FLOAT64_REPLAY = {"resize"}                               # PyTorch rounds the filter positions to float32: up to 3e-5
 
 
@@ -39,11 +45,12 @@ def make(case, seed):
     """-> (inputs with `dout`, weights, outputs in float64); the weights in the dtype they are stored in."""
     rng = np.random.default_rng([seed, zlib.crc32(case.path.encode())])
     inputs, weights = case.make(rng)
-    weights = {k: t.to(case.weight_dtype) if t.dim() > 1 else t for k, t in weights.items()}
+    weights = {k: stored(t, case.weight_dtype, case.exact) for k, t in weights.items()}
+    inputs = {k: stored(t, torch.float32, case.exact) for k, t in inputs.items()}
     outputs = replay(case.op, case.attrs, inputs, weights)
     if "y" in outputs and case.op != "feature_map":
         dout = rng.standard_normal(tuple(outputs["y"].shape)).astype(np.float32)
-        inputs["dout"] = torch.from_numpy(dout)
+        inputs["dout"] = stored(torch.from_numpy(dout), torch.float32, case.exact)
         outputs = replay(case.op, case.attrs, inputs, weights)
     return inputs, weights, outputs
 
@@ -52,6 +59,26 @@ def margin_of(case, inputs, weights):
     if case.op in NO_MARGIN:
         return float("inf")
     return kink_margin(lambda: replay(case.op, case.attrs, inputs, weights))
+
+
+def limit_of(op, name, limits, default):
+    """`limits` by op, else `default`: (outputs, gradients)"""
+    return limits.get(op, default)[name.startswith("d")]
+
+
+def bf16_rows(op, attrs, inputs, weights, outputs):
+    """-> (passed, way and tensor, error, limit) of every output as bfloat16 computes it"""
+    rows = []
+    for way, got in bf16_outputs(op, attrs, inputs, weights).items():
+        for name, want in outputs.items():
+            error, limit = relative_error(got[name], want), limit_of(op, name, BF16_LIMITS, DEFAULT_BF16_LIMITS)
+            rows.append((error <= limit, f"{way} bf16 {name}", error, limit))
+    return rows
+
+
+def worst_of(rows):
+    """The row that fails, else the one nearest to its limit."""
+    return min(rows, key=lambda r: (r[0], -r[2] / r[3]))
 
 
 def serialise(tensors, metadata):
@@ -69,6 +96,9 @@ def write(case, folder):
     margin, wanted = margin_of(case, inputs, weights), MARGIN.get(case.op, DEFAULT_MARGIN)
     if not margin >= wanted:
         raise ValueError(f"{case.path}: an activation lies {margin:.1e} from a kink, want {wanted:.1e}: try --find-seed")
+    for passed, what, error, limit in bf16_rows(case.op, case.attrs, inputs, weights, outputs):
+        if not passed:
+            raise ValueError(f"{case.path}: {what} is {error:.1e} away, want {limit:.1e}: try --find-seed")
     tensors = {f"in.{k}": t for k, t in inputs.items()}
     tensors.update({f"w.{k}": t for k, t in weights.items()})
     tensors.update({f"out.{k}": t.float() for k, t in outputs.items()})
@@ -111,17 +141,16 @@ def check(path):
     op, attrs, groups = read(path)
     dtype = torch.float64 if op in FLOAT64_REPLAY else torch.float32
     outputs = replay(op, attrs, groups["in"], groups["w"], dtype)
-    forward, gradient = LIMITS.get(op, DEFAULT_LIMITS)
-    rows = []
+    rows = bf16_rows(op, attrs, groups["in"], groups["w"], groups["out"])
     for name, want in groups["out"].items():
         if name not in outputs:
             raise ValueError(f"{path}: out.{name} is not an output of {op}")
         if op == "pgd":                                   # the sign of a gradient near zero is decided by rounding
             error, limit = ((outputs[name] - want).abs() > 1e-4).double().mean().item(), 0.01
         else:
-            error, limit = relative_error(outputs[name], want), gradient if name.startswith("d") else forward
+            error, limit = relative_error(outputs[name], want), limit_of(op, name, LIMITS, DEFAULT_LIMITS)
         rows.append((error <= limit, f"out.{name}", error, limit))
-    return min(rows, key=lambda r: (r[0], -r[2] / r[3]))
+    return worst_of(rows)
 
 
 def check_all(folder, pattern):
@@ -137,10 +166,20 @@ def check_all(folder, pattern):
     return 1 if failed else 0
 
 
+def quality(case, seed):
+    """-> (far enough from kinks, -worst bfloat16 error over its limit, distance from a kink): the larger the better"""
+    inputs, weights, outputs = make(case, seed)
+    margin = margin_of(case, inputs, weights)
+    ratios = [error / limit for _, _, error, limit in bf16_rows(case.op, case.attrs, inputs, weights, outputs)]
+    worst = max((math.inf if math.isnan(r) else r for r in ratios), default=0.0)
+    return margin >= MARGIN.get(case.op, DEFAULT_MARGIN), -worst, margin
+
+
 def find_seed(cases, count):
     for case in cases:
-        best = max((margin_of(case, *make(case, seed)[:2]), seed) for seed in range(count))
-        print(f"{case.path}: seed {best[1]} keeps {best[0]:.1e} away from a kink (now {case.seed})")
+        clear, worst, margin, seed = max((*quality(case, seed), seed) for seed in range(count))
+        print(f"{case.path}: seed {seed} (now {case.seed}): {-worst:.2f} of the bfloat16 limit, {margin:.1e} from a kink"
+              f"{'' if clear else ', which is too close'}", flush=True)
 
 
 def main():
@@ -148,7 +187,7 @@ def main():
     parser.add_argument("folder", type=Path, nargs="?", metavar="OUT_DIR")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="cases to take, as OP/NAME (default: all)")
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--check", action="store_true", help="compare the dumps in OUT_DIR with a float32 replay")
+    action.add_argument("--check", action="store_true", help="compare the dumps in OUT_DIR with a float32 and a bfloat16 replay")
     action.add_argument("--find-seed", type=int, metavar="COUNT", help="try this many seeds and print the best")
     args = parser.parse_args()
     if args.folder is None and args.find_seed is None:

@@ -42,6 +42,9 @@ class Watch(TorchFunctionMode):
                 gap = args[0].abs()
             elif function is torch.Tensor.max and len(args) > 1:
                 gap = lead(args[0].movedim(args[1], -1))
+            elif function is torch.Tensor.sort:                    # equal values too: their order is nobody's
+                ranked = args[0].sort(-1, descending=True).values[..., :4]
+                gap = ranked[..., :-1] - ranked[..., 1:]
             elif function is F.max_pool2d or function is torch.max_pool2d:
                 gap = lead(pool_windows(*args[:4], **kwargs))
             if gap is not None and gap.numel():

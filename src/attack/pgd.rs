@@ -72,7 +72,12 @@ fn check_inputs(model: &dyn Classifier, images: &[f32], labels: &[u32], ids: &[u
         return Err(Error::shape("attack", "image ids", n, ids.len()));
     }
     if let Some(i) = labels.iter().position(|&y| y as usize >= model.classes()) {
-        return Err(Error::shape("attack", format!("label of image {}", ids[i]), format!("below {}", model.classes()), labels[i]));
+        return Err(Error::shape(
+            "attack",
+            format!("label of image {}", ids[i]),
+            format!("below {}", model.classes()),
+            labels[i],
+        ));
     }
     if let Some(i) = images.iter().position(|v| !(0.0..=1.0).contains(v)) {
         return Err(Error::shape("attack", format!("value of image {}", ids[i / d]), "0 to 1", images[i]));
@@ -128,7 +133,8 @@ impl Progress {
         if success && self.first_success.is_none() {
             self.first_success = Some(self.steps);
         }
-        let better = first || (success && !self.best_success) || (success == self.best_success && margin < self.best_margin);
+        let better =
+            first || (success && !self.best_success) || (success == self.best_success && margin < self.best_margin);
         if better {
             (self.best_success, self.best_margin) = (success, margin);
         }
@@ -218,7 +224,8 @@ impl Attack<'_> {
 
             let _range = nvtx::range("attack step");
             if spec.early_stop {
-                let stay: Vec<usize> = (0..active.at.len()).filter(|&j| !self.progress[active.at[j]].last_success).collect();
+                let stay: Vec<usize> =
+                    (0..active.at.len()).filter(|&j| !self.progress[active.at[j]].last_success).collect();
                 if stay.len() < active.at.len() {
                     self.leave(&active)?;
                     if stay.is_empty() {
@@ -229,7 +236,8 @@ impl Attack<'_> {
                 }
             }
             if spec.method == Method::Mim {
-                let m = pgd::momentum(&device, active.momentum.as_ref(), &gradient, spec.profile, spec.decay, step.scale)?;
+                let m =
+                    pgd::momentum(&device, active.momentum.as_ref(), &gradient, spec.profile, spec.decay, step.scale)?;
                 gradient = m.clone();
                 active.momentum = Some(m);
             }

@@ -71,15 +71,30 @@ impl Starts {
     ) -> Result<Self> {
         let rows: HashMap<u64, usize> = ids.iter().enumerate().map(|(i, &id)| (id, i)).collect();
         if rows.len() != ids.len() {
-            return Err(Error::shape("starts", "image ids", "each once", format!("{} of {} different", rows.len(), ids.len())));
+            return Err(Error::shape(
+                "starts",
+                "image ids",
+                "each once",
+                format!("{} of {} different", rows.len(), ids.len()),
+            ));
         }
         let expected = restarts * ids.len() * shape.iter().product::<usize>();
         if values.len() != expected || expected == 0 {
-            return Err(Error::shape("starts", "values", format!("{restarts} x {} x {shape:?}", ids.len()), values.len()));
+            return Err(Error::shape(
+                "starts",
+                "values",
+                format!("{restarts} x {} x {shape:?}", ids.len()),
+                values.len(),
+            ));
         }
         let extras = extra.len() / (restarts * ids.len());
         if extra.len() % (restarts * ids.len()) != 0 {
-            return Err(Error::shape("starts", "extra numbers", format!("a multiple of {restarts} x {}", ids.len()), extra.len()));
+            return Err(Error::shape(
+                "starts",
+                "extra numbers",
+                format!("a multiple of {restarts} x {}", ids.len()),
+                extra.len(),
+            ));
         }
         if let Some(bad) = values.iter().chain(&extra).find(|v| !v.is_finite()) {
             return Err(Error::shape("starts", "values", "finite numbers", bad));
@@ -106,12 +121,16 @@ impl Starts {
                 StartKind::Draw(known.map_err(|e| Error::file(path, format!("metadata `profile`: {e}")))?)
             }
             ("draw", None) => return Err(Error::file(path, "metadata `profile` is missing; a raw draw needs it")),
-            (other, _) => return Err(Error::file(path, format!("metadata `kind`: expected clipped or draw, found `{other}`"))),
+            (other, _) => {
+                return Err(Error::file(path, format!("metadata `kind`: expected clipped or draw, found `{other}`")));
+            }
         };
         let channels_last = match word("layout").unwrap_or("NCHW") {
             "NCHW" => false,
             "NHWC" => true,
-            other => return Err(Error::file(path, format!("metadata `layout`: expected NCHW or NHWC, found `{other}`"))),
+            other => {
+                return Err(Error::file(path, format!("metadata `layout`: expected NCHW or NHWC, found `{other}`")));
+            }
         };
 
         let floats = |name: &str| -> Result<Option<(Vec<usize>, Vec<f32>)>> {
@@ -127,17 +146,26 @@ impl Starts {
             [n, a, b, c] => (1, n, [a, b, c]),
             [r, n, a, b, c] => (r, n, [a, b, c]),
             _ => {
-                return Err(Error::tensor(path, "start", format!("expected (N, C, H, W) or (restarts, N, C, H, W), found {dims:?}")));
+                return Err(Error::tensor(
+                    path,
+                    "start",
+                    format!("expected (N, C, H, W) or (restarts, N, C, H, W), found {dims:?}"),
+                ));
             }
         };
-        let (shape, values) = if channels_last { (rest, values) } else { ([rest[1], rest[2], rest[0]], channels_last_of(&values, rest)) };
+        let (shape, values) =
+            if channels_last { (rest, values) } else { ([rest[1], rest[2], rest[0]], channels_last_of(&values, rest)) };
         let extra = floats("extra")?.map_or(vec![], |(_, values)| values);
         let ids: Vec<u64> = match file.tensor("ids") {
             Ok(view) if matches!(view.dtype(), Dtype::I64 | Dtype::U64) && view.shape() == [n] => {
                 view.data().chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("eight bytes"))).collect()
             }
             Ok(view) => {
-                return Err(Error::tensor(path, "ids", format!("expected I64 [{n}], found {:?} {:?}", view.dtype(), view.shape())));
+                return Err(Error::tensor(
+                    path,
+                    "ids",
+                    format!("expected I64 [{n}], found {:?} {:?}", view.dtype(), view.shape()),
+                ));
             }
             Err(_) => (0..n as u64).collect(),
         };
@@ -187,7 +215,9 @@ pub(super) fn begin(device: &Device, x0: &Tensor, ids: &[u64], spec: &Spec, rest
             StartKind::Clipped => {
                 let budgets = pgd::budget(device, &given, x0)?;
                 match budgets.iter().zip(ids).find(|(b, _)| b.violates(norm, eps)) {
-                    Some((b, id)) => Err(Error::usage("--starts", format!("the start of image {id} is outside the budget: {b:?}"))),
+                    Some((b, id)) => {
+                        Err(Error::usage("--starts", format!("the start of image {id} is outside the budget: {b:?}")))
+                    }
                     None => Ok(given),
                 }
             }
@@ -252,5 +282,28 @@ fn shape_of(norm: Norm, profile: Profile, eps: f64, d: usize, draw: &[f32], own:
             [factor as f32, (factor - f64::from(factor as f32)) as f32]
         }
         _ => [own[0] as f32, own[1] as f32],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arts_radius_holds_at_the_size_of_imagenet() {
+        let (device, d) = (Device::host().unwrap(), 224 * 224 * 3);
+        let ids: Vec<u64> = (0..8).collect();
+        let draws =
+            philox::normal(&device, &Stream::new(0, Purpose::Start), &ids, &[d]).unwrap().to_f32(&device).unwrap();
+        let mut shares: Vec<f64> = Vec::new();
+        for draw in draws.chunks_exact(d) {
+            let [high, low] = shape_of(Norm::L2, Profile::Art, 2.0, d, draw, [0.0; 2]);
+            let radius =
+                (f64::from(high) + f64::from(low)) * draw.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+            shares.push((radius / 2.0).powi(d as i32));
+        }
+        // Uniform in [0, 1]: eight draws hardly ever miss a half.
+        assert!(shares.iter().all(|s| (0.0..=1.0).contains(s)), "{shares:?}");
+        assert!(shares.iter().any(|&s| s < 0.5) && shares.iter().any(|&s| s > 0.5), "{shares:?}");
     }
 }

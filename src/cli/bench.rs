@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
+use super::say;
 use crate::attack::{Classifier as _, Loss};
 use crate::device::Device;
 use crate::models::classifier::Classifier;
@@ -87,19 +88,27 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let config = serde_json::from_str(&args.config).map_err(|e| Error::usage("--config", e.to_string()))?;
     let device = Device::open(&args.device)?;
-    let model = Classifier::resnet(&device, args.precision, &Weights::seeded(), &config, [0.5; 3], [0.25; 3], [h, w, 3])?;
+    let model =
+        Classifier::resnet(&device, args.precision, &Weights::seeded(), &config, [0.5; 3], [0.25; 3], [h, w, 3])?;
     let t = time(&model, args.batch, args.what, args.runs)?;
     if args.json {
         let text = serde_json::to_string(&t).map_err(|e| Error::file(Path::new("output"), e.to_string()))?;
-        println!("{text}");
+        say(&text)
     } else {
-        println!(
+        say(&format!(
             "{} {:?} batch {} {}: median {:.4} s (min {:.4}, max {:.4}), {:.1} images/s, {:.1} GFLOP/s, peak {:.0} MB",
-            args.arch, args.what, args.batch, args.precision, t.median_s, t.min_s, t.max_s, t.images_per_s, t.gflops,
+            args.arch,
+            args.what,
+            args.batch,
+            args.precision,
+            t.median_s,
+            t.min_s,
+            t.max_s,
+            t.images_per_s,
+            t.gflops,
             t.peak_bytes as f64 / 1e6
-        );
+        ))
     }
-    Ok(())
 }
 
 /// Times `what` on a batch of seeded images.

@@ -2,6 +2,7 @@
 
 use clap::Args as ClapArgs;
 
+use super::say;
 use crate::Result;
 use crate::device::{Device, IMAGES, KERNELS};
 
@@ -13,26 +14,26 @@ pub struct Args {
 }
 
 /// # Errors
-/// None at present: a device that cannot be opened is listed with the reason.
+/// [`crate::Error::Io`] when nothing can be printed. A device that cannot be opened is listed with the reason.
 pub fn run(args: &Args) -> Result<()> {
-    println!("rampart {}", env!("CARGO_PKG_VERSION"));
+    let mut lines = vec![format!("rampart {}", env!("CARGO_PKG_VERSION"))];
     for name in ["host", "cuda"] {
-        match Device::open(name) {
-            Ok(device) => println!("  {name:<6} {}", device.name()),
-            Err(e) => println!("  {name:<6} not available: {e}"),
+        lines.push(match Device::open(name) {
+            Ok(device) => format!("  {name:<6} {}", device.name()),
+            Err(e) => format!("  {name:<6} not available: {e}"),
+        });
+    }
+    if !args.devices {
+        let images: usize = IMAGES.iter().map(|(_, bytes)| bytes.len()).sum();
+        lines.push(match IMAGES.len() {
+            0 => "\nCUDA images: none (nvcc was not found when this binary was built)".into(),
+            n => format!("\nCUDA images: {n} files, {:.1} MB", images as f64 / 1e6),
+        });
+        lines.push(format!("\n{:<28} {:<14} {:>7} {:>13}", "kernel", "file", "threads", "shared bytes"));
+        for k in KERNELS {
+            let file = format!("kernels/{}.cu", k.file);
+            lines.push(format!("{:<28} {file:<14} {:>7} {:>13}", k.name, k.threads, k.shared));
         }
     }
-    if args.devices {
-        return Ok(());
-    }
-    let images: usize = IMAGES.iter().map(|(_, bytes)| bytes.len()).sum();
-    match IMAGES.len() {
-        0 => println!("\nCUDA images: none (nvcc was not found when this binary was built)"),
-        n => println!("\nCUDA images: {n} files, {:.1} MB", images as f64 / 1e6),
-    }
-    println!("\n{:<28} {:<14} {:>7} {:>13}", "kernel", "file", "threads", "shared bytes");
-    for k in KERNELS {
-        println!("{:<28} {:<14} {:>7} {:>13}", k.name, format!("kernels/{}.cu", k.file), k.threads, k.shared);
-    }
-    Ok(())
+    say(&lines.join("\n"))
 }

@@ -5,9 +5,12 @@ pub mod info;
 pub mod parity;
 pub mod sweep;
 
+use std::io::{self, Write};
+use std::path::Path;
+
 use clap::{Parser, Subcommand};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// Attack image classifiers with PGD and measure denoised smoothing, on kernels of our own.
 #[derive(Parser, Debug)]
@@ -42,4 +45,11 @@ impl Cli {
             Command::Info(args) => info::run(&args),
         }
     }
+}
+
+/// Prints to standard output, which may be a file on a full disk.
+fn say(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let written = writeln!(out, "{text}").and_then(|()| out.flush());
+    written.map_err(|e| Error::io(Path::new("standard output"), "write", e))
 }

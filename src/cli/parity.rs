@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 
+use super::say;
 use crate::device::Device;
 use crate::parity::{Report, Verdict, replay};
 use crate::tape::Precision;
@@ -41,13 +42,13 @@ pub fn run(args: Args) -> Result<()> {
         let report = replay(file, &device, args.precision);
         failed += usize::from(!report.passed());
         if args.json {
-            println!("{}", serde_json::to_string(&report).map_err(|e| Error::file(file, e.to_string()))?);
+            say(&serde_json::to_string(&report).map_err(|e| Error::file(file, e.to_string()))?)?;
         } else {
-            println!("{}", line(&report));
+            say(&line(&report))?;
         }
     }
     if !args.json {
-        println!("{} passed, {failed} failed", files.len() - failed);
+        say(&format!("{} passed, {failed} failed", files.len() - failed))?;
     }
     if failed > 0 {
         return Err(Error::Failed(format!("{failed} of {} dumps failed", files.len())));

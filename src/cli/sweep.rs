@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
+use super::say;
 use crate::data::Dataset;
 use crate::error::Result;
 use crate::experiment::engine::AttackEngine;
+use crate::experiment::progress::note;
 use crate::experiment::rundir::RunDir;
 use crate::experiment::settings::{DeviceChoice, Number};
 use crate::experiment::{Config, Engine, Overrides, run as run_experiment};
@@ -74,23 +76,21 @@ pub fn run(args: Args) -> Result<()> {
     let dataset = config.dataset.load(config.limit)?;
     config.pin(&dataset)?;
     if args.dry_run {
-        println!("{}", plan(&config, &dataset, &config.device.to_string()));
-        return Ok(());
+        return say(&plan(&config, &dataset, &config.device.to_string()));
     }
-    let dir = RunDir::open(args.out.as_deref(), &config.name, args.resume)?;
+    // The folder last: what is refused until here leaves none behind.
     let mut engine = AttackEngine::new(&config, &dataset)?;
-    eprintln!("{}", plan(&config, &dataset, &engine.device_name()));
-    eprintln!("into {}", dir.path().display());
+    let dir = RunDir::open(args.out.as_deref(), &config.name, args.resume)?;
+    note(plan(&config, &dataset, &engine.device_name()));
+    note(format!("into {}", dir.path().display()));
 
     let summary = run_experiment(&config, &dataset, &mut engine, &dir)?;
-    print!("{}", summary.tables);
+    say(summary.tables.trim_end())?;
     if summary.violations > 0 {
-        eprintln!(
-            "warning: {} perturbations exceed their budget; see `violation` in records.jsonl",
-            summary.violations
-        );
+        let count = summary.violations;
+        note(format!("warning: {count} perturbations exceed their budget; see `violation` in records.jsonl"));
     }
-    eprintln!("results.csv and plots/accuracy.svg are in {}", dir.path().display());
+    note(format!("results.csv and plots/accuracy.svg are in {}", dir.path().display()));
     Ok(())
 }
 

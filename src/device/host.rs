@@ -170,7 +170,8 @@ impl HostDevice {
             });
         };
         let ranges = blocks.min(self.threads as u64 * 4);
-        if self.threads == 1 || ranges <= 1 {
+        // On a thread of the pool the caller has already shared out the work.
+        if self.threads == 1 || ranges <= 1 || rayon::current_thread_index().is_some() {
             run(0, blocks);
         } else {
             (0..ranges).into_par_iter().for_each(|i| run(blocks * i / ranges, blocks * (i + 1) / ranges));

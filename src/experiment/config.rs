@@ -216,8 +216,13 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
             wrong.at("defense.sigma", "channel 2 (denoised smoothing) is not available in this version; leave it out")
         );
     }
-    let dataset = resolve_dataset(file.dataset, wrong)?;
+    let mut dataset = resolve_dataset(file.dataset, wrong)?;
     let demo = dataset.kind == DatasetKind::Demo;
+    let limit = o.limit.or(file.limit).unwrap_or(if demo { 256 } else { 1000 });
+    if file.limit.is_some_and(|own| own != limit) {
+        // It was of other images.
+        dataset.crc32 = None;
+    }
     let attack = resolve_attack(file.attack, o.eps.as_deref(), o.early_stop, wrong)?;
     let score = file.score.unwrap_or(if attack.early_stop { Score::Any } else { Score::Last });
     if attack.early_stop && score == Score::Last {
@@ -226,7 +231,7 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
     Ok(Config {
         name,
         seed,
-        limit: wrong.at_least_one("limit", o.limit.or(file.limit).unwrap_or(if demo { 256 } else { 1000 }))?,
+        limit: wrong.at_least_one("limit", limit)?,
         batch: wrong.at_least_one("batch", o.batch.or(file.batch).unwrap_or(64))?,
         precision: o.precision.or(file.precision).unwrap_or(Precision::F32),
         device: o.device.or(file.device).unwrap_or(DeviceChoice::Auto),

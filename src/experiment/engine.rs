@@ -39,7 +39,12 @@ impl<'a> AttackEngine<'a> {
             let size = [dataset.height, dataset.width];
             let net = Classifier::load(&engine.device, config.precision, &weights, size)?;
             if net.classes() != dataset.classes.len() {
-                let problem = format!("expected {} classes as in {}, found {}", dataset.classes.len(), dataset.name, net.classes());
+                let problem = format!(
+                    "expected {} classes as in {}, found {}",
+                    dataset.classes.len(),
+                    dataset.name,
+                    net.classes()
+                );
                 return Err(Error::file(weights.origin(), problem));
             }
             for &eps in &config.attack.eps {
@@ -78,7 +83,10 @@ impl Engine for AttackEngine<'_> {
         let pixels: Vec<f32> = images.iter().flat_map(|&i| self.dataset.image(i)).copied().collect();
         let labels: Vec<u32> = images.iter().map(|&i| self.dataset.labels[i]).collect();
         let ids: Vec<u64> = images.iter().map(|&i| self.dataset.ids[i]).collect();
-        let net = self.models.get(model).ok_or_else(|| Error::file(Path::new("config"), format!("no model number {model}")))?;
+        let net = self
+            .models
+            .get(model)
+            .ok_or_else(|| Error::file(Path::new("config"), format!("no model number {model}")))?;
         let (outcomes, _) = attack::run(net, &pixels, &labels, &ids, &self.spec(eps))?;
         Ok(outcomes)
     }

@@ -4,7 +4,7 @@ mod attack_config;
 pub mod config;
 pub mod engine;
 mod file;
-mod progress;
+pub(crate) mod progress;
 pub mod records;
 pub mod results;
 pub mod rundir;

@@ -1,5 +1,7 @@
 //! How far a run is: a bar on a terminal, a line per cell elsewhere. Everything goes to stderr.
 
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,7 +17,7 @@ pub(super) struct Progress {
 impl Progress {
     pub fn new(total: u64, already: u64) -> Self {
         if already > 0 {
-            eprintln!("resuming: {already} of {total} images were done before");
+            note(format_args!("resuming: {already} of {total} images were done before"));
         }
         let bar = ProgressBar::new(total).with_position(already);
         let template = "{msg}  {wide_bar} {human_pos}/{human_len} images  {per_sec}  {eta} left";
@@ -48,7 +50,7 @@ impl Progress {
         let rate = (done - self.already) as f64 / self.begin.elapsed().as_secs_f64().max(1e-9);
         let left = self.bar.length().unwrap_or(done).saturating_sub(done);
         let seconds = if left == 0 { 0.0 } else { left as f64 / rate.max(1e-9) };
-        eprintln!("{}  {result}  {rate:.1} images/s  {} left", self.bar.message(), duration(seconds));
+        note(format_args!("{}  {result}  {rate:.1} images/s  {} left", self.bar.message(), duration(seconds)));
     }
 }
 
@@ -57,6 +59,11 @@ impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Tells the user what is going on. A log on a full disk is no reason to stop.
+pub(crate) fn note(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// `9s`, `2m05s`, `3h02m`.

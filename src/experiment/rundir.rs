@@ -150,10 +150,15 @@ fn difference(a: &Value, b: &Value) -> Option<(String, String, String)> {
         (if field.is_empty() { name.to_owned() } else { format!("{name}.{field}") }, a, b)
     };
     match (a, b) {
-        (Value::Table(a), Value::Table(b)) => a.keys().chain(b.keys()).find_map(|key| match (a.get(key), b.get(key)) {
-            (Some(a), Some(b)) => difference(a, b).map(|d| named(key, d)),
-            (a, b) => Some((key.clone(), shown(a), shown(b))),
-        }),
+        (Value::Table(a), Value::Table(b)) => {
+            // Plain settings first: a checksum that differs because of one of them says less.
+            let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
+            keys.sort_by_key(|&key| a.get(key).or(b.get(key)).is_some_and(|v| v.is_table() || v.is_array()));
+            keys.into_iter().find_map(|key| match (a.get(key), b.get(key)) {
+                (Some(a), Some(b)) => difference(a, b).map(|d| named(key, d)),
+                (a, b) => Some((key.clone(), shown(a), shown(b))),
+            })
+        }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() && a.iter().any(Value::is_table) => {
             let mut pairs = a.iter().zip(b).enumerate();
             pairs.find_map(|(i, (a, b))| difference(a, b).map(|d| named(&i.to_string(), d)))

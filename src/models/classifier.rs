@@ -1,9 +1,12 @@
 //! An image classifier as an attack sees it: pixels in [0, 1] in, logits, losses and pixel gradients out.
 
-use std::rc::Rc;
+use std::ops::Range;
+use std::sync::Arc;
+
+use rayon::prelude::*;
 
 use crate::attack::{self, Evaluation, Loss};
-use crate::device::Device;
+use crate::device::{Device, nvtx};
 use crate::models::resnet::{Config, ResNet};
 use crate::models::weights::Weights;
 use crate::ops::loss::{LossKind, LossOutput, loss};
@@ -76,9 +79,19 @@ impl Classifier {
         self.precision
     }
 
-    fn chunks(&self, n: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let chunk = self.chunk;
-        (0..n).step_by(chunk.min(n.max(1))).map(move |first| (first, chunk.min(n - first)))
+    /// Runs `f` on ranges of `n` images, on the host one range per thread at a time: each then works in its own cache, and no
+    /// op waits for another thread. Batches too small for that are run as one, each op on all threads.
+    fn in_chunks<R: Send>(&self, n: usize, f: impl Fn(Range<usize>) -> Result<R> + Sync) -> Result<Vec<R>> {
+        let threads = self.device.parallelism();
+        let even = n.div_ceil(threads.max(1));
+        if !self.device.is_host() || threads == 1 || even < (self.chunk / 2).max(1) {
+            let chunk = self.chunk.min(n.max(1));
+            return (0..n).step_by(chunk).map(|first| f(first..(first + chunk).min(n))).collect();
+        }
+        // As many ranges as threads, or a multiple, so that they end together.
+        let rounds = even.div_ceil(self.chunk);
+        let count = threads * rounds;
+        (0..count).into_par_iter().map(|i| f(n * i / count..n * (i + 1) / count)).collect()
     }
 
     fn check(&self, images: &Tensor) -> Result<usize> {
@@ -98,26 +111,33 @@ impl Classifier {
         gradient: bool,
     ) -> Result<Evaluation> {
         let n = self.check(images)?;
-        let mut all = Evaluation { gradient: None, loss: vec![], margin: vec![], prediction: vec![] };
-        let mut gradients = Vec::new();
-        for (first, count) in self.chunks(n) {
-            let x = images.rows(first, count)?;
-            let g = if gradient { Graph::recording(&self.device, self.precision) } else { Graph::inference(&self.device, self.precision) };
+        let parts = self.in_chunks(n, |range| {
+            let x = images.rows(range.start, range.len())?;
+            let g = if gradient {
+                Graph::recording(&self.device, self.precision)
+            } else {
+                Graph::inference(&self.device, self.precision)
+            };
             let logits = {
-                let _range = crate::device::nvtx::range("forward");
+                let _range = nvtx::range("forward");
                 self.net.forward(&g, &normalize_images(&g, &x, self.mean, self.std)?)?
             };
-            let range = first..first + count;
             let out = self.losses(&g, &logits, &labels[range.clone()], targets.map(|t| &t[range]), kind)?;
-            all.loss.extend(out.loss.to_f32(&self.device)?);
-            all.margin.extend(out.margin.to_f32(&self.device)?);
-            all.prediction.extend(out.prediction.to_i32(&self.device)?.into_iter().map(|p| p as u32));
-            if gradient {
-                let _range = crate::device::nvtx::range("gradient");
-                gradients.push(g.backward(&logits, out.dlogits, &x)?);
-            }
+            let prediction = out.prediction.to_i32(&self.device)?.into_iter().map(|p| p as u32).collect();
+            let (loss, margin) = (out.loss.to_f32(&self.device)?, out.margin.to_f32(&self.device)?);
+            let _range = nvtx::range("gradient");
+            let gradient = gradient.then(|| g.backward(&logits, out.dlogits, &x)).transpose()?;
+            Ok(Evaluation { gradient, loss, margin, prediction })
+        })?;
+        let mut all = Evaluation { gradient: None, loss: vec![], margin: vec![], prediction: vec![] };
+        let mut gradients = Vec::new();
+        for part in parts {
+            all.loss.extend(part.loss);
+            all.margin.extend(part.margin);
+            all.prediction.extend(part.prediction);
+            gradients.extend(part.gradient);
         }
-        if gradient && n > 0 {
+        if !gradients.is_empty() {
             all.gradient = Some(Tensor::concat(&self.device, &gradients)?);
         }
         Ok(all)
@@ -137,7 +157,7 @@ impl Classifier {
         };
         // As if the target were the label, the margin has the opposite sign: the target's lead, which the attack raises.
         let lead = loss(g, logits, targets, None, LossKind::Margin)?;
-        let minus = Rc::new(Affine::new(&self.device, &[-1.0], &[0.0])?);
+        let minus = Arc::new(Affine::new(&self.device, &[-1.0], &[0.0])?);
         let negative = |t: &Tensor| affine(&Graph::inference(&self.device, g.precision()), &t.reshaped(&[t.len(), 1])?, &minus);
         let mut out = match kind {
             Loss::CrossEntropy => loss(g, logits, labels, Some(targets), LossKind::CrossEntropyTargeted)?,
@@ -169,12 +189,11 @@ impl attack::Classifier for Classifier {
 
     fn logits(&self, images: &Tensor) -> Result<Tensor> {
         let n = self.check(images)?;
-        let mut parts = Vec::new();
-        for (first, count) in self.chunks(n) {
+        let parts = self.in_chunks(n, |range| {
             let g = Graph::inference(&self.device, self.precision);
-            let x = normalize_images(&g, &images.rows(first, count)?, self.mean, self.std)?;
-            parts.push(self.net.forward(&g, &x)?);
-        }
+            let x = normalize_images(&g, &images.rows(range.start, range.len())?, self.mean, self.std)?;
+            self.net.forward(&g, &x)
+        })?;
         Tensor::concat(&self.device, &parts)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Sources: He et al. 2016; Woo et al. 2018 (CBAM). Parameter names are those of torchvision and attention-module.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -78,18 +78,18 @@ impl Config {
 struct Block {
     name: String,
     /// all but the last, each followed by a ReLU
-    inner: Vec<Rc<Conv2d>>,
-    last: Rc<Conv2d>,
-    shortcut: Option<Rc<Conv2d>>,
-    attention: Option<Rc<Cbam>>,
+    inner: Vec<Arc<Conv2d>>,
+    last: Arc<Conv2d>,
+    shortcut: Option<Arc<Conv2d>>,
+    attention: Option<Arc<Cbam>>,
 }
 
 /// A residual network on one device.
 pub struct ResNet {
     config: Config,
-    stem: Rc<Conv2d>,
+    stem: Arc<Conv2d>,
     blocks: Vec<Block>,
-    fc: Rc<Linear>,
+    fc: Arc<Linear>,
 }
 
 /// What a builder needs at every step.
@@ -101,7 +101,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     /// A convolution without bias and the batch norm behind it, folded in float64.
-    fn conv_bn(&self, conv: &str, bn: &str, [o, c, k]: [usize; 3], stride: usize) -> Result<Rc<Conv2d>> {
+    fn conv_bn(&self, conv: &str, bn: &str, [o, c, k]: [usize; 3], stride: usize) -> Result<Arc<Conv2d>> {
         let mut weight = self.weights.get(&format!("{conv}.weight"), &[o, c, k, k])?;
         let (scale, bias) = self.batch_norm(bn, o)?;
         for (taps, &s) in weight.chunks_exact_mut(c * k * k).zip(&scale) {
@@ -109,7 +109,7 @@ impl Builder<'_> {
         }
         let bias: Vec<f32> = bias.into_iter().map(|b| b as f32).collect();
         let window = Window::square(stride, k / 2);
-        Ok(Rc::new(Conv2d::new(self.device, self.precision, &weight, [o, c, k, k], Some(&bias), window)?))
+        Ok(Arc::new(Conv2d::new(self.device, self.precision, &weight, [o, c, k, k], Some(&bias), window)?))
     }
 
     /// Batch norm as `x * scale + bias`.
@@ -120,7 +120,7 @@ impl Builder<'_> {
             .map_err(|problem| Error::tensor(self.weights.origin(), format!("{name}.running_var"), problem))
     }
 
-    fn cbam(&self, prefix: &str, c: usize, reduction: usize) -> Result<Rc<Cbam>> {
+    fn cbam(&self, prefix: &str, c: usize, reduction: usize) -> Result<Arc<Cbam>> {
         let hidden = (c / reduction).max(1);
         let get = |part: &str, shape: &[usize]| self.weights.get(&format!("{prefix}.{part}"), shape);
         let w1 = get("ChannelGate.mlp.1.weight", &[hidden, c])?;
@@ -129,7 +129,7 @@ impl Builder<'_> {
         let b3 = get("ChannelGate.mlp.3.bias", &[c])?;
         let kernel = get("SpatialGate.spatial.conv.weight", &[1, 2, 7, 7])?;
         let (scale, bias) = self.batch_norm(&format!("{prefix}.SpatialGate.spatial.bn"), 1)?;
-        Ok(Rc::new(Cbam::new(self.device, (&w1, &b1), (&w3, &b3), &kernel, (scale[0] as f32, bias[0] as f32))?))
+        Ok(Arc::new(Cbam::new(self.device, (&w1, &b1), (&w3, &b3), &kernel, (scale[0] as f32, bias[0] as f32))?))
     }
 }
 
@@ -177,7 +177,7 @@ impl ResNet {
         }
         let fc = weights.get("fc.weight", &[config.classes, c])?;
         let bias = weights.get("fc.bias", &[config.classes])?;
-        let fc = Rc::new(Linear::new(device, precision, &fc, [config.classes, c], Some(&bias))?);
+        let fc = Arc::new(Linear::new(device, precision, &fc, [config.classes, c], Some(&bias))?);
         weights.finish()?;
         Ok(ResNet { config: config.clone(), stem, blocks, fc })
     }

@@ -127,8 +127,7 @@ impl Weights {
         let full = format!("{}{name}", self.prefix);
         self.used.borrow_mut().insert(full.clone());
         let Ok(view) = file.tensor(&full) else {
-            let nearest = file.names().into_iter().min_by_key(|n| (strsim::levenshtein(n, &full), n.to_string()));
-            let hint = nearest.map_or(String::new(), |n| format!("; the nearest is `{n}`"));
+            let hint = nearest(&full, file.names()).map_or(String::new(), |n| format!("; the nearest is `{n}`"));
             return Err(Error::tensor(&self.origin, full, format!("no such name{hint}")));
         };
         if view.shape() != shape {
@@ -166,10 +165,17 @@ impl Weights {
             .into_iter()
             .find(|n| n.starts_with(&self.prefix) && !used.contains(*n) && !n.ends_with("num_batches_tracked"));
         let Some(extra) = extra else { return Ok(()) };
-        let nearest = used.iter().min_by_key(|n| strsim::levenshtein(n, extra));
+        let nearest = nearest(extra, used.iter().map(String::as_str));
         let hint = nearest.map_or(String::new(), |n| format!("; the nearest it has is `{n}`"));
         Err(Error::tensor(&self.origin, extra, format!("the network has no such tensor{hint}")))
     }
+}
+
+/// The name that was probably meant: the fewest edits, but an index is rarely misspelt.
+fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let digits = |name: &str| name.chars().filter(char::is_ascii_digit).collect::<String>();
+    let indices = digits(wanted);
+    names.into_iter().min_by_key(|name| (digits(name) != indices, strsim::levenshtein(name, wanted), *name))
 }
 
 /// Values in [-1, 1) that depend only on a name: FNV-1a of the name seeds SplitMix64, whose upper 24 bits become a float.

@@ -2,7 +2,7 @@
 //!
 //! Source: Woo et al. 2018.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::pointwise::Activation;
 use crate::device::{
@@ -161,7 +161,7 @@ struct Saved {
 /// # Errors
 /// [`Error::Shape`] when channels or the residual disagree, there is no pixel, or for another activation; [`Error::Limit`] for
 /// images so wide that not one row's maps fit shared memory.
-pub fn cbam(g: &Graph, x: &Tensor, gates: &Rc<Cbam>, residual: Option<&Tensor>, act: Activation) -> Result<Tensor> {
+pub fn cbam(g: &Graph, x: &Tensor, gates: &Arc<Cbam>, residual: Option<&Tensor>, act: Activation) -> Result<Tensor> {
     let [n, h, w, c] = x.dims4("cbam")?;
     if let Some(gate) = gates.channel.as_ref().filter(|gate| gate.c != c) {
         return Err(Error::shape("cbam", "channels", gate.c, c));

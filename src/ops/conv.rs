@@ -1,7 +1,7 @@
 //! 2-D convolution with bias, residual and activation: `kernels/conv.cu` and, one channel per group, `kernels/depthwise.cu`.
 
-use std::cell::OnceCell;
-use std::rc::Rc;
+
+use std::sync::{Arc, OnceLock};
 
 use super::pointwise::Activation;
 use super::weights::Packed;
@@ -49,7 +49,7 @@ pub struct Conv2d {
     /// `(O)` float32
     bias: Option<Tensor>,
     forward: Form,
-    backward: OnceCell<Vec<Phase>>,
+    backward: OnceLock<Vec<Phase>>,
     window: Window,
     /// O/G, C/G, R, S
     o: usize,
@@ -138,7 +138,7 @@ impl Conv2d {
             Form::Product(Packed::pack(device, precision, &src, [groups, out / groups, r * s, c])?)
         };
         let bias = bias.map(|b| Tensor::from_f32(device, &[out], DType::F32, b)).transpose()?;
-        Ok(Conv2d { weight: channels_last, bias, forward, backward: OnceCell::new(), window, o: out / groups, c, r, s, precision })
+        Ok(Conv2d { weight: channels_last, bias, forward, backward: OnceLock::new(), window, o: out / groups, c, r, s, precision })
     }
 
     /// The convolutions of dy that make up the input gradient, one per residue modulo the stride.
@@ -196,7 +196,7 @@ impl Conv2d {
 ///
 /// # Errors
 /// [`Error::Shape`] when channels disagree, the window does not fit, or the residual has another shape.
-pub fn conv2d(g: &Graph, x: &Tensor, conv: &Rc<Conv2d>, residual: Option<&Tensor>, act: Activation) -> Result<Tensor> {
+pub fn conv2d(g: &Graph, x: &Tensor, conv: &Arc<Conv2d>, residual: Option<&Tensor>, act: Activation) -> Result<Tensor> {
     let [n, h, w, c] = x.dims4("conv2d")?;
     let groups = conv.window.groups;
     if c != conv.c * groups {

@@ -1,6 +1,6 @@
 //! Matrix products and fully connected layers: `kernels/gemm.cu`.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::pointwise::Activation;
 use super::weights::Packed;
@@ -57,7 +57,7 @@ impl Linear {
 ///
 /// # Errors
 /// [`Error::Shape`] when `K` is not that of the weights.
-pub fn linear(g: &Graph, x: &Tensor, layer: &Rc<Linear>, act: Activation) -> Result<Tensor> {
+pub fn linear(g: &Graph, x: &Tensor, layer: &Arc<Linear>, act: Activation) -> Result<Tensor> {
     let [n, k] = x.dims2("linear")?;
     if k != layer.inputs {
         return Err(Error::shape("linear", "inputs", layer.inputs, k));

@@ -4,8 +4,8 @@
 
 use crate::choice::choice;
 use crate::device::{
-    DType, Device, GATHER_ROWS, GatherRowsArgs, PGD_BUDGET, PGD_MOMENTUM, PGD_START, PGD_STEP_L2, PGD_STEP_LINF, PgdBudgetArgs,
-    PgdMomentumArgs, PgdStartArgs, PgdStepArgs,
+    DType, Device, GATHER_ROWS, GatherRowsArgs, PGD_BUDGET, PGD_MOMENTUM, PGD_START, PGD_STEP_L2, PGD_STEP_LINF,
+    PgdBudgetArgs, PgdMomentumArgs, PgdStartArgs, PgdStepArgs,
 };
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -107,7 +107,14 @@ pub fn step(device: &Device, x: &Tensor, x0: &Tensor, g: &Tensor, s: &Step) -> R
 ///
 /// # Errors
 /// [`Error::Shape`] when shapes or element types differ.
-pub fn momentum(device: &Device, m: Option<&Tensor>, g: &Tensor, profile: Profile, decay: f64, scale: f32) -> Result<Tensor> {
+pub fn momentum(
+    device: &Device,
+    m: Option<&Tensor>,
+    g: &Tensor,
+    profile: Profile,
+    decay: f64,
+    scale: f32,
+) -> Result<Tensor> {
     let [n, d] = rows("pgd_momentum", g)?;
     if let Some(m) = m {
         alike("pgd_momentum", "momentum", g, m)?;
@@ -137,7 +144,15 @@ pub fn momentum(device: &Device, m: Option<&Tensor>, g: &Tensor, profile: Profil
 ///
 /// # Errors
 /// [`Error::Shape`] when shapes or element types differ.
-pub fn start(device: &Device, x0: &Tensor, draw: &Tensor, extra: &[[f32; 2]], norm: Norm, profile: Profile, eps: f64) -> Result<Tensor> {
+pub fn start(
+    device: &Device,
+    x0: &Tensor,
+    draw: &Tensor,
+    extra: &[[f32; 2]],
+    norm: Norm,
+    profile: Profile,
+    eps: f64,
+) -> Result<Tensor> {
     let [n, d] = rows("pgd_start", x0)?;
     alike("pgd_start", "draw", x0, draw)?;
     let extra = Tensor::from_f32(device, &[n, 2], DType::F32, extra.as_flattened())?;
@@ -189,8 +204,15 @@ pub fn budget(device: &Device, x: &Tensor, x0: &Tensor) -> Result<Vec<Budget>> {
 pub fn gather(device: &Device, a: &Tensor, index: &[Option<usize>], b: Option<&Tensor>) -> Result<Tensor> {
     let [have, d] = rows("gather_rows", a)?;
     let n = index.len();
-    if let Some(b) = b.filter(|b| b.shape().first() != Some(&n) || b.shape()[1..] != a.shape()[1..] || b.dtype() != a.dtype()) {
-        return Err(Error::shape("gather_rows", "rows to fall back on", format!("{n} rows like {a:?}"), format!("{b:?}")));
+    if let Some(b) =
+        b.filter(|b| b.shape().first() != Some(&n) || b.shape()[1..] != a.shape()[1..] || b.dtype() != a.dtype())
+    {
+        return Err(Error::shape(
+            "gather_rows",
+            "rows to fall back on",
+            format!("{n} rows like {a:?}"),
+            format!("{b:?}"),
+        ));
     }
     if let Some(bad) = index.iter().find(|i| i.map_or(b.is_none(), |i| i >= have)) {
         return Err(Error::shape("gather_rows", "index", format!("below {have}"), format!("{bad:?}")));

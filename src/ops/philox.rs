@@ -1,6 +1,8 @@
 //! Counter-based random numbers: `kernels/philox.cu`. The header of `kernels/philox.cuh` says what a number depends on.
 
-use crate::device::{DType, Device, Kernel, PHILOX_NORMAL, PHILOX_UNIFORM, PHILOX_WORDS, PhiloxFillArgs, PhiloxStream, PhiloxWordsArgs};
+use crate::device::{
+    DType, Device, Kernel, PHILOX_NORMAL, PHILOX_UNIFORM, PHILOX_WORDS, PhiloxFillArgs, PhiloxStream, PhiloxWordsArgs,
+};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -41,11 +43,19 @@ impl Stream {
     }
 
     fn packed(&self) -> Result<PhiloxStream> {
-        for (what, value, bits) in
-            [("restart", self.restart, 10), ("step", self.step, 16), ("draw", self.draw, 20), ("purpose", self.purpose as u32, 6)]
-        {
+        for (what, value, bits) in [
+            ("restart", self.restart, 10),
+            ("step", self.step, 16),
+            ("draw", self.draw, 20),
+            ("purpose", self.purpose as u32, 6),
+        ] {
             if value >> bits != 0 {
-                return Err(Error::Limit { kernel: "philox".into(), what, requested: value.into(), max: (1 << bits) - 1 });
+                return Err(Error::Limit {
+                    kernel: "philox".into(),
+                    what,
+                    requested: value.into(),
+                    max: (1 << bits) - 1,
+                });
             }
         }
         Ok(PhiloxStream {
@@ -98,10 +108,21 @@ pub fn normal(device: &Device, stream: &Stream, ids: &[u64], dims: &[usize]) -> 
     fill(device, &PHILOX_NORMAL, stream, ids, dims)
 }
 
-fn fill(device: &Device, kernel: &'static Kernel<PhiloxFillArgs>, stream: &Stream, ids: &[u64], dims: &[usize]) -> Result<Tensor> {
+fn fill(
+    device: &Device,
+    kernel: &'static Kernel<PhiloxFillArgs>,
+    stream: &Stream,
+    ids: &[u64],
+    dims: &[usize],
+) -> Result<Tensor> {
     let d: usize = dims.iter().product();
     if d >= 1 << 31 {
-        return Err(Error::Limit { kernel: "philox".into(), what: "elements per image", requested: d as u64, max: (1 << 31) - 1 });
+        return Err(Error::Limit {
+            kernel: "philox".into(),
+            what: "elements per image",
+            requested: d as u64,
+            max: (1 << 31) - 1,
+        });
     }
     let stream = stream.packed()?;
     let ids = upload_ids(device, ids)?;

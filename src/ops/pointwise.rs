@@ -1,6 +1,6 @@
 //! Elementwise ops: `kernels/pointwise.cu`.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::device::{
     ACCUMULATE_BF16, ACCUMULATE_F32, ACTIVATION_BF16, ACTIVATION_F32, ACTIVATION_GRAD_BF16, ACTIVATION_GRAD_F32, AFFINE_BF16,
@@ -164,7 +164,7 @@ impl Affine {
 ///
 /// # Errors
 /// [`Error::Shape`] when the channels are not those of the constants.
-pub fn affine(g: &Graph, x: &Tensor, constants: &Rc<Affine>) -> Result<Tensor> {
+pub fn affine(g: &Graph, x: &Tensor, constants: &Arc<Affine>) -> Result<Tensor> {
     let (_, c) = rows_of(x);
     if c != constants.scale.len() {
         return Err(Error::shape("affine", "channels", constants.scale.len(), c));

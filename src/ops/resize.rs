@@ -1,6 +1,6 @@
 //! Resizing images: `kernels/resize.cu`. The tables of weights are made here, on the CPU, in float32 as PyTorch makes them.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::device::{
     DType, Device, RESAMPLE_BF16, RESAMPLE_F32, ResampleArgs, UPSAMPLE_BF16, UPSAMPLE_F32, UPSAMPLE_GRAD_BF16, UPSAMPLE_GRAD_F32,
@@ -212,7 +212,7 @@ impl Resize {
 ///
 /// # Errors
 /// [`Error::Shape`] when `x` has another size than the tables are for.
-pub fn resize(g: &Graph, x: &Tensor, tables: &Rc<Resize>) -> Result<Tensor> {
+pub fn resize(g: &Graph, x: &Tensor, tables: &Arc<Resize>) -> Result<Tensor> {
     let [n, h, w, c] = x.dims4("resize")?;
     if [h, w] != tables.from {
         return Err(Error::shape("resize", "input size", format!("{:?}", tables.from), format!("{:?}", [h, w])));

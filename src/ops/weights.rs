@@ -52,7 +52,8 @@ impl Packed {
             let stored = if t.element_bytes == 2 { DType::BF16 } else { DType::F32 };
             (t.panel as usize, t.c_align as usize, stored)
         } else {
-            (1, 16 / dtype.size(), dtype)
+            // As `Packed` in kernels/tile_copy.cuh reads them: 64 columns, 64 bytes of channels.
+            (64, 64 / dtype.size(), dtype)
         };
         let (columns, c_pad) = (o.next_multiple_of(panel), c.next_multiple_of(c_align));
         let group = columns * taps * c_pad;

@@ -1,6 +1,6 @@
 //! Single operations.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::dump::Array;
 use super::networks::parse_norm;
@@ -101,7 +101,7 @@ fn convolution(r: &Replay) -> Result<Vec<Output>> {
     let (weight, bias) = (r.dump.array("w.weight")?, r.dump.optional("w.bias")?);
     let shape = dims4(r, "w.weight", &weight)?;
     let bias = bias.as_ref().map(|b| b.values.as_slice());
-    let conv = Rc::new(Conv2d::new(r.device, r.precision, &weight.values, shape, bias, window(r, true)?)?);
+    let conv = Arc::new(Conv2d::new(r.device, r.precision, &weight.values, shape, bias, window(r, true)?)?);
     let (g, x) = (r.graph(), r.image("in.x")?);
     let y = conv2d(&g, &x, &conv, None, fused(r)?)?;
     r.image_outputs(g, &y, &[("x", &x)])
@@ -126,7 +126,7 @@ fn convolution_bn(r: &Replay) -> Result<Vec<Output>> {
     let taps = shape[1] * shape[2] * shape[3];
     let values: Vec<f32> =
         weight.values.iter().enumerate().map(|(i, &w)| (f64::from(w) * scale[i / taps.max(1)]) as f32).collect();
-    let conv = Rc::new(Conv2d::new(r.device, r.precision, &values, shape, Some(&single(&bias)), window(r, false)?)?);
+    let conv = Arc::new(Conv2d::new(r.device, r.precision, &values, shape, Some(&single(&bias)), window(r, false)?)?);
     let (g, x) = (r.graph(), r.image("in.x")?);
     let residual = r.dump.has("in.residual").then(|| r.image("in.residual")).transpose()?;
     let y = conv2d(&g, &x, &conv, residual.as_ref(), fused(r)?)?;
@@ -139,7 +139,7 @@ fn fully_connected(r: &Replay) -> Result<Vec<Output>> {
     let (weight, bias) = (r.dump.array("w.weight")?, r.dump.optional("w.bias")?);
     let [o, k]: [usize; 2] = weight.shape.as_slice().try_into().map_err(|_| r.fail("tensor `w.weight`: expected (O, K)"))?;
     let bias = bias.as_ref().map(|b| b.values.as_slice());
-    let layer = Rc::new(Linear::new(r.device, r.precision, &weight.values, [o, k], bias)?);
+    let layer = Arc::new(Linear::new(r.device, r.precision, &weight.values, [o, k], bias)?);
     let (g, x) = (r.graph(), r.plain("in.x")?);
     let x = x.reshaped(&[x.len() / k.max(1), k])?;
     let y = linear(&g, &x, &layer, fused(r)?)?;
@@ -159,7 +159,7 @@ fn product(r: &Replay) -> Result<Vec<Output>> {
 
 fn batch_norm(r: &Replay) -> Result<Vec<Output>> {
     let (scale, bias) = folded(r, "")?;
-    let constants = Rc::new(Affine::new(r.device, &single(&scale), &single(&bias))?);
+    let constants = Arc::new(Affine::new(r.device, &single(&scale), &single(&bias))?);
     let (g, x) = (r.graph(), r.image("in.x")?);
     let y = affine(&g, &x, &constants)?;
     r.image_outputs(g, &y, &[("x", &x)])
@@ -196,7 +196,7 @@ fn resampling(r: &Replay) -> Result<Vec<Output>> {
     let (size, antialias) = (d.attr("size")?, d.attr_opt("antialias")?.unwrap_or(false));
     on_image(r, |g, x| {
         let [_, h, w, _] = x.dims4("resize")?;
-        resize(g, x, &Rc::new(Resize::new(r.device, [h, w], size, filter, antialias)?))
+        resize(g, x, &Arc::new(Resize::new(r.device, [h, w], size, filter, antialias)?))
     })
 }
 
@@ -237,7 +237,7 @@ fn attention_gates(r: &Replay) -> Result<Vec<Output>> {
         (None, Some((kernel, bn))) => Cbam::spatial_gate(r.device, kernel, *bn)?,
         (None, None) => return Err(r.fail("no gate")),
     };
-    let gates = Rc::new(gates);
+    let gates = Arc::new(gates);
     on_image(r, |g, x| cbam(g, x, &gates, None, Activation::None))
 }
 
