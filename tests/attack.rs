@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rampart::attack::{
     Adversarial, Classifier, Evaluation, Loss, Method, Norm, Outcome, Profile, Spec, StartKind, Starts, Target, run,
@@ -372,8 +372,8 @@ fn batch_size_and_order_change_nothing() {
 /// Convolution, ReLU and a convolution over the whole image, on our own kernels.
 struct ConvNet {
     device: Device,
-    first: Rc<Conv2d>,
-    second: Rc<Conv2d>,
+    first: Arc<Conv2d>,
+    second: Arc<Conv2d>,
 }
 
 impl ConvNet {
@@ -382,7 +382,7 @@ impl ConvNet {
         let weights =
             |n, seed, scale: f32| -> Vec<f32> { numbers(n, seed).iter().map(|u| scale * (2.0 * u - 1.0)).collect() };
         let conv =
-            |w: &[f32], shape, window| Rc::new(Conv2d::new(&device, Precision::F32, w, shape, None, window).unwrap());
+            |w: &[f32], shape, window| Arc::new(Conv2d::new(&device, Precision::F32, w, shape, None, window).unwrap());
         let first = conv(&weights(8 * 27, 201, 0.5), [8, 3, 3, 3], Window::square(1, 1));
         let second = conv(&weights(K * 8 * 20, 202, 0.5), [K, 8, 5, 4], Window::default());
         ConvNet { first, second, device }

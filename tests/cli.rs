@@ -324,10 +324,10 @@ fn run_directories_are_not_mixed_up() {
         ("--eps 0 --limit 3", "limit is 2 there and 3 here"),
         ("--eps 0 --limit 2 --seed 1", "seed is 0 there and 1 here"),
         ("--eps 0 --limit 2 --precision bf16", "precision is \"f32\" there and \"bf16\" here"),
-        ("--eps 0 --limit 2 --early-stop", "early_stop is false there and true here"),
     ] {
         place.run(&format!("sweep {flags} --out run --resume")).refused(2, &["--resume", "run/config.toml", field]);
     }
+    place.run(&format!("{base} --early-stop --resume")).refused(2, &["--early-stop", "score"]);
     place.run(&format!("{base} --batch 1 --resume")).ok();
     assert_eq!((place.results("run"), place.records("run")), (results, records.clone()));
 
@@ -424,7 +424,7 @@ fn bad_weights_name_file_and_tensor() {
     spoilt(&says("std", "[0, 1, 1]"), &["positive std"]);
     spoilt(&says("mean", "0.5"), &["metadata `mean`"]);
     spoilt(&says("config", r#"{"depth":34,"stem":"cifar","width":16,"classes":10}"#), &["tensor `", "shape"]);
-    spoilt(&says("config", r#"{"depth":51,"stem":"cifar","width":16,"classes":10}"#), &["51"]);
+    spoilt(&says("config", r#"{"depth":51,"stem":"cifar","width":16,"classes":10}"#), &["metadata: config `depth`", "18, 34 or 50, found 51"]);
     spoilt(&|c| drop(c.metadata.remove("arch")), &["expected `arch` in the metadata"]);
 
     Checkpoint::load().save(&place.path("w.safetensors"));

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use common::{PRECISIONS, check, close, host, limits, upload, values, wide};
 use proptest::prelude::*;
@@ -61,7 +61,7 @@ fn linear_case([n, k, o]: [usize; 3], bias: bool, act: Activation, precision: Pr
     let (x, w) = (values(n * k, seed, precision), values(o * k, seed + 1, precision));
     let b = values(o, seed + 2, Precision::F32);
     let dy = values(n * o, seed + 3, precision);
-    let layer = Rc::new(Linear::new(&host(), precision, &w, [o, k], bias.then_some(&b[..])).unwrap());
+    let layer = Arc::new(Linear::new(&host(), precision, &w, [o, k], bias.then_some(&b[..])).unwrap());
     let mut u = product(&wide(&x), &transposed(&wide(&w), 1, o, k), [1, n, k, o]);
     if bias {
         u.iter_mut().enumerate().for_each(|(i, u)| *u += f64::from(b[i % o]));
@@ -91,7 +91,7 @@ fn a_row_is_the_same_in_any_batch() {
     for precision in PRECISIONS {
         let device = host();
         let (k, o) = (300, 70);
-        let layer = Rc::new(Linear::new(&device, precision, &values(o * k, 1, precision), [o, k], None).unwrap());
+        let layer = Arc::new(Linear::new(&device, precision, &values(o * k, 1, precision), [o, k], None).unwrap());
         let x = values(64 * k, 2, precision);
         let run = |n: usize| {
             let xt = upload(&device, &[n, k], precision, &x[..n * k]);
@@ -127,6 +127,6 @@ fn disagreeing_shapes_are_refused() {
     }
     assert!(Linear::new(&device, Precision::F32, &[0.0; 5], [2, 3], None).is_err());
     assert!(Linear::new(&device, Precision::F32, &[0.0; 6], [2, 3], Some(&[0.0; 3])).is_err());
-    let layer = Rc::new(Linear::new(&device, Precision::F32, &[0.0; 6], [2, 3], None).unwrap());
+    let layer = Arc::new(Linear::new(&device, Precision::F32, &[0.0; 6], [2, 3], None).unwrap());
     assert_eq!(linear(&g, &t(&[1, 4]), &layer, Activation::None).unwrap_err().to_string(), "linear: inputs: expected 3, got 4");
 }

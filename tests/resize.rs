@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use common::{PRECISIONS, close, dot, host, limits, upload, values, wide};
 use rampart::ops::resize::{Filter, Resize, resize, upsample_nearest};
@@ -88,7 +88,7 @@ fn resized_images_agree_with_float64_and_the_gradient_is_the_transpose() {
                             }
                         }
                     }
-                    let tables = Rc::new(Resize::new(&device, [h, w], to, filter, antialias).unwrap());
+                    let tables = Arc::new(Resize::new(&device, [h, w], to, filter, antialias).unwrap());
                     let xt = upload(&device, &shape, precision, &x);
                     let g = Graph::recording(&device, precision);
                     let y = resize(&g, &xt, &tables).unwrap();
@@ -137,7 +137,7 @@ fn wrong_sizes_are_refused() {
     let device = host();
     let g = Graph::inference(&device, Precision::F32);
     assert!(Resize::new(&device, [4, 4], [0, 4], Filter::Bilinear, true).is_err());
-    let tables = Rc::new(Resize::new(&device, [4, 4], [8, 8], Filter::Bilinear, true).unwrap());
+    let tables = Arc::new(Resize::new(&device, [4, 4], [8, 8], Filter::Bilinear, true).unwrap());
     let x = upload(&device, &[1, 4, 5, 1], Precision::F32, &[0.0; 20]);
     assert_eq!(resize(&g, &x, &tables).unwrap_err().to_string(), "resize: input size: expected [4, 4], got [4, 5]");
     assert!(upsample_nearest(&g, &x, 0).is_err());

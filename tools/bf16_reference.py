@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 
 import resnet_reference as resnet
-from reference_ops import ACTIVATIONS, convolve, differentiable, replay, run_feature_map, run_model
+from reference_ops import ACTIVATIONS, convolve, differentiable, replay, run_feature_map, run_model, run_pgd
 
 
 class Store(torch.autograd.Function):
@@ -57,6 +57,7 @@ def folded_network(attrs, weights):
             conv.weight, conv.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
             net.set_submodule(name, nn.Identity())
             conv.register_forward_hook(store)
+    net.register_forward_pre_hook(lambda module, args: (Store.apply(args[0]),))
     for name, module in net.named_modules():
         if isinstance(module, (nn.ReLU, resnet.CBAM)) and "mlp" not in name:
             module.register_forward_hook(store)
@@ -70,17 +71,17 @@ FOLDED = {
     "conv2d_bn": differentiable(folded_conv2d_bn),
     "model": lambda attrs, ins, w: run_model(folded_network(attrs, w), ins),
     "feature_map": lambda attrs, ins, w: run_feature_map(folded_network(attrs, w), attrs["layer"], ins),
+    "pgd": lambda attrs, ins, w: run_pgd(folded_network(attrs, w), torch.float32, attrs, ins),
 }
-# Without a bfloat16 way: the losses, resampling and the attack compute in float32.
-FLOAT32_OPS = {"cross_entropy", "dlr_loss", "resize", "pgd_step", "pgd"}
-FOLDED_ONLY = {"conv2d_bn"}                               # one operation: nothing is stored before its batch norm
+FLOAT32_OPS = {"cross_entropy", "dlr_loss", "resize", "pgd_step"}     # compute in float32 whatever their inputs are
+FOLDED_ONLY = {"conv2d_bn", "pgd"}                        # nothing is stored before a batch norm; images stay float32
 
 
 def bf16_outputs(op, attrs, inputs, weights):
-    """-> {way: {name: output}}; empty for operations that compute in float32 whatever their inputs are."""
+    """-> {way: {name: output}}; empty for FLOAT32_OPS."""
     ways = {}
     if op not in FLOAT32_OPS | FOLDED_ONLY:
         ways["plain"] = replay(op, attrs, inputs, weights, torch.bfloat16)
     if op in FOLDED:
-        ways["folded"] = replay(op, attrs, {k: rounded(t) for k, t in inputs.items()}, weights, torch.float32, FOLDED[op])
+        ways["folded"] = replay(op, attrs, inputs, weights, torch.float32, FOLDED[op])
     return ways

@@ -8,7 +8,7 @@ import torch
 
 import resnet_reference as resnet
 from bf16_reference import rounded
-from settled_network import settle
+from settled_network import GAPS, settle
 
 ONE, PAIR = (1, 1), (2, 2)
 
@@ -158,7 +158,7 @@ def network_weights(config, tracked=False):
     return {k: t for k, t in state.items() if tracked or not k.endswith("num_batches_tracked")}
 
 
-def settled_weights(config, x, rng, dtype, tracked=False):
+def settled_weights(config, x, rng, dtype, tracked=False, gaps=GAPS):
     """The same with biases for which no pre-activation of x comes close to zero, and with weaker branches and gates."""
     weights = network_weights(config, tracked)
     last = ".bn3.weight" if config["depth"] == 50 else ".bn2.weight"
@@ -167,7 +167,7 @@ def settled_weights(config, x, rng, dtype, tracked=False):
             t *= 0.5
     net = resnet.build(config).double()
     resnet.load_state(net, {k: stored(t, dtype, True).to(net.state_dict()[k].dtype) for k, t in weights.items()})
-    state = settle(net, rounded(x).double(), rng).state_dict()
+    state = settle(net, rounded(x).double(), rng, gaps).state_dict()
     return {k: state[k].float() if t.is_floating_point() else t for k, t in weights.items()}
 
 
@@ -217,15 +217,19 @@ def pgd_step(name, x, norm, eps, step_size, inside=1.0):
     return Case("pgd_step", name, dict(norm=norm, eps=eps, step_size=step_size), make, exact=False)
 
 
-def pgd(name, x, norm, eps, step_size, steps, seed, **config):
+def pgd(name, x, norm, eps, step_size, steps, seed, gaps, **config):
+    """`gaps` wide enough for the attack not to cross them often."""
     config = {**resnet.DEFAULTS, **config}
-    attrs = dict(arch="resnet", config=config, mean=[0.4914, 0.4822, 0.4465], std=[0.2470, 0.2435, 0.2616],
+    mean, std = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
+    attrs = dict(arch="resnet", config=config, mean=mean, std=std,
                  norm=norm, eps=eps, step_size=step_size, steps=steps, loss="cross_entropy")
 
     def make(rng):
         clean = images(rng, x)
         labels = torch.from_numpy(rng.integers(0, config["classes"], x[0]))
-        return {"x": clean, "labels": labels, "start": start_in_ball(rng, clean, norm, eps)}, network_weights(config)
+        inputs = {"x": clean, "labels": labels, "start": start_in_ball(rng, clean, norm, eps)}
+        normalised = (clean - torch.tensor(mean).view(1, -1, 1, 1)) / torch.tensor(std).view(1, -1, 1, 1)
+        return inputs, settled_weights(config, normalised, rng, torch.float16, gaps=gaps)
     return Case("pgd", name, attrs, make, seed, torch.float16, exact=False)
 
 
@@ -401,16 +405,16 @@ CASES = [
     pgd_step("l2_step_beyond_ball", (3, 3, 5, 4), "l2", 0.25, 1.0),
     pgd_step("l2_one_element", (1, 1, 1, 1), "l2", 0.1, 0.05),
 
-    pgd("linf", (2, 3, 16, 16), "linf", 8 / 255, 2 / 255, 5, seed=0, depth=18, width=3),
-    pgd("l2", (2, 3, 16, 16), "l2", 0.5, 0.125, 5, seed=0, depth=18, width=3),
+    pgd("linf", (2, 3, 16, 16), "linf", 4 / 255, 1 / 255, 5, seed=9, gaps=(0.1, 0.3), depth=18, width=3),
+    pgd("l2", (2, 3, 16, 16), "l2", 0.1, 0.03, 5, seed=36, gaps=(0.15, 0.4), depth=18, width=3),
 
     model("resnet18_w4_tracked", (2, 3, 32, 32), seed=10, depth=18, width=4, tracked=True),
     model("resnet18_w3_odd_size", (3, 3, 19, 17), seed=7, depth=18, width=3, classes=7, dtype=torch.float32),
     model("resnet18_imagenet_cbam_w4", (2, 3, 45, 37), seed=10, depth=18, stem="imagenet", width=4, attention="cbam", reduction=8),
-    model("resnet34_cbam_w3_bf16_weights", (2, 3, 32, 32), seed=7, depth=34, width=3, attention="cbam", dtype=torch.bfloat16),
+    model("resnet34_cbam_w3_bf16_weights", (2, 3, 32, 32), seed=34, depth=34, width=3, attention="cbam", dtype=torch.bfloat16),
     model("resnet50_w8", (2, 3, 32, 32), seed=2, width=8),
-    model("resnet50_cbam_w8", (2, 3, 32, 32), seed=0, width=8, attention="cbam"),
-    model("resnet50_imagenet_w3", (1, 3, 64, 48), seed=4, stem="imagenet", width=3, classes=13),
+    model("resnet50_cbam_w8", (2, 3, 32, 32), seed=37, width=8, attention="cbam"),
+    model("resnet50_imagenet_w3", (1, 3, 64, 48), seed=20, stem="imagenet", width=3, classes=13),
     feature_map("block", (2, 3, 16, 16), "layer2.0", depth=18, width=3),
     feature_map("cbam", (2, 3, 16, 16), "layer2.1.cbam", depth=18, width=3, attention="cbam"),
 ]

@@ -189,12 +189,10 @@ def pgd_step(attrs, ins, w):
     return {"x": step(attrs, ins["x"].float(), ins["x_clean"].float(), ins["grad"].float())}
 
 
-def pgd(attrs, ins, w):
-    """The last of `steps` iterates from `start`; gradients in the replay's dtype, iterates and steps in float32."""
+def run_pgd(net, dtype, attrs, ins):
+    """The last of `steps` iterates from `start`; the network's gradients in `dtype`, iterates and steps in float32."""
     if attrs["loss"] != "cross_entropy":
         raise ValueError(f"unknown loss {attrs['loss']!r}; known: cross_entropy")
-    net = network(attrs, w)
-    dtype = w["conv1.weight"].dtype
     mean, std = (torch.tensor(attrs[k], dtype=torch.float32).to(dtype).view(1, -1, 1, 1) for k in ("mean", "std"))
     clean, x = ins["x"].float(), ins["start"].float()
     for _ in range(attrs["steps"]):
@@ -230,5 +228,5 @@ OPS = {
     "model": lambda attrs, ins, w: run_model(network(attrs, w), ins),
     "feature_map": lambda attrs, ins, w: run_feature_map(network(attrs, w), attrs["layer"], ins),
     "pgd_step": pgd_step,
-    "pgd": pgd,
+    "pgd": lambda attrs, ins, w: run_pgd(network(attrs, w), w["conv1.weight"].dtype, attrs, ins),
 }

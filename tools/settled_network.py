@@ -10,7 +10,7 @@ import torch
 
 from bf16_reference import rounded
 
-GAP = (0.05, 0.18)                                        # wanted distance at the first and the last ReLU: rounding adds up
+GAPS = (0.05, 0.18)                                       # wanted distance at the first and the last ReLU: rounding adds up
 SHARES = (0.1, 0.3, 0.5, 0.7)                             # of a channel that should be negative
 
 
@@ -36,7 +36,7 @@ def place_zero(z, bias, shares, gap, limit=math.inf, inertia=0):
 
 
 @torch.no_grad()
-def settle(net, x, rng):
+def settle(net, x, rng, gaps=GAPS):
     """Settles a float64 ResNet on x; its classifier is scaled by a power of two to logits of about 1."""
     blocks = [block for level in (net.layer1, net.layer2, net.layer3, net.layer4) for block in level]
     relus, met = 1 + sum(3 if hasattr(b, "bn3") else 2 for b in blocks), 0
@@ -44,7 +44,7 @@ def settle(net, x, rng):
     def next_gap():
         nonlocal met
         met += 1
-        return GAP[0] + (GAP[1] - GAP[0]) * (met - 1) / (relus - 1)
+        return gaps[0] + (gaps[1] - gaps[0]) * (met - 1) / (relus - 1)
 
     def shares(channels):
         return torch.from_numpy(rng.choice(SHARES, channels))

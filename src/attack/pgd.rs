@@ -184,7 +184,8 @@ impl Attack<'_> {
         let p = &self.progress[i];
         let aims_at_label = self.targets.as_ref().is_some_and(|t| t[i] == self.labels[i]);
         let wrong_when_clean = !p.attacked && p.last_prediction != self.labels[i];
-        self.spec.eps > 0.0 && !aims_at_label && !p.last_success && !(self.spec.early_stop && wrong_when_clean)
+        let done = aims_at_label || p.last_success || (self.spec.early_stop && wrong_when_clean);
+        self.spec.eps > 0.0 && !done
     }
 
     fn restart(&mut self, restart: u32, at: Vec<usize>) -> Result<()> {

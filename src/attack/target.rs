@@ -100,7 +100,7 @@ pub(super) fn choose(
             let stream = Stream::new(seed, Purpose::Target);
             let random = |(&y, &id): (&u32, &u64)| {
                 let [word, ..] = stream.words(id, 0)?;
-                let other = (u64::from(word) * u64::from(classes - 1) >> 32) as u32;
+                let other = ((u64::from(word) * u64::from(classes - 1)) >> 32) as u32;
                 Ok(other + u32::from(other >= y))
             };
             labels.iter().zip(ids).map(random).collect::<Result<_>>()?

@@ -49,7 +49,10 @@ impl Classifier {
         if std.iter().chain(&mean).any(|v| !v.is_finite()) || std.iter().any(|&s| s <= 0.0) {
             return Err(Error::file(weights.origin(), format!("expected a finite mean and a positive std, found {mean:?}, {std:?}")));
         }
-        Self::resnet(device, precision, weights, &config, mean, std, [size[0], size[1], 3])
+        Self::resnet(device, precision, weights, &config, mean, std, [size[0], size[1], 3]).map_err(|e| match e {
+            Error::Usage { flag, problem } => Error::file(weights.origin(), format!("metadata: {flag}: {problem}")),
+            other => other,
+        })
     }
 
     /// A ResNet with a given normalisation.

@@ -198,34 +198,66 @@ impl ResNet {
     /// # Errors
     /// [`Error::Shape`] for images too small or of another depth.
     pub fn forward(&self, g: &Graph, x: &Tensor) -> Result<Tensor> {
-        self.forward_seeing(g, x, &mut |_, _| {})
+        self.probe(g, x, &mut Probe::default())
     }
 
-    /// The same, showing every module's output by its name: `relu` (the stem's), `maxpool`, `layer1.0`, .., `fc`.
+    /// The same, and the output of one module by its name: `relu` (the stem's), `maxpool`, `layer1.0`, `layer1.0.cbam`, ..,
+    /// `avgpool`, `fc`.
     ///
     /// # Errors
     /// As [`ResNet::forward`].
-    pub fn forward_seeing(&self, g: &Graph, x: &Tensor, see: &mut dyn FnMut(&str, &Tensor)) -> Result<Tensor> {
+    pub fn probe(&self, g: &Graph, x: &Tensor, probe: &mut Probe) -> Result<Tensor> {
         let mut h = conv2d(g, x, &self.stem, None, Activation::Relu)?;
-        see("relu", &h);
+        probe.see("relu", &h);
         if self.config.stem == Stem::Imagenet {
             h = max_pool2d(g, &h, Pool { kernel: [3, 3], stride: [2, 2], padding: [1, 1], ceil_mode: false })?;
-            see("maxpool", &h);
+            probe.see("maxpool", &h);
         }
         for block in &self.blocks {
-            h = block.forward(g, &h)?;
-            see(&block.name, &h);
+            h = block.forward(g, &h, probe)?;
+            probe.see(&block.name, &h);
         }
         let pooled = global_avg_pool(g, &h)?;
-        see("avgpool", &pooled);
+        probe.see("avgpool", &pooled);
         let logits = linear(g, &pooled, &self.fc, Activation::None)?;
-        see("fc", &logits);
+        probe.see("fc", &logits);
         Ok(logits)
     }
 }
 
+/// Catches the output of one module on its way through a network.
+#[derive(Default)]
+pub struct Probe {
+    module: String,
+    found: Option<Tensor>,
+    names: Vec<String>,
+}
+
+impl Probe {
+    pub fn new(module: &str) -> Self {
+        Probe { module: module.into(), ..Self::default() }
+    }
+
+    /// The output of the module that was asked for.
+    ///
+    /// # Errors
+    /// The names of all modules that were seen instead.
+    pub fn found(self) -> Result<Tensor, Vec<String>> {
+        self.found.ok_or(self.names)
+    }
+
+    fn see(&mut self, name: &str, t: &Tensor) {
+        if !self.module.is_empty() {
+            self.names.push(name.into());
+        }
+        if name == self.module {
+            self.found = Some(t.clone());
+        }
+    }
+}
+
 impl Block {
-    fn forward(&self, g: &Graph, x: &Tensor) -> Result<Tensor> {
+    fn forward(&self, g: &Graph, x: &Tensor, probe: &mut Probe) -> Result<Tensor> {
         let _range = crate::device::nvtx::range(&self.name);
         let shortcut = match &self.shortcut {
             Some(conv) => conv2d(g, x, conv, None, Activation::None)?,
@@ -235,12 +267,15 @@ impl Block {
         for conv in &self.inner {
             h = conv2d(g, &h, conv, None, Activation::Relu)?;
         }
-        match &self.attention {
-            None => conv2d(g, &h, &self.last, Some(&shortcut), Activation::Relu),
-            Some(gates) => {
-                let h = conv2d(g, &h, &self.last, None, Activation::None)?;
-                cbam(g, &h, gates, Some(&shortcut), Activation::Relu)
-            }
+        let Some(gates) = &self.attention else {
+            return conv2d(g, &h, &self.last, Some(&shortcut), Activation::Relu);
+        };
+        let h = conv2d(g, &h, &self.last, None, Activation::None)?;
+        let name = format!("{}.cbam", self.name);
+        // The gates' own output exists only inside the fused kernel; it is computed apart for whoever asks.
+        if probe.module == name {
+            probe.see(&name, &cbam(&Graph::inference(g.device(), g.precision()), &h, gates, None, Activation::None)?);
         }
+        cbam(g, &h, gates, Some(&shortcut), Activation::Relu)
     }
 }
