@@ -30,8 +30,8 @@ def place_zero(z, bias, shares, gap, limit=math.inf, inertia=0):
     below = torch.where(rank > 0, zeros - v.gather(1, (rank - 1).clamp(min=0)), torch.inf)
     above = torch.where(rank < count, v.gather(1, rank.clamp(max=count - 1)) - zeros, torch.inf)
     lack = (1 - torch.minimum(below, above) / (gap * spread)).clamp(min=0)
-    cost = (rank / count - shares[:, None]).abs() + 10 * lack + 100 * ((bias[:, None] - zeros).abs() > limit) + inertia * zeros.abs() / spread
-    best = cost.argmin(1, keepdim=True)
+    cost = (rank / count - shares[:, None]).abs() + 10 * lack + inertia * zeros.abs() / spread
+    best = (cost + 100 * ((bias[:, None] - zeros).abs() > limit)).argmin(1, keepdim=True)
     return bias - zeros.gather(1, best)[:, 0]
 
 
