@@ -223,6 +223,6 @@ mod tests {
         let input: Vec<f32> = uniform("input", 4).collect();
         assert_eq!(input, [-0.804_363_37, 0.304_720_76, -0.592_751_5, -0.451_110_72]);
         let conv: Vec<f32> = uniform("conv1.weight", 3).collect();
-        assert_eq!(conv, [0.090_149_88, 0.490_323_34, -0.954_156_64]);
+        assert_eq!(conv, [0.090_149_88, 0.490_323_42, -0.954_156_64]);
     }
 }
