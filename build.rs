@@ -76,7 +76,9 @@ fn host(sources: &[PathBuf], out: &Path) -> Result<String, String> {
 fn missing(error: cc::Error) -> String {
     let text = error.to_string();
     if text.contains("failed to find tool") || text.contains("ToolNotFound") {
-        format!("no C++ compiler found: install g++ (Debian and Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++) or clang++, or set CXX\n  {text}")
+        format!(
+            "no C++ compiler found: install g++ (Debian and Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++) or clang++, or set CXX\n  {text}"
+        )
     } else {
         format!("the C++ compiler failed on the host kernels\n  {text}")
     }

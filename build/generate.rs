@@ -31,7 +31,11 @@ pub fn structs(text: &str) -> Result<Vec<Struct>, String> {
         } else if line == "};" {
             let done = open.take().ok_or_else(|| format!("args.h:{}: stray `}};`", number + 1))?;
             if done.size % done.align != 0 {
-                return Err(format!("args.h:{}: {} needs padding at its end; add `int32_t reserved;`", number + 1, done.name));
+                return Err(format!(
+                    "args.h:{}: {} needs padding at its end; add `int32_t reserved;`",
+                    number + 1,
+                    done.name
+                ));
             }
             all.push(done);
         } else if let (Some(current), Some(field)) = (open.as_mut(), line.strip_suffix(';')) {
@@ -52,7 +56,10 @@ pub fn structs(text: &str) -> Result<Vec<Struct>, String> {
                 }
             };
             if current.size % align != 0 {
-                return Err(format!("args.h:{}: `{name}` would need padding before it; put larger fields first", number + 1));
+                return Err(format!(
+                    "args.h:{}: `{name}` would need padding before it; put larger fields first",
+                    number + 1
+                ));
             }
             current.size += size;
             current.align = current.align.max(align);
@@ -73,10 +80,14 @@ pub fn kernels(path: &Path, text: &str) -> Result<Vec<Kernel>, String> {
         let inner = line["KERNEL(".len()..].split(')').next().unwrap_or("");
         let parts: Vec<&str> = inner.split(',').map(str::trim).collect();
         let [name, args, threads, shared] = parts[..] else {
-            return Err(format!("{}: expected KERNEL(name, Args, threads, shared_bytes), found `{line}`", path.display()));
+            return Err(format!(
+                "{}: expected KERNEL(name, Args, threads, shared_bytes), found `{line}`",
+                path.display()
+            ));
         };
         let number = |what: &str, s: &str| {
-            s.parse::<u32>().map_err(|_| format!("{}: {what} of {name} must be a plain number, found `{s}`", path.display()))
+            s.parse::<u32>()
+                .map_err(|_| format!("{}: {what} of {name} must be a plain number, found `{s}`", path.display()))
         };
         found.push(Kernel {
             name: name.into(),
@@ -91,7 +102,8 @@ pub fn kernels(path: &Path, text: &str) -> Result<Vec<Kernel>, String> {
 
 /// C++ that reports sizes and offsets as the compiler sees them, for the test that compares both sides.
 pub fn layout(structs: &[Struct]) -> String {
-    let mut s = String::from("#include \"args.h\"\n#include <cstddef>\nextern \"C\" const uint64_t rampart_layout[] = {\n");
+    let mut s =
+        String::from("#include \"args.h\"\n#include <cstddef>\nextern \"C\" const uint64_t rampart_layout[] = {\n");
     for st in structs {
         let _ = write!(s, "  sizeof({0}),", st.name);
         for (field, ..) in &st.fields {
@@ -119,7 +131,11 @@ pub fn rust(structs: &[Struct], kernels: &[Kernel], images: &[(String, PathBuf)]
 
     s.push_str("unsafe extern \"C\" {\n");
     for k in kernels {
-        let _ = writeln!(s, "    fn rampart_host_{}(args: *const u8, grid: *const [u32; 3], first: u64, last: u64, shared: *mut u8);", k.name);
+        let _ = writeln!(
+            s,
+            "    fn rampart_host_{}(args: *const u8, grid: *const [u32; 3], first: u64, last: u64, shared: *mut u8);",
+            k.name
+        );
     }
     let words: usize = structs.iter().map(|st| st.fields.len() + 1).sum();
     let _ = writeln!(s, "    #[cfg(test)]\n    static rampart_layout: [u64; {words}];\n}}");
@@ -128,7 +144,13 @@ pub fn rust(structs: &[Struct], kernels: &[Kernel], images: &[(String, PathBuf)]
         let _ = writeln!(
             s,
             "pub static {}: Kernel<{}> = Kernel::new(KernelInfo {{ name: \"{}\", file: \"{}\", threads: {}, shared: {}, index: {index}, host: rampart_host_{} }});",
-            k.name.to_uppercase(), k.args, k.name, k.file, k.threads, k.shared, k.name
+            k.name.to_uppercase(),
+            k.args,
+            k.name,
+            k.file,
+            k.threads,
+            k.shared,
+            k.name
         );
     }
     s.push_str("/// Every kernel, in the order of [`KernelInfo::index`].\npub static KERNELS: &[&KernelInfo] = &[\n");

@@ -172,7 +172,8 @@ impl Graph {
                 }
             }
         }
-        let missing = |x: &Tensor| Error::shape("backward", "input", "a tensor the output depends on", format!("{x:?}"));
+        let missing =
+            |x: &Tensor| Error::shape("backward", "input", "a tensor the output depends on", format!("{x:?}"));
         inputs.iter().map(|x| grads.values.get(&x.id()).cloned().ok_or_else(|| missing(x))).collect()
     }
 }

@@ -31,7 +31,13 @@ impl Tensor {
     pub fn uninit(device: &Device, shape: &[usize], dtype: DType) -> Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let buffer = Arc::new(device.alloc(shape.iter().product::<usize>() * dtype.size())?);
-        Ok(Tensor { shape: shape.to_vec(), dtype, buffer, offset: 0, id: TensorId(NEXT.fetch_add(1, Ordering::Relaxed)) })
+        Ok(Tensor {
+            shape: shape.to_vec(),
+            dtype,
+            buffer,
+            offset: 0,
+            id: TensorId(NEXT.fetch_add(1, Ordering::Relaxed)),
+        })
     }
 
     /// Uploads values, rounding to `dtype` (`F32` or `BF16`).
@@ -185,7 +191,10 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] when there are not four.
     pub fn dims4(&self, op: &'static str) -> Result<[usize; 4]> {
-        self.shape.as_slice().try_into().map_err(|_| Error::shape(op, "dimensions", "(N, H, W, C)", format!("{:?}", self.shape)))
+        self.shape
+            .as_slice()
+            .try_into()
+            .map_err(|_| Error::shape(op, "dimensions", "(N, H, W, C)", format!("{:?}", self.shape)))
     }
 
     /// The two dimensions of a matrix `(N, K)`.
@@ -193,7 +202,10 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] when there are not two.
     pub fn dims2(&self, op: &'static str) -> Result<[usize; 2]> {
-        self.shape.as_slice().try_into().map_err(|_| Error::shape(op, "dimensions", "(N, K)", format!("{:?}", self.shape)))
+        self.shape
+            .as_slice()
+            .try_into()
+            .map_err(|_| Error::shape(op, "dimensions", "(N, K)", format!("{:?}", self.shape)))
     }
 }
 

@@ -68,15 +68,21 @@ impl Gates {
         let (c, pixels) = (self.c, h * w);
         let mut y = x.to_vec();
         if self.which != Which::Spatial {
-            let mean: Vec<f64> = (0..c).map(|k| (0..pixels).map(|p| x[p * c + k]).sum::<f64>() / pixels as f64).collect();
-            let max: Vec<f64> = (0..c).map(|k| (0..pixels).map(|p| x[p * c + k]).fold(f64::NEG_INFINITY, f64::max)).collect();
+            let mean: Vec<f64> =
+                (0..c).map(|k| (0..pixels).map(|p| x[p * c + k]).sum::<f64>() / pixels as f64).collect();
+            let max: Vec<f64> =
+                (0..c).map(|k| (0..pixels).map(|p| x[p * c + k]).fold(f64::NEG_INFINITY, f64::max)).collect();
             let mlp = |v: &[f64]| -> Vec<f64> {
                 let hidden: Vec<f64> = (0..self.hidden)
-                    .map(|j| ((0..c).map(|k| f64::from(self.w1[j * c + k]) * v[k]).sum::<f64>() + f64::from(self.b1[j])).max(0.0))
+                    .map(|j| {
+                        ((0..c).map(|k| f64::from(self.w1[j * c + k]) * v[k]).sum::<f64>() + f64::from(self.b1[j]))
+                            .max(0.0)
+                    })
                     .collect();
                 (0..c)
                     .map(|k| {
-                        (0..self.hidden).map(|j| f64::from(self.w3[k * self.hidden + j]) * hidden[j]).sum::<f64>() + f64::from(self.b3[k])
+                        (0..self.hidden).map(|j| f64::from(self.w3[k * self.hidden + j]) * hidden[j]).sum::<f64>()
+                            + f64::from(self.b3[k])
                     })
                     .collect()
             };
@@ -125,7 +131,9 @@ fn gates_residual_and_relu_agree_with_float64() {
     for precision in PRECISIONS {
         for which in [Which::Both, Which::Channel, Which::Spatial] {
             for [n, h, w, c, hidden, side] in CASES {
-                for (with_residual, act) in [(false, Activation::None), (true, Activation::Relu), (true, Activation::None)] {
+                for (with_residual, act) in
+                    [(false, Activation::None), (true, Activation::Relu), (true, Activation::None)]
+                {
                     let gates = Gates::new(which, c, hidden, side);
                     let (device, uploaded) = (host(), gates.upload());
                     let shape = [n, h, w, c];
@@ -159,7 +167,12 @@ fn gates_residual_and_relu_agree_with_float64() {
                         .map(|(&d, &y)| if act == Activation::Relu && y <= 0.0 { 0.0 } else { d })
                         .collect();
                     if with_residual {
-                        close(&format!("{name} dresidual"), &grads[1].to_f32(&device).unwrap(), &masked, limits(precision).1);
+                        close(
+                            &format!("{name} dresidual"),
+                            &grads[1].to_f32(&device).unwrap(),
+                            &masked,
+                            limits(precision).1,
+                        );
                     }
                     // Every image: the gradient along random directions against difference quotients in float64.
                     let dx = wide(&grads[0].to_f32(&device).unwrap());
@@ -217,7 +230,8 @@ fn the_gradient_joins_what_others_left() {
         let g = Graph::recording(&device, precision);
         let y = cbam(&g, &relu, &uploaded, None, Activation::None).unwrap();
         let alone = g.backward(&y, upload(&device, &shape, precision, &dy), &relu).unwrap().to_f32(&device).unwrap();
-        let want: Vec<f64> = (0..n).map(|i| if x[i] > 0.0 { f64::from(alone[i]) + f64::from(dy[i]) } else { 0.0 }).collect();
+        let want: Vec<f64> =
+            (0..n).map(|i| if x[i] > 0.0 { f64::from(alone[i]) + f64::from(dy[i]) } else { 0.0 }).collect();
         close("joined", &joined, &want, limits(precision).1);
     }
 }
@@ -287,7 +301,8 @@ fn images_larger_than_scratch_memory_agree_with_float64() {
     let y = cbam(&g, &xt, &uploaded, None, Activation::None).unwrap();
     close("strips", &y.to_f32(&device).unwrap(), &gates.forward(&x64, h, w), 2e-6);
     let dx = g.backward(&y, upload_f32(&device, &[1, h, w, c], &dy), &xt).unwrap();
-    let (dx, d, direction) = (wide(&dx.to_f32(&device).unwrap()), wide(&dy), wide(&values(h * w * c, 3, Precision::F32)));
+    let (dx, d, direction) =
+        (wide(&dx.to_f32(&device).unwrap()), wide(&dy), wide(&values(h * w * c, 3, Precision::F32)));
     // A smaller step than elsewhere: among so many values some lie near a tie.
     let slope = {
         let moved = |s: f64| -> Vec<f64> { x64.iter().zip(&direction).map(|(x, d)| x + s * 1e-9 * d).collect() };

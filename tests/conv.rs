@@ -12,7 +12,8 @@ use rampart::tensor::Tensor;
 fn values(n: usize, seed: u64) -> Vec<f32> {
     (0..n as u64)
         .map(|i| {
-            let mut z = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(i.wrapping_mul(0xbf58_476d_1ce4_e5b9));
+            let mut z =
+                (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(i.wrapping_mul(0xbf58_476d_1ce4_e5b9));
             z ^= z >> 31;
             z = z.wrapping_mul(0x94d0_49bb_1331_11eb);
             z ^= z >> 29;
@@ -21,7 +22,13 @@ fn values(n: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-fn direct(x: &[f32], [n, h, w, c]: [usize; 4], wt: &[f32], [o, cg, r, s]: [usize; 4], win: Window) -> (Vec<f64>, [usize; 4]) {
+fn direct(
+    x: &[f32],
+    [n, h, w, c]: [usize; 4],
+    wt: &[f32],
+    [o, cg, r, s]: [usize; 4],
+    win: Window,
+) -> (Vec<f64>, [usize; 4]) {
     let (p, q) = (win.out(0, h, r).unwrap(), win.out(1, w, s).unwrap());
     let og = o / win.groups;
     let mut y = vec![0f64; n * p * q * o];
@@ -77,7 +84,8 @@ fn check(xs: [usize; 4], ws: [usize; 4], window: Window, precision: Precision, l
     let dx = g.backward(&y, dyt, &xt).unwrap().to_f32(&device).unwrap();
     let left: f64 = want.iter().zip(&dy).map(|(a, &b)| a * f64::from(b)).sum();
     let right: f64 = x.iter().zip(&dx).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
-    let scale = want.iter().map(|w| w * w).sum::<f64>().sqrt() * dy.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>().sqrt();
+    let scale =
+        want.iter().map(|w| w * w).sum::<f64>().sqrt() * dy.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>().sqrt();
     assert!((left - right).abs() <= limit * scale, "adjoint {xs:?} {ws:?} {window:?}: {left} {right}");
 }
 

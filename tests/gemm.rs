@@ -51,7 +51,15 @@ fn matmul_case(dims: [usize; 4], precision: Precision, seed: u64) {
 #[test]
 fn products_agree_with_float64() {
     for precision in PRECISIONS {
-        for dims in [[1, 1, 1, 1], [1, 32, 64, 32], [3, 5, 7, 11], [2, 17, 33, 65], [1, 100, 3, 130], [1, 7, 1000, 1], [0, 4, 4, 4]] {
+        for dims in [
+            [1, 1, 1, 1],
+            [1, 32, 64, 32],
+            [3, 5, 7, 11],
+            [2, 17, 33, 65],
+            [1, 100, 3, 130],
+            [1, 7, 1000, 1],
+            [0, 4, 4, 4],
+        ] {
             matmul_case(dims, precision, 1);
         }
     }
@@ -70,7 +78,15 @@ fn linear_case([n, k, o]: [usize; 3], bias: bool, act: Activation, precision: Pr
     let d: Vec<f64> = wide(&dy).iter().zip(&u).map(|(&d, &u)| if relu && u <= 0.0 { 0.0 } else { d }).collect();
     let want: Vec<f64> = u.iter().map(|&u| if relu { u.max(0.0) } else { u }).collect();
     let want_dx = product(&d, &wide(&w), [1, n, o, k]);
-    check(&format!("linear {o} {act:?}"), precision, (&[n, k], &x), &dy, |g, x| linear(g, x, &layer, act), &want, &want_dx);
+    check(
+        &format!("linear {o} {act:?}"),
+        precision,
+        (&[n, k], &x),
+        &dy,
+        |g, x| linear(g, x, &layer, act),
+        &want,
+        &want_dx,
+    );
 }
 
 #[test]
@@ -95,7 +111,10 @@ fn a_row_is_the_same_in_any_batch() {
         let x = values(64 * k, 2, precision);
         let run = |n: usize| {
             let xt = upload(&device, &[n, k], precision, &x[..n * k]);
-            linear(&Graph::inference(&device, precision), &xt, &layer, Activation::None).unwrap().to_f32(&device).unwrap()
+            linear(&Graph::inference(&device, precision), &xt, &layer, Activation::None)
+                .unwrap()
+                .to_f32(&device)
+                .unwrap()
         };
         let all = run(64);
         for n in [1, 7, 33] {
@@ -128,5 +147,8 @@ fn disagreeing_shapes_are_refused() {
     assert!(Linear::new(&device, Precision::F32, &[0.0; 5], [2, 3], None).is_err());
     assert!(Linear::new(&device, Precision::F32, &[0.0; 6], [2, 3], Some(&[0.0; 3])).is_err());
     let layer = Arc::new(Linear::new(&device, Precision::F32, &[0.0; 6], [2, 3], None).unwrap());
-    assert_eq!(linear(&g, &t(&[1, 4]), &layer, Activation::None).unwrap_err().to_string(), "linear: inputs: expected 3, got 4");
+    assert_eq!(
+        linear(&g, &t(&[1, 4]), &layer, Activation::None).unwrap_err().to_string(),
+        "linear: inputs: expected 3, got 4"
+    );
 }

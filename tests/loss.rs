@@ -71,8 +71,11 @@ fn values_gradients_margins_and_predictions_agree_with_float64() {
                 let targets: Vec<u32> = (0..n).map(|i| ((5 * i + 1) % k) as u32).collect();
                 let [got, dlogits, margin, prediction] = run(kind, precision, &z, k, &labels, &targets);
                 let rows: Vec<Vec<f64>> = z.chunks(k).map(wide).collect();
-                let want: Vec<f64> =
-                    rows.iter().enumerate().map(|(i, z)| value(kind, z, labels[i] as usize, targets[i] as usize)).collect();
+                let want: Vec<f64> = rows
+                    .iter()
+                    .enumerate()
+                    .map(|(i, z)| value(kind, z, labels[i] as usize, targets[i] as usize))
+                    .collect();
                 let name = format!("{kind:?} {precision:?} {n}x{k}");
                 // The loss itself is float32 in either precision.
                 close(&format!("{name} loss"), &got, &want, 2e-6);
@@ -90,7 +93,11 @@ fn values_gradients_margins_and_predictions_agree_with_float64() {
                     let d = wide(&dlogits[i * k..(i + 1) * k]);
                     let scale = dot(&d, &d).sqrt() * dot(&direction, &direction).sqrt();
                     let limit = (limits(precision).1 * scale).max(1e-7 * scale + 1e-9);
-                    assert!((dot(&d, &direction) - slope).abs() <= limit, "{name} gradient {i}: {} {slope}", dot(&d, &direction));
+                    assert!(
+                        (dot(&d, &direction) - slope).abs() <= limit,
+                        "{name} gradient {i}: {} {slope}",
+                        dot(&d, &direction)
+                    );
                 }
             }
         }
@@ -111,7 +118,8 @@ fn a_confident_network_still_has_a_loss_and_a_gradient() {
 
 #[test]
 fn among_equals_the_lowest_class_wins() {
-    let [_, dlogits, margin, prediction] = run(LossKind::Margin, Precision::F32, &[1.0, 3.0, 3.0, 3.0, 0.0], 5, &[2], &[]);
+    let [_, dlogits, margin, prediction] =
+        run(LossKind::Margin, Precision::F32, &[1.0, 3.0, 3.0, 3.0, 0.0], 5, &[2], &[]);
     assert_eq!((prediction[0], margin[0]), (1.0, 0.0));
     assert_eq!(dlogits, [0.0, 1.0, -1.0, 0.0, 0.0]);
     // The label is the first of the equals: the best wrong class is the next of them.
@@ -136,14 +144,16 @@ fn dlr_knows_neither_scale_nor_shift() {
 
 #[test]
 fn nan_logits_are_never_taken_for_a_prediction_of_a_number() {
-    let [loss, _, _, prediction] = run(LossKind::CROSS_ENTROPY, Precision::F32, &[1.0, f32::NAN, 2.0, f32::NAN], 4, &[2], &[]);
+    let [loss, _, _, prediction] =
+        run(LossKind::CROSS_ENTROPY, Precision::F32, &[1.0, f32::NAN, 2.0, f32::NAN], 4, &[2], &[]);
     assert!(loss[0].is_nan());
     assert_eq!(prediction[0], 1.0);
 }
 
 #[test]
 fn a_single_class_has_no_loss() {
-    let [loss, dlogits, margin, prediction] = run(LossKind::CROSS_ENTROPY, Precision::F32, &[3.0, -7.0], 1, &[0, 0], &[]);
+    let [loss, dlogits, margin, prediction] =
+        run(LossKind::CROSS_ENTROPY, Precision::F32, &[3.0, -7.0], 1, &[0, 0], &[]);
     assert_eq!((loss, dlogits, prediction), (vec![0.0; 2], vec![0.0; 2], vec![0.0; 2]));
     assert_eq!(margin, [f32::INFINITY; 2]);
 }

@@ -81,7 +81,15 @@ fn activations_and_their_gradients_agree_with_float64() {
                 let want_dx: Vec<f64> = wide(&x).iter().zip(wide(&dy)).map(|(&v, d)| truth(act, v).1 * d).collect();
                 // One value at -20 has a GELU slope that float32 cannot hold to 3e-6 of itself: its size is exp(-200).
                 if n > 8 || scale < 2.0 {
-                    check(&format!("{act:?} x{scale}"), precision, (shape, &x), &dy, |g, x| activation(g, x, act), &want, &want_dx);
+                    check(
+                        &format!("{act:?} x{scale}"),
+                        precision,
+                        (shape, &x),
+                        &dy,
+                        |g, x| activation(g, x, act),
+                        &want,
+                        &want_dx,
+                    );
                 }
             }
         }
@@ -179,9 +187,13 @@ fn affine_agrees_with_float64() {
             let (x, dy) = (values(n, 1, precision), values(n, 2, precision));
             let (scale, bias) = (values(c, 3, Precision::F32), values(c, 4, Precision::F32));
             let constants = Arc::new(Affine::new(&host(), &scale, &bias).unwrap());
-            let want: Vec<f64> =
-                x.iter().enumerate().map(|(i, &x)| f64::from(x) * f64::from(scale[i % c]) + f64::from(bias[i % c])).collect();
-            let want_dx: Vec<f64> = dy.iter().enumerate().map(|(i, &d)| f64::from(d) * f64::from(scale[i % c])).collect();
+            let want: Vec<f64> = x
+                .iter()
+                .enumerate()
+                .map(|(i, &x)| f64::from(x) * f64::from(scale[i % c]) + f64::from(bias[i % c]))
+                .collect();
+            let want_dx: Vec<f64> =
+                dy.iter().enumerate().map(|(i, &d)| f64::from(d) * f64::from(scale[i % c])).collect();
             check("affine", precision, (shape, &x), &dy, |g, x| affine(g, x, &constants), &want, &want_dx);
         }
     }

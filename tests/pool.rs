@@ -202,7 +202,10 @@ fn global_means_agree_with_float64() {
 fn a_long_mean_keeps_its_accuracy() {
     let device = host();
     let x: Vec<f32> = values(224 * 224 * 2, 3, Precision::F32).into_iter().map(|v| v + 100.0).collect();
-    let y = global_avg_pool(&Graph::inference(&device, Precision::F32), &upload(&device, &[1, 224, 224, 2], Precision::F32, &x));
+    let y = global_avg_pool(
+        &Graph::inference(&device, Precision::F32),
+        &upload(&device, &[1, 224, 224, 2], Precision::F32, &x),
+    );
     let want: Vec<f64> = (0..2).map(|k| wide(&x).iter().skip(k).step_by(2).sum::<f64>() / (224.0 * 224.0)).collect();
     close("mean", &y.unwrap().to_f32(&device).unwrap(), &want, limits(Precision::F32).0);
 }

@@ -44,7 +44,14 @@ fn pointwise(n_in: usize, n_out: usize, i: usize, filter: Filter) -> Vec<f64> {
                 let at = source.floor() + f64::from(k);
                 let x = (source - at).abs();
                 let a = -0.75;
-                put(at, if x < 1.0 { ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0 } else { (((x - 5.0) * x + 8.0) * x - 4.0) * a });
+                put(
+                    at,
+                    if x < 1.0 {
+                        ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
+                    } else {
+                        (((x - 5.0) * x + 8.0) * x - 4.0) * a
+                    },
+                );
             }
         }
     }
@@ -110,7 +117,9 @@ fn resized_images_agree_with_float64_and_the_gradient_is_the_transpose() {
 fn nearest_upsampling_repeats_pixels_and_sums_gradients() {
     let device = host();
     for precision in PRECISIONS {
-        for (shape, scale) in [([2usize, 3, 5, 7], 2usize), ([1, 2, 1, 16], 3), ([1, 1, 1, 1], 1), ([1, 2, 3, 33], 4), ([0, 2, 2, 4], 2)] {
+        for (shape, scale) in
+            [([2usize, 3, 5, 7], 2usize), ([1, 2, 1, 16], 3), ([1, 1, 1, 1], 1), ([1, 2, 3, 33], 4), ([0, 2, 2, 4], 2)]
+        {
             let [n, h, w, c] = shape;
             let x = values(n * h * w * c, 1, precision);
             let xt = upload(&device, &shape, precision, &x);
@@ -118,7 +127,8 @@ fn nearest_upsampling_repeats_pixels_and_sums_gradients() {
             let y = upsample_nearest(&g, &xt, scale).unwrap();
             assert_eq!(y.shape(), [n, h * scale, w * scale, c]);
             let from = |i: usize| {
-                let (k, v, r, b) = (i % c, i / c % (w * scale), i / c / (w * scale) % (h * scale), i / c / (w * scale) / (h * scale));
+                let (k, v, r, b) =
+                    (i % c, i / c % (w * scale), i / c / (w * scale) % (h * scale), i / c / (w * scale) / (h * scale));
                 ((b * h + r / scale) * w + v / scale) * c + k
             };
             let want: Vec<f32> = (0..y.len()).map(|i| x[from(i)]).collect();

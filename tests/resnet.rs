@@ -16,13 +16,19 @@ fn input(n: usize, size: usize) -> Vec<f32> {
 fn to_channels_last(nchw: &[f32], n: usize, size: usize) -> Vec<f32> {
     let plane = size * size;
     let at = |i: usize, p: usize, c: usize| nchw[(i * 3 + c) * plane + p];
-    (0..n).flat_map(|i| (0..plane).flat_map(move |p| (0..3).map(move |c| (i, p, c)))).map(|(i, p, c)| at(i, p, c)).collect()
+    (0..n)
+        .flat_map(|i| (0..plane).flat_map(move |p| (0..3).map(move |c| (i, p, c))))
+        .map(|(i, p, c)| at(i, p, c))
+        .collect()
 }
 
 fn to_channels_first(nhwc: &[f32], n: usize, size: usize) -> Vec<f32> {
     let plane = size * size;
     let at = |i: usize, c: usize, p: usize| nhwc[(i * plane + p) * 3 + c];
-    (0..n).flat_map(|i| (0..3).flat_map(move |c| (0..plane).map(move |p| (i, c, p)))).map(|(i, c, p)| at(i, c, p)).collect()
+    (0..n)
+        .flat_map(|i| (0..3).flat_map(move |c| (0..plane).map(move |p| (i, c, p))))
+        .map(|(i, c, p)| at(i, c, p))
+        .collect()
 }
 
 struct Run {
@@ -79,7 +85,19 @@ fn check(name: &str, r: &Run, want: &Golden, output: f64, gradient: f64, signs: 
     let l2: f64 = r.gradient.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
     close(&format!("{name} gradient L1"), l1, want.l1, gradient);
     close(&format!("{name} gradient L2"), l2, want.l2, gradient);
-    let sum: i64 = r.gradient.iter().map(|&v| if v > 0.0 { 1 } else if v < 0.0 { -1 } else { 0 }).sum();
+    let sum: i64 = r
+        .gradient
+        .iter()
+        .map(|&v| {
+            if v > 0.0 {
+                1
+            } else if v < 0.0 {
+                -1
+            } else {
+                0
+            }
+        })
+        .sum();
     assert!((sum - want.signs).abs() <= signs, "{name} signs: got {sum}, want {} up to {signs}", want.signs);
     let scale = l2 / (r.gradient.len() as f64).sqrt();
     for (got, want) in r.gradient.iter().zip(want.first) {
@@ -93,9 +111,26 @@ fn cifar(attention: Attention) -> Config {
 
 const PLAIN: Golden = Golden {
     logits: &[
-        -1.09792680, -1.44352970, 1.71093318, -1.70643584, -2.18303551, 2.07351144, -0.41299150, 2.63088814, 2.00142394,
-        -0.10041855, -1.03264336, -1.42894625, 1.72558410, -1.76083897, -2.19196823, 2.01740956, -0.44047754, 2.63286608,
-        1.90448053, -0.08416625,
+        -1.09792680,
+        -1.44352970,
+        1.71093318,
+        -1.70643584,
+        -2.18303551,
+        2.07351144,
+        -0.41299150,
+        2.63088814,
+        2.00142394,
+        -0.10041855,
+        -1.03264336,
+        -1.42894625,
+        1.72558410,
+        -1.76083897,
+        -2.19196823,
+        2.01740956,
+        -0.44047754,
+        2.63286608,
+        1.90448053,
+        -0.08416625,
     ],
     loss: 3.1395902427,
     l1: 5.9654331442,
@@ -106,9 +141,26 @@ const PLAIN: Golden = Golden {
 
 const CBAM: Golden = Golden {
     logits: &[
-        -0.29635303, -0.06372332, 0.14376961, -0.60420894, -0.33036120, 0.33549745, 0.03536109, 0.40084854, 0.11602757,
-        -0.22309891, -0.31404283, -0.10655054, 0.14911883, -0.61694286, -0.30010531, 0.35962846, 0.02234426, 0.37356899,
-        0.11996429, -0.19525078,
+        -0.29635303,
+        -0.06372332,
+        0.14376961,
+        -0.60420894,
+        -0.33036120,
+        0.33549745,
+        0.03536109,
+        0.40084854,
+        0.11602757,
+        -0.22309891,
+        -0.31404283,
+        -0.10655054,
+        0.14911883,
+        -0.61694286,
+        -0.30010531,
+        0.35962846,
+        0.02234426,
+        0.37356899,
+        0.11996429,
+        -0.19525078,
     ],
     loss: 2.4119522000,
     l1: 1.5146609280,
@@ -136,11 +188,20 @@ fn bfloat16_stays_within_its_limits() {
 
 #[test]
 fn torchvision_resnet50_has_its_golden_values() {
-    let config = Config { depth: 50, stem: Stem::Imagenet, width: 64, attention: Attention::None, reduction: 16, classes: 1000 };
+    let config =
+        Config { depth: 50, stem: Stem::Imagenet, width: 64, attention: Attention::None, reduction: 16, classes: 1000 };
     let r = run(&config, Precision::F32, 224, &[3]);
     let want = Golden {
         logits: &[
-            -1.72270256, -2.16012604, 2.54466348, -2.34772841, -4.02047626, 2.86269280, -0.50419815, 3.55460491, 3.16773491,
+            -1.72270256,
+            -2.16012604,
+            2.54466348,
+            -2.34772841,
+            -4.02047626,
+            2.86269280,
+            -0.50419815,
+            3.55460491,
+            3.16773491,
             -0.09364437,
         ],
         loss: 11.1433369030,

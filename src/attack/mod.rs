@@ -172,14 +172,20 @@ impl Spec {
             return wrong("--step-size", format!("expected a number above 0, found {size}"));
         }
         if self.profile == Profile::Cleverhans && self.eps > 0.0 && self.step_size() > self.eps {
-            return wrong("--step-size", format!("cleverhans wants at most eps, {}, found {}", self.eps, self.step_size()));
+            return wrong(
+                "--step-size",
+                format!("cleverhans wants at most eps, {}, found {}", self.eps, self.step_size()),
+            );
         }
         if self.restarts == 0 || self.restarts > 1 << 10 {
             return wrong("--restarts", format!("expected 1 to 1024, found {}", self.restarts));
         }
         let stored = self.starts.as_ref().map(Starts::restarts);
         if let Some(stored) = stored.filter(|&s| s < self.restarts as usize) {
-            return wrong("--restarts", format!("the file of starts holds {stored} per image, found {}", self.restarts));
+            return wrong(
+                "--restarts",
+                format!("the file of starts holds {stored} per image, found {}", self.restarts),
+            );
         }
         if self.restarts > 1 && stored.is_none() && !self.starts_randomly() {
             return wrong("--restarts", "restarts without a random start would repeat each other; use 1".into());

@@ -328,8 +328,11 @@ impl Device {
             true => Ok(requested as u32),
             false => Err(Error::Limit { kernel: info.name.into(), what, requested: requested as u64, max }),
         };
-        let grid =
-            [limit("grid x", grid[0], (1 << 31) - 1)?, limit("grid y", grid[1], 65535)?, limit("grid z", grid[2], 65535)?];
+        let grid = [
+            limit("grid x", grid[0], (1 << 31) - 1)?,
+            limit("grid y", grid[1], 65535)?,
+            limit("grid z", grid[2], 65535)?,
+        ];
         limit("threads per block", info.threads as usize, 1024)?;
         limit("shared memory bytes", info.shared as usize, 227 << 10)?;
         if grid.contains(&0) {

@@ -47,7 +47,10 @@ impl Classifier {
         let config: Config = weights.metadata_json("config")?;
         let (mean, std): ([f32; 3], [f32; 3]) = (weights.metadata_json("mean")?, weights.metadata_json("std")?);
         if std.iter().chain(&mean).any(|v| !v.is_finite()) || std.iter().any(|&s| s <= 0.0) {
-            return Err(Error::file(weights.origin(), format!("expected a finite mean and a positive std, found {mean:?}, {std:?}")));
+            return Err(Error::file(
+                weights.origin(),
+                format!("expected a finite mean and a positive std, found {mean:?}, {std:?}"),
+            ));
         }
         Self::resnet(device, precision, weights, &config, mean, std, [size[0], size[1], 3]).map_err(|e| match e {
             Error::Usage { flag, problem } => Error::file(weights.origin(), format!("metadata: {flag}: {problem}")),
@@ -70,7 +73,8 @@ impl Classifier {
     ) -> Result<Self> {
         let before = weights.taken();
         let net = ResNet::new(device, precision, weights, config)?;
-        let chunk = if device.is_host() { chunk(net.widest(shape[0], shape[1]), weights.taken() - before) } else { usize::MAX };
+        let chunk =
+            if device.is_host() { chunk(net.widest(shape[0], shape[1]), weights.taken() - before) } else { usize::MAX };
         Ok(Classifier { device: device.clone(), precision, net, mean, std, shape, chunk })
     }
 
@@ -149,7 +153,14 @@ impl Classifier {
 
 impl Classifier {
     /// The loss to be raised and the margin to be lowered, both about the target where there is one.
-    fn losses(&self, g: &Graph, logits: &Tensor, labels: &[u32], targets: Option<&[u32]>, kind: Loss) -> Result<LossOutput> {
+    fn losses(
+        &self,
+        g: &Graph,
+        logits: &Tensor,
+        labels: &[u32],
+        targets: Option<&[u32]>,
+        kind: Loss,
+    ) -> Result<LossOutput> {
         let Some(targets) = targets else {
             let kind = match kind {
                 Loss::CrossEntropy => LossKind::CROSS_ENTROPY,
@@ -161,7 +172,8 @@ impl Classifier {
         // As if the target were the label, the margin has the opposite sign: the target's lead, which the attack raises.
         let lead = loss(g, logits, targets, None, LossKind::Margin)?;
         let minus = Arc::new(Affine::new(&self.device, &[-1.0], &[0.0])?);
-        let negative = |t: &Tensor| affine(&Graph::inference(&self.device, g.precision()), &t.reshaped(&[t.len(), 1])?, &minus);
+        let negative =
+            |t: &Tensor| affine(&Graph::inference(&self.device, g.precision()), &t.reshaped(&[t.len(), 1])?, &minus);
         let mut out = match kind {
             Loss::CrossEntropy => loss(g, logits, labels, Some(targets), LossKind::CrossEntropyTargeted)?,
             Loss::Dlr => loss(g, logits, labels, Some(targets), LossKind::DlrTargeted)?,

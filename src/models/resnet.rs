@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::weights::Weights;
 use crate::device::Device;
+use crate::ops::Activation;
 use crate::ops::cbam::{Cbam, cbam};
 use crate::ops::conv::{Conv2d, Window, conv2d, fold_batch_norm};
 use crate::ops::gemm::{Linear, linear};
 use crate::ops::pool::{Pool, global_avg_pool, max_pool2d};
-use crate::ops::Activation;
 use crate::tape::{Graph, Precision};
 use crate::tensor::Tensor;
 use crate::{Error, Result};

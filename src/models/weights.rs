@@ -83,7 +83,14 @@ impl Weights {
         let (_, header) = SafeTensors::read_metadata(bytes.as_ref()).map_err(bad)?;
         SafeTensors::deserialize(bytes.as_ref()).map_err(bad)?;
         let metadata = header.metadata().clone().unwrap_or_default();
-        Ok(Weights { origin: origin.into(), source: Some(bytes), metadata, prefix: prefix.into(), used: RefCell::default(), taken: Cell::new(0) })
+        Ok(Weights {
+            origin: origin.into(),
+            source: Some(bytes),
+            metadata,
+            prefix: prefix.into(),
+            used: RefCell::default(),
+            taken: Cell::new(0),
+        })
     }
 
     /// The file, for messages.
@@ -131,17 +138,27 @@ impl Weights {
             return Err(Error::tensor(&self.origin, full, format!("no such name{hint}")));
         };
         if view.shape() != shape {
-            return Err(Error::tensor(&self.origin, full, format!("expected shape {shape:?}, found {:?}", view.shape())));
+            return Err(Error::tensor(
+                &self.origin,
+                full,
+                format!("expected shape {shape:?}, found {:?}", view.shape()),
+            ));
         }
         let data = view.data();
         let values: Vec<f32> = match view.dtype() {
             Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
             Dtype::F16 => data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
             Dtype::BF16 => data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            other => return Err(Error::tensor(&self.origin, full, format!("expected F32, F16 or BF16, found {other:?}"))),
+            other => {
+                return Err(Error::tensor(&self.origin, full, format!("expected F32, F16 or BF16, found {other:?}")));
+            }
         };
         if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-            return Err(Error::tensor(&self.origin, full, format!("expected finite values, found {} at index {at}", values[at])));
+            return Err(Error::tensor(
+                &self.origin,
+                full,
+                format!("expected finite values, found {} at index {at}", values[at]),
+            ));
         }
         Ok(values)
     }

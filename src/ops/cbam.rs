@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::pointwise::Activation;
 use crate::device::{
-    CBAM_BF16, CBAM_F32, CBAM_GATE, CBAM_GRAD_BF16, CBAM_GRAD_F32, CBAM_GRAD_GATES_BF16, CBAM_GRAD_GATES_F32, CBAM_GRAD_MAPS,
-    CBAM_GRAD_MLP, CBAM_GRAD_PIXELS_BF16, CBAM_GRAD_PIXELS_F32, CBAM_POOL_BF16, CBAM_POOL_F32, CbamArgs, CbamGradArgs, DType,
-    Device, Kernel,
+    CBAM_BF16, CBAM_F32, CBAM_GATE, CBAM_GRAD_BF16, CBAM_GRAD_F32, CBAM_GRAD_GATES_BF16, CBAM_GRAD_GATES_F32,
+    CBAM_GRAD_MAPS, CBAM_GRAD_MLP, CBAM_GRAD_PIXELS_BF16, CBAM_GRAD_PIXELS_F32, CBAM_POOL_BF16, CBAM_POOL_F32,
+    CbamArgs, CbamGradArgs, DType, Device, Kernel,
 };
 use crate::tape::{Graph, Slot};
 use crate::tensor::Tensor;
@@ -46,8 +46,17 @@ impl Cbam {
     ///
     /// # Errors
     /// [`Error::Shape`] when lengths disagree or `k` is not odd.
-    pub fn new(device: &Device, layer1: (&[f32], &[f32]), layer3: (&[f32], &[f32]), kernel: &[f32], bn: (f32, f32)) -> Result<Self> {
-        Ok(Cbam { channel: Some(ChannelGate::new(device, layer1, layer3)?), spatial: Some(SpatialGate::new(device, kernel, bn)?) })
+    pub fn new(
+        device: &Device,
+        layer1: (&[f32], &[f32]),
+        layer3: (&[f32], &[f32]),
+        kernel: &[f32],
+        bn: (f32, f32),
+    ) -> Result<Self> {
+        Ok(Cbam {
+            channel: Some(ChannelGate::new(device, layer1, layer3)?),
+            spatial: Some(SpatialGate::new(device, kernel, bn)?),
+        })
     }
 
     /// The channel gate alone.
@@ -130,7 +139,13 @@ impl Plan {
             });
         }
         let whole = fit >= h && (device.is_host() || h * w <= FEW);
-        let rows = if whole { h } else if device.is_host() { fit.min(h) } else { STRIP.min(fit).min(h) };
+        let rows = if whole {
+            h
+        } else if device.is_host() {
+            fit.min(h)
+        } else {
+            STRIP.min(fit).min(h)
+        };
         Ok(Plan { whole, rows: rows.max(1), cols: if device.is_host() { c.max(1) } else { 64 } })
     }
 }

@@ -1,13 +1,12 @@
 //! 2-D convolution with bias, residual and activation: `kernels/conv.cu` and, one channel per group, `kernels/depthwise.cu`.
 
-
 use std::sync::{Arc, OnceLock};
 
 use super::pointwise::Activation;
 use super::weights::Packed;
 use crate::device::{
-    CONV_BF16, CONV_BF16_SMALL, CONV_F32, CONV_F32_SMALL, CONV_TF32, CONV_TF32_SMALL, ConvArgs, DEPTHWISE_BF16, DEPTHWISE_F32,
-    DType, DepthwiseArgs, Device, Divisor, Kernel,
+    CONV_BF16, CONV_BF16_SMALL, CONV_F32, CONV_F32_SMALL, CONV_TF32, CONV_TF32_SMALL, ConvArgs, DEPTHWISE_BF16,
+    DEPTHWISE_F32, DType, DepthwiseArgs, Device, Divisor, Kernel,
 };
 use crate::tape::{Graph, Precision, Slot};
 use crate::tensor::Tensor;
@@ -119,7 +118,12 @@ impl Conv2d {
             return Err(Error::shape("conv2d", "weights", format!("{shape:?}"), weight.len()));
         }
         if r > 32 || s > 32 || window.stride.contains(&0) || window.dilation.contains(&0) {
-            return Err(Error::shape("conv2d", "window", "1 to 32 taps a side, stride and dilation at least 1", format!("{r}x{s}, {window:?}")));
+            return Err(Error::shape(
+                "conv2d",
+                "window",
+                "1 to 32 taps a side, stride and dilation at least 1",
+                format!("{r}x{s}, {window:?}"),
+            ));
         }
         if let Some(b) = bias.filter(|b| b.len() != out) {
             return Err(Error::shape("conv2d", "bias", out, b.len()));
@@ -138,7 +142,18 @@ impl Conv2d {
             Form::Product(Packed::pack(device, precision, &src, [groups, out / groups, r * s, c])?)
         };
         let bias = bias.map(|b| Tensor::from_f32(device, &[out], DType::F32, b)).transpose()?;
-        Ok(Conv2d { weight: channels_last, bias, forward, backward: OnceLock::new(), window, o: out / groups, c, r, s, precision })
+        Ok(Conv2d {
+            weight: channels_last,
+            bias,
+            forward,
+            backward: OnceLock::new(),
+            window,
+            o: out / groups,
+            c,
+            r,
+            s,
+            precision,
+        })
     }
 
     /// The convolutions of dy that make up the input gradient, one per residue modulo the stride.
@@ -176,7 +191,8 @@ impl Conv2d {
                 }
                 let src = Tensor::from_f32(device, &[flipped.len()], DType::F32, &flipped)?;
                 let packed = Packed::pack(device, self.precision, &src, [groups, self.c, taps, self.o])?;
-                let (taps, pad) = if taps == 0 { ([0, 0], [0, 0]) } else { ([rows.len(), cols.len()], [-first_h, -first_w]) };
+                let (taps, pad) =
+                    if taps == 0 { ([0, 0], [0, 0]) } else { ([rows.len(), cols.len()], [-first_h, -first_w]) };
                 phases.push(Phase { packed, off: [off_h, off_w], taps, pad, dilation: [dil_h, dil_w] });
             }
         }
@@ -202,7 +218,14 @@ pub fn conv2d(g: &Graph, x: &Tensor, conv: &Arc<Conv2d>, residual: Option<&Tenso
     if c != conv.c * groups {
         return Err(Error::shape("conv2d", "input channels", conv.c * groups, c));
     }
-    let fits = || Error::shape("conv2d", "input", format!("at least the {}x{} window", conv.r, conv.s), format!("{h}x{w} before padding"));
+    let fits = || {
+        Error::shape(
+            "conv2d",
+            "input",
+            format!("at least the {}x{} window", conv.r, conv.s),
+            format!("{h}x{w} before padding"),
+        )
+    };
     let p = conv.window.out(0, h, conv.r).ok_or_else(fits)?;
     let q = conv.window.out(1, w, conv.s).ok_or_else(fits)?;
     let out = conv.o * groups;
@@ -228,7 +251,18 @@ pub fn conv2d(g: &Graph, x: &Tensor, conv: &Arc<Conv2d>, residual: Option<&Tenso
         Form::Depthwise(w) => conv.launch_depthwise(g, x, w, &y, false, &epilogue)?,
         Form::Product(packed) => {
             let pad = [padding[0] as i64, padding[2] as i64];
-            let l = Launch { packed, c: conv.c, taps: [conv.r, conv.s], stride, pad, dilation, groups, points: [p, q], step: [1, 1], off: [0, 0] };
+            let l = Launch {
+                packed,
+                c: conv.c,
+                taps: [conv.r, conv.s],
+                stride,
+                pad,
+                dilation,
+                groups,
+                points: [p, q],
+                step: [1, 1],
+                off: [0, 0],
+            };
             l.run(g, x, &y, &epilogue)?;
         }
     }
@@ -236,7 +270,8 @@ pub fn conv2d(g: &Graph, x: &Tensor, conv: &Arc<Conv2d>, residual: Option<&Tenso
         g.mask(&y, bits);
     }
 
-    let (inputs, conv, x, residual) = (residual.map_or(vec![x], |r| vec![x, r]), conv.clone(), x.clone(), residual.cloned());
+    let (inputs, conv, x, residual) =
+        (residual.map_or(vec![x], |r| vec![x, r]), conv.clone(), x.clone(), residual.cloned());
     g.record("conv2d gradient", &inputs, &y, move |g, dy, grads| {
         if let Some(r) = &residual {
             grads.add(g, r, dy.clone())?;
@@ -293,7 +328,15 @@ impl Conv2d {
         Ok(dx)
     }
 
-    fn launch_depthwise(&self, g: &Graph, x: &Tensor, w: &Tensor, y: &Tensor, gradient: bool, e: &Epilogue) -> Result<()> {
+    fn launch_depthwise(
+        &self,
+        g: &Graph,
+        x: &Tensor,
+        w: &Tensor,
+        y: &Tensor,
+        gradient: bool,
+        e: &Epilogue,
+    ) -> Result<()> {
         let ([n, x_h, x_w, c], [_, y_h, y_w, _]) = (x.dims4("conv2d")?, y.dims4("conv2d")?);
         let points = n * y_h * y_w;
         let points_per_block = super::pointwise::rows_per_block(c * self.r * self.s);
@@ -391,7 +434,13 @@ impl Launch<'_> {
 ///
 /// # Errors
 /// What is wrong with the variance, when one is not positive.
-pub fn fold_batch_norm(weight: &[f32], bias: &[f32], mean: &[f32], var: &[f32], eps: f32) -> Result<(Vec<f64>, Vec<f64>), String> {
+pub fn fold_batch_norm(
+    weight: &[f32],
+    bias: &[f32],
+    mean: &[f32],
+    var: &[f32],
+    eps: f32,
+) -> Result<(Vec<f64>, Vec<f64>), String> {
     let mut folded = (Vec::with_capacity(weight.len()), Vec::with_capacity(weight.len()));
     for (i, (((&w, &b), &m), &v)) in weight.iter().zip(bias).zip(mean).zip(var).enumerate() {
         let spread = f64::from(v) + f64::from(eps);

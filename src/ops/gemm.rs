@@ -23,7 +23,13 @@ impl Linear {
     ///
     /// # Errors
     /// [`Error::Shape`] when lengths disagree.
-    pub fn new(device: &Device, precision: Precision, weight: &[f32], [o, k]: [usize; 2], bias: Option<&[f32]>) -> Result<Self> {
+    pub fn new(
+        device: &Device,
+        precision: Precision,
+        weight: &[f32],
+        [o, k]: [usize; 2],
+        bias: Option<&[f32]>,
+    ) -> Result<Self> {
         if weight.len() != o * k || weight.is_empty() {
             return Err(Error::shape("linear", "weights", format!("({o}, {k})"), weight.len()));
         }
@@ -67,7 +73,17 @@ pub fn linear(g: &Graph, x: &Tensor, layer: &Arc<Linear>, act: Activation) -> Re
     let y = g.uninit(&[n, layer.outputs])?;
     let bias = layer.bias.as_ref().map_or(0, Tensor::address);
     let positive_address = positive.as_ref().map_or(0, Tensor::address);
-    product(g, x, &layer.forward, &y, Shape::one(n, k), bias, &Slot { residual: None, keep: None }, positive_address, fused)?;
+    product(
+        g,
+        x,
+        &layer.forward,
+        &y,
+        Shape::one(n, k),
+        bias,
+        &Slot { residual: None, keep: None },
+        positive_address,
+        fused,
+    )?;
     if let Some(bits) = positive {
         g.mask(&y, bits);
     }

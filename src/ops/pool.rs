@@ -2,8 +2,8 @@
 
 use crate::device::{
     AVG_POOL_BF16, AVG_POOL_F32, AVG_POOL_GRAD_BF16, AVG_POOL_GRAD_F32, DType, GLOBAL_POOL_BF16, GLOBAL_POOL_F32,
-    GLOBAL_POOL_GRAD_BF16, GLOBAL_POOL_GRAD_F32, GlobalPoolArgs, GlobalPoolGradArgs, Kernel, MAX_POOL_BF16, MAX_POOL_F32,
-    MAX_POOL_GRAD_BF16, MAX_POOL_GRAD_F32, PoolArgs,
+    GLOBAL_POOL_GRAD_BF16, GLOBAL_POOL_GRAD_F32, GlobalPoolArgs, GlobalPoolGradArgs, Kernel, MAX_POOL_BF16,
+    MAX_POOL_F32, MAX_POOL_GRAD_BF16, MAX_POOL_GRAD_F32, PoolArgs,
 };
 use crate::tape::{Graph, Slot};
 use crate::tensor::Tensor;
@@ -76,7 +76,13 @@ fn gradient(
 ) -> Result<Tensor> {
     let [n, h, ..] = x.dims4("pool gradient")?;
     let dx = g.uninit(x.shape())?;
-    let args = PoolArgs { x: dy.address(), y: dx.address(), residual: slot.residual_address(), keep: slot.keep_address(), ..args };
+    let args = PoolArgs {
+        x: dy.address(),
+        y: dx.address(),
+        residual: slot.residual_address(),
+        keep: slot.keep_address(),
+        ..args
+    };
     if !dx.is_empty() {
         g.launch(kernels[usize::from(g.dtype() == DType::BF16)], [n * h, 1, 1], &args)?;
     }
@@ -171,7 +177,11 @@ pub fn global_avg_pool(g: &Graph, x: &Tensor) -> Result<Tensor> {
         per_block: per_block as i32,
         reserved: 0,
     };
-    g.launch(if g.dtype() == DType::BF16 { &GLOBAL_POOL_BF16 } else { &GLOBAL_POOL_F32 }, [c.div_ceil(per_block), n, 1], &args)?;
+    g.launch(
+        if g.dtype() == DType::BF16 { &GLOBAL_POOL_BF16 } else { &GLOBAL_POOL_F32 },
+        [c.div_ceil(per_block), n, 1],
+        &args,
+    )?;
 
     let x_in = x.clone();
     g.record("global_avg_pool gradient", &[x], &y, move |g, dy, grads| {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::device::{
-    DType, Device, RESAMPLE_BF16, RESAMPLE_F32, ResampleArgs, UPSAMPLE_BF16, UPSAMPLE_F32, UPSAMPLE_GRAD_BF16, UPSAMPLE_GRAD_F32,
-    UpsampleArgs,
+    DType, Device, RESAMPLE_BF16, RESAMPLE_F32, ResampleArgs, UPSAMPLE_BF16, UPSAMPLE_F32, UPSAMPLE_GRAD_BF16,
+    UPSAMPLE_GRAD_F32, UpsampleArgs,
 };
 use crate::tape::Graph;
 use crate::tensor::Tensor;
@@ -271,7 +271,11 @@ mod tests {
     use super::*;
 
     fn apply(rows: &Rows, x: &[f64]) -> Vec<f64> {
-        rows.first.iter().zip(&rows.weights).map(|(&f, w)| w.iter().enumerate().map(|(j, &w)| f64::from(w) * x[f + j]).sum()).collect()
+        rows.first
+            .iter()
+            .zip(&rows.weights)
+            .map(|(&f, w)| w.iter().enumerate().map(|(j, &w)| f64::from(w) * x[f + j]).sum())
+            .collect()
     }
 
     /// Known results for x = [0, 1, 4, 9, 16, 25, 36, 49] / 49.
@@ -284,8 +288,8 @@ mod tests {
                 12,
                 Filter::Bilinear,
                 &[
-                    0.0, 0.01020408, 0.03061224, 0.07142857, 0.13265306, 0.20748299, 0.30272109, 0.41836735, 0.54761905, 0.69727891,
-                    0.86734694, 1.0,
+                    0.0, 0.01020408, 0.03061224, 0.07142857, 0.13265306, 0.20748299, 0.30272109, 0.41836735,
+                    0.54761905, 0.69727891, 0.86734694, 1.0,
                 ],
             ),
             (5, Filter::Bicubic, &[0.00318165, 0.07444134, 0.24872904, 0.53789500, 0.91007127]),
@@ -293,8 +297,18 @@ mod tests {
                 12,
                 Filter::Bicubic,
                 &[
-                    -0.00134264, 0.00600240, 0.02777778, 0.06859410, 0.12755102, 0.20464853, 0.29988662, 0.41326531, 0.54478458,
-                    0.69444444, 0.88835534, 1.01745435,
+                    -0.00134264,
+                    0.00600240,
+                    0.02777778,
+                    0.06859410,
+                    0.12755102,
+                    0.20464853,
+                    0.29988662,
+                    0.41326531,
+                    0.54478458,
+                    0.69444444,
+                    0.88835534,
+                    1.01745435,
                 ],
             ),
         ];

@@ -41,14 +41,20 @@ impl Dump {
             return Err(Error::file(path, "expected at least one tensor `out.NAME`, found none"));
         }
         let metadata = header.metadata().clone().unwrap_or_default();
-        let op = metadata.get("op").ok_or_else(|| Error::file(path, "expected `op` in the metadata, found none"))?.clone();
+        let op =
+            metadata.get("op").ok_or_else(|| Error::file(path, "expected `op` in the metadata, found none"))?.clone();
         let attrs = metadata.get("attrs").map_or("{}", String::as_str);
         let attrs = serde_json::from_str(attrs).map_err(|e| Error::file(path, format!("metadata `attrs`: {e}")))?;
         let rtol = match metadata.get("rtol") {
             None => None,
             Some(text) => match text.parse::<f64>() {
                 Ok(v) if v.is_finite() && v > 0.0 => Some(v),
-                _ => return Err(Error::file(path, format!("metadata `rtol`: expected a positive number, found `{text}`"))),
+                _ => {
+                    return Err(Error::file(
+                        path,
+                        format!("metadata `rtol`: expected a positive number, found `{text}`"),
+                    ));
+                }
             },
         };
         Ok(Dump { path: path.into(), op, rtol, bytes, attrs, used: RefCell::default() })
@@ -73,13 +79,16 @@ impl Dump {
     pub fn array(&self, name: &str) -> Result<Array> {
         self.note(name);
         let file = self.file()?;
-        let view = file.tensor(name).map_err(|_| Error::tensor(&self.path, name, "no such tensor, and the op needs it"))?;
+        let view =
+            file.tensor(name).map_err(|_| Error::tensor(&self.path, name, "no such tensor, and the op needs it"))?;
         let data = view.data();
         let values = match view.dtype() {
             Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
             Dtype::F16 => data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
             Dtype::BF16 => data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            other => return Err(Error::tensor(&self.path, name, format!("expected F32, F16 or BF16, found {other:?}"))),
+            other => {
+                return Err(Error::tensor(&self.path, name, format!("expected F32, F16 or BF16, found {other:?}")));
+            }
         };
         Ok(Array { shape: view.shape().to_vec(), values })
     }
@@ -99,13 +108,18 @@ impl Dump {
     pub fn labels(&self, name: &str) -> Result<Vec<u32>> {
         self.note(name);
         let file = self.file()?;
-        let view = file.tensor(name).map_err(|_| Error::tensor(&self.path, name, "no such tensor, and the op needs it"))?;
+        let view =
+            file.tensor(name).map_err(|_| Error::tensor(&self.path, name, "no such tensor, and the op needs it"))?;
         if view.dtype() != Dtype::I64 {
             return Err(Error::tensor(&self.path, name, format!("expected I64, found {:?}", view.dtype())));
         }
-        let values = view.data().chunks_exact(8).map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]));
+        let values =
+            view.data().chunks_exact(8).map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]));
         values
-            .map(|v| u32::try_from(v).map_err(|_| Error::tensor(&self.path, name, format!("expected a class index, found {v}"))))
+            .map(|v| {
+                u32::try_from(v)
+                    .map_err(|_| Error::tensor(&self.path, name, format!("expected a class index, found {v}")))
+            })
             .collect()
     }
 
@@ -161,7 +175,9 @@ impl Dump {
                 left.push(format!("tensor `{name}`"));
             }
         }
-        left.extend(self.attrs.keys().filter(|k| !used.contains(&format!("attr {k}"))).map(|k| format!("attribute `{k}`")));
+        left.extend(
+            self.attrs.keys().filter(|k| !used.contains(&format!("attr {k}"))).map(|k| format!("attribute `{k}`")),
+        );
         left.sort();
         Ok(left)
     }

@@ -84,9 +84,9 @@ impl Replay<'_> {
     /// An image-like input, channels last on the device.
     pub fn image(&self, name: &str) -> Result<Tensor> {
         let a = self.dump.array(name)?;
-        let (shape, values) = a
-            .channels_last()
-            .ok_or_else(|| Error::tensor(&self.dump.path, name, format!("expected (N, C, H, W), found {:?}", a.shape)))?;
+        let (shape, values) = a.channels_last().ok_or_else(|| {
+            Error::tensor(&self.dump.path, name, format!("expected (N, C, H, W), found {:?}", a.shape))
+        })?;
         Tensor::from_f32(self.device, &shape, self.dtype(), &values)
     }
 

@@ -33,7 +33,8 @@ fn model(r: &Replay, net: &ResNet) -> Result<Vec<Output>> {
     let logits = net.forward(&g, &x)?;
     let mut outputs = vec![Output::new("logits", logits.to_f32(r.device)?)];
     if r.dump.has("in.labels") {
-        let out = loss(&g, &logits, &r.dump.labels("in.labels")?, None, LossKind::CrossEntropy { label_smoothing: 0.0 })?;
+        let out =
+            loss(&g, &logits, &r.dump.labels("in.labels")?, None, LossKind::CrossEntropy { label_smoothing: 0.0 })?;
         outputs.push(Output::new("loss", out.loss.to_f32(r.device)?));
         let dx = g.backward(&logits, out.dlogits, &x)?;
         outputs.push(Output::new("dx", r.image_values(&dx)?));
@@ -46,7 +47,9 @@ fn feature_map(r: &Replay, net: &ResNet) -> Result<Vec<Output>> {
     let x = r.image("in.x")?;
     let mut probe = Probe::new(&layer);
     net.probe(&Graph::inference(r.device, r.precision), &x, &mut probe)?;
-    let y = probe.found().map_err(|names| r.fail(format!("layer `{layer}` is unknown; expected one of {}", names.join(", "))))?;
+    let y = probe
+        .found()
+        .map_err(|names| r.fail(format!("layer `{layer}` is unknown; expected one of {}", names.join(", "))))?;
     Ok(vec![Output::new("y", if y.shape().len() == 4 { r.image_values(&y)? } else { y.to_f32(r.device)? })])
 }
 
@@ -65,7 +68,8 @@ fn pgd_trajectory(r: &Replay, weights: &Weights, config: &Config) -> Result<Comp
     let norm = parse_norm(r, &norm)?;
     let image = |name: &str| -> Result<Tensor> {
         let a = d.array(name)?;
-        let (shape, values) = a.channels_last().ok_or_else(|| r.fail(format!("tensor `{name}`: expected (N, C, H, W)")))?;
+        let (shape, values) =
+            a.channels_last().ok_or_else(|| r.fail(format!("tensor `{name}`: expected (N, C, H, W)")))?;
         Tensor::from_f32(r.device, &shape, DType::F32, &values)
     };
     let (x0, start, labels) = (image("in.x")?, image("in.start")?, d.labels("in.labels")?);
@@ -75,7 +79,13 @@ fn pgd_trajectory(r: &Replay, weights: &Weights, config: &Config) -> Result<Comp
     for _ in 0..steps {
         let at = net.gradient(&x, &labels, None, Loss::CrossEntropy)?;
         let gradient = at.gradient.ok_or_else(|| r.fail("no gradient"))?;
-        x = pgd::step(r.device, &x, &x0, &gradient, &Step { norm, profile: Profile::Native, eps, size: step_size, scale: 1.0 })?;
+        x = pgd::step(
+            r.device,
+            &x,
+            &x0,
+            &gradient,
+            &Step { norm, profile: Profile::Native, eps, size: step_size, scale: 1.0 },
+        )?;
     }
     let want = d.array("out.x")?;
     let got = channels_first(&x.to_f32(r.device)?, x.dims4("pgd")?);
@@ -88,7 +98,13 @@ fn pgd_trajectory(r: &Replay, weights: &Weights, config: &Config) -> Result<Comp
     let loss_error = (total(&x)? - reference).abs() / reference.abs();
     if r.precision == Precision::Bf16 {
         let limit = super::limit(d, "out.loss", r.precision);
-        return Ok(Comparison { tensor: "loss at out.x".into(), rel_err: loss_error, max_abs, limit, passed: loss_error <= limit });
+        return Ok(Comparison {
+            tensor: "loss at out.x".into(),
+            rel_err: loss_error,
+            max_abs,
+            limit,
+            passed: loss_error <= limit,
+        });
     }
     let (fraction, limit) = (far as f64 / got.len().max(1) as f64, 1e-2);
     let passed = fraction <= limit && loss_error <= 1e-3;
@@ -104,4 +120,3 @@ pub(super) fn parse_norm(r: &Replay, text: &str) -> Result<Norm> {
         other => Err(r.fail(format!("attribute `norm`: expected linf or l2, found `{other}`"))),
     }
 }
-

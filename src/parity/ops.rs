@@ -82,7 +82,10 @@ fn fused(r: &Replay) -> Result<Activation> {
 }
 
 fn dims4(r: &Replay, name: &str, a: &Array) -> Result<[usize; 4]> {
-    a.shape.as_slice().try_into().map_err(|_| r.fail(format!("tensor `{name}`: expected 4 dimensions, found {:?}", a.shape)))
+    a.shape
+        .as_slice()
+        .try_into()
+        .map_err(|_| r.fail(format!("tensor `{name}`: expected 4 dimensions, found {:?}", a.shape)))
 }
 
 /// Stride, padding (2 or 4 values), dilation and groups.
@@ -137,7 +140,8 @@ fn convolution_bn(r: &Replay) -> Result<Vec<Output>> {
 
 fn fully_connected(r: &Replay) -> Result<Vec<Output>> {
     let (weight, bias) = (r.dump.array("w.weight")?, r.dump.optional("w.bias")?);
-    let [o, k]: [usize; 2] = weight.shape.as_slice().try_into().map_err(|_| r.fail("tensor `w.weight`: expected (O, K)"))?;
+    let [o, k]: [usize; 2] =
+        weight.shape.as_slice().try_into().map_err(|_| r.fail("tensor `w.weight`: expected (O, K)"))?;
     let bias = bias.as_ref().map(|b| b.values.as_slice());
     let layer = Arc::new(Linear::new(r.device, r.precision, &weight.values, [o, k], bias)?);
     let (g, x) = (r.graph(), r.plain("in.x")?);
@@ -214,7 +218,8 @@ fn attention_gates(r: &Replay) -> Result<Vec<Output>> {
     let channel = if d.op == "spatial_gate" {
         None
     } else {
-        let (c, reduction): (usize, usize) = (d.array("in.x")?.shape.get(1).copied().unwrap_or(0), d.attr("reduction")?);
+        let (c, reduction): (usize, usize) =
+            (d.array("in.x")?.shape.get(1).copied().unwrap_or(0), d.attr("reduction")?);
         let hidden = c.checked_div(reduction).unwrap_or(0).max(1);
         let get = |part: &str, shape: &[usize]| shaped(format!("w.{channel_prefix}mlp.{part}"), shape);
         let layer1 = (get("1.weight", &[hidden, c])?, get("1.bias", &[hidden])?);
@@ -246,7 +251,9 @@ fn losses(r: &Replay) -> Result<Vec<Output>> {
     let (g, logits, labels) = (Graph::inference(r.device, r.precision), r.plain("in.logits")?, d.labels("in.labels")?);
     let targets = d.has("in.targets").then(|| d.labels("in.targets")).transpose()?;
     let kind = match (d.op.as_str(), &targets) {
-        ("cross_entropy", None) => LossKind::CrossEntropy { label_smoothing: d.attr_opt("label_smoothing")?.unwrap_or(0.0) },
+        ("cross_entropy", None) => {
+            LossKind::CrossEntropy { label_smoothing: d.attr_opt("label_smoothing")?.unwrap_or(0.0) }
+        }
         ("dlr_loss", None) => LossKind::Dlr,
         ("dlr_loss", Some(_)) => LossKind::DlrTargeted,
         _ => return Err(r.fail(format!("tensor `in.targets` is unknown to `{}`", d.op))),

@@ -20,7 +20,8 @@ pub fn host() -> Device {
 pub fn values(n: usize, seed: u64, precision: Precision) -> Vec<f32> {
     round(
         (0..n as u64).map(|i| {
-            let mut z = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(i.wrapping_mul(0xbf58_476d_1ce4_e5b9));
+            let mut z =
+                (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(i.wrapping_mul(0xbf58_476d_1ce4_e5b9));
             z ^= z >> 31;
             z = z.wrapping_mul(0x94d0_49bb_1331_11eb);
             z ^= z >> 29;
