@@ -39,7 +39,7 @@ pub fn structs(text: &str) -> Result<Vec<Struct>, String> {
             }
             all.push(done);
         } else if let (Some(current), Some(field)) = (open.as_mut(), line.strip_suffix(';')) {
-            let (ty, name) = field.rsplit_once(|c: char| c == ' ' || c == '*').ok_or_else(|| bad(number, line))?;
+            let (ty, name) = field.rsplit_once([' ', '*']).ok_or_else(|| bad(number, line))?;
             let (rust, size, align) = if field.contains('*') {
                 ("u64".to_string(), 8, 8)
             } else {

@@ -94,9 +94,9 @@ impl Net {
 
     fn input_gradient(&self, h: &[f32], dz: &[f32]) -> Vec<f32> {
         let mut g = vec![0f32; D];
-        for j in 0..HIDDEN {
+        for (j, h) in h.iter().enumerate() {
             let dh: f32 = (0..K).map(|k| self.second[k * HIDDEN + j] * dz[k]).sum();
-            let da = dh * (1.0 - h[j] * h[j]) * self.scale;
+            let da = dh * (1.0 - h * h) * self.scale;
             for (g, w) in g.iter_mut().zip(&self.first[j * D..]) {
                 *g += da * w;
             }

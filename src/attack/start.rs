@@ -88,7 +88,7 @@ impl Starts {
             ));
         }
         let extras = extra.len() / (restarts * ids.len());
-        if extra.len() % (restarts * ids.len()) != 0 {
+        if !extra.len().is_multiple_of(restarts * ids.len()) {
             return Err(Error::shape(
                 "starts",
                 "extra numbers",

@@ -24,7 +24,7 @@ pub fn load(path: &Path, limit: Option<usize>, select: Select) -> Result<Dataset
 }
 
 fn decode(file: &Path, bytes: &[u8], limit: Option<usize>, select: Select) -> Result<Dataset> {
-    if bytes.is_empty() || bytes.len() % RECORD != 0 {
+    if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
         let problem = format!(
             "expected records of {RECORD} bytes, found {} bytes, {} too many",
             bytes.len(),

@@ -70,7 +70,7 @@ mod tests {
         for value in [1usize, 2, 3, 5, 7, 16, 31, 1000, 1024, 65535, 1 << 20, (1 << 30) + 1] {
             let d = Divisor::new(value);
             for n in (0..1000u64).chain((0..1000).map(|i| i * 2_147_483)).chain([(1 << 31) - 1]) {
-                let quotient = ((n * u64::from(d.magic) >> 32) + n) >> d.shift;
+                let quotient = (((n * u64::from(d.magic)) >> 32) + n) >> d.shift;
                 assert_eq!(quotient, n / value as u64, "{n} / {value}");
             }
         }

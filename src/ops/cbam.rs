@@ -104,7 +104,7 @@ impl ChannelGate {
 impl SpatialGate {
     fn new(device: &Device, kernel: &[f32], (scale, bias): (f32, f32)) -> Result<Self> {
         let side = (kernel.len() / 2).isqrt();
-        if side % 2 == 0 || 2 * side * side != kernel.len() {
+        if side.is_multiple_of(2) || 2 * side * side != kernel.len() {
             return Err(Error::shape("cbam", "spatial kernel", "(2, k, k) with an odd k", kernel.len()));
         }
         Ok(SpatialGate { kernel: upload(device, kernel)?, side, scale, bias })

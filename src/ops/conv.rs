@@ -292,7 +292,7 @@ pub fn conv2d(g: &Graph, x: &Tensor, conv: &Arc<Conv2d>, residual: Option<&Tenso
 impl Conv2d {
     /// Whether bit masks over `c` channels per group can be fused: groups must not share a byte.
     fn whole_runs(&self, c: usize) -> bool {
-        self.window.groups == 1 || c % 16 == 0 || matches!(self.forward, Form::Depthwise(_))
+        self.window.groups == 1 || c.is_multiple_of(16) || matches!(self.forward, Form::Depthwise(_))
     }
 
     /// The gradient of an input of shape `x`, given that of the output, with the slot's sum and mask fused.
