@@ -74,20 +74,24 @@ DEVICE Lanes gelu_argument(Lanes x) {
   return x * lanes::fma(x * x, lanes::fill(0.0713548163f), lanes::fill(1.59576912f));
 }
 
-DEVICE Lanes apply(int act, Lanes u) {
+OUTLINED Lanes smooth(int act, Lanes u) {
   switch (act) {
-    case RELU: return lanes::maximum(lanes::fill(0.f), u);
     case SILU: return u * sigmoid(u);
     case GELU: return u * normal(u).below;
     case GELU_TANH: return u * sigmoid(gelu_argument(u));
     case SIGMOID: return sigmoid(u);
-    case TANH: return tanh(u);
-    default: return u;
+    default: return tanh(u);
   }
 }
 
+DEVICE Lanes apply(int act, Lanes u) {
+  if (act == NONE) return u;
+  if (act == RELU) return lanes::maximum(lanes::fill(0.f), u);
+  return smooth(act, u);
+}
+
 // The derivative of apply at u.
-DEVICE Lanes slope(int act, Lanes u) {
+OUTLINED Lanes slope(int act, Lanes u) {
   using lanes::fill, lanes::fma;
   const Lanes one = fill(1.f), zero = fill(0.f);
   switch (act) {

@@ -9,12 +9,14 @@
 #if defined(__CUDACC__)
 #define TARGET_CUDA 1
 #define DEVICE __device__ __forceinline__
+#define OUTLINED DEVICE
 #define UNROLL _Pragma("unroll")
 #else
 #define TARGET_HOST 1
 #include <cmath>
 #include <cstring>
 #define DEVICE inline __attribute__((always_inline))
+#define OUTLINED [[maybe_unused]] static __attribute__((noinline))  // rare and long: would keep the code around it from being inlined
 #define UNROLL _Pragma("GCC unroll 64")
 #endif
 
