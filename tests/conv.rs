@@ -2,25 +2,13 @@
 
 use std::sync::Arc;
 
-use rampart::device::Device;
+mod common;
+
+use common::{host, limits, relative, upload, values};
+use proptest::prelude::*;
 use rampart::ops::Activation;
 use rampart::ops::conv::{Conv2d, Window, conv2d};
 use rampart::tape::{Graph, Precision};
-use rampart::tensor::Tensor;
-
-/// A deterministic sequence in [-1, 1).
-fn values(n: usize, seed: u64) -> Vec<f32> {
-    (0..n as u64)
-        .map(|i| {
-            let mut z =
-                (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(i.wrapping_mul(0xbf58_476d_1ce4_e5b9));
-            z ^= z >> 31;
-            z = z.wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^= z >> 29;
-            (z >> 40) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
-}
 
 fn direct(
     x: &[f32],
@@ -58,29 +46,20 @@ fn direct(
     (y, [n, p, q, o])
 }
 
-fn relative(got: &[f32], want: &[f64]) -> f64 {
-    assert_eq!(got.len(), want.len());
-    let d: f64 = got.iter().zip(want).map(|(&g, w)| (f64::from(g) - w).powi(2)).sum();
-    (d / want.iter().map(|w| w * w).sum::<f64>()).sqrt()
-}
-
 fn check(xs: [usize; 4], ws: [usize; 4], window: Window, precision: Precision, limit: f64) {
-    let device = Device::host().unwrap();
-    let round = |v: Vec<f32>| -> Vec<f32> {
-        if precision == Precision::Bf16 { v.into_iter().map(|x| half::bf16::from_f32(x).to_f32()).collect() } else { v }
-    };
-    let (x, w) = (round(values(xs.iter().product(), 1)), round(values(ws.iter().product(), 2)));
+    let device = host();
+    let (x, w) = (values(xs.iter().product(), 1, precision), values(ws.iter().product(), 2, precision));
     let (want, ys) = direct(&x, xs, &w, ws, window);
     let conv = Arc::new(Conv2d::new(&device, precision, &w, ws, None, window).unwrap());
     let g = Graph::recording(&device, precision);
-    let xt = Tensor::from_f32(&device, &xs, precision.dtype(), &x).unwrap();
+    let xt = upload(&device, &xs, precision, &x);
     let y = conv2d(&g, &xt, &conv, None, Activation::None).unwrap();
     assert_eq!(y.shape(), ys);
     let err = relative(&y.to_f32(&device).unwrap(), &want);
     assert!(err <= limit, "forward {xs:?} {ws:?} {window:?}: {err:e}");
     // <conv x, dy> = <x, gradient of dy>
-    let dy = round(values(want.len(), 3));
-    let dyt = Tensor::from_f32(&device, &ys, precision.dtype(), &dy).unwrap();
+    let dy = values(want.len(), 3, precision);
+    let dyt = upload(&device, &ys, precision, &dy);
     let dx = g.backward(&y, dyt, &xt).unwrap().to_f32(&device).unwrap();
     let left: f64 = want.iter().zip(&dy).map(|(a, &b)| a * f64::from(b)).sum();
     let right: f64 = x.iter().zip(&dx).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
@@ -105,13 +84,55 @@ const CASES: &[([usize; 4], [usize; 4], Window)] = &[
 #[test]
 fn float32_agrees_with_a_direct_sum() {
     for &(x, w, window) in CASES {
-        check(x, w, window, Precision::F32, 2e-6);
+        check(x, w, window, Precision::F32, limits(Precision::F32).0);
     }
 }
 
 #[test]
 fn bfloat16_agrees_with_a_direct_sum_of_rounded_values() {
     for &(x, w, window) in CASES {
-        check(x, w, window, Precision::Bf16, 1e-2);
+        check(x, w, window, Precision::Bf16, limits(Precision::Bf16).0);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_window_agrees_with_a_direct_sum(
+        (n, h, w) in (1usize..3, 1usize..12, 1usize..12),
+        (groups, c, o) in (1usize..4, 1usize..20, 1usize..24),
+        (r, s) in (1usize..6, 1usize..6),
+        stride in (1usize..4, 1usize..4),
+        padding in (0usize..4, 0usize..4, 0usize..4, 0usize..4),
+        dilation in (1usize..4, 1usize..4),
+    ) {
+        let window = Window {
+            stride: [stride.0, stride.1],
+            padding: [padding.0, padding.1, padding.2, padding.3],
+            dilation: [dilation.0, dilation.1],
+            groups,
+        };
+        prop_assume!(window.out(0, h, r).is_some() && window.out(1, w, s).is_some());
+        check([n, h, w, groups * c], [groups * o, c, r, s], window, Precision::F32, limits(Precision::F32).0);
+        check([n, h, w, groups * c], [groups * o, c, r, s], window, Precision::Bf16, limits(Precision::Bf16).0);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let device = host();
+    let window = Window::square(1, 0);
+    let weights = values(5 * 4 * 9, 1, Precision::F32);
+    let conv = Arc::new(Conv2d::new(&device, Precision::F32, &weights, [5, 4, 3, 3], None, window).unwrap());
+    let g = Graph::inference(&device, Precision::F32);
+    let run = |shape: &[usize]| {
+        let x = upload(&device, shape, Precision::F32, &vec![0.0; shape.iter().product()]);
+        conv2d(&g, &x, &conv, None, Activation::None).unwrap_err().to_string()
+    };
+    assert_eq!(run(&[1, 5, 5, 3]), "conv2d: input channels: expected 4, got 3");
+    assert!(run(&[1, 2, 5, 4]).starts_with("conv2d: input: expected at least the 3x3 window, got 2x5"));
+    let odd = Window { groups: 2, ..window };
+    let e = Conv2d::new(&device, Precision::F32, &weights, [5, 4, 3, 3], None, odd).map(|_| ()).unwrap_err();
+    assert_eq!(e.to_string(), "conv2d: output channels: expected a multiple of 2 groups, got 5");
 }
