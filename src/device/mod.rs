@@ -338,6 +338,7 @@ impl Device {
         if grid.contains(&0) {
             return Ok(());
         }
+        let _range = nvtx::range(info.name);
         match &self.0.backend {
             Backend::Host(host) => host.launch(info, grid, bytemuck::bytes_of(args)),
             Backend::Cuda(cuda) => cuda.launch(info, grid, bytemuck::bytes_of(args))?,
