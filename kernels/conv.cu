@@ -9,7 +9,7 @@
 //
 // One tile product (tile.cuh) over the matrix (N*P*Q) x (r*s*c); the epilogue never leaves registers. Accumulates in float32,
 // taps outside, channels inside. Deterministic: one writer per output, no atomics.
-#include "activation.cuh"
+#include "epilogue.cuh"
 #include "tile.cuh"
 
 template <class T, class Shape> DEVICE void conv(const Block& block, const ConvArgs& a) {
@@ -33,12 +33,7 @@ template <class T, class Shape> DEVICE void conv(const Block& block, const ConvA
     const uint32_t p = divide(point, a.q), q = point - p * a.q.value;
     const int64_t pixel = (int64_t(image) * a.y_h + p * a.step_h + a.off_h) * a.y_w + q * a.step_w + a.off_w;
     return [&a, first, at = pixel * y_pixel + first, bits = pixel * bit_row](int n, Lanes value, int count) {
-      if (a.bias) value = value + lanes::load(a.bias + first + n, count);
-      if (a.residual) value = value + lanes::load(static_cast<const T*>(a.residual) + at + n, count);
-      value = activation::apply(a.act, value);
-      if (a.positive) lanes::store_bits(a.positive + bits, first + n, lanes::greater(value, lanes::fill(0.f)));
-      if (a.keep) value = lanes::select(lanes::load_bits(a.keep + bits, first + n), value, lanes::fill(0.f));
-      lanes::store(static_cast<T*>(a.y) + at + n, value, count);
+      epilogue::store<T>(a, first + n, at + n, bits, value, count);
     };
   };
 

@@ -6,8 +6,8 @@
 //
 // Each output is a sum over taps of neighbouring channels: no matrix product, memory-bound. Weights stay float32.
 // Accumulates in float32, taps ascending. Deterministic: one writer per output.
-#include "activation.cuh"
 #include "block.cuh"
+#include "epilogue.cuh"
 
 // The input line that tap number r reads for output line p, or -1.
 DEVICE int source_line(int gradient, int p, int r, int stride, int pad, int dil, int lines) {
@@ -38,13 +38,7 @@ template <class T> DEVICE void depthwise(const Block& block, const DepthwiseArgs
         sum = lanes::fma(from, lanes::load(a.w + (r * a.s + s) * a.c + c, count), sum);
       }
     }
-    const int64_t at = int64_t(point) * a.c + c;
-    if (a.bias) sum = sum + lanes::load(a.bias + c, count);
-    if (a.residual) sum = sum + lanes::load(static_cast<const T*>(a.residual) + at, count);
-    sum = activation::apply(a.act, sum);
-    if (a.positive) lanes::store_bits(a.positive + int64_t(point) * bit_row, c, lanes::greater(sum, lanes::fill(0.f)));
-    if (a.keep) sum = lanes::select(lanes::load_bits(a.keep + int64_t(point) * bit_row, c), sum, lanes::fill(0.f));
-    lanes::store(static_cast<T*>(a.y) + at, sum, count);
+    epilogue::store<T>(a, c, int64_t(point) * a.c + c, int64_t(point) * bit_row, sum, count);
   });
 }
 

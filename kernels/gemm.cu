@@ -4,7 +4,7 @@
 //
 // A fully connected layer has one packed w and all rows in one batch; its input gradient is the same product with w
 // transposed. Accumulates in float32, k ascending. Deterministic: one writer per output.
-#include "activation.cuh"
+#include "epilogue.cuh"
 #include "tile.cuh"
 
 template <class T, class Shape> DEVICE void gemm(const Block& block, const GemmArgs& a) {
@@ -15,12 +15,7 @@ template <class T, class Shape> DEVICE void gemm(const Block& block, const GemmA
 
   auto out = [&](int m) {
     return [&a, at = (first + m) * a.n, bits = (first + m) * bit_row](int n, Lanes value, int count) {
-      if (a.bias) value = value + lanes::load(a.bias + n, count);
-      if (a.residual) value = value + lanes::load(static_cast<const T*>(a.residual) + at + n, count);
-      value = activation::apply(a.act, value);
-      if (a.positive) lanes::store_bits(a.positive + bits, n, lanes::greater(value, lanes::fill(0.f)));
-      if (a.keep) value = lanes::select(lanes::load_bits(a.keep + bits, n), value, lanes::fill(0.f));
-      lanes::store(static_cast<T*>(a.y) + at + n, value, count);
+      epilogue::store<T>(a, n, at + n, bits, value, count);
     };
   };
 
