@@ -1,0 +1,231 @@
+//! Global memory: who wrote and read each granule of a buffer during a launch, as one worker saw it; and, when the launch is
+//! over, what two workers saw of each other's blocks.
+
+use super::clock::{Clock, Who, readers};
+use super::shared::Conflict;
+use crate::finding::Kind;
+use crate::program::Pc;
+
+/// One entry per granule of 2^shift bytes. The granule shrinks to the narrowest access seen.
+pub struct GlobalShadow {
+    bytes: usize,
+    shift: u32,
+    written: Vec<u32>,
+    writer: Vec<Who>,
+    writer_pc: Vec<Pc>,
+    read: Vec<u32>,
+    reader: Vec<u16>,
+    /// Bytes written and touched during the launch that began at `launch`.
+    launch: u32,
+    wrote: std::ops::Range<usize>,
+    touched: std::ops::Range<usize>,
+}
+
+const NOTHING: std::ops::Range<usize> = usize::MAX..0;
+
+impl GlobalShadow {
+    pub fn new(bytes: usize) -> Self {
+        let n = (bytes >> 4) + 1;
+        GlobalShadow {
+            bytes,
+            shift: 4,
+            written: vec![0; n],
+            writer: vec![0; n],
+            writer_pc: vec![0; n],
+            read: vec![0; n],
+            reader: vec![0; n],
+            launch: 0,
+            wrote: NOTHING,
+            touched: NOTHING,
+        }
+    }
+
+    /// Before accesses of `width` bytes within `range`.
+    #[inline(always)]
+    pub fn prepare(&mut self, clock: &Clock, width: usize, range: std::ops::Range<usize>, writes: bool) {
+        if self.launch != clock.launch {
+            self.launch = clock.launch;
+            self.wrote = NOTHING;
+            self.touched = NOTHING;
+        }
+        self.touched = self.touched.start.min(range.start)..self.touched.end.max(range.end);
+        if writes {
+            self.wrote = self.wrote.start.min(range.start)..self.wrote.end.max(range.end);
+        }
+        if width < 1 << self.shift {
+            self.refine(width.trailing_zeros());
+        }
+    }
+
+    #[cold]
+    fn refine(&mut self, shift: u32) {
+        let (by, n) = (self.shift - shift, (self.bytes >> shift) + 1);
+        fn spread<T: Copy>(old: &[T], by: u32, n: usize) -> Vec<T> {
+            (0..n).map(|i| old[i >> by]).collect()
+        }
+        self.written = spread(&self.written, by, n);
+        self.writer = spread(&self.writer, by, n);
+        self.writer_pc = spread(&self.writer_pc, by, n);
+        self.read = spread(&self.read, by, n);
+        self.reader = spread(&self.reader, by, n);
+        self.shift = shift;
+    }
+
+    fn granules(&self, at: usize, bytes: usize) -> std::ops::Range<usize> {
+        at >> self.shift..(at + bytes).div_ceil(1 << self.shift)
+    }
+
+    #[inline(always)]
+    pub fn read(&mut self, clock: &Clock, at: usize, bytes: usize, me: Who) -> Result<(), Conflict> {
+        for g in self.granules(at, bytes) {
+            let stamp = self.written[g];
+            if stamp >= clock.launch && !(stamp >= clock.block && stamp <= clock.all) {
+                self.slow_read(clock, g, me)?;
+            }
+            let read = self.read[g];
+            self.reader[g] = if read < clock.launch {
+                me
+            } else if read < clock.block {
+                me | readers::BLOCKS
+            } else if read > clock.all {
+                readers::join(self.reader[g], me)
+            } else {
+                me | self.reader[g] & readers::BLOCKS
+            };
+            self.read[g] = clock.now;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn slow_read(&self, clock: &Clock, g: usize, me: Who) -> Result<(), Conflict> {
+        let stamp = self.written[g];
+        if stamp < clock.block {
+            return Err(self.written_by(Kind::BlockRace, clock, g));
+        }
+        if clock.ordered(stamp, self.writer[g], me) {
+            return Ok(());
+        }
+        Err(self.written_by(Kind::GlobalRace, clock, g))
+    }
+
+    fn written_by(&self, kind: Kind, clock: &Clock, g: usize) -> Conflict {
+        Conflict {
+            kind,
+            at: g << self.shift,
+            other: Some(self.writer[g]),
+            other_pc: Some(self.writer_pc[g]),
+            other_wrote: true,
+            other_block: if kind == Kind::BlockRace { clock.block_at(self.written[g]) } else { None },
+        }
+    }
+
+    /// `same`: the bytes already hold what is written; then two writes within a block do not collide.
+    #[inline(always)]
+    pub fn write(
+        &mut self,
+        clock: &Clock,
+        at: usize,
+        bytes: usize,
+        me: Who,
+        pc: Pc,
+        same: impl Fn() -> bool,
+    ) -> Result<(), Conflict> {
+        for g in self.granules(at, bytes) {
+            let (stamp, read) = (self.written[g], self.read[g]);
+            if stamp >= clock.launch || read >= clock.launch {
+                self.slow_write(clock, g, me, &same)?;
+            }
+            self.written[g] = clock.now;
+            self.writer[g] = me;
+            self.writer_pc[g] = pc;
+        }
+        Ok(())
+    }
+
+    fn slow_write(&self, clock: &Clock, g: usize, me: Who, same: impl Fn() -> bool) -> Result<(), Conflict> {
+        let (stamp, read, reader) = (self.written[g], self.read[g], self.reader[g]);
+        if stamp >= clock.launch {
+            if stamp < clock.block {
+                return Err(self.written_by(Kind::BlockRace, clock, g));
+            }
+            if !clock.ordered(stamp, self.writer[g], me) && !same() {
+                return Err(self.written_by(Kind::GlobalRace, clock, g));
+            }
+        }
+        if read >= clock.launch {
+            let alone = reader & (readers::WARPS | readers::LANES) == 0;
+            let by = |kind, other_block| Conflict {
+                kind,
+                at: g << self.shift,
+                other: alone.then_some(reader & 0x3ff),
+                other_pc: None,
+                other_wrote: false,
+                other_block,
+            };
+            if read < clock.block {
+                return Err(by(Kind::BlockRace, clock.block_at(read)));
+            }
+            if reader & readers::BLOCKS != 0 {
+                return Err(Conflict { other: None, ..by(Kind::BlockRace, None) });
+            }
+            let ordered = if reader & readers::WARPS != 0 {
+                read <= clock.all
+            } else if reader & readers::LANES != 0 {
+                clock.warp_ordered(read, reader & 0x3ff, me)
+            } else {
+                clock.ordered(read, reader & 0x3ff, me)
+            };
+            if !ordered && !same() {
+                return Err(by(Kind::GlobalRace, None));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first byte that this worker's blocks wrote and the other's touched during the launch that just ended: the byte, this
+    /// worker's writing instruction, and both stamps. `other` belongs to `theirs`.
+    pub fn collision(&self, clock: &Clock, other: &GlobalShadow, theirs: &Clock) -> Option<Collision> {
+        if self.launch != clock.launch || other.launch != theirs.launch {
+            return None;
+        }
+        let first = self.wrote.start.max(other.touched.start);
+        let last = self.wrote.end.min(other.touched.end);
+        if first >= last {
+            return None;
+        }
+        let step = 1usize << self.shift.min(other.shift);
+        let mut at = first & !(step - 1);
+        while at < last {
+            let (g, h) = (at >> self.shift, at >> other.shift);
+            if self.written[g] >= clock.launch {
+                let wrote = other.written[h] >= theirs.launch;
+                if wrote || other.read[h] >= theirs.launch {
+                    let stamp = if wrote { other.written[h] } else { other.read[h] };
+                    return Some(Collision {
+                        at: at.max(first),
+                        writer: self.writer[g],
+                        writer_pc: self.writer_pc[g],
+                        writer_block: clock.block_at(self.written[g])?,
+                        other_wrote: wrote,
+                        other_pc: wrote.then(|| other.writer_pc[h]),
+                        other_block: theirs.block_at(stamp)?,
+                    });
+                }
+            }
+            at += step;
+        }
+        None
+    }
+}
+
+/// Two workers touched the same byte.
+pub struct Collision {
+    pub at: usize,
+    pub writer: Who,
+    pub writer_pc: Pc,
+    pub writer_block: u64,
+    pub other_wrote: bool,
+    pub other_pc: Option<Pc>,
+    pub other_block: u64,
+}

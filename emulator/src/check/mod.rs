@@ -1,0 +1,5 @@
+//! What is recorded of every access, and what it must agree with: happens-before by barriers, initialisation, copies under way.
+
+pub mod clock;
+pub mod global;
+pub mod shared;

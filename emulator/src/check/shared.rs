@@ -1,0 +1,184 @@
+//! Shared memory: who wrote and read each granule, and when.
+
+use super::clock::{Clock, Who, readers};
+use crate::finding::Kind;
+use crate::program::Pc;
+
+/// A `cp.async` into the granule is under way.
+const PENDING: u32 = u32::MAX;
+
+/// One entry per granule of 2^shift bytes, the narrowest access of the kernel.
+pub struct SharedShadow {
+    shift: u32,
+    written: Vec<u32>,
+    writer: Vec<Who>,
+    writer_pc: Vec<Pc>,
+    read: Vec<u32>,
+    reader: Vec<u16>,
+}
+
+/// What an access collides with: the kind, the byte, and the other thread and instruction where known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    pub kind: Kind,
+    /// Offset of the granule in bytes.
+    pub at: usize,
+    pub other: Option<Who>,
+    pub other_pc: Option<Pc>,
+    /// The other access was a write.
+    pub other_wrote: bool,
+    /// The other block, where it is one.
+    pub other_block: Option<u64>,
+}
+
+impl SharedShadow {
+    pub fn new(bytes: usize, shift: u32) -> Self {
+        let n = (bytes >> shift) + 1;
+        SharedShadow {
+            shift,
+            written: vec![0; n],
+            writer: vec![0; n],
+            writer_pc: vec![0; n],
+            read: vec![0; n],
+            reader: vec![0; n],
+        }
+    }
+
+    fn granules(&self, at: usize, bytes: usize) -> std::ops::Range<usize> {
+        at >> self.shift..(at + bytes).div_ceil(1 << self.shift)
+    }
+
+    /// Thread `me` reads `bytes` bytes at `at`.
+    #[inline(always)]
+    pub fn read(&mut self, clock: &Clock, at: usize, bytes: usize, me: Who) -> Result<(), Conflict> {
+        for g in self.granules(at, bytes) {
+            let stamp = self.written[g];
+            if !(stamp >= clock.block && (stamp <= clock.all || self.writer[g] == me && stamp != PENDING)) {
+                self.slow_read(clock, g, me)?;
+            }
+            // Reads before the last barrier no longer matter to anyone.
+            self.reader[g] = if self.read[g] > clock.all { readers::join(self.reader[g], me) } else { me };
+            self.read[g] = clock.now;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn slow_read(&self, clock: &Clock, g: usize, me: Who) -> Result<(), Conflict> {
+        let stamp = self.written[g];
+        let kind = if stamp == PENDING {
+            Kind::MissingCopyWait
+        } else if stamp < clock.block {
+            Kind::UninitializedShared
+        } else if clock.ordered(stamp, self.writer[g], me) {
+            return Ok(());
+        } else {
+            Kind::SharedRace
+        };
+        Err(self.conflict(kind, g, kind != Kind::UninitializedShared))
+    }
+
+    fn conflict(&self, kind: Kind, g: usize, known: bool) -> Conflict {
+        Conflict {
+            kind,
+            at: g << self.shift,
+            other: known.then(|| self.writer[g]),
+            other_pc: known.then(|| self.writer_pc[g]),
+            other_wrote: true,
+            other_block: None,
+        }
+    }
+
+    /// Thread `me` writes. `same` says whether a byte range already holds what is written: then two writes do not collide.
+    #[inline(always)]
+    pub fn write(
+        &mut self,
+        clock: &Clock,
+        at: usize,
+        bytes: usize,
+        me: Who,
+        pc: Pc,
+        same: impl Fn() -> bool,
+    ) -> Result<(), Conflict> {
+        for g in self.granules(at, bytes) {
+            self.check_write(clock, g, me, &same)?;
+            self.written[g] = clock.now;
+            self.writer[g] = me;
+            self.writer_pc[g] = pc;
+        }
+        Ok(())
+    }
+
+    /// Thread `me` starts a `cp.async` into these bytes.
+    pub fn start_copy(&mut self, clock: &Clock, at: usize, bytes: usize, me: Who, pc: Pc) -> Result<(), Conflict> {
+        for g in self.granules(at, bytes) {
+            self.check_write(clock, g, me, || false)?;
+            self.written[g] = PENDING;
+            self.writer[g] = me;
+            self.writer_pc[g] = pc;
+        }
+        Ok(())
+    }
+
+    /// The copy has landed: from now on it is a write of the thread that started it.
+    pub fn end_copy(&mut self, clock: &Clock, at: usize, bytes: usize) {
+        for g in self.granules(at, bytes) {
+            self.written[g] = clock.now;
+        }
+    }
+
+    #[inline(always)]
+    fn check_write(&self, clock: &Clock, g: usize, me: Who, same: impl Fn() -> bool) -> Result<(), Conflict> {
+        let (stamp, read) = (self.written[g], self.read[g]);
+        if (stamp <= clock.all || self.writer[g] == me && stamp != PENDING)
+            && (read <= clock.all || self.reader[g] == me)
+        {
+            return Ok(());
+        }
+        self.slow_write(clock, g, me, same())
+    }
+
+    #[cold]
+    fn slow_write(&self, clock: &Clock, g: usize, me: Who, same: bool) -> Result<(), Conflict> {
+        let (stamp, read, reader) = (self.written[g], self.read[g], self.reader[g]);
+        if stamp == PENDING {
+            return Err(self.conflict(Kind::MissingCopyWait, g, true));
+        }
+        if stamp > clock.all && !clock.ordered(stamp, self.writer[g], me) && !same {
+            return Err(self.conflict(Kind::SharedRace, g, true));
+        }
+        if read > clock.all && !same {
+            let ordered = match reader {
+                r if r & readers::WARPS != 0 => false,
+                r if r & readers::LANES != 0 => clock.warp_ordered(read, r & 0x3ff, me),
+                r => clock.ordered(read, r, me),
+            };
+            if !ordered {
+                let alone = reader & (readers::WARPS | readers::LANES) == 0;
+                return Err(Conflict {
+                    kind: Kind::SharedRace,
+                    at: g << self.shift,
+                    other: alone.then_some(reader),
+                    other_pc: None,
+                    other_wrote: false,
+                    other_block: None,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SharedShadow {
+    /// An atomic: orders itself against other atomics, but needs memory that something wrote, and no copy under way.
+    pub fn atomic(&mut self, clock: &Clock, at: usize, bytes: usize) -> Result<(), Conflict> {
+        for g in self.granules(at, bytes) {
+            match self.written[g] {
+                PENDING => return Err(self.conflict(Kind::MissingCopyWait, g, true)),
+                stamp if stamp < clock.block => return Err(self.conflict(Kind::UninitializedShared, g, false)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,319 @@
+//! Memory instructions: state space, element type and vector become an [`Ins`] with its address in slot 0.
+
+use super::lower::{Lower, space};
+use super::scope::Meaning;
+use super::{Compiler, Lowered, Operand};
+use crate::exec::{Access, async_copy, atomic, global, matrix, private, shared};
+use crate::ops::{Arg, Class};
+use crate::program::{Ins, Step};
+use crate::ptx::ast::{self, Instruction, Space, Type};
+
+/// Parts of an opcode that change no result here: caching, ordering, scope.
+const HINTS: [&str; 26] = [
+    "ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "volatile", "relaxed", "acquire", "release", "acq_rel", "weak", "cta",
+    "gpu", "sys", "L1::evict_normal", "L1::evict_unchanged", "L1::evict_first", "L1::evict_last", "L1::no_allocate",
+    "L2::64B", "L2::128B", "L2::256B", "sc",
+];
+
+/// What the parts behind the mnemonic say.
+struct Parts<'a> {
+    space: Space,
+    vector: u8,
+    rest: Vec<&'a str>,
+}
+
+fn parts<'a>(op: &[&'a str]) -> Parts<'a> {
+    let mut p = Parts { space: Space::Generic, vector: 1, rest: Vec::new() };
+    for &part in &op[1..] {
+        if let Some(s) = space(part) {
+            p.space = s;
+        } else if let Some(n) = part.strip_prefix('v').and_then(|n| n.parse::<u8>().ok()).filter(|n| [2, 4, 8].contains(n)) {
+            p.vector = n;
+        } else if !HINTS.contains(&part) {
+            p.rest.push(part);
+        }
+    }
+    p
+}
+
+impl Compiler<'_> {
+    pub(super) fn memory(&mut self, i: &Instruction, op: &[&str]) -> Lower<()> {
+        match op[0] {
+            "ld" | "ldu" => self.load_or_store(i, op, true),
+            "st" => self.load_or_store(i, op, false),
+            "atom" | "red" => self.atomic(i, op),
+            "ldmatrix" | "stmatrix" => self.matrix(i, op),
+            _ => self.async_copy(i, op),
+        }
+    }
+
+    /// The row, its width, the offset, and the state space of a variable that the address names.
+    fn address(&self, o: &ast::Operand) -> Lower<(Operand, bool, i64, Option<Space>)> {
+        let (base, offset) = match o {
+            ast::Operand::Address(base, offset) => (base.as_deref(), *offset),
+            _ => return Err(format!("expected an address in brackets, found {o:?}").into()),
+        };
+        let Some(name) = base else {
+            return Ok((Operand::Constant(offset as u64, true), true, 0, None));
+        };
+        match self.scopes.find(name) {
+            Some(Meaning::Register(v)) => match self.scopes.widths[v as usize] {
+                0 => Err(format!("{name} is a predicate, not an address").into()),
+                width => Ok((Operand::Register(v), width == 2, offset, None)),
+            },
+            Some(Meaning::Variable(space, at)) => Ok((Operand::Constant(at, true), true, offset, Some(space))),
+            None => Err(format!("unknown name {name}").into()),
+        }
+    }
+
+    fn load_or_store(&mut self, i: &Instruction, op: &[&str], load: bool) -> Lower<()> {
+        let p = parts(op);
+        let [ty] = p.rest[..] else { return Err(format!("expected one type, found {:?}", p.rest).into()) };
+        let ty = Type::named(ty).filter(|t| t.bytes() > 0 && t.bytes() <= 8);
+        let ty = ty.ok_or("unknown type of element")?;
+        let [data, address] = match (load, &i.operands[..]) {
+            (true, [data, address]) => [data, address],
+            (false, [address, data]) => [data, address],
+            _ => return Err("expected a register and an address".into()),
+        };
+        let (row, wide_address, offset, named) = match (data, self.register_argument(p.space, address)) {
+            // `ld.param` from a parameter that a call bound to a register.
+            (_, Some(v)) => return self.move_argument(i, data, v, load),
+            _ => self.address(address)?,
+        };
+        let data: Vec<&ast::Operand> = match data {
+            ast::Operand::Vector(v) => v.iter().collect(),
+            one => vec![one],
+        };
+        if data.len() != p.vector as usize || data.len() * ty.bytes() > 32 {
+            return Err(format!("expected a vector of {}, found {}", p.vector, data.len()).into());
+        }
+        // Variables of a call's parameters lie in local memory.
+        let space = match (p.space, named) {
+            (Space::Param, Some(Space::Local)) => Space::Local,
+            (s, _) => s,
+        };
+        let (access, class): (Access, Class) = match (space, load) {
+            (Space::Global | Space::Const, true) => (global::load, Class::GlobalLoad),
+            (Space::Global, false) => (global::store, Class::GlobalStore),
+            (Space::Shared, true) => (shared::load, Class::SharedLoad),
+            (Space::Shared, false) => (shared::store, Class::SharedStore),
+            (Space::Local, true) => (private::load, Class::OtherMemory),
+            (Space::Local, false) => (private::store, Class::OtherMemory),
+            (Space::Param, true) => (private::load_parameter, Class::OtherMemory),
+            (Space::Generic, true) => (global::load_generic, Class::GlobalLoad),
+            (Space::Generic, false) => (global::store_generic, Class::GlobalStore),
+            (Space::Param | Space::Const, false) => return Err("this state space cannot be written".into()),
+        };
+        let wide = match data.iter().map(|o| self.register_width(o)).max() {
+            Some(2) => true,
+            Some(1) => false,
+            _ => ty.bytes() == 8,
+        };
+        let mut ins = Ins::new(Step::Access(access), class);
+        ins.width = ty.bytes() as u8;
+        ins.count = p.vector;
+        ins.signed = ty.signed() && load;
+        ins.wide = wide;
+        ins.wide_address = wide_address;
+        ins.operands.offset = offset;
+        if matches!(space, Space::Shared | Space::Generic) {
+            self.narrow(ty.bytes() * data.len());
+        }
+        let mut l = self.begin(i, ins)?;
+        l.rows.push(row);
+        for o in data {
+            if load {
+                l.writes |= 1 << l.rows.len();
+                l.rows.push(self.destination(o, wide)?);
+            } else {
+                l.rows.push(self.source(o, if wide { Arg::From64 } else { Arg::From32 })?);
+            }
+        }
+        self.code.push(l);
+        Ok(())
+    }
+
+    /// The register that stands for a parameter of an inlined function.
+    fn register_argument(&self, space: Space, address: &ast::Operand) -> Option<u32> {
+        let (Space::Param, ast::Operand::Address(Some(name), 0)) = (space, address) else { return None };
+        match self.scopes.find(name) {
+            Some(Meaning::Register(v)) if !name.starts_with('%') => Some(v),
+            _ => None,
+        }
+    }
+
+    fn move_argument(&mut self, i: &Instruction, data: &ast::Operand, v: u32, load: bool) -> Lower<()> {
+        let wide = self.scopes.widths[v as usize] == 2;
+        let name = format!("%argument_{v}");
+        self.scopes.declare(&name, Meaning::Register(v));
+        let argument = ast::Operand::Name(name);
+        let operands = if load { vec![data.clone(), argument] } else { vec![argument, data.clone()] };
+        let opcode = vec!["mov".to_string(), if wide { "b64" } else { "b32" }.into()];
+        let instead = Instruction { opcode, operands, guard: i.guard.clone(), line: i.line };
+        self.instruction(&instead, &[])
+    }
+
+    /// Notes an access of `bytes` bytes to shared memory.
+    fn narrow(&mut self, bytes: usize) {
+        self.shared_granule = self.shared_granule.min(bytes.trailing_zeros());
+    }
+
+    fn atomic(&mut self, i: &Instruction, op: &[&str]) -> Lower<()> {
+        let p = parts(op);
+        let rest: Vec<&str> = p.rest.iter().copied().filter(|r| *r != "noftz").collect();
+        let ([name, ty], 1) = (&rest[..], p.vector) else {
+            return Err("expected an operation and a type".into());
+        };
+        let operation = atomic::Operation::named(name, ty).ok_or_else(|| format!("unknown operation {name}.{ty}"))?;
+        let ty = Type::named(ty).ok_or("unknown type")?;
+        let wide = ty.bytes() == 8;
+        let red = op[0] == "red";
+        let access: Access = match p.space {
+            Space::Global => atomic::global,
+            Space::Shared => atomic::shared,
+            Space::Generic => atomic::generic,
+            _ => return Err("expected .global or .shared".into()),
+        };
+        if p.space != Space::Shared {
+            self.atomics = true;
+        }
+        if p.space != Space::Global {
+            self.narrow(ty.bytes());
+        }
+        let mut operands = i.operands.iter();
+        let destination = match red {
+            true => Operand::Sink,
+            false => self.destination(operands.next().ok_or("expected a destination")?, wide)?,
+        };
+        let (row, wide_address, offset, _) = self.address(operands.next().ok_or("expected an address")?)?;
+        let mut ins = Ins::new(Step::Access(access), Class::Atomic);
+        ins.width = ty.bytes() as u8;
+        ins.wide = wide;
+        ins.wide_address = wide_address;
+        ins.operands.offset = offset;
+        ins.operands.extra = operation as u32;
+        let mut l = self.begin(i, ins)?;
+        l.rows.extend([row, destination]);
+        l.writes = 1 << 1;
+        let arg = if wide { Arg::From64 } else { Arg::From32 };
+        let sources = 1 + usize::from(operation == atomic::Operation::CompareAndSwap);
+        for _ in 0..sources {
+            let o = operands.next().ok_or("expected a value")?;
+            l.rows.push(self.source(o, arg)?);
+        }
+        if l.rows.len() == 3 {
+            l.rows.push(Operand::Constant(0, wide));
+        }
+        if operands.next().is_some() {
+            return Err("too many operands".into());
+        }
+        self.code.push(l);
+        Ok(())
+    }
+
+    fn matrix(&mut self, i: &Instruction, op: &[&str]) -> Lower<()> {
+        let load = op[0] == "ldmatrix";
+        let (mut count, mut transposed, mut generic) = (0u8, false, true);
+        for &part in &op[1..] {
+            match part {
+                "sync" | "aligned" | "m8n8" | "b16" => {}
+                "x1" | "x2" | "x4" => count = part[1..].parse().unwrap_or(0),
+                "trans" => transposed = true,
+                "shared" | "shared::cta" => generic = false,
+                _ => return Err(format!("unknown modifier .{part}").into()),
+            }
+        }
+        let [data, address] = match (load, &i.operands[..]) {
+            (true, [data, address]) => [data, address],
+            (false, [address, data]) => [data, address],
+            _ => return Err("expected a vector and an address".into()),
+        };
+        let data: Vec<&ast::Operand> = match data {
+            ast::Operand::Vector(v) => v.iter().collect(),
+            one => vec![one],
+        };
+        if count == 0 || data.len() != count as usize {
+            return Err(format!("expected {count} registers, found {}", data.len()).into());
+        }
+        let (row, wide_address, offset, _) = self.address(address)?;
+        let (access, class): (Access, Class) =
+            if load { (matrix::load, Class::SharedLoad) } else { (matrix::store, Class::SharedStore) };
+        let mut ins = Ins::new(Step::Access(access), class);
+        ins.width = 4;
+        ins.count = count;
+        ins.wide = transposed;
+        ins.signed = generic;
+        ins.wide_address = wide_address;
+        ins.operands.offset = offset;
+        let mut l = self.begin(i, ins)?;
+        l.rows.push(row);
+        for o in data {
+            if load {
+                l.writes |= 1 << l.rows.len();
+                l.rows.push(self.destination(o, false)?);
+            } else {
+                l.rows.push(self.source(o, Arg::From32)?);
+            }
+        }
+        self.code.push(l);
+        Ok(())
+    }
+
+    fn async_copy(&mut self, i: &Instruction, op: &[&str]) -> Lower<()> {
+        match op[2..] {
+            ["commit_group"] => {
+                return self.push(i, Ins::new(Step::Access(async_copy::commit), Class::AsyncCopy), &[]);
+            }
+            ["wait_all"] => return self.push(i, Ins::new(Step::Access(async_copy::wait_all), Class::AsyncCopy), &[]),
+            ["wait_group"] => {
+                return self.push(i, Ins::new(Step::Access(async_copy::wait_group), Class::AsyncCopy), &[Arg::Immediate]);
+            }
+            ["ca" | "cg", "shared" | "shared::cta", "global", ..] => {}
+            _ => return Err("unknown kind of copy; bulk copies and mbarriers are not supported".into()),
+        }
+        if let Some(part) = op[5..].iter().find(|p| !HINTS.contains(p)) {
+            return Err(format!("unknown modifier .{part}").into());
+        }
+        let [to, from, size, rest @ ..] = &i.operands[..] else {
+            return Err("expected two addresses and a size".into());
+        };
+        let size = self.integer(size)?;
+        if !matches!(size, 4 | 8 | 16) || op[2] == "cg" && size != 16 {
+            return Err(format!("expected 4, 8 or 16 bytes (.cg: 16), found {size}").into());
+        }
+        self.narrow(size as usize);
+        let (to, to_wide, to_offset, _) = self.address(to)?;
+        let (from, from_wide, from_offset, _) = self.address(from)?;
+        if !from_wide || i32::try_from(from_offset).is_err() {
+            return Err("expected a 64-bit address with a 32-bit offset".into());
+        }
+        let mut ins = Ins::new(Step::Access(async_copy::copy), Class::AsyncCopy);
+        ins.width = size as u8;
+        ins.wide = to_wide;
+        ins.operands.offset = to_offset;
+        ins.operands.extra = from_offset as i32 as u32;
+        let mut l: Lowered = self.begin(i, ins)?;
+        l.rows.extend([to, from]);
+        match rest {
+            [] => {}
+            // A predicate says "ignore the source", a number how much of it to take.
+            [o] if matches!(o, ast::Operand::Not(_)) || self.is_predicate(o) => {
+                let (v, negated) = self.predicate(o)?;
+                l.predicates.push(Some(v));
+                l.ins.operands.negated = u16::from(negated);
+            }
+            [o] => {
+                l.rows.push(self.source(o, Arg::From32)?);
+                l.ins.count = 2;
+            }
+            _ => return Err("too many operands (cache policies are not supported)".into()),
+        }
+        self.code.push(l);
+        Ok(())
+    }
+
+    fn is_predicate(&self, o: &ast::Operand) -> bool {
+        self.predicate(o).is_ok()
+    }
+}

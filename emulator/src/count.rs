@@ -1,0 +1,171 @@
+//! Counters: what Nsight Compute would count, per instruction, and summed per launch.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ops::Class;
+use crate::program::{Pc, Program};
+
+/// Per instruction of a program; empty when nothing is counted.
+#[derive(Clone, Default)]
+pub struct Counts {
+    warps: Vec<u64>,
+    threads: Vec<u64>,
+    diverged: Vec<u64>,
+    bytes: Vec<u64>,
+    sectors: Vec<u64>,
+    /// Turns that shared memory took, and those beyond the fewest possible.
+    turns: Vec<u64>,
+    conflicts: Vec<u64>,
+    pub barriers: u64,
+}
+
+impl Counts {
+    pub fn new(code: usize) -> Self {
+        let zero = || vec![0; code];
+        Counts {
+            warps: zero(),
+            threads: zero(),
+            diverged: zero(),
+            bytes: zero(),
+            sectors: zero(),
+            turns: zero(),
+            conflicts: zero(),
+            barriers: 0,
+        }
+    }
+
+    #[inline(always)]
+    pub fn executed(&mut self, pc: Pc, mask: u32) {
+        self.warps[pc as usize] += 1;
+        self.threads[pc as usize] += u64::from(mask.count_ones());
+    }
+
+    pub fn diverged(&mut self, pc: Pc) {
+        self.diverged[pc as usize] += 1;
+    }
+
+    pub fn global(&mut self, pc: Pc, bytes: u64, sectors: u64) {
+        self.bytes[pc as usize] += bytes;
+        self.sectors[pc as usize] += sectors;
+    }
+
+    pub fn shared(&mut self, pc: Pc, bytes: u64, turns: u64, conflicts: u64) {
+        // Bytes of cp.async belong to global memory already.
+        let _ = bytes;
+        self.turns[pc as usize] += turns;
+        self.conflicts[pc as usize] += conflicts;
+    }
+
+    pub fn add(&mut self, other: &Counts) {
+        let add = |a: &mut Vec<u64>, b: &[u64]| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        add(&mut self.warps, &other.warps);
+        add(&mut self.threads, &other.threads);
+        add(&mut self.diverged, &other.diverged);
+        add(&mut self.bytes, &other.bytes);
+        add(&mut self.sectors, &other.sectors);
+        add(&mut self.turns, &other.turns);
+        add(&mut self.conflicts, &other.conflicts);
+        self.barriers += other.barriers;
+    }
+
+    /// Sums for one launch of `program`.
+    pub fn launch(&self, program: &Program, grid: [u32; 3], block: [u32; 3], shared_bytes: u32) -> LaunchCounts {
+        let mut all = LaunchCounts {
+            kernel: program.name.clone(),
+            grid,
+            block,
+            shared_bytes,
+            registers: program.pressure,
+            barriers: self.barriers,
+            ..Default::default()
+        };
+        for (pc, ins) in program.code.iter().enumerate() {
+            let (warps, threads) = (self.warps[pc], self.threads[pc]);
+            if warps == 0 || matches!(ins.step, crate::program::Step::Join) {
+                continue;
+            }
+            *all.classes.entry(ins.class).or_default() += warps;
+            let line = {
+                let at = program.locations[pc];
+                let file = if at.file == 0 { "PTX".to_string() } else { program.file(at.file).to_string() };
+                all.lines.entry((file, if at.file == 0 { at.ptx_line } else { at.line })).or_default()
+            };
+            for t in [&mut all.total, line] {
+                t.instructions += warps;
+                t.threads += threads;
+                t.flops += warps * u64::from(ins.flops);
+                t.divergent_branches += self.diverged[pc];
+                match ins.class {
+                    Class::GlobalLoad | Class::AsyncCopy | Class::Atomic => {
+                        t.global_load_bytes += self.bytes[pc];
+                        t.global_load_sectors += self.sectors[pc];
+                    }
+                    Class::GlobalStore => {
+                        t.global_store_bytes += self.bytes[pc];
+                        t.global_store_sectors += self.sectors[pc];
+                    }
+                    _ => {}
+                }
+                t.shared_turns += self.turns[pc];
+                t.shared_conflicts += self.conflicts[pc];
+            }
+        }
+        all
+    }
+}
+
+/// Sums over instructions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Warp instructions.
+    pub instructions: u64,
+    /// Thread instructions: lanes that took part.
+    pub threads: u64,
+    /// Multiplications and additions of matrix instructions.
+    pub flops: u64,
+    pub divergent_branches: u64,
+    pub global_load_bytes: u64,
+    /// 32-byte sectors; more than bytes / 32 where accesses do not coalesce.
+    pub global_load_sectors: u64,
+    pub global_store_bytes: u64,
+    pub global_store_sectors: u64,
+    /// Turns of shared memory, one a cycle, and those lost to bank conflicts.
+    pub shared_turns: u64,
+    pub shared_conflicts: u64,
+}
+
+/// One launch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchCounts {
+    pub kernel: String,
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub shared_bytes: u32,
+    /// 32-bit registers live at once: an estimate of what ptxas would use.
+    pub registers: u32,
+    pub barriers: u64,
+    pub total: Totals,
+    /// Warp instructions by class.
+    pub classes: BTreeMap<Class, u64>,
+    /// By source file and line.
+    #[serde(with = "by_line")]
+    pub lines: BTreeMap<(String, u32), Totals>,
+}
+
+/// Maps with pairs as keys become lists in JSON.
+mod by_line {
+    use super::{BTreeMap, Totals};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    type Lines = BTreeMap<(String, u32), Totals>;
+
+    pub fn serialize<S: Serializer>(lines: &Lines, s: S) -> Result<S::Ok, S::Error> {
+        lines.iter().collect::<Vec<_>>().serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Lines, D::Error> {
+        Ok(Vec::<((String, u32), Totals)>::deserialize(d)?.into_iter().collect())
+    }
+}

@@ -1,0 +1,88 @@
+//! The GPUs that are emulated: limits as `cuDeviceGetAttribute` reports them, rates for the roofline.
+//!
+//! Source: CUDA C++ Programming Guide, "Compute Capabilities", and the data sheets of the A100 80GB SXM and the H100 SXM.
+
+/// Which GPU is emulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Model {
+    A100,
+    H100,
+}
+
+/// The limits of a GPU.
+#[derive(Debug)]
+pub struct Device {
+    pub name: &'static str,
+    pub compute_capability: (u32, u32),
+    pub multiprocessors: u32,
+    /// Bytes.
+    pub memory: usize,
+    pub max_threads: u32,
+    pub max_block: [u32; 3],
+    pub max_grid: [u32; 3],
+    /// Bytes of shared memory per block without and with asking, and per multiprocessor.
+    pub shared: u32,
+    pub shared_optin: u32,
+    pub shared_per_multiprocessor: u32,
+    pub registers_per_block: u32,
+    pub threads_per_multiprocessor: u32,
+    pub clock_khz: u32,
+    pub memory_clock_khz: u32,
+    pub bus_bits: u32,
+    pub l2_bytes: u32,
+    /// Dense tensor-core rates, 1e12 operations a second: bf16, TF32.
+    pub bf16_tflops: f64,
+    pub tf32_tflops: f64,
+    /// float32 outside the tensor cores, the same unit.
+    pub f32_tflops: f64,
+    /// Bytes a second.
+    pub bandwidth: f64,
+}
+
+const A100: Device = Device {
+    name: "NVIDIA A100-SXM4-80GB (emulated)",
+    compute_capability: (8, 0),
+    multiprocessors: 108,
+    memory: 80 << 30,
+    max_threads: 1024,
+    max_block: [1024, 1024, 64],
+    max_grid: [i32::MAX as u32, 65535, 65535],
+    shared: 48 << 10,
+    shared_optin: 163 << 10,
+    shared_per_multiprocessor: 164 << 10,
+    registers_per_block: 65536,
+    threads_per_multiprocessor: 2048,
+    clock_khz: 1_410_000,
+    memory_clock_khz: 1_593_000,
+    bus_bits: 5120,
+    l2_bytes: 40 << 20,
+    bf16_tflops: 312.0,
+    tf32_tflops: 156.0,
+    f32_tflops: 19.5,
+    bandwidth: 2.039e12,
+};
+
+const H100: Device = Device {
+    name: "NVIDIA H100 80GB HBM3 (emulated)",
+    compute_capability: (9, 0),
+    multiprocessors: 132,
+    shared_optin: 227 << 10,
+    shared_per_multiprocessor: 228 << 10,
+    clock_khz: 1_980_000,
+    memory_clock_khz: 2_619_000,
+    l2_bytes: 50 << 20,
+    bf16_tflops: 989.4,
+    tf32_tflops: 494.7,
+    f32_tflops: 66.9,
+    bandwidth: 3.352e12,
+    ..A100
+};
+
+impl Model {
+    pub fn device(self) -> &'static Device {
+        match self {
+            Model::A100 => &A100,
+            Model::H100 => &H100,
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Runs programs: a warp at a time, an instruction for all its lanes.
+
+pub mod async_copy;
+pub mod atomic;
+pub mod block;
+pub mod global;
+pub mod grid;
+pub mod matrix;
+pub mod private;
+pub mod report;
+pub mod shared;
+pub mod warp;
+
+use crate::check::clock::{Clock, Who};
+use crate::check::global::GlobalShadow;
+use crate::check::shared::SharedShadow;
+use crate::count::Counts;
+use crate::finding::Finding;
+use crate::memory::View;
+use crate::program::{Ins, Program};
+use crate::registers::{ALL, Registers, Row, Value};
+
+pub use warp::Warp;
+
+/// What a memory instruction does; `mask` holds the lanes that take part (never 0).
+pub type Access = fn(&mut Warp, &mut Cta, &Ins, mask: u32) -> Outcome;
+pub type Outcome = Result<(), Box<Finding>>;
+
+/// What all blocks of a launch share.
+pub struct Shape<'a> {
+    pub program: &'a Program,
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub shared_bytes: usize,
+    pub dynamic_shared: usize,
+    pub parameters: &'a [u8],
+    pub views: &'a [View],
+    pub checks: bool,
+    pub counters: bool,
+    pub seed: u64,
+    pub multiprocessors: u32,
+}
+
+impl Shape<'_> {
+    pub fn threads(&self) -> usize {
+        self.block.iter().map(|&n| n as usize).product()
+    }
+
+    pub fn warps(&self) -> usize {
+        self.threads().div_ceil(32)
+    }
+
+    /// The block with this number, x fastest.
+    pub fn block_index(&self, number: u64) -> [u32; 3] {
+        let [x, y] = [u64::from(self.grid[0]), u64::from(self.grid[1])];
+        [(number % x) as u32, (number / x % y) as u32, (number / x / y) as u32]
+    }
+
+    /// The position of a thread within its block.
+    pub fn thread_index(&self, who: Who) -> [u32; 3] {
+        let t = u32::from(who);
+        let [x, y, _] = self.block;
+        [t % x, t / x % y, t / x / y]
+    }
+}
+
+/// One block while it runs: everything its warps share.
+pub struct Cta<'a> {
+    pub shape: &'a Shape<'a>,
+    pub index: [u32; 3],
+    /// Shared memory as words, so that it is aligned; see [`Cta::shared`].
+    shared: Vec<Row>,
+    pub clock: Clock,
+    pub shared_shadow: SharedShadow,
+    /// By view; taken from `kept` when first touched.
+    pub global_shadows: Vec<Option<GlobalShadow>>,
+    pub kept: std::collections::HashMap<u64, GlobalShadow>,
+    /// The view that each instruction used last.
+    pub last_view: Vec<u32>,
+    pub counts: Counts,
+    /// Instructions executed by this worker: the clock registers.
+    pub executed: u64,
+    pub worker: u32,
+}
+
+impl<'a> Cta<'a> {
+    pub fn new(shape: &'a Shape<'a>, clock: Clock, kept: std::collections::HashMap<u64, GlobalShadow>, worker: u32) -> Self {
+        let code = shape.program.code.len();
+        Cta {
+            shape,
+            index: [0; 3],
+            shared: vec![Row([0; 32]); shape.shared_bytes.div_ceil(128) + 1],
+            clock,
+            shared_shadow: SharedShadow::new(
+                if shape.checks { shape.shared_bytes } else { 0 },
+                shape.program.shared_granule,
+            ),
+            global_shadows: (0..shape.views.len()).map(|_| None).collect(),
+            kept,
+            last_view: vec![0; code],
+            counts: Counts::new(if shape.counters { code } else { 0 }),
+            executed: 0,
+            worker,
+        }
+    }
+
+    /// Shared memory of this block.
+    #[inline(always)]
+    pub fn shared(&self) -> *mut u8 {
+        self.shared.as_ptr().cast_mut().cast()
+    }
+
+    /// Gives the recorded shadows back.
+    pub fn finish(mut self) -> (Clock, std::collections::HashMap<u64, GlobalShadow>, Counts) {
+        for (view, shadow) in self.global_shadows.into_iter().enumerate() {
+            if let Some(shadow) = shadow {
+                self.kept.insert(self.shape.views[view].number, shadow);
+            }
+        }
+        (self.clock, self.kept, self.counts)
+    }
+}
+
+/// The addresses in row `slot`, 32 or 64 bits, plus the offset.
+#[inline(always)]
+pub fn addresses(r: &Registers, slot: u16, ins: &Ins) -> [u64; 32] {
+    // SAFETY: compiled instructions name rows of their warp.
+    unsafe {
+        let mut a = if ins.wide_address {
+            u64::read(r, slot)
+        } else {
+            let narrow = u32::read(r, slot);
+            std::array::from_fn(|l| u64::from(narrow[l]))
+        };
+        for a in &mut a {
+            *a = a.wrapping_add(ins.operands.offset as u64);
+        }
+        a
+    }
+}
+
+/// The lanes of a mask, ascending.
+#[inline(always)]
+pub fn lanes(mask: u32) -> impl Iterator<Item = usize> {
+    let mut left = mask;
+    std::iter::from_fn(move || {
+        if left == 0 {
+            return None;
+        }
+        let l = left.trailing_zeros() as usize;
+        left &= left - 1;
+        Some(l)
+    })
+}
+
+/// Whether lane l of all 32 reads `bytes` bytes at a[0] + l * bytes.
+#[inline(always)]
+pub fn contiguous(a: &[u64; 32], mask: u32, bytes: u64) -> bool {
+    if mask != ALL {
+        return false;
+    }
+    let mut equal = true;
+    for l in 0..32 {
+        equal &= a[l] == a[0].wrapping_add(l as u64 * bytes);
+    }
+    equal
+}
+
+/// Extends an element read from memory to the register it goes to.
+#[inline(always)]
+fn extend(bits: u64, width: u8, signed: bool) -> u64 {
+    if !signed {
+        return bits;
+    }
+    let unused = 64 - 8 * u32::from(width);
+    ((bits << unused) as i64 >> unused) as u64
+}
+
+/// One element at `p`.
+///
+/// # Safety
+/// `width` bytes at `p` may be read.
+#[inline(always)]
+unsafe fn get(p: *const u8, width: u8) -> u64 {
+    unsafe {
+        match width {
+            1 => u64::from(*p),
+            2 => u64::from(p.cast::<u16>().read_unaligned()),
+            4 => u64::from(p.cast::<u32>().read_unaligned()),
+            _ => p.cast::<u64>().read_unaligned(),
+        }
+    }
+}
+
+/// # Safety
+/// `width` bytes at `p` may be written.
+#[inline(always)]
+unsafe fn put(p: *mut u8, width: u8, bits: u64) {
+    unsafe {
+        match width {
+            1 => *p = bits as u8,
+            2 => p.cast::<u16>().write_unaligned(bits as u16),
+            4 => p.cast::<u32>().write_unaligned(bits as u32),
+            _ => p.cast::<u64>().write_unaligned(bits),
+        }
+    }
+}
+
+/// Reads the elements of an instruction from `at(lane)` into its rows, which follow the address.
+///
+/// # Safety
+/// For the lanes of `mask`, `count * width` bytes at `at[lane]` may be read.
+#[inline(always)]
+unsafe fn fill_rows(warp: &mut Warp, ins: &Ins, mask: u32, at: &[*const u8; 32]) {
+    let r = &mut warp.registers;
+    for n in 0..ins.count as usize {
+        let slot = ins.operands.slot[1 + n];
+        let skip = n * ins.width as usize;
+        unsafe {
+            if ins.width == 4 && !ins.wide && !ins.signed {
+                // The common case, without the choice of a width per lane.
+                let mut v = [0u32; 32];
+                for l in lanes(mask) {
+                    v[l] = at[l].add(skip).cast::<u32>().read_unaligned();
+                }
+                u32::write(r, slot, mask, v);
+            } else {
+                let mut v = [0u64; 32];
+                for l in lanes(mask) {
+                    v[l] = extend(get(at[l].add(skip), ins.width), ins.width, ins.signed);
+                }
+                write_elements(r, slot, mask, ins.wide, &v);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn write_elements(r: &mut Registers, slot: u16, mask: u32, wide: bool, v: &[u64; 32]) {
+    unsafe {
+        if wide {
+            u64::write(r, slot, mask, *v);
+        } else {
+            u32::write(r, slot, mask, std::array::from_fn(|l| v[l] as u32));
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn read_elements(r: &Registers, slot: u16, wide: bool) -> [u64; 32] {
+    unsafe {
+        if wide {
+            u64::read(r, slot)
+        } else {
+            let narrow = u32::read(r, slot);
+            std::array::from_fn(|l| u64::from(narrow[l]))
+        }
+    }
+}
+
+/// Writes the elements of an instruction to `at(lane)`.
+///
+/// # Safety
+/// For the lanes of `mask`, `count * width` bytes at `at[lane]` may be written.
+#[inline(always)]
+unsafe fn empty_rows(warp: &Warp, ins: &Ins, mask: u32, at: &[*mut u8; 32]) {
+    for n in 0..ins.count as usize {
+        let skip = n * ins.width as usize;
+        unsafe {
+            let v = read_elements(&warp.registers, ins.operands.slot[1 + n], ins.wide);
+            for l in lanes(mask) {
+                put(at[l].add(skip), ins.width, v[l]);
+            }
+        }
+    }
+}
+
+/// Whether the bytes at `at` already are what lane `l` writes there.
+unsafe fn already_there(warp: &Warp, ins: &Ins, l: usize, at: *const u8) -> bool {
+    (0..ins.count as usize).all(|n| unsafe {
+        let v = read_elements(&warp.registers, ins.operands.slot[1 + n], ins.wide)[l];
+        let cut = if ins.width == 8 { v } else { v & ((1 << (8 * ins.width)) - 1) };
+        get(at.add(n * ins.width as usize), ins.width) == cut
+    })
+}

@@ -1,0 +1,64 @@
+//! Turns what a checker saw into a [`Finding`] that names kernel, source line, block, thread, address and buffer.
+
+use super::{Cta, Warp};
+use crate::check::shared::Conflict;
+use crate::finding::{Finding, Kind};
+use crate::program::{Ins, Pc, Program};
+
+impl Program {
+    /// File and line of an instruction, and where that line was inlined.
+    pub fn source(&self, pc: Pc) -> ((String, u32), Option<(String, u32)>) {
+        let at = self.locations.get(pc as usize).copied().unwrap_or_default();
+        if at.file == 0 {
+            return (("PTX".into(), at.ptx_line), None);
+        }
+        let inlined = at.inlined_at.map(|(file, line)| (self.file(file).to_string(), line));
+        ((self.file(at.file).to_string(), at.line), inlined)
+    }
+
+    /// "file:line" of an instruction.
+    pub fn place(&self, pc: Pc) -> String {
+        let ((file, line), _) = self.source(pc);
+        format!("{file}:{line}")
+    }
+}
+
+impl Warp {
+    /// A finding about what lane `lane` does at `ins`.
+    #[cold]
+    pub fn finding(&self, cta: &Cta, ins: &Ins, kind: Kind, lane: usize, what: impl Into<String>) -> Box<Finding> {
+        let (source, inlined_at) = cta.shape.program.source(ins.pc);
+        Box::new(Finding {
+            kernel: Some(cta.shape.program.name.clone()),
+            source: Some(source),
+            inlined_at,
+            block: Some(cta.index),
+            thread: Some(cta.shape.thread_index(self.who(lane))),
+            ..Finding::new(kind, what)
+        })
+    }
+
+    /// A finding about an access that collides with an earlier one.
+    #[cold]
+    pub fn conflict(&self, cta: &Cta, ins: &Ins, lane: usize, access: &str, c: Conflict) -> Box<Finding> {
+        let program = cta.shape.program;
+        let other = match c.other {
+            Some(who) => format!("thread {:?}", cta.shape.thread_index(who & 0x3ff)),
+            None => "several threads".into(),
+        };
+        let block = match (c.kind, c.other_block) {
+            (Kind::BlockRace, Some(b)) => format!(" of block {:?}", cta.shape.block_index(b)),
+            (Kind::BlockRace, None) => " of another block".into(),
+            _ => String::new(),
+        };
+        let did = if c.other_wrote { "wrote" } else { "read" };
+        let at = c.other_pc.map(|pc| format!(" at {}", program.place(pc))).unwrap_or_default();
+        let what = match c.kind {
+            Kind::UninitializedShared => format!("{access} of shared memory that nothing wrote in this block"),
+            Kind::MissingCopyWait => format!("{access} while a cp.async that {other} started{at} is under way"),
+            Kind::BlockRace => format!("{access}; {other}{block} {did} the same bytes{at} in this launch"),
+            _ => format!("{access}; {other} {did} the same bytes{at} with no barrier between"),
+        };
+        self.finding(cta, ins, c.kind, lane, what)
+    }
+}

@@ -1,0 +1,348 @@
+//! One warp: its registers, where its lanes are, and the loop that runs it to its next barrier.
+
+use super::async_copy::Copies;
+use super::{Cta, Outcome, lanes};
+use crate::finding::{Finding, Kind};
+use crate::program::{Barrier, Ins, LaneMask, NOWHERE, Pc, Special, Step};
+use crate::registers::{ALL, NO_PREDICATE, Registers, Row, Value, ZERO};
+
+/// Instructions after which another warp gets its turn even without a barrier, so that spinning warps cannot starve the rest.
+const TURN: u64 = 1 << 16;
+
+/// Lanes that wait at a position for the others of their branch.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    pc: Pc,
+    mask: u32,
+    join: Pc,
+}
+
+/// Why a warp stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// All lanes have exited.
+    Done,
+    /// At the barrier instruction at `pc`, which comes next.
+    Barrier(Barrier),
+    /// Its turn is over.
+    Turn,
+}
+
+pub struct Warp {
+    pub registers: Registers,
+    pub number: usize,
+    pub pc: Pc,
+    /// Lanes that run now, and where they meet the others.
+    pub active: u32,
+    join: Pc,
+    stack: Vec<Waiting>,
+    /// Lanes that have not exited.
+    pub live: u32,
+    pub copies: Copies,
+    /// Local memory, lane after lane, and which bytes were written.
+    pub local: Vec<u8>,
+    pub local_written: Vec<bool>,
+}
+
+impl Warp {
+    pub fn new(number: usize, cta: &Cta) -> Self {
+        let program = cta.shape.program;
+        let mut rows = vec![ZERO; program.rows + 2];
+        for (slot, row) in &program.constants {
+            rows[*slot as usize] = *row;
+        }
+        let local = 32 * program.local_bytes as usize;
+        Warp {
+            registers: Registers { rows, predicates: vec![0; program.predicates + 1] },
+            number,
+            pc: 0,
+            active: 0,
+            join: NOWHERE,
+            stack: Vec::new(),
+            live: 0,
+            copies: Copies::default(),
+            local: vec![0; local],
+            local_written: vec![false; if cta.shape.checks { local } else { 0 }],
+        }
+    }
+
+    /// Puts the warp at the start of the block that `cta` is about to run.
+    pub fn begin(&mut self, cta: &Cta) {
+        let shape = cta.shape;
+        let left = shape.threads() - self.number * 32;
+        self.live = if left >= 32 { ALL } else { (1 << left) - 1 };
+        self.active = self.live;
+        self.pc = 0;
+        self.join = NOWHERE;
+        self.stack.clear();
+        self.copies.clear();
+        self.local_written.fill(false);
+        for &slot in &shape.program.undefined {
+            self.registers.rows[slot as usize] = ZERO;
+        }
+        for &(slot, special) in &shape.program.specials {
+            self.registers.rows[slot as usize] = self.special(special, cta);
+        }
+    }
+
+    fn special(&self, special: Special, cta: &Cta) -> Row {
+        let shape = cta.shape;
+        let thread = |l: usize| shape.thread_index((self.number * 32 + l) as u16);
+        Row(match special {
+            Special::Tid(axis) => std::array::from_fn(|l| thread(l)[axis as usize]),
+            Special::Ntid(axis) => [shape.block[axis as usize]; 32],
+            Special::Ctaid(axis) => [cta.index[axis as usize]; 32],
+            Special::Nctaid(axis) => [shape.grid[axis as usize]; 32],
+            Special::LaneId => std::array::from_fn(|l| l as u32),
+            Special::WarpId => [self.number as u32; 32],
+            Special::NWarpId => [shape.warps() as u32; 32],
+            Special::SmId => [cta.worker; 32],
+            Special::NSmId => [shape.multiprocessors; 32],
+            Special::LaneMask(kind) => std::array::from_fn(|l| {
+                let bit = 1u32 << l;
+                match kind {
+                    LaneMask::Eq => bit,
+                    LaneMask::Lt => bit - 1,
+                    LaneMask::Le => bit - 1 | bit,
+                    LaneMask::Ge => !(bit - 1),
+                    LaneMask::Gt => !(bit - 1 | bit),
+                }
+            }),
+            Special::DynamicShared => [shape.dynamic_shared as u32; 32],
+            Special::TotalShared => [shape.shared_bytes as u32; 32],
+        })
+    }
+
+    /// The thread of a lane within the block.
+    pub fn who(&self, lane: usize) -> u16 {
+        (self.number * 32 + lane) as u16
+    }
+
+    /// The lanes of `active` for which the guard of `ins` holds.
+    #[inline(always)]
+    fn guarded(&self, ins: &Ins) -> u32 {
+        if ins.guard == NO_PREDICATE {
+            return self.active;
+        }
+        let p = self.registers.predicates[ins.guard as usize];
+        self.active & if ins.guard_negated { !p } else { p }
+    }
+
+    /// Runs until the warp waits, ends, or has had its turn.
+    pub fn run(&mut self, cta: &mut Cta) -> Result<Pause, Box<Finding>> {
+        let code = &cta.shape.program.code[..];
+        let counting = cta.shape.counters;
+        let mut turn = TURN;
+        loop {
+            let ins = &code[self.pc as usize];
+            let mask = self.guarded(ins);
+            cta.executed += 1;
+            if counting {
+                cta.counts.executed(ins.pc, mask);
+            }
+            match ins.step {
+                Step::Compute(exec) => {
+                    if mask != 0 {
+                        // SAFETY: compiled instructions name rows and predicates of their warp.
+                        unsafe { exec(&mut self.registers, &ins.operands, mask) };
+                    }
+                }
+                Step::Access(access) => {
+                    if mask != 0 {
+                        access(self, cta, ins, mask)?;
+                    }
+                }
+                Step::WarpWide { exec, members } => {
+                    if mask != 0 {
+                        self.check_members(cta, ins, members, mask)?;
+                        // SAFETY: as above.
+                        unsafe { exec(&mut self.registers, &ins.operands, mask) };
+                    }
+                }
+                Step::Join => {
+                    if self.pc == self.join {
+                        self.meet();
+                        continue;
+                    }
+                }
+                Step::Branch { target, join } => {
+                    turn = turn.wrapping_sub(1);
+                    if turn == 0 {
+                        return Ok(Pause::Turn);
+                    }
+                    let not = self.active & !mask;
+                    if not == 0 {
+                        self.pc = target;
+                        continue;
+                    }
+                    if mask != 0 {
+                        if counting {
+                            cta.counts.diverged(ins.pc);
+                        }
+                        self.split(join, &mut [(self.pc + 1, not), (target, mask)]);
+                        continue;
+                    }
+                }
+                Step::BranchTable { table, join } => {
+                    if mask != 0 {
+                        self.branch_table(cta, ins, table as usize, join, mask)?;
+                        continue;
+                    }
+                }
+                Step::Exit => {
+                    if mask != 0 {
+                        self.live &= !mask;
+                        self.active &= !mask;
+                        if self.active == 0 {
+                            if !self.resume() {
+                                return Ok(Pause::Done);
+                            }
+                            continue;
+                        }
+                    }
+                }
+                Step::Barrier(barrier) => {
+                    if mask != 0 {
+                        if self.active != self.live || mask != self.active {
+                            return Err(self.diverged(cta, ins, mask, "bar.sync"));
+                        }
+                        return Ok(Pause::Barrier(barrier));
+                    }
+                }
+                Step::WarpBarrier => {
+                    if mask != 0 {
+                        // SAFETY: the row is one of this warp's.
+                        let members = unsafe { u32::read(&self.registers, ins.operands.slot[0]) };
+                        self.check_mask(cta, ins, members, mask)?;
+                        if cta.shape.checks {
+                            cta.clock.warp_barrier(self.number);
+                        }
+                    }
+                }
+                Step::Clock { wide } => {
+                    let t = cta.executed;
+                    // SAFETY: the row is one of this warp's.
+                    unsafe {
+                        if wide {
+                            u64::write(&mut self.registers, ins.operands.slot[0], mask, [t; 32]);
+                        } else {
+                            u32::write(&mut self.registers, ins.operands.slot[0], mask, [t as u32; 32]);
+                        }
+                    }
+                }
+                Step::Nothing => {}
+                Step::Trap => {
+                    if mask != 0 {
+                        return Err(self.finding(cta, ins, Kind::Trap, mask.trailing_zeros() as usize, "trap"));
+                    }
+                }
+            }
+            self.pc += 1;
+        }
+    }
+
+    /// Divides the active lanes over several targets; the last runs first.
+    fn split(&mut self, join: Pc, sides: &mut [(Pc, u32)]) {
+        let all = self.active;
+        let mut meeting = self.join;
+        if join != NOWHERE && join != self.join {
+            self.stack.push(Waiting { pc: join, mask: all, join: self.join });
+            meeting = join;
+        }
+        // Lanes that are at the meeting point already only wait there.
+        let there = |pc: Pc| pc == meeting && join != NOWHERE;
+        let mut running = None;
+        for &mut (pc, mask) in sides {
+            if there(pc) || mask == 0 {
+                continue;
+            }
+            if let Some((pc, mask)) = running.replace((pc, mask)) {
+                self.stack.push(Waiting { pc, mask, join: meeting });
+            }
+        }
+        match running {
+            Some((pc, mask)) => {
+                self.pc = pc;
+                self.active = mask;
+                self.join = meeting;
+            }
+            None => self.meet(),
+        }
+    }
+
+    /// The lanes that run have reached their meeting point: the next ones take over.
+    fn meet(&mut self) {
+        self.active = 0;
+        self.resume();
+    }
+
+    /// Goes on with the lanes that waited last; false when there are none.
+    fn resume(&mut self) -> bool {
+        while let Some(next) = self.stack.pop() {
+            let mask = next.mask & self.live;
+            if mask != 0 {
+                self.pc = next.pc;
+                self.active = mask;
+                self.join = next.join;
+                return true;
+            }
+        }
+        false
+    }
+
+    fn branch_table(&mut self, cta: &mut Cta, ins: &Ins, table: usize, join: Pc, mask: u32) -> Outcome {
+        // SAFETY: the row is one of this warp's.
+        let index = unsafe { u32::read(&self.registers, ins.operands.slot[0]) };
+        let targets = &cta.shape.program.tables[table];
+        let mut sides: Vec<(Pc, u32)> = vec![(self.pc + 1, self.active & !mask)];
+        for l in lanes(mask) {
+            let Some(&pc) = targets.get(index[l] as usize) else {
+                let what = format!("brx.idx: index {} of {} targets", index[l], targets.len());
+                return Err(self.finding(cta, ins, Kind::OutOfBounds, l, what));
+            };
+            match sides.iter_mut().find(|s| s.0 == pc) {
+                Some(side) => side.1 |= 1 << l,
+                None => sides.push((pc, 1 << l)),
+            }
+        }
+        sides.retain(|s| s.1 != 0);
+        if let [(pc, _)] = sides[..] {
+            self.pc = pc;
+        } else {
+            self.split(join, &mut sides);
+        }
+        Ok(())
+    }
+
+    fn check_members(&self, cta: &Cta, ins: &Ins, members: Option<u16>, mask: u32) -> Outcome {
+        match members {
+            // SAFETY: the row is one of this warp's.
+            Some(slot) => self.check_mask(cta, ins, unsafe { u32::read(&self.registers, slot) }, mask),
+            None if mask == ALL => Ok(()),
+            None => Err(self.diverged(cta, ins, mask, "a matrix instruction")),
+        }
+    }
+
+    /// Each lane's mask must name itself and only lanes that are here.
+    fn check_mask(&self, cta: &Cta, ins: &Ins, members: [u32; 32], mask: u32) -> Outcome {
+        for l in lanes(mask) {
+            let missing = members[l] & self.live & !mask;
+            if missing != 0 || members[l] >> l & 1 == 0 {
+                let what = if missing != 0 {
+                    format!("member mask {:#010x} names lane {}, which is not here", members[l], missing.trailing_zeros())
+                } else {
+                    format!("member mask {:#010x} leaves out lane {l} itself", members[l])
+                };
+                return Err(self.finding(cta, ins, Kind::DivergentBarrier, l, what));
+            }
+        }
+        Ok(())
+    }
+
+    fn diverged(&self, cta: &Cta, ins: &Ins, mask: u32, what: &str) -> Box<Finding> {
+        let missing = self.live & !mask;
+        let lane = mask.trailing_zeros() as usize;
+        let missing = format!("{what} reached by lanes {mask:#010x} of the warp; lanes {missing:#010x} are elsewhere");
+        self.finding(cta, ins, Kind::DivergentBarrier, lane, missing)
+    }
+}

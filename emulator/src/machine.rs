@@ -1,0 +1,358 @@
+//! The machine that a driver drives: memory, modules, launches.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub use crate::device::{Device, Model};
+
+use crate::address;
+use crate::compile::compile;
+use crate::count::LaunchCounts;
+use crate::exec::{Shape, grid};
+use crate::finding::{Finding, Kind};
+use crate::memory::{Memory, Use};
+use crate::program::Program;
+use crate::ptx::ast::{self, Initial, Space};
+use crate::ptx::{self, PtxError};
+use crate::registers::Level;
+
+/// CUDA's error numbers for a launch that is refused.
+const INVALID_VALUE: i32 = 1;
+const OUT_OF_RESOURCES: i32 = 701;
+
+/// What is emulated and how strictly.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub model: Model,
+    /// Memory, race, initialisation and synchronisation checks.
+    pub checks: bool,
+    /// Count instructions, sectors, bank conflicts.
+    pub counters: bool,
+    /// Shuffles the order of warps and blocks; 0 keeps them in order.
+    pub seed: u64,
+    /// Threads of the host that run blocks; 0 takes all.
+    pub threads: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { model: Model::A100, checks: true, counters: false, seed: 0, threads: 0 }
+    }
+}
+
+pub struct Machine {
+    options: Options,
+    memory: Memory,
+    workers: Vec<grid::Worker>,
+    /// Launches since [`Machine::take_profile`], when they are counted.
+    profile: Vec<LaunchCounts>,
+}
+
+/// A parsed module whose variables have addresses.
+pub struct Module {
+    ptx: ast::Module,
+    variables: HashMap<String, (u64, usize)>,
+    compiled: HashMap<String, Arc<Kernel>>,
+}
+
+/// A compiled entry.
+pub struct Kernel {
+    pub name: String,
+    /// Offset and bytes of each parameter.
+    pub parameters: Vec<(usize, usize)>,
+    /// Bytes of all parameters.
+    pub parameter_bytes: usize,
+    /// Shared memory declared with a size.
+    pub static_shared: u32,
+    pub local_bytes: u32,
+    /// `.maxntid` or `.reqntid`, or 1024.
+    pub max_threads: u32,
+    /// 32-bit registers per thread that are live at once: an estimate of what ptxas would use.
+    pub registers: u32,
+    pub program: Program,
+}
+
+/// One launch.
+pub struct Launch<'a> {
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    /// Dynamic shared memory, bytes.
+    pub shared_bytes: u32,
+    /// The opt-in limit set for this function (`MAX_DYNAMIC_SHARED_SIZE_BYTES`), or 0.
+    pub shared_limit: u32,
+    pub parameters: &'a [u8],
+}
+
+#[derive(Debug)]
+pub enum LaunchError {
+    /// The launch is illegal: CUDA error number, and why.
+    Refused(i32, String),
+    /// A checker stopped it.
+    Found(Box<Finding>),
+}
+
+impl Machine {
+    pub fn new(options: Options) -> Machine {
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            n => n,
+        };
+        Machine {
+            memory: Memory::new(options.model.device().memory, options.checks),
+            workers: (0..threads).map(|_| grid::Worker::default()).collect(),
+            profile: Vec::new(),
+            options,
+        }
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Device memory, 256-byte aligned, contents undefined; `None` when there is no more.
+    pub fn allocate(&mut self, bytes: usize) -> Option<u64> {
+        self.memory.allocate(bytes, Use::Allocation)
+    }
+
+    /// # Errors
+    /// A finding when `address` is not the start of a live buffer.
+    pub fn free(&mut self, address: u64) -> Result<(), Finding> {
+        let number = self.memory.free(address)?;
+        for worker in &mut self.workers {
+            worker.shadows.remove(&number);
+        }
+        Ok(())
+    }
+
+    /// Host to device.
+    ///
+    /// # Errors
+    /// A finding when the bytes do not fit the buffer, or there is none.
+    pub fn write(&mut self, to: u64, from: &[u8]) -> Result<(), Finding> {
+        self.memory.write(to, from)
+    }
+
+    /// Device to host.
+    ///
+    /// # Errors
+    /// As for [`Machine::write`], and when nothing ever wrote any of the bytes.
+    pub fn read(&mut self, from: u64, to: &mut [u8]) -> Result<(), Finding> {
+        self.memory.read(from, to)
+    }
+
+    /// Within the device.
+    ///
+    /// # Errors
+    /// As for [`Machine::write`].
+    pub fn copy(&mut self, to: u64, from: u64, bytes: usize) -> Result<(), Finding> {
+        self.memory.copy(to, from, bytes)
+    }
+
+    /// `count` times the 1, 2 or 4 bytes of `pattern`.
+    ///
+    /// # Errors
+    /// As for [`Machine::write`].
+    pub fn fill(&mut self, to: u64, pattern: &[u8], count: usize) -> Result<(), Finding> {
+        self.memory.fill(to, pattern, count)
+    }
+
+    /// Free and total bytes.
+    pub fn memory(&self) -> (usize, usize) {
+        self.memory.sizes()
+    }
+
+    /// The live buffer around an address: base and bytes.
+    pub fn buffer_at(&self, address: u64) -> Option<(u64, usize)> {
+        self.memory.buffer_at(address)
+    }
+
+    /// Whether an address lies in the range that device addresses come from, live or not.
+    pub fn is_device_address(address: u64) -> bool {
+        (address::GLOBAL..address::GLOBAL_END).contains(&address)
+    }
+
+    /// Parses a module and allocates its global and constant variables.
+    ///
+    /// # Errors
+    /// [`PtxError`] with the line.
+    pub fn load(&mut self, text: &str) -> Result<Module, PtxError> {
+        let ptx = ptx::parse(text)?;
+        let mut variables: HashMap<String, (u64, usize)> = HashMap::new();
+        let kept = |v: &&ast::Variable| matches!(v.space, Space::Global | Space::Const) && !v.external;
+        for v in ptx.variables.iter().filter(kept) {
+            let address = self
+                .memory
+                .allocate(v.bytes, Use::Variable)
+                .ok_or_else(|| PtxError::new(v.line, format!("no memory for the {} bytes of {}", v.bytes, v.name)))?;
+            variables.insert(v.name.clone(), (address, v.bytes));
+        }
+        for v in ptx.variables.iter().filter(kept) {
+            let (address, bytes) = variables[&v.name];
+            let mut contents = vec![0u8; bytes];
+            let size = v.ty.bytes();
+            for (n, initial) in v.initial.iter().flatten().enumerate() {
+                let bits = match initial {
+                    Initial::Bits(bits) => *bits,
+                    Initial::Address(name, offset) => {
+                        let base = variables.get(name).map(|&(at, _)| at);
+                        let base = base.ok_or_else(|| PtxError::new(v.line, format!("unknown variable {name}")))?;
+                        base.wrapping_add(*offset as u64)
+                    }
+                };
+                let to = contents.get_mut(n * size..(n + 1) * size);
+                let to = to.ok_or_else(|| PtxError::new(v.line, format!("{}: too many initial values", v.name)))?;
+                to.copy_from_slice(&bits.to_le_bytes()[..size]);
+            }
+            self.memory.write(address, &contents).map_err(|f| PtxError::new(v.line, f.to_string()))?;
+        }
+        Ok(Module { ptx, variables, compiled: HashMap::new() })
+    }
+
+    pub fn unload(&mut self, module: Module) {
+        for (address, _) in module.variables.into_values() {
+            // Each was allocated by `load` and is freed once.
+            let _ = self.free(address);
+        }
+    }
+
+    /// Runs a kernel to its end.
+    ///
+    /// # Errors
+    /// [`LaunchError::Refused`] for what this GPU would refuse, [`LaunchError::Found`] for what a checker found.
+    pub fn launch(&mut self, kernel: &Kernel, launch: &Launch) -> Result<(), LaunchError> {
+        self.check(kernel, launch)?;
+        let static_shared = kernel.static_shared;
+        let views = self.memory.views();
+        let shape = Shape {
+            program: &kernel.program,
+            grid: launch.grid,
+            block: launch.block,
+            shared_bytes: (static_shared + launch.shared_bytes) as usize,
+            dynamic_shared: launch.shared_bytes as usize,
+            parameters: launch.parameters,
+            views: &views,
+            checks: self.options.checks,
+            counters: self.options.counters,
+            seed: self.options.seed,
+            multiprocessors: self.options.model.device().multiprocessors,
+        };
+        match grid::run(&shape, &mut self.workers) {
+            Ok(counts) => {
+                if self.options.counters {
+                    let shared = static_shared + launch.shared_bytes;
+                    self.profile.push(counts.launch(&kernel.program, launch.grid, launch.block, shared));
+                }
+                Ok(())
+            }
+            Err(mut finding) => {
+                self.memory.recall(&mut finding);
+                Err(LaunchError::Found(finding))
+            }
+        }
+    }
+
+    /// What hardware refuses before anything runs.
+    fn check(&self, kernel: &Kernel, launch: &Launch) -> Result<(), LaunchError> {
+        let device = self.options.model.device();
+        let refuse = |code, why: String| Err(LaunchError::Refused(code, format!("{}: {why}", kernel.name)));
+        for axis in 0..3 {
+            let (what, n, max) = (["x", "y", "z"][axis], launch.grid[axis], device.max_grid[axis]);
+            if n == 0 || n > max {
+                return refuse(INVALID_VALUE, format!("grid {what} of {n} blocks, expected 1 to {max}"));
+            }
+            let (n, max) = (launch.block[axis], device.max_block[axis]);
+            if n == 0 || n > max {
+                return refuse(INVALID_VALUE, format!("block {what} of {n} threads, expected 1 to {max}"));
+            }
+        }
+        let threads: u64 = launch.block.iter().map(|&n| u64::from(n)).product();
+        if threads > u64::from(device.max_threads) {
+            return refuse(INVALID_VALUE, format!("{threads} threads per block, at most {}", device.max_threads));
+        }
+        if threads > u64::from(kernel.max_threads) {
+            let why = format!("{threads} threads per block, but it was compiled for {}", kernel.max_threads);
+            return refuse(INVALID_VALUE, why);
+        }
+        if kernel.program.required_threads.is_some_and(|r| r != launch.block) {
+            let why = format!("block {:?}, but .reqntid is {:?}", launch.block, kernel.program.required_threads);
+            return refuse(INVALID_VALUE, why);
+        }
+        let shared = u64::from(kernel.static_shared) + u64::from(launch.shared_bytes);
+        let limit = match launch.shared_limit {
+            0 => device.shared,
+            asked => device.shared.max(asked.saturating_add(kernel.static_shared)).min(device.shared_optin),
+        };
+        if shared > u64::from(limit) {
+            let why = format!("{shared} bytes of shared memory per block, at most {limit} (opt-in {})", device.shared_optin);
+            return refuse(INVALID_VALUE, why);
+        }
+        // ptxas spills rather than take more than 255, and hands out 8 at a time.
+        let registers = u64::from(kernel.registers.min(255).next_multiple_of(8)) * threads.next_multiple_of(32);
+        if registers > u64::from(device.registers_per_block) && kernel.max_threads as u64 > threads {
+            let why = format!("about {registers} registers per block, at most {}", device.registers_per_block);
+            return refuse(OUT_OF_RESOURCES, why);
+        }
+        if launch.parameters.len() != kernel.parameter_bytes {
+            let what = format!(
+                "{} takes {} bytes of arguments, found {}",
+                kernel.name,
+                kernel.parameter_bytes,
+                launch.parameters.len()
+            );
+            return Err(LaunchError::Found(Box::new(Finding {
+                kernel: Some(kernel.name.clone()),
+                ..Finding::new(Kind::ArgumentSize, what)
+            })));
+        }
+        Ok(())
+    }
+
+    /// Buffers that are still allocated, module variables excepted.
+    pub fn leaks(&self) -> Vec<Finding> {
+        let leak = |buffer: crate::finding::BufferName| Finding {
+            address: Some(buffer.base),
+            buffer: Some(buffer),
+            ..Finding::new(Kind::Leak, "never freed")
+        };
+        self.memory.allocations().into_iter().map(leak).collect()
+    }
+
+    /// The launches counted since the last call.
+    pub fn take_profile(&mut self) -> Vec<LaunchCounts> {
+        std::mem::take(&mut self.profile)
+    }
+}
+
+impl Module {
+    pub fn kernel_names(&self) -> Vec<String> {
+        self.ptx.functions.iter().filter(|f| f.entry).map(|f| f.name.clone()).collect()
+    }
+
+    /// An entry, compiled when first asked for; `None` when the module has no such entry.
+    pub fn kernel(&mut self, name: &str) -> Option<Result<Arc<Kernel>, PtxError>> {
+        if let Some(kernel) = self.compiled.get(name) {
+            return Some(Ok(kernel.clone()));
+        }
+        let entry = self.ptx.functions.iter().find(|f| f.entry && f.name == name)?;
+        let addresses = self.variables.iter().map(|(name, &(at, _))| (name.clone(), at)).collect();
+        Some(compile(&self.ptx, entry, &addresses, Level::of_this_machine()).map(|program| {
+            let kernel = Arc::new(Kernel {
+                name: name.into(),
+                parameters: program.parameters.clone(),
+                parameter_bytes: program.parameter_bytes,
+                static_shared: program.static_shared,
+                local_bytes: program.local_bytes,
+                max_threads: program.max_threads,
+                registers: program.pressure,
+                program,
+            });
+            self.compiled.insert(name.into(), kernel.clone());
+            kernel
+        }))
+    }
+
+    /// Device address and bytes of a `.global` or `.const` variable.
+    pub fn variable(&self, name: &str) -> Option<(u64, usize)> {
+        self.variables.get(name).copied()
+    }
+}

@@ -1,0 +1,374 @@
+//! Device memory: buffers behind addresses that are never handed out twice.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+
+use crate::address;
+use crate::finding::{BufferName, Finding, Kind};
+
+/// Alignment of every buffer, as the driver promises.
+const ALIGN: usize = 256;
+/// Unused addresses behind every buffer, so that a step past its end meets nothing.
+const GAP: u64 = 64 << 10;
+/// Freed buffers remembered for reports.
+const REMEMBERED: usize = 4096;
+
+/// What a buffer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// The program allocated it.
+    Allocation,
+    /// A `.global` or `.const` variable of a module.
+    Variable,
+}
+
+struct Buffer {
+    bytes: usize,
+    number: u64,
+    used_for: Use,
+    data: *mut u8,
+    /// One byte per byte: 1 where something was written. Null without checks.
+    written: *mut u8,
+}
+
+/// All buffers of a device.
+pub struct Memory {
+    total: usize,
+    used: usize,
+    next: u64,
+    count: u64,
+    checks: bool,
+    live: BTreeMap<u64, Buffer>,
+    freed: VecDeque<BufferName>,
+}
+
+// SAFETY: the pointers own their memory, and nothing else refers to it.
+unsafe impl Send for Memory {}
+
+/// A buffer as a launch sees it.
+#[derive(Clone, Copy)]
+pub struct View {
+    pub base: u64,
+    pub end: u64,
+    pub number: u64,
+    data: *mut u8,
+    written: *mut u8,
+}
+
+// SAFETY: blocks on several threads share device memory as they do on a GPU; races are the kernel's, and reported.
+unsafe impl Send for View {}
+unsafe impl Sync for View {}
+
+impl View {
+    /// Host address of a device address within the view.
+    #[inline(always)]
+    pub fn data(&self, at: u64) -> *mut u8 {
+        self.data.wrapping_add((at - self.base) as usize)
+    }
+
+    pub fn name(&self) -> BufferName {
+        BufferName { base: self.base, bytes: self.end - self.base, number: self.number, freed: false }
+    }
+
+    /// # Safety
+    /// The bytes lie within the view, and the memory was made with checks.
+    #[inline(always)]
+    pub unsafe fn all_written(&self, at: usize, bytes: usize) -> bool {
+        unsafe {
+            let p = self.written.add(at);
+            match bytes {
+                1 => *p == 1,
+                2 => p.cast::<u16>().read_unaligned() == 0x0101,
+                4 => p.cast::<u32>().read_unaligned() == 0x0101_0101,
+                8 => p.cast::<u64>().read_unaligned() == 0x0101_0101_0101_0101,
+                _ => (0..bytes).all(|i| *p.add(i) == 1),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`View::all_written`].
+    #[inline(always)]
+    pub unsafe fn mark_written(&self, at: usize, bytes: usize) {
+        unsafe { self.written.add(at).write_bytes(1, bytes) };
+    }
+}
+
+fn layout(bytes: usize) -> Option<Layout> {
+    Layout::from_size_align(bytes.max(1), ALIGN).ok()
+}
+
+/// Zeroed memory, or null.
+fn fresh(bytes: usize) -> *mut u8 {
+    // SAFETY: the size is not zero.
+    layout(bytes).map_or(std::ptr::null_mut(), |l| unsafe { alloc_zeroed(l) })
+}
+
+impl Memory {
+    pub fn new(total: usize, checks: bool) -> Self {
+        Memory {
+            total,
+            used: 0,
+            next: address::GLOBAL + (1 << 30),
+            count: 0,
+            checks,
+            live: BTreeMap::new(),
+            freed: VecDeque::new(),
+        }
+    }
+
+    /// Bytes free and in all.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.total - self.used, self.total)
+    }
+
+    /// A new buffer, or `None` when the device or the host has no more.
+    pub fn allocate(&mut self, bytes: usize, used_for: Use) -> Option<u64> {
+        let taken = bytes.checked_next_multiple_of(ALIGN)?.max(ALIGN);
+        if taken > self.total - self.used || self.next + taken as u64 + GAP > address::GLOBAL_END {
+            return None;
+        }
+        let data = fresh(taken);
+        let written = if self.checks { fresh(taken) } else { std::ptr::null_mut() };
+        if data.is_null() || self.checks && written.is_null() {
+            return None;
+        }
+        let base = self.next;
+        self.next = (base + taken as u64 + GAP).next_multiple_of(ALIGN as u64);
+        self.used += taken;
+        self.count += 1;
+        self.live.insert(base, Buffer { bytes, number: self.count, used_for, data, written });
+        Some(base)
+    }
+
+    /// Gives a buffer back; its number.
+    ///
+    /// # Errors
+    /// A finding when `base` is not the start of a live buffer.
+    pub fn free(&mut self, base: u64) -> Result<u64, Finding> {
+        match self.live.remove(&base) {
+            Some(buffer) => {
+                if self.freed.len() == REMEMBERED {
+                    self.freed.pop_front();
+                }
+                self.freed.push_back(BufferName { freed: true, ..name(base, &buffer) });
+                self.release(&buffer);
+                Ok(buffer.number)
+            }
+            None => {
+                let freed = self.freed.iter().rev().find(|b| b.base == base).copied();
+                let mut f = match freed {
+                    Some(_) => Finding::new(Kind::DoubleFree, "this buffer was freed before"),
+                    None => match self.around(base) {
+                        Some(_) => Finding::new(Kind::InvalidFree, "this address lies inside a buffer, not at its start"),
+                        None => Finding::new(Kind::InvalidFree, "no allocation returned this address"),
+                    },
+                };
+                f.address = Some(base);
+                f.buffer = freed.or_else(|| self.around(base).map(|(base, b)| name(base, b)));
+                Err(f)
+            }
+        }
+    }
+
+    fn release(&mut self, buffer: &Buffer) {
+        let taken = buffer.bytes.next_multiple_of(ALIGN).max(ALIGN);
+        self.used -= taken;
+        if let Some(l) = layout(taken) {
+            // SAFETY: allocated by `allocate` with this layout, and released once.
+            unsafe {
+                dealloc(buffer.data, l);
+                if !buffer.written.is_null() {
+                    dealloc(buffer.written, l);
+                }
+            }
+        }
+    }
+
+    fn around(&self, at: u64) -> Option<(u64, &Buffer)> {
+        let (&base, buffer) = self.live.range(..=at).next_back()?;
+        (at < base + buffer.bytes as u64).then_some((base, buffer))
+    }
+
+    /// Base and bytes of the live buffer around an address.
+    pub fn buffer_at(&self, at: u64) -> Option<(u64, usize)> {
+        self.around(at).map(|(base, b)| (base, b.bytes))
+    }
+
+    /// All live buffers, ascending.
+    pub fn views(&self) -> Vec<View> {
+        let view = |(&base, b): (&u64, &Buffer)| View {
+            base,
+            end: base + b.bytes as u64,
+            number: b.number,
+            data: b.data,
+            written: b.written,
+        };
+        self.live.iter().map(view).collect()
+    }
+
+    /// Names of the program's buffers that are still there.
+    pub fn allocations(&self) -> Vec<BufferName> {
+        self.live.iter().filter(|(_, b)| b.used_for == Use::Allocation).map(|(&base, b)| name(base, b)).collect()
+    }
+
+    /// Host pointers to the data and the written-map of `bytes` bytes at `at`.
+    fn range(&self, at: u64, bytes: usize, what: &str) -> Result<(*mut u8, *mut u8), Finding> {
+        let failed = |kind, text: String, buffer| {
+            let mut f = Finding::new(kind, text);
+            f.address = Some(at);
+            f.buffer = buffer;
+            f
+        };
+        let Some((base, buffer)) = self.around(at) else {
+            let (kind, text, buffer) = explain_with(&self.views(), &self.freed, at, bytes as u64, what);
+            return Err(failed(kind, text, buffer));
+        };
+        let offset = (at - base) as usize;
+        if bytes > buffer.bytes - offset {
+            let text = format!("{what} of {bytes} bytes, but only {} are left in the buffer", buffer.bytes - offset);
+            return Err(failed(Kind::CopySize, text, Some(name(base, buffer))));
+        }
+        // SAFETY: the offset lies within the allocation.
+        unsafe {
+            let written = if self.checks { buffer.written.add(offset) } else { std::ptr::null_mut() };
+            Ok((buffer.data.add(offset), written))
+        }
+    }
+
+    /// Host to device.
+    pub fn write(&mut self, to: u64, from: &[u8]) -> Result<(), Finding> {
+        if from.is_empty() {
+            return Ok(());
+        }
+        let (data, written) = self.range(to, from.len(), "copy to the device")?;
+        // SAFETY: `range` has checked the sizes, and host memory is not device memory.
+        unsafe {
+            data.copy_from_nonoverlapping(from.as_ptr(), from.len());
+            if self.checks {
+                written.write_bytes(1, from.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// Device to host. Bytes that nothing wrote come along: padding is legal.
+    pub fn read(&self, from: u64, to: &mut [u8]) -> Result<(), Finding> {
+        if to.is_empty() {
+            return Ok(());
+        }
+        let (data, written) = self.range(from, to.len(), "copy from the device")?;
+        // SAFETY: as above.
+        unsafe {
+            if self.checks && !(0..to.len()).any(|i| *written.add(i) == 1) {
+                let text = format!("copy from the device of {} bytes, none of which was ever written", to.len());
+                let mut f = Finding::new(Kind::UninitializedGlobal, text);
+                f.address = Some(from);
+                f.buffer = self.around(from).map(|(base, b)| name(base, b));
+                return Err(f);
+            }
+            data.copy_to_nonoverlapping(to.as_mut_ptr(), to.len());
+        }
+        Ok(())
+    }
+
+    /// Within the device; what was never written stays so.
+    pub fn copy(&mut self, to: u64, from: u64, bytes: usize) -> Result<(), Finding> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let (source, source_written) = self.range(from, bytes, "copy within the device")?;
+        let (target, target_written) = self.range(to, bytes, "copy within the device")?;
+        // SAFETY: as above; the ranges may overlap.
+        unsafe {
+            source.copy_to(target, bytes);
+            if self.checks {
+                source_written.copy_to(target_written, bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// `count` times `pattern`.
+    pub fn fill(&mut self, to: u64, pattern: &[u8], count: usize) -> Result<(), Finding> {
+        let bytes = pattern.len().saturating_mul(count);
+        if bytes == 0 {
+            return Ok(());
+        }
+        let (data, written) = self.range(to, bytes, "fill")?;
+        // SAFETY: as above.
+        unsafe {
+            for i in 0..count {
+                data.add(i * pattern.len()).copy_from_nonoverlapping(pattern.as_ptr(), pattern.len());
+            }
+            if self.checks {
+                written.write_bytes(1, bytes);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        for (_, buffer) in std::mem::take(&mut self.live) {
+            self.release(&buffer);
+        }
+    }
+}
+
+fn name(base: u64, b: &Buffer) -> BufferName {
+    BufferName { base, bytes: b.bytes as u64, number: b.number, freed: false }
+}
+
+/// Why an address is in no view.
+pub fn explain(views: &[View], at: u64, bytes: u64, access: &str) -> (Kind, String, Option<BufferName>) {
+    explain_with(views, &VecDeque::new(), at, bytes, access)
+}
+
+fn explain_with(
+    views: &[View],
+    freed: &VecDeque<BufferName>,
+    at: u64,
+    bytes: u64,
+    access: &str,
+) -> (Kind, String, Option<BufferName>) {
+    if at < 4096 {
+        return (Kind::OutOfBounds, format!("{access} of {bytes} bytes through a null pointer"), None);
+    }
+    if !(address::GLOBAL..address::GLOBAL_END).contains(&at) {
+        let text = format!("{access} of {bytes} bytes at an address of the host, where a device address belongs");
+        return (Kind::HostPointer, text, None);
+    }
+    if let Some(b) = freed.iter().rev().find(|b| b.base <= at && at < b.base + b.bytes.max(1)) {
+        return (Kind::UseAfterFree, format!("{access} of {bytes} bytes in a buffer that was freed"), Some(*b));
+    }
+    let before = views.iter().rev().find(|v| v.base <= at);
+    if let Some(v) = before.filter(|v| at - v.base < v.end - v.base + GAP) {
+        let text = if at < v.end {
+            format!("{access} of {bytes} bytes that ends {} bytes behind the buffer", at + bytes - v.end)
+        } else {
+            format!("{access} of {bytes} bytes, {} bytes behind the end of the buffer", at - v.end)
+        };
+        return (Kind::OutOfBounds, text, Some(v.name()));
+    }
+    if let Some(v) = views.iter().find(|v| v.base > at).filter(|v| v.base - at < GAP) {
+        let text = format!("{access} of {bytes} bytes, {} bytes before the buffer", v.base - at);
+        return (Kind::OutOfBounds, text, Some(v.name()));
+    }
+    (Kind::OutOfBounds, format!("{access} of {bytes} bytes where no buffer is"), None)
+}
+
+impl Memory {
+    /// Adds to a kernel's finding what only the memory knows: that the buffer was freed.
+    pub fn recall(&self, f: &mut Finding) {
+        if let (Kind::OutOfBounds, Some(at)) = (f.kind, f.address)
+            && let Some(b) = self.freed.iter().rev().find(|b| b.base <= at && at < b.base + b.bytes.max(1))
+        {
+            f.kind = Kind::UseAfterFree;
+            f.buffer = Some(*b);
+            f.what = "access to a buffer that was freed".into();
+        }
+    }
+}

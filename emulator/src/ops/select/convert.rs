@@ -1,0 +1,269 @@
+//! `cvt` (PTX ISA 9.7.9.21) and `cvt.pack`. The 8-, 6- and 4-bit floating-point formats of later GPUs are not known.
+
+use super::{Answer, Request, by_rounding, by_type, from, to, unknown_modifier, unknown_type};
+use crate::ops::lanes::convert::*;
+use crate::ops::lanes::rounding::Mode;
+use crate::ops::lanes::values::{Bf16, F16, Pair};
+use crate::ops::shapes::{Flags1, flags1, flags2, op1, op2, op3};
+use crate::ops::{Arg, Class, Recipe};
+use crate::registers::Exec;
+
+macro_rules! integers {
+    ($name:expr, $T:ident, $body:expr) => {
+        by_type!($name, $T: [
+            "u8" = u8, "s8" = i8, "u16" = u16, "s16" = i16, "u32" = u32, "s32" = i32, "u64" = u64, "s64" = i64,
+        ], $body)
+    };
+}
+macro_rules! floats {
+    ($name:expr, $T:ident, $body:expr) => {
+        by_type!($name, $T: ["f16" = F16, "bf16" = Bf16, "f32" = f32, "f64" = f64], $body)
+    };
+}
+macro_rules! by_integral {
+    ($mode:expr, $R:ident, $body:expr) => {
+        match $mode {
+            0 => {
+                type $R = Rni;
+                $body
+            }
+            1 => {
+                type $R = Rzi;
+                $body
+            }
+            2 => {
+                type $R = Rmi;
+                $body
+            }
+            _ => {
+                type $R = Rpi;
+                $body
+            }
+        }
+    };
+}
+
+fn is_float(ty: &str) -> bool {
+    matches!(ty, "f16" | "bf16" | "f32" | "f64")
+}
+
+/// An opcode once its modifiers are read.
+struct Cvt<'a> {
+    d: &'a str,
+    a: &'a str,
+    mode: Option<Mode>,
+    /// `.rni`, `.rzi`, `.rmi`, `.rpi`
+    integral: Option<usize>,
+    /// `SAT | RELU | FINITE | FTZ`
+    flags: u32,
+}
+
+pub fn select(q: &mut Request) -> Answer {
+    if q.take("pack") {
+        return pack(q);
+    }
+    let a = q.last()?;
+    let d = q.last()?;
+    let away = q.take("rna");
+    let mode = q.rounding();
+    let integral = q.one_of(&["rni", "rzi", "rmi", "rpi"]);
+    let mut flags = 0;
+    for (name, flag) in [("sat", SAT), ("relu", RELU), ("satfinite", FINITE), ("ftz", FTZ)] {
+        if q.take(name) {
+            flags |= flag;
+        }
+    }
+    let cvt = Cvt { d, a, mode, integral, flags };
+    // Modifiers that this conversion does not have, by name.
+    let refuse = |allowed: u32| match flags & !allowed {
+        0 => Ok(()),
+        other => {
+            let name = [("sat", SAT), ("relu", RELU), ("satfinite", FINITE)].iter().find(|(_, f)| other & f != 0);
+            Err(unknown_modifier(name.map_or("ftz", |(name, _)| name)))
+        }
+    };
+    if away && d != "tf32" {
+        return Err(unknown_modifier("rna"));
+    }
+    match (is_float(d), is_float(a)) {
+        _ if d == "tf32" => {
+            refuse(if away { FINITE } else { FINITE | RELU })?;
+            tf32(q, &cvt, away)
+        }
+        _ if matches!(d, "f16x2" | "bf16x2") => {
+            refuse(FINITE | RELU)?;
+            pair(q, &cvt)
+        }
+        (false, false) => {
+            refuse(SAT)?;
+            no_rounding(&cvt)?;
+            integer_to_integer(q, &cvt)
+        }
+        (false, true) => {
+            refuse(SAT | if a == "f32" { FTZ } else { 0 })?;
+            float_to_integer(q, &cvt)
+        }
+        (true, false) => {
+            refuse(SAT)?;
+            integer_to_float(q, &cvt)
+        }
+        (true, true) => {
+            let narrow = matches!(d, "f16" | "bf16") && a == "f32";
+            refuse(SAT | if narrow { FINITE | RELU } else { 0 } | if d == "f32" || a == "f32" { FTZ } else { 0 })?;
+            float_to_float(q, &cvt)
+        }
+    }
+}
+
+fn no_rounding(cvt: &Cvt) -> Result<(), String> {
+    match (cvt.mode, cvt.integral) {
+        (None, None) => Ok(()),
+        _ => Err(format!("unknown rounding of .{}.{}", cvt.d, cvt.a)),
+    }
+}
+
+/// The rounding that a conversion must have.
+fn rounding(cvt: &Cvt) -> Result<Mode, String> {
+    match (cvt.mode, cvt.integral) {
+        (Some(mode), None) => Ok(mode),
+        _ => Err("expected a rounding modifier: .rn, .rz, .rm or .rp".into()),
+    }
+}
+
+fn integral(cvt: &Cvt) -> Result<usize, String> {
+    match (cvt.mode, cvt.integral) {
+        (None, Some(mode)) => Ok(mode),
+        _ => Err("expected a rounding modifier: .rni, .rzi, .rmi or .rpi".into()),
+    }
+}
+
+fn one(q: &Request, cvt: &Cvt, exec: Exec) -> Answer {
+    q.finish(exec, &[to(cvt.d), from(cvt.a)], Class::Convert)
+}
+
+fn with_flags(recipe: Recipe, cvt: &Cvt) -> Answer {
+    Ok(Recipe { extra: cvt.flags, ..recipe })
+}
+
+fn integer_to_integer(q: &Request, cvt: &Cvt) -> Answer {
+    let l = q.level;
+    let exec = integers!(cvt.a, S, integers!(cvt.d, D, if cvt.flags & SAT != 0 {
+        op1::<S, <D as Integer>::Row, Clamp<D>>(l)
+    } else {
+        op1::<S, <D as Integer>::Row, Cut<D>>(l)
+    }));
+    one(q, cvt, exec)
+}
+
+fn float_to_integer(q: &Request, cvt: &Cvt) -> Answer {
+    let l = q.level;
+    // Clamping is what these do anyway, with or without .sat.
+    let mode = integral(cvt)?;
+    let exec = by_integral!(mode, R, if cvt.flags & FTZ != 0 {
+        integers!(cvt.d, D, op1::<f32, <D as Integer>::Row, ToIntegerFtz<D, R>>(l))
+    } else {
+        floats!(cvt.a, S, integers!(cvt.d, D, op1::<S, <D as Integer>::Row, ToInteger<D, R>>(l)))
+    });
+    one(q, cvt, exec)
+}
+
+fn integer_to_float(q: &Request, cvt: &Cvt) -> Answer {
+    let l = q.level;
+    let mode = rounding(cvt)?;
+    let exec = if cvt.flags & SAT != 0 {
+        integers!(cvt.a, S, floats!(cvt.d, D, op1::<S, D, NumberSat>(l)))
+    } else {
+        by_rounding!(mode, R, integers!(cvt.a, S, floats!(cvt.d, D, op1::<S, D, Number<R>>(l))))
+    };
+    one(q, cvt, exec)
+}
+
+fn float_to_float(q: &Request, cvt: &Cvt) -> Answer {
+    let l = q.level;
+    if cvt.d == cvt.a && cvt.mode.is_none() {
+        // Without a rounding it is a copy, as far as the flags leave one.
+        let exec = match cvt.integral {
+            None => floats!(cvt.d, T, flags1::<T, T, Round<super::super::lanes::rounding::Rn>>(l)),
+            Some(mode) => by_integral!(mode, R, floats!(cvt.d, T, flags1::<T, T, RoundIntegral<R>>(l))),
+        };
+        return with_flags(one(q, cvt, exec)?, cvt);
+    }
+    let widens = matches!((cvt.d, cvt.a), ("f64", _) | ("f32", "f16" | "bf16"));
+    let mode = if widens && cvt.integral.is_none() { cvt.mode.unwrap_or(Mode::Rn) } else { rounding(cvt)? };
+    if cvt.d == cvt.a {
+        return Err(format!("expected .rni, .rzi, .rmi or .rpi for .{}.{}", cvt.d, cvt.a));
+    }
+    let exec = by_rounding!(mode, R, floats!(cvt.a, S, floats!(cvt.d, D, if cvt.flags == 0 {
+        op1::<S, D, Round<R>>(l)
+    } else {
+        flags1::<S, D, Round<R>>(l)
+    })));
+    with_flags(one(q, cvt, exec)?, cvt)
+}
+
+/// `cvt.rn.f16x2.f32 d, a, b`
+fn pair(q: &Request, cvt: &Cvt) -> Answer {
+    let l = q.level;
+    let mode = near_or_cut(cvt)?;
+    if cvt.a != "f32" {
+        return Err(unknown_type(cvt.a));
+    }
+    let exec = by_rounding!(mode, R, by_type!(cvt.d, P: ["f16x2" = Pair<F16>, "bf16x2" = Pair<Bf16>], if cvt.flags == 0 {
+        op2::<f32, f32, P, RoundPair<R>>(l)
+    } else {
+        flags2::<f32, f32, P, RoundPair<R>>(l)
+    }));
+    with_flags(q.finish(exec, &[Arg::To32, Arg::From32, Arg::From32], Class::Convert)?, cvt)
+}
+
+/// `.rn` or `.rz`, the roundings of the newer conversions.
+fn near_or_cut(cvt: &Cvt) -> Result<Mode, String> {
+    match rounding(cvt)? {
+        mode @ (Mode::Rn | Mode::Rz) => Ok(mode),
+        Mode::Rm => Err(unknown_modifier("rm")),
+        Mode::Rp => Err(unknown_modifier("rp")),
+    }
+}
+
+fn tf32(q: &Request, cvt: &Cvt, away: bool) -> Answer {
+    fn exec<F: Flags1<f32, f32>>(q: &Request) -> Exec {
+        flags1::<f32, f32, F>(q.level)
+    }
+    if cvt.a != "f32" {
+        return Err(unknown_type(cvt.a));
+    }
+    let exec = if away {
+        no_rounding(cvt)?;
+        exec::<Tf32Away>(q)
+    } else {
+        by_rounding!(near_or_cut(cvt)?, R, exec::<Tf32<R>>(q))
+    };
+    with_flags(q.finish(exec, &[Arg::To32, Arg::From32], Class::Convert)?, cvt)
+}
+
+/// `cvt.pack.sat.dtype.s32 d, a, b` for 16 bits, `cvt.pack.sat.dtype.s32.b32 d, a, b, c` below.
+fn pack(q: &mut Request) -> Answer {
+    let l = q.level;
+    let three = q.take("b32");
+    let a = q.last()?;
+    let d = q.last()?;
+    if a != "s32" {
+        return Err(unknown_type(a));
+    }
+    if !q.take("sat") {
+        return Err("expected .sat".into());
+    }
+    let exec = match (d, three) {
+        ("u16", false) => op2::<i32, i32, u32, Pack<16, false>>(l),
+        ("s16", false) => op2::<i32, i32, u32, Pack<16, true>>(l),
+        ("u8", true) => op3::<i32, i32, u32, u32, Pack<8, false>>(l),
+        ("s8", true) => op3::<i32, i32, u32, u32, Pack<8, true>>(l),
+        ("u4", true) => op3::<i32, i32, u32, u32, Pack<4, false>>(l),
+        ("s4", true) => op3::<i32, i32, u32, u32, Pack<4, true>>(l),
+        ("u2", true) => op3::<i32, i32, u32, u32, Pack<2, false>>(l),
+        ("s2", true) => op3::<i32, i32, u32, u32, Pack<2, true>>(l),
+        _ => return Err(unknown_type(d)),
+    };
+    let args = [Arg::To32, Arg::From32, Arg::From32, Arg::From32];
+    q.finish(exec, &args[..if three { 4 } else { 3 }], Class::Convert)
+}

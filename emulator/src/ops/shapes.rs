@@ -1,0 +1,136 @@
+//! Lifts a function of one lane to an instruction of 32, compiled for each [`Level`].
+
+use crate::registers::{Exec, Level, Operands, Registers, Value};
+
+/// Functions of one lane. Implementors mark `f` `#[inline(always)]`.
+pub trait Op1<A, D> {
+    fn f(a: A) -> D;
+}
+pub trait Op2<A, B, D> {
+    fn f(a: A, b: B) -> D;
+}
+pub trait Op3<A, B, C, D> {
+    fn f(a: A, b: B, c: C) -> D;
+}
+/// Functions of one lane that read `Operands::extra`.
+pub trait Flags1<A, D> {
+    fn f(a: A, flags: u32) -> D;
+}
+pub trait Flags2<A, B, D> {
+    fn f(a: A, b: B, flags: u32) -> D;
+}
+/// A comparison.
+pub trait Test<A> {
+    fn f(a: A, b: A) -> bool;
+}
+
+/// Compiles `$body` once per level and picks one.
+macro_rules! levels {
+    ($level:expr, [$($generic:ident: $bound:path),*], $body:path) => {{
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+        #[cfg(target_arch = "x86_64")]
+        unsafe fn avx512<$($generic: $bound),*>(r: &mut Registers, o: &Operands, mask: u32) {
+            unsafe { $body(r, o, mask) }
+        }
+        #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
+        #[cfg(target_arch = "x86_64")]
+        unsafe fn avx2<$($generic: $bound),*>(r: &mut Registers, o: &Operands, mask: u32) {
+            unsafe { $body(r, o, mask) }
+        }
+        unsafe fn portable<$($generic: $bound),*>(r: &mut Registers, o: &Operands, mask: u32) {
+            unsafe { $body(r, o, mask) }
+        }
+        match $level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => avx512::<$($generic),*> as Exec,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => avx2::<$($generic),*> as Exec,
+            _ => portable::<$($generic),*> as Exec,
+        }
+    }};
+}
+pub(crate) use levels;
+
+/// `slot[0] = F(slot[1])`
+pub fn op1<A: Value, D: Value, F: Op1<A, D>>(level: Level) -> Exec {
+    #[inline(always)]
+    unsafe fn body<A: Value, D: Value, F: Op1<A, D>>(r: &mut Registers, o: &Operands, mask: u32) {
+        unsafe {
+            let a = A::read(r, o.slot[1]);
+            let mut d = [D::default(); 32];
+            for l in 0..32 {
+                d[l] = F::f(a[l]);
+            }
+            D::write(r, o.slot[0], mask, d);
+        }
+    }
+    levels!(level, [A: Value, D: Value, F: Op1<A, D>], body::<A, D, F>)
+}
+
+/// `slot[0] = F(slot[1], slot[2])`
+pub fn op2<A: Value, B: Value, D: Value, F: Op2<A, B, D>>(level: Level) -> Exec {
+    #[inline(always)]
+    unsafe fn body<A: Value, B: Value, D: Value, F: Op2<A, B, D>>(r: &mut Registers, o: &Operands, mask: u32) {
+        unsafe {
+            let (a, b) = (A::read(r, o.slot[1]), B::read(r, o.slot[2]));
+            let mut d = [D::default(); 32];
+            for l in 0..32 {
+                d[l] = F::f(a[l], b[l]);
+            }
+            D::write(r, o.slot[0], mask, d);
+        }
+    }
+    levels!(level, [A: Value, B: Value, D: Value, F: Op2<A, B, D>], body::<A, B, D, F>)
+}
+
+/// `slot[0] = F(slot[1], slot[2], slot[3])`
+pub fn op3<A: Value, B: Value, C: Value, D: Value, F: Op3<A, B, C, D>>(level: Level) -> Exec {
+    #[inline(always)]
+    unsafe fn body<A: Value, B: Value, C: Value, D: Value, F: Op3<A, B, C, D>>(
+        r: &mut Registers,
+        o: &Operands,
+        mask: u32,
+    ) {
+        unsafe {
+            let (a, b, c) = (A::read(r, o.slot[1]), B::read(r, o.slot[2]), C::read(r, o.slot[3]));
+            let mut d = [D::default(); 32];
+            for l in 0..32 {
+                d[l] = F::f(a[l], b[l], c[l]);
+            }
+            D::write(r, o.slot[0], mask, d);
+        }
+    }
+    levels!(level, [A: Value, B: Value, C: Value, D: Value, F: Op3<A, B, C, D>], body::<A, B, C, D, F>)
+}
+
+/// `slot[0] = F(slot[1], extra)`
+pub fn flags1<A: Value, D: Value, F: Flags1<A, D>>(level: Level) -> Exec {
+    #[inline(always)]
+    unsafe fn body<A: Value, D: Value, F: Flags1<A, D>>(r: &mut Registers, o: &Operands, mask: u32) {
+        unsafe {
+            let a = A::read(r, o.slot[1]);
+            let mut d = [D::default(); 32];
+            for l in 0..32 {
+                d[l] = F::f(a[l], o.extra);
+            }
+            D::write(r, o.slot[0], mask, d);
+        }
+    }
+    levels!(level, [A: Value, D: Value, F: Flags1<A, D>], body::<A, D, F>)
+}
+
+/// `slot[0] = F(slot[1], slot[2], extra)`
+pub fn flags2<A: Value, B: Value, D: Value, F: Flags2<A, B, D>>(level: Level) -> Exec {
+    #[inline(always)]
+    unsafe fn body<A: Value, B: Value, D: Value, F: Flags2<A, B, D>>(r: &mut Registers, o: &Operands, mask: u32) {
+        unsafe {
+            let (a, b) = (A::read(r, o.slot[1]), B::read(r, o.slot[2]));
+            let mut d = [D::default(); 32];
+            for l in 0..32 {
+                d[l] = F::f(a[l], b[l], o.extra);
+            }
+            D::write(r, o.slot[0], mask, d);
+        }
+    }
+    levels!(level, [A: Value, B: Value, D: Value, F: Flags2<A, B, D>], body::<A, B, D, F>)
+}

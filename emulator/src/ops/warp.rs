@@ -1,0 +1,87 @@
+//! Exchange between the lanes of a warp (PTX ISA 9.0, 9.7.9 and 9.7.13): `shfl`, `vote`, `match`, `redux`, `activemask`, `elect`.
+//!
+//! The executor makes sure that the lanes a member mask names are those that take part. Lanes of one instruction may belong to
+//! several member masks; each then sees the lanes of its own.
+
+mod shuffle;
+mod vote;
+
+use super::{Arg, Class, Recipe};
+use crate::registers::{Exec, Level, NO_PREDICATE, Operands, Registers, Value};
+
+/// Finds the instructions of this module; see [`super::Select`]. Where a recipe is `warp_wide`, its last row operand is the member
+/// mask.
+///
+/// # Errors
+/// Names the mode, type or modifier that is unknown.
+pub fn select(opcode: &[&str], operands: usize, _vectors: &[usize], level: Level) -> Result<Option<Recipe>, String> {
+    use Arg::*;
+    let unknown = || format!("unknown mode or type .{}", opcode[1..].join("."));
+    let sync = opcode.get(1) == Some(&"sync") || opcode.get(2) == Some(&"sync");
+    let (exec, mut args): (Exec, Vec<Arg>) = match opcode {
+        ["shfl", "sync", mode, "b32"] | ["shfl", mode @ ("up" | "down" | "bfly" | "idx"), "b32"] => {
+            (shuffle::select(mode, level).ok_or_else(unknown)?, vec![To32, ToPredicateToo, From32, From32, From32])
+        }
+        ["vote", "sync", "ballot", "b32"] | ["vote", "ballot", "b32"] => {
+            (vote::ballot(sync, level), vec![To32, FromPredicate])
+        }
+        ["vote", "sync", kind, "pred"] | ["vote", kind @ ("all" | "any" | "uni"), "pred"] => {
+            (vote::vote(kind, sync, level).ok_or_else(unknown)?, vec![ToPredicate, FromPredicate])
+        }
+        ["match", "any", "sync", "b32"] => (vote::match_any::<u32>(level), vec![To32, From32]),
+        ["match", "any", "sync", "b64"] => (vote::match_any::<u64>(level), vec![To32, From64]),
+        ["match", "all", "sync", "b32"] => (vote::match_all::<u32>(level), vec![To32, ToPredicateToo, From32]),
+        ["match", "all", "sync", "b64"] => (vote::match_all::<u64>(level), vec![To32, ToPredicateToo, From64]),
+        ["redux", "sync", operation, ty] => (vote::reduce(operation, ty, level).ok_or_else(unknown)?, vec![To32, From32]),
+        ["elect", "sync"] => (vote::elect(level), vec![To32, ToPredicateToo]),
+        ["activemask", "b32"] => (vote::active_mask(level), vec![To32]),
+        ["shfl" | "vote" | "match" | "redux" | "elect" | "activemask", ..] => return Err(unknown()),
+        _ => return Ok(None),
+    };
+    if sync {
+        args.push(From32);
+    }
+    // The second destination of `d|p` belongs to the first operand.
+    let expected = args.iter().filter(|&&arg| arg != ToPredicateToo).count();
+    if operands != expected {
+        return Err(format!("expected {expected} operands, found {operands}"));
+    }
+    Ok(Some(Recipe { exec, args, extra: 0, class: Class::Shuffle, flops: 0, warp_wide: sync }))
+}
+
+/// The lanes that each lane sees: those of `mask` that its member mask names.
+///
+/// # Safety
+/// `slot` is a row of `r`.
+#[inline(always)]
+unsafe fn seen(r: &Registers, slot: u16, mask: u32) -> [u32; 32] {
+    unsafe { u32::read(r, slot) }.map(|members| members & mask)
+}
+
+/// Writes the lanes of `mask` of a predicate, where there is one.
+///
+/// # Safety
+/// `slot` is a predicate of `r` or missing.
+#[inline(always)]
+unsafe fn write_predicate(r: &mut Registers, slot: u16, mask: u32, value: u32) {
+    if slot != NO_PREDICATE {
+        let p = unsafe { r.predicates.get_unchecked_mut(slot as usize) };
+        *p = *p & !mask | value & mask;
+    }
+}
+
+/// The only source predicate, which is `o.predicate[n]`.
+///
+/// # Safety
+/// The slot is a predicate of `r`.
+#[inline(always)]
+unsafe fn read_predicate(r: &Registers, o: &Operands, n: usize) -> u32 {
+    let value = unsafe { *r.predicates.get_unchecked(o.predicate[n] as usize) };
+    if o.negated & 1 == 1 { !value } else { value }
+}
+
+/// Bit `l` is `f(l)`.
+#[inline(always)]
+fn bits(f: impl Fn(usize) -> bool) -> u32 {
+    (0..32).fold(0, |bits, l| bits | u32::from(f(l)) << l)
+}

@@ -1,0 +1,175 @@
+//! A compiled kernel: decoded instructions over the rows of [`crate::registers::Registers`].
+
+use std::sync::Arc;
+
+use crate::exec::Access;
+use crate::ops::Class;
+use crate::registers::{Exec, NO_PREDICATE, Operands, Row};
+
+/// Position of an instruction in [`Program::code`].
+pub type Pc = u32;
+/// No such position: a branch whose sides never meet again.
+pub const NOWHERE: Pc = Pc::MAX;
+
+/// What an instruction does to its warp.
+#[derive(Clone, Copy)]
+pub enum Step {
+    /// Registers only.
+    Compute(Exec),
+    /// Registers only, for all lanes that the member mask in row `members` names.
+    WarpWide { exec: Exec, members: Option<u16> },
+    /// Touches memory.
+    Access(Access),
+    /// Where the sides of a diverged branch meet.
+    Join,
+    /// To `target` where the guard holds; `join` is where both sides meet again.
+    Branch { target: Pc, join: Pc },
+    /// `brx.idx`: to `Program::tables[table][slot[0]]`.
+    BranchTable { table: u32, join: Pc },
+    Exit,
+    Barrier(Barrier),
+    /// `bar.warp.sync`
+    WarpBarrier,
+    /// `membar`, `fence`, `prefetch`, `nanosleep`: nothing that this machine could observe.
+    Nothing,
+    /// `clock`, `clock64`, `globaltimer`: instructions executed so far, into a row of 32 or 64 bits.
+    Clock { wide: bool },
+    /// `trap`, `brkpt`
+    Trap,
+}
+
+/// `bar` and `barrier`: number in `slot[0]`, threads in `slot[1]` where `counted`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Barrier {
+    pub kind: BarrierKind,
+    pub counted: bool,
+    /// `.aligned`: all threads of a warp execute it together.
+    pub aligned: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BarrierKind {
+    Sync,
+    Arrive,
+    /// Reductions over a predicate: `predicate[1]` into `predicate[0]`, or the count into `slot[2]`.
+    And,
+    Or,
+    Count,
+}
+
+/// One instruction.
+#[derive(Clone, Copy)]
+pub struct Ins {
+    pub step: Step,
+    pub operands: Operands,
+    pub guard: u16,
+    pub guard_negated: bool,
+    /// Memory instructions: bytes of one element, elements, and how narrow values are extended.
+    pub width: u8,
+    pub count: u8,
+    pub signed: bool,
+    /// Elements go to or come from 64-bit rows.
+    pub wide: bool,
+    /// The address lies in a 64-bit row.
+    pub wide_address: bool,
+    pub class: Class,
+    pub flops: u32,
+    pub pc: Pc,
+}
+
+impl Ins {
+    pub fn new(step: Step, class: Class) -> Self {
+        Ins {
+            step,
+            operands: Operands::default(),
+            guard: NO_PREDICATE,
+            guard_negated: false,
+            width: 0,
+            count: 1,
+            signed: false,
+            wide: false,
+            wide_address: false,
+            class,
+            flops: 0,
+            pc: 0,
+        }
+    }
+}
+
+/// A row that a block or a launch fills.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Special {
+    /// Thread, threads of a block, block, blocks: axis 0 to 2.
+    Tid(u8),
+    Ntid(u8),
+    Ctaid(u8),
+    Nctaid(u8),
+    LaneId,
+    WarpId,
+    NWarpId,
+    SmId,
+    NSmId,
+    /// Lanes equal to, below, up to, from, above this one.
+    LaneMask(LaneMask),
+    DynamicShared,
+    TotalShared,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LaneMask {
+    Eq,
+    Lt,
+    Le,
+    Ge,
+    Gt,
+}
+
+/// A source position from `.loc`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Location {
+    /// Index into [`Program::files`] plus one; 0 where the PTX has no `.loc`.
+    pub file: u32,
+    pub line: u32,
+    pub inlined_at: Option<(u32, u32)>,
+    /// Line of the PTX.
+    pub ptx_line: u32,
+}
+
+/// A kernel, ready to run.
+pub struct Program {
+    pub name: String,
+    pub code: Vec<Ins>,
+    pub locations: Vec<Location>,
+    pub files: Arc<Vec<(u32, String)>>,
+    pub tables: Vec<Vec<Pc>>,
+    /// Rows and predicates of a warp.
+    pub rows: usize,
+    pub predicates: usize,
+    /// Rows with fixed contents.
+    pub constants: Vec<(u16, Row)>,
+    /// Rows to fill when a block starts.
+    pub specials: Vec<(u16, Special)>,
+    /// Rows that may be read before anything is written to them.
+    pub undefined: Vec<u16>,
+    /// Rows that are live at once, at most: what a register allocator would need.
+    pub pressure: u32,
+    pub parameters: Vec<(usize, usize)>,
+    pub parameter_bytes: usize,
+    /// Shared memory declared with a size; dynamic shared memory begins behind it.
+    pub static_shared: u32,
+    pub local_bytes: u32,
+    pub max_threads: u32,
+    pub required_threads: Option<[u32; 3]>,
+    /// Atomics on global memory: blocks run one after another, so that results do not depend on timing.
+    pub atomics: bool,
+    /// Barriers that only part of a block takes part in.
+    pub partial_barriers: bool,
+    /// Log2 of the narrowest access to shared memory, at most 4.
+    pub shared_granule: u32,
+}
+
+impl Program {
+    pub fn file(&self, number: u32) -> &str {
+        self.files.iter().find(|(n, _)| *n == number).map_or("?", |(_, name)| name)
+    }
+}

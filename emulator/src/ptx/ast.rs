@@ -1,0 +1,199 @@
+//! PTX as written: names are text, nothing is resolved. Every piece knows its line.
+
+/// A whole `.ptx` file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Module {
+    /// `.version 9.0` is (9, 0).
+    pub version: (u32, u32),
+    /// `.target sm_80` is "sm_80".
+    pub target: String,
+    /// `.file` directives: number and name.
+    pub files: Vec<(u32, String)>,
+    /// Variables at module level.
+    pub variables: Vec<Variable>,
+    pub functions: Vec<Function>,
+}
+
+/// `.entry` or `.func`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Function {
+    pub name: String,
+    pub entry: bool,
+    pub parameters: Vec<Variable>,
+    pub returns: Vec<Variable>,
+    /// `.maxntid`
+    pub max_threads: Option<[u32; 3]>,
+    /// `.reqntid`
+    pub required_threads: Option<[u32; 3]>,
+    /// `None` for a declaration.
+    pub body: Option<Vec<Statement>>,
+    pub line: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Space {
+    /// No state space given: the address is generic.
+    #[default]
+    Generic,
+    Global,
+    Shared,
+    Local,
+    Param,
+    Const,
+}
+
+/// The type suffix of an instruction or variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Type {
+    Pred,
+    B8,
+    B16,
+    B32,
+    B64,
+    B128,
+    U8,
+    U16,
+    U32,
+    U64,
+    S8,
+    S16,
+    S32,
+    S64,
+    F16,
+    F16x2,
+    BF16,
+    BF16x2,
+    TF32,
+    F32,
+    F64,
+}
+
+impl Type {
+    /// By the name after the dot: `u32`, `bf16x2`.
+    pub fn named(name: &str) -> Option<Type> {
+        use Type::*;
+        Some(match name {
+            "pred" => Pred,
+            "b8" => B8,
+            "b16" => B16,
+            "b32" => B32,
+            "b64" => B64,
+            "b128" => B128,
+            "u8" => U8,
+            "u16" => U16,
+            "u32" => U32,
+            "u64" => U64,
+            "s8" => S8,
+            "s16" => S16,
+            "s32" => S32,
+            "s64" => S64,
+            "f16" => F16,
+            "f16x2" => F16x2,
+            "bf16" => BF16,
+            "bf16x2" => BF16x2,
+            "tf32" => TF32,
+            "f32" => F32,
+            "f64" => F64,
+            _ => return None,
+        })
+    }
+
+    /// Bytes in memory; a predicate has none.
+    pub fn bytes(self) -> usize {
+        use Type::*;
+        match self {
+            Pred => 0,
+            B8 | U8 | S8 => 1,
+            B16 | U16 | S16 | F16 | BF16 => 2,
+            B32 | U32 | S32 | F16x2 | BF16x2 | TF32 | F32 => 4,
+            B64 | U64 | S64 | F64 => 8,
+            B128 => 16,
+        }
+    }
+
+    pub fn signed(self) -> bool {
+        matches!(self, Type::S8 | Type::S16 | Type::S32 | Type::S64)
+    }
+}
+
+/// A variable of any state space, a parameter included.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Variable {
+    pub space: Space,
+    pub name: String,
+    pub ty: Type,
+    /// Bytes; alignment of the type unless `.align` says otherwise.
+    pub align: usize,
+    /// Bytes in all; 0 for an array of unknown length (`extern .shared .b8 x[]`).
+    pub bytes: usize,
+    pub external: bool,
+    /// `None` means zeros where the space has initial values.
+    pub initial: Option<Vec<Initial>>,
+    pub line: u32,
+}
+
+/// One element of an initialiser.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Initial {
+    /// The bits of the element.
+    Bits(u64),
+    /// The address of another variable plus an offset; `generic(x)` and plain `x` alike.
+    Address(String, i64),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Statement {
+    Label(String, u32),
+    Variable(Variable),
+    /// `.reg .b32 %r<7>` has `count` 7 and stands for %r0 ... %r6; `.reg .pred p` has no count.
+    Registers {
+        ty: Type,
+        name: String,
+        count: Option<u32>,
+        line: u32,
+    },
+    /// `.loc`: what follows belongs to this source line.
+    Location {
+        file: u32,
+        line: u32,
+        inlined_at: Option<(u32, u32)>,
+    },
+    /// `{ ... }`: names declared inside are not seen outside.
+    Block(Vec<Statement>),
+    /// `name: .branchtargets a, b;`
+    BranchTargets(String, Vec<String>),
+    Instruction(Instruction),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Instruction {
+    /// The predicate before the instruction, and whether it is negated.
+    pub guard: Option<(String, bool)>,
+    /// `add.rn.f32` is ["add", "rn", "f32"]; `::` stays within its part (`L2::128B`).
+    pub opcode: Vec<String>,
+    pub operands: Vec<Operand>,
+    /// Of the PTX file, from 1.
+    pub line: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operand {
+    /// A register, special register (`%tid.x`), variable, function or label.
+    Name(String),
+    /// Bits, sign-extended to 64.
+    Integer(i64),
+    /// `0f3f800000`
+    F32(u32),
+    /// `0d3ff0000000000000` or a decimal literal
+    F64(u64),
+    /// `!%p1`
+    Not(String),
+    /// `%r1|%p2` of shfl and setp; `_` is the name of a destination nobody wants.
+    Pair(Box<Operand>, Box<Operand>),
+    /// `{%f1, %f2}`
+    Vector(Vec<Operand>),
+    /// `[base+offset]`; the base is a name, or none when the address is a number.
+    Address(Option<String>, i64),
+    /// The parenthesised lists of `call`.
+    List(Vec<Operand>),
+}
