@@ -1,7 +1,7 @@
 //! One instruction at a time: looks its opcode up and resolves its operands.
 
 use super::scope::Meaning;
-use super::{Compiler, Lowered, Operand, MAX_DEPTH};
+use super::{Compiler, Lowered, MAX_DEPTH, Operand, TRUE};
 use crate::address;
 use crate::ops::{self, Arg, Class, Recipe};
 use crate::program::{Barrier, BarrierKind, Ins, LaneMask, NOWHERE, Special, Step};
@@ -98,6 +98,21 @@ impl Compiler<'_> {
     }
 
     fn recipe(&mut self, i: &Instruction, recipe: &Recipe, members: bool) -> Lower<()> {
+        // `cvt` may read a register wider than its source type: its low bits count.
+        if i.opcode[0] == "cvt"
+            && let [to, from] = &i.operands[..]
+            && matches!(recipe.args[..], [_, Arg::From32 | Arg::From16])
+            && self.register_width(from) == 2
+        {
+            let scratch = self.scopes.fresh(1);
+            let name = format!("%low_{scratch}");
+            self.scopes.declare(&name, Meaning::Register(scratch));
+            let low = ast::Operand::Name(name);
+            let cut = Instruction { operands: vec![low.clone(), from.clone()], ..i.clone() };
+            self.compute(&cut, &["cvt", "u32", "u64"])?;
+            let narrow = Instruction { operands: vec![to.clone(), low], ..i.clone() };
+            return self.recipe(&narrow, recipe, members);
+        }
         let step = match recipe.warp_wide {
             // Which row holds the member mask is known when rows are given; see `finish`.
             true => Step::WarpWide { exec: recipe.exec, members: members.then_some(0) },
@@ -151,7 +166,10 @@ impl Compiler<'_> {
                     l.predicates.push(predicate);
                 }
                 Arg::FromPredicate => {
-                    let (v, negated) = self.predicate(o)?;
+                    let (v, negated) = match o {
+                        ast::Operand::Integer(v) => (TRUE, *v == 0),
+                        _ => self.predicate(o)?,
+                    };
                     l.predicates.push(Some(v));
                     l.ins.operands.negated |= u16::from(negated) << source_predicates;
                     source_predicates += 1;

@@ -94,10 +94,10 @@ impl Compiler<'_> {
             (s, _) => s,
         };
         let (access, class): (Access, Class) = match (space, load) {
-            (Space::Global | Space::Const, true) => (global::load, Class::GlobalLoad),
-            (Space::Global, false) => (global::store, Class::GlobalStore),
-            (Space::Shared, true) => (shared::load, Class::SharedLoad),
-            (Space::Shared, false) => (shared::store, Class::SharedStore),
+            (Space::Global | Space::Const, true) => (global::load(self.level), Class::GlobalLoad),
+            (Space::Global, false) => (global::store(self.level), Class::GlobalStore),
+            (Space::Shared, true) => (shared::load(self.level), Class::SharedLoad),
+            (Space::Shared, false) => (shared::store(self.level), Class::SharedStore),
             (Space::Local, true) => (private::load, Class::OtherMemory),
             (Space::Local, false) => (private::store, Class::OtherMemory),
             (Space::Param, true) => (private::load_parameter, Class::OtherMemory),
@@ -238,7 +238,7 @@ impl Compiler<'_> {
         }
         let (row, wide_address, offset, _) = self.address(address)?;
         let (access, class): (Access, Class) =
-            if load { (matrix::load, Class::SharedLoad) } else { (matrix::store, Class::SharedStore) };
+            if load { (matrix::load(self.level), Class::SharedLoad) } else { (matrix::store(self.level), Class::SharedStore) };
         let mut ins = Ins::new(Step::Access(access), class);
         ins.width = 4;
         ins.count = count;
@@ -288,7 +288,7 @@ impl Compiler<'_> {
         if !from_wide || i32::try_from(from_offset).is_err() {
             return Err("expected a 64-bit address with a 32-bit offset".into());
         }
-        let mut ins = Ins::new(Step::Access(async_copy::copy), Class::AsyncCopy);
+        let mut ins = Ins::new(Step::Access(async_copy::copy(self.level)), Class::AsyncCopy);
         ins.width = size as u8;
         ins.wide = to_wide;
         ins.operands.offset = to_offset;

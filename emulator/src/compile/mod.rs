@@ -13,7 +13,7 @@ use self::flow::{Blocks, Leave};
 use self::scope::{Meaning, Scopes};
 use crate::address;
 use crate::ops::Class;
-use crate::program::{Ins, Location, NOWHERE, Program, Special, Step};
+use crate::program::{Ins, Location, Program, Special, Step};
 use crate::ptx::PtxError;
 use crate::ptx::ast::{Function, Module, Space, Statement, Variable};
 use crate::registers::{Level, NO_PREDICATE, Row};
@@ -22,6 +22,13 @@ use crate::registers::{Level, NO_PREDICATE, Row};
 const MAX_DEPTH: usize = 32;
 /// Instructions of one kernel, calls inlined.
 const MAX_CODE: usize = 1 << 20;
+
+/// The predicate that holds in every lane, for immediates; not a virtual register.
+const TRUE: u32 = u32::MAX;
+/// Predicates 0, the carry flag, and 1, [`TRUE`], are nobody else's.
+const RESERVED_PREDICATES: usize = 2;
+/// Rows 0 and 1 are where results go that nobody reads.
+const RESERVED_ROWS: usize = 2;
 
 /// A row operand before registers have rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -287,13 +294,11 @@ impl Compiler<'_> {
         self.insert_joins();
         let blocks = self.blocks();
         let touches: Vec<allocate::Touches> = self.code.iter().map(|l| l.touches(&self.scopes.widths, false)).collect();
-        let rows = allocate::allocate(&blocks, &touches, &self.scopes.widths, 2);
+        let rows = allocate::allocate(&blocks, &touches, &self.scopes.widths, RESERVED_ROWS);
         let touches: Vec<allocate::Touches> = self.code.iter().map(|l| l.touches(&self.scopes.widths, true)).collect();
         let as_predicates: Vec<u8> = self.scopes.widths.iter().map(|&w| u8::from(w == 0)).collect();
-        // Predicate 0 is the carry flag.
-        let predicates = allocate::allocate(&blocks, &touches, &as_predicates, 1);
+        let predicates = allocate::allocate(&blocks, &touches, &as_predicates, RESERVED_PREDICATES);
 
-        // Rows 0 and 1 are the sink, for 32 and for 64 bits.
         let mut next = rows.rows;
         let mut fixed: BTreeMap<Operand, u16> = BTreeMap::new();
         let mut constants = Vec::new();
@@ -327,7 +332,10 @@ impl Compiler<'_> {
                 };
             }
             for (n, v) in l.predicates.iter().enumerate() {
-                let slot = v.map(|v| predicates.slot[v as usize].unwrap_or(NO_PREDICATE));
+                let slot = v.map(|v| match v {
+                    TRUE => 1,
+                    _ => predicates.slot[v as usize].unwrap_or(NO_PREDICATE),
+                });
                 ins.operands.predicate[n] = slot.unwrap_or(NO_PREDICATE);
             }
             if let Some((v, negated)) = l.guard {
@@ -456,7 +464,7 @@ impl Lowered {
         if predicates {
             t.reads.extend(self.guard.map(|(v, _)| v));
             for (n, v) in self.predicates.iter().enumerate() {
-                let Some(v) = *v else { continue };
+                let Some(v) = v.filter(|&v| v != TRUE) else { continue };
                 if self.predicate_writes >> n & 1 == 1 { t.writes.push(v) } else { t.reads.push(v) }
             }
         } else {
@@ -472,4 +480,3 @@ impl Lowered {
     }
 }
 
-const _: u32 = NOWHERE;

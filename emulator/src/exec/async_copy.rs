@@ -3,11 +3,11 @@
 
 use std::collections::VecDeque;
 
-use super::{Cta, Outcome, Warp, addresses, global, lanes, shared};
+use super::{Access, Cta, Outcome, Warp, versions, addresses, global, lanes, shared};
 use crate::address::SHARED_FIRST;
 use crate::finding::Kind;
 use crate::program::Ins;
-use crate::registers::{NO_PREDICATE, Value};
+use crate::registers::{Level, NO_PREDICATE, Value};
 
 /// The copies of one instruction that share a group.
 struct Batch {
@@ -42,7 +42,12 @@ impl Copies {
 
 /// Rows of `cp.async`: shared address in slot 0, global address in slot 1, source size in slot 2 where there is one.
 /// `ins.width` is the copy size, `ins.count` 2 where slot 2 holds a size; predicate 0 says "write zeros" where there is one.
-pub fn copy(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
+pub fn copy(level: Level) -> Access {
+    versions!(level, copy_body)
+}
+
+#[inline(always)]
+fn copy_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
     let bytes = usize::from(ins.width);
     // The offset belongs to the shared address; the global one has its own in `extra`.
     let to = addresses(&warp.registers, ins.operands.slot[0], &Ins { wide_address: ins.wide, ..*ins });

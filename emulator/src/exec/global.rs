@@ -1,18 +1,24 @@
 //! Global memory: finds the buffer behind each address, checks, and moves the elements.
 
-use super::{Cta, Outcome, Warp, addresses, already_there, contiguous, empty_rows, fill_rows, lanes};
+use super::{Access, Cta, Outcome, Warp, versions, addresses, already_there, contiguous, empty_rows, fill_rows, lanes};
 use crate::address;
 use crate::finding::{BufferName, Finding, Kind};
 use crate::memory::{View, explain};
 use crate::program::Ins;
-use crate::registers::{ALL, Value};
+use crate::registers::{ALL, Level, Value};
 
 /// `ld.global`
-pub fn load(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
+pub fn load(level: Level) -> Access {
+    versions!(level, load_body)
+}
+
+#[inline(always)]
+fn load_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
     let a = addresses(&warp.registers, ins.operands.slot[0], ins);
     load_from(warp, cta, ins, mask, &a)
 }
 
+#[inline(always)]
 pub(super) fn load_from(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, a: &[u64; 32]) -> Outcome {
     let bytes = u64::from(ins.width) * u64::from(ins.count);
     count(cta, ins, mask, a, bytes);
@@ -39,11 +45,17 @@ pub(super) fn load_from(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, a:
 }
 
 /// `st.global`
-pub fn store(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
+pub fn store(level: Level) -> Access {
+    versions!(level, store_body)
+}
+
+#[inline(always)]
+fn store_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
     let a = addresses(&warp.registers, ins.operands.slot[0], ins);
     store_to(warp, cta, ins, mask, &a)
 }
 
+#[inline(always)]
 pub(super) fn store_to(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, a: &[u64; 32]) -> Outcome {
     let bytes = u64::from(ins.width) * u64::from(ins.count);
     count(cta, ins, mask, a, bytes);
@@ -150,6 +162,7 @@ fn extent(a: &[u64; 32], group: u32, bytes: usize, base: u64) -> std::ops::Range
     (lo - base) as usize..(hi - base) as usize + bytes
 }
 
+#[inline(always)]
 pub(super) fn check_read(
     warp: &Warp,
     cta: &mut Cta,
@@ -197,6 +210,7 @@ pub(super) fn check_read(
     }
 }
 
+#[inline(always)]
 fn check_write(
     warp: &Warp,
     cta: &mut Cta,
@@ -261,10 +275,14 @@ fn access_width(ins: &Ins, bytes: usize) -> usize {
 }
 
 /// Counts bytes and 32-byte sectors, and the sectors that these bytes would fill if they lay side by side.
+#[inline(always)]
 pub(super) fn count(cta: &mut Cta, ins: &Ins, mask: u32, a: &[u64; 32], bytes: u64) {
-    if !cta.shape.counters {
-        return;
+    if cta.shape.counters {
+        count_sectors(cta, ins, mask, a, bytes);
     }
+}
+
+fn count_sectors(cta: &mut Cta, ins: &Ins, mask: u32, a: &[u64; 32], bytes: u64) {
     let mut sectors: Vec<u64> =
         lanes(mask).flat_map(|l| (a[l] / 32..=(a[l] + bytes - 1) / 32).collect::<Vec<u64>>()).collect();
     sectors.sort_unstable();

@@ -3,16 +3,17 @@
 //! Lane 8 q + i holds the address of row i (16 bytes) of matrix q. Lane l gets elements 2 (l % 4) and 2 (l % 4) + 1 of row
 //! l / 4; transposed, of column l / 4. Source: PTX ISA 9.0, sections 9.7.14.5.15 and 9.7.14.5.16.
 
-use super::{Cta, Outcome, Warp, addresses, shared};
+use super::{Access, Cta, Outcome, Warp, versions, addresses, shared};
 use crate::address::{SHARED, SHARED_FIRST, WINDOW};
 use crate::finding::Kind;
 use crate::program::Ins;
-use crate::registers::{ALL, Value};
+use crate::registers::{ALL, Level, Value};
 
 /// Bytes of one row.
 const ROW: usize = 16;
 
 /// The rows' addresses, and the lanes that hold one.
+#[inline(always)]
 fn rows(warp: &Warp, cta: &mut Cta, ins: &Ins, mask: u32, access: &str) -> Result<([u64; 32], u32), Box<crate::finding::Finding>> {
     if mask != ALL {
         let what = format!("{access} reached by lanes {mask:#010x} only");
@@ -37,7 +38,12 @@ fn rows(warp: &Warp, cta: &mut Cta, ins: &Ins, mask: u32, access: &str) -> Resul
 }
 
 /// `ldmatrix`: `ins.count` matrices, `ins.wide` transposed, `ins.signed` generic addresses.
-pub fn load(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
+pub fn load(level: Level) -> Access {
+    versions!(level, load_body)
+}
+
+#[inline(always)]
+fn load_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
     let (a, holders) = rows(warp, cta, ins, mask, "ldmatrix")?;
     if cta.shape.checks {
         for l in super::lanes(holders) {
@@ -63,7 +69,12 @@ pub fn load(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
 }
 
 /// `stmatrix`, with the same meaning of `ins`.
-pub fn store(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
+pub fn store(level: Level) -> Access {
+    versions!(level, store_body)
+}
+
+#[inline(always)]
+fn store_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
     let (a, holders) = rows(warp, cta, ins, mask, "stmatrix")?;
     if cta.shape.checks {
         for l in super::lanes(holders) {

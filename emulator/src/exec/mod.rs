@@ -23,8 +23,36 @@ use crate::registers::{ALL, Registers, Row, Value};
 pub use warp::Warp;
 
 /// What a memory instruction does; `mask` holds the lanes that take part (never 0).
-pub type Access = fn(&mut Warp, &mut Cta, &Ins, mask: u32) -> Outcome;
+pub type Access = unsafe fn(&mut Warp, &mut Cta, &Ins, mask: u32) -> Outcome;
 pub type Outcome = Result<(), Box<Finding>>;
+
+/// Compiles a memory instruction once per [`Level`] and picks one.
+macro_rules! versions {
+    ($level:expr, $body:path) => {{
+        use crate::registers::Level;
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+        unsafe fn avx512(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
+            $body(warp, cta, ins, mask)
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+        unsafe fn avx2(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
+            $body(warp, cta, ins, mask)
+        }
+        unsafe fn portable(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
+            $body(warp, cta, ins, mask)
+        }
+        match $level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => avx512 as $crate::exec::Access,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => avx2,
+            _ => portable,
+        }
+    }};
+}
+pub(crate) use versions;
 
 /// What all blocks of a launch share.
 pub struct Shape<'a> {
@@ -220,8 +248,14 @@ unsafe fn fill_rows(warp: &mut Warp, ins: &Ins, mask: u32, at: &[*const u8; 32])
             if ins.width == 4 && !ins.wide && !ins.signed {
                 // The common case, without the choice of a width per lane.
                 let mut v = [0u32; 32];
-                for l in lanes(mask) {
-                    v[l] = at[l].add(skip).cast::<u32>().read_unaligned();
+                if mask == ALL {
+                    for l in 0..32 {
+                        v[l] = at[l].add(skip).cast::<u32>().read_unaligned();
+                    }
+                } else {
+                    for l in lanes(mask) {
+                        v[l] = at[l].add(skip).cast::<u32>().read_unaligned();
+                    }
                 }
                 u32::write(r, slot, mask, v);
             } else {

@@ -1,18 +1,25 @@
 //! Shared memory: bounds, races, initialisation and bank conflicts.
 
-use super::{Cta, Outcome, Warp, addresses, already_there, empty_rows, fill_rows, lanes};
+use super::{Access, Cta, Outcome, Warp, versions, addresses, already_there, empty_rows, fill_rows, lanes};
 use crate::address::SHARED_FIRST;
 use crate::check::shared::Conflict;
 use crate::finding::{Finding, Kind};
 use crate::program::Ins;
+use crate::registers::Level;
 
 /// `ld.shared`
-pub fn load(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
+pub fn load(level: Level) -> Access {
+    versions!(level, load_body)
+}
+
+#[inline(always)]
+fn load_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
     let a = addresses(&warp.registers, ins.operands.slot[0], ins);
     load_from(warp, cta, ins, mask, &a)
 }
 
 /// Addresses are those of shared space.
+#[inline(always)]
 pub(super) fn load_from(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, a: &[u64; 32]) -> Outcome {
     let bytes = usize::from(ins.width) * usize::from(ins.count);
     inside(warp, cta, ins, mask, a, bytes, "read")?;
@@ -30,11 +37,17 @@ pub(super) fn load_from(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, a:
 }
 
 /// `st.shared`
-pub fn store(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
+pub fn store(level: Level) -> Access {
+    versions!(level, store_body)
+}
+
+#[inline(always)]
+fn store_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
     let a = addresses(&warp.registers, ins.operands.slot[0], ins);
     store_to(warp, cta, ins, mask, &a)
 }
 
+#[inline(always)]
 pub(super) fn store_to(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, a: &[u64; 32]) -> Outcome {
     let bytes = usize::from(ins.width) * usize::from(ins.count);
     inside(warp, cta, ins, mask, a, bytes, "write")?;
@@ -119,10 +132,14 @@ fn outside(warp: &Warp, cta: &Cta, ins: &Ins, wrong: u32, a: &[u64; 32], bytes: 
 
 /// Counts how often the instruction must go to memory: 32 banks of 4 bytes, one word each a turn; a warp's 8-byte accesses go
 /// half a warp at a time, 16-byte accesses a quarter.
+#[inline(always)]
 pub(super) fn count(cta: &mut Cta, ins: &Ins, mask: u32, a: &[u64; 32], bytes: usize) {
-    if !cta.shape.counters {
-        return;
+    if cta.shape.counters {
+        count_turns(cta, ins, mask, a, bytes);
     }
+}
+
+fn count_turns(cta: &mut Cta, ins: &Ins, mask: u32, a: &[u64; 32], bytes: usize) {
     let at_a_time = 32 / (bytes / 4).max(1);
     let (mut turns, mut ideal) = (0u64, 0u64);
     for first in (0..32).step_by(at_a_time) {

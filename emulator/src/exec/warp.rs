@@ -52,8 +52,10 @@ impl Warp {
             rows[*slot as usize] = *row;
         }
         let local = 32 * program.local_bytes as usize;
+        let mut predicates = vec![0; program.predicates + 1];
+        predicates[1] = ALL; // see `compile::TRUE`
         Warp {
-            registers: Registers { rows, predicates: vec![0; program.predicates + 1] },
+            registers: Registers { rows, predicates },
             number,
             pc: 0,
             active: 0,
@@ -149,7 +151,8 @@ impl Warp {
                 }
                 Step::Access(access) => {
                     if mask != 0 {
-                        access(self, cta, ins, mask)?;
+                        // SAFETY: chosen for the instruction sets of this machine.
+                        unsafe { access(self, cta, ins, mask)? };
                     }
                 }
                 Step::WarpWide { exec, members } => {

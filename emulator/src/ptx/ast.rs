@@ -5,7 +5,7 @@
 pub struct Module {
     /// `.version 9.0` is (9, 0).
     pub version: (u32, u32),
-    /// `.target sm_80` is "sm_80".
+    /// `.target sm_80, debug` is "sm_80".
     pub target: String,
     /// `.file` directives: number and name.
     pub files: Vec<(u32, String)>,
@@ -119,15 +119,17 @@ impl Type {
 /// A variable of any state space, a parameter included.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Variable {
+    /// A `.reg` parameter lies in no state space: `Generic`.
     pub space: Space,
     pub name: String,
+    /// Of one element, also of arrays and vectors.
     pub ty: Type,
     /// Bytes; alignment of the type unless `.align` says otherwise.
     pub align: usize,
     /// Bytes in all; 0 for an array of unknown length (`extern .shared .b8 x[]`).
     pub bytes: usize,
     pub external: bool,
-    /// `None` means zeros where the space has initial values.
+    /// `None` means zeros where the space has initial values; so do elements missing at the end. Row-major.
     pub initial: Option<Vec<Initial>>,
     pub line: u32,
 }
@@ -137,7 +139,7 @@ pub struct Variable {
 pub enum Initial {
     /// The bits of the element.
     Bits(u64),
-    /// The address of another variable plus an offset; `generic(x)` and plain `x` alike.
+    /// The address of a variable or function plus an offset; `generic(x)` and plain `x` alike.
     Address(String, i64),
 }
 
@@ -192,7 +194,7 @@ pub enum Operand {
     Pair(Box<Operand>, Box<Operand>),
     /// `{%f1, %f2}`
     Vector(Vec<Operand>),
-    /// `[base+offset]`; the base is a name, or none when the address is a number.
+    /// `[base+offset]`; the base is a name, or none when the address is a number. Also `array+8` without brackets.
     Address(Option<String>, i64),
     /// The parenthesised lists of `call`.
     List(Vec<Operand>),

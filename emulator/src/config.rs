@@ -1,0 +1,160 @@
+//! What to emulate and how strictly, from the environment or from the program that embeds the emulator.
+//!
+//! | variable | key | values | |
+//! |---|---|---|---|
+//! | `PTX_EMULATOR_MODEL` | `model` | `a100` (unless set), `h100` | which GPU |
+//! | `PTX_EMULATOR_CHECKS` | `checks` | 0, 1 (unless set) | memory, race, initialisation and synchronisation checks |
+//! | `PTX_EMULATOR_COUNTERS` | `counters` | 0 (unless set), 1 | counts instructions, sectors, bank conflicts |
+//! | `PTX_EMULATOR_SEED` | `seed` | number | shuffles warps and blocks; 0 (unless set) keeps them in order |
+//! | `PTX_EMULATOR_THREADS` | `threads` | number | host threads; 0 (unless set) takes all |
+
+use crate::machine::{Model, Options};
+
+/// The variable of each key.
+const VARIABLES: [(&str, &str); 5] = [
+    ("model", "PTX_EMULATOR_MODEL"),
+    ("checks", "PTX_EMULATOR_CHECKS"),
+    ("counters", "PTX_EMULATOR_COUNTERS"),
+    ("seed", "PTX_EMULATOR_SEED"),
+    ("threads", "PTX_EMULATOR_THREADS"),
+];
+
+/// A value or key that is not understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{name}: {value:?} is not {expected}")]
+    Value { name: String, value: String, expected: &'static str },
+    #[error("the configuration has no key {0:?}; it has model, checks, counters, seed, threads")]
+    Key(String),
+    #[error("the configuration is not a JSON object: {0}")]
+    Json(String),
+}
+
+/// The options without any setting.
+pub fn defaults() -> Options {
+    Options { model: Model::A100, checks: true, counters: false, seed: 0, threads: 0 }
+}
+
+/// Applies `PTX_EMULATOR_*`, as `variable` returns their values.
+///
+/// # Errors
+/// [`ConfigError::Value`] for the first that is not understood; the options are then incomplete.
+pub fn apply_environment(
+    options: &mut Options,
+    variable: impl Fn(&str) -> Option<std::ffi::OsString>,
+) -> Result<(), ConfigError> {
+    for (key, name) in VARIABLES {
+        if let Some(value) = variable(name) {
+            set(options, key, name, &value.to_string_lossy())?;
+        }
+    }
+    Ok(())
+}
+
+/// Applies an object such as `{"model": "h100", "checks": false, "seed": 3}`. Numbers and truth values may also be given as the
+/// environment gives them.
+///
+/// # Errors
+/// [`ConfigError`] for the first key or value that is not understood; the options are then incomplete.
+pub fn apply_json(options: &mut Options, json: &str) -> Result<(), ConfigError> {
+    use serde_json::Value;
+    let object: serde_json::Map<String, Value> =
+        serde_json::from_str(json).map_err(|e| ConfigError::Json(e.to_string()))?;
+    for (key, value) in object {
+        let text = match value {
+            Value::String(text) => text,
+            Value::Bool(on) => u8::from(on).to_string(),
+            other => other.to_string(),
+        };
+        set(options, &key, &key, &text)?;
+    }
+    Ok(())
+}
+
+/// `name` is what the user calls `key`.
+fn set(options: &mut Options, key: &str, name: &str, value: &str) -> Result<(), ConfigError> {
+    let wrong = |expected| ConfigError::Value { name: name.into(), value: value.into(), expected };
+    let switch = || match value {
+        "0" => Ok(false),
+        "1" => Ok(true),
+        _ => Err(wrong("0 or 1")),
+    };
+    match key {
+        "model" => {
+            options.model = match value.to_ascii_lowercase().as_str() {
+                "a100" => Model::A100,
+                "h100" => Model::H100,
+                _ => return Err(wrong("a100 or h100")),
+            }
+        }
+        "checks" => options.checks = switch()?,
+        "counters" => options.counters = switch()?,
+        "seed" => options.seed = value.parse().map_err(|_| wrong("a number from 0 to 2^64 - 1"))?,
+        "threads" => options.threads = value.parse().map_err(|_| wrong("a number of threads"))?,
+        _ => return Err(ConfigError::Key(name.into())),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(set: &[(&str, &str)]) -> Result<Options, ConfigError> {
+        let mut options = defaults();
+        let find = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into());
+        apply_environment(&mut options, find).map(|()| options)
+    }
+
+    #[test]
+    fn environment_sets_every_option() {
+        let options = environment(&[
+            ("PTX_EMULATOR_MODEL", "H100"),
+            ("PTX_EMULATOR_CHECKS", "0"),
+            ("PTX_EMULATOR_COUNTERS", "1"),
+            ("PTX_EMULATOR_SEED", "18446744073709551615"),
+            ("PTX_EMULATOR_THREADS", "3"),
+        ])
+        .unwrap();
+        assert_eq!(options.model, Model::H100);
+        assert!(!options.checks && options.counters);
+        assert_eq!((options.seed, options.threads), (u64::MAX, 3));
+    }
+
+    #[test]
+    fn unset_means_a100_with_checks() {
+        let options = environment(&[]).unwrap();
+        assert_eq!(options.model, Model::A100);
+        assert!(options.checks && !options.counters);
+        assert_eq!((options.seed, options.threads), (0, 0));
+    }
+
+    #[test]
+    fn wrong_values_are_refused_by_name() {
+        for (name, value) in [
+            ("PTX_EMULATOR_MODEL", "v100"),
+            ("PTX_EMULATOR_CHECKS", "yes"),
+            ("PTX_EMULATOR_COUNTERS", ""),
+            ("PTX_EMULATOR_SEED", "-1"),
+            ("PTX_EMULATOR_SEED", "18446744073709551616"),
+            ("PTX_EMULATOR_THREADS", "two"),
+        ] {
+            let message = environment(&[(name, value)]).unwrap_err().to_string();
+            assert!(message.contains(name) && message.contains(value), "{message}");
+        }
+    }
+
+    #[test]
+    fn json_has_the_same_keys() {
+        let mut options = defaults();
+        apply_json(&mut options, r#"{"model":"h100","checks":false,"counters":1,"seed":7,"threads":"2"}"#).unwrap();
+        assert_eq!(options.model, Model::H100);
+        assert!(!options.checks && options.counters);
+        assert_eq!((options.seed, options.threads), (7, 2));
+        let fails = |json| apply_json(&mut defaults(), json).unwrap_err();
+        assert_eq!(fails(r#"{"sead": 1}"#), ConfigError::Key("sead".into()));
+        assert!(matches!(fails(r#"{"seed": 1.5}"#), ConfigError::Value { .. }));
+        assert!(matches!(fails(r#"{"checks": null}"#), ConfigError::Value { .. }));
+        assert!(matches!(fails("[]"), ConfigError::Json(_)));
+    }
+}
