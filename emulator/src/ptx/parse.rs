@@ -226,7 +226,7 @@ impl<'a> Parser<'a> {
         Ok((number, name.replace("\\\"", "\"").replace("\\\\", "\\")))
     }
 
-    /// `.section .debug_str { ... }`: debug information, skipped. Its bytes are not tokens of the language.
+    /// `.section .debug_str { ... }`: debug information, skipped.
     fn section(&mut self) -> Parse<()> {
         self.bump()?;
         let Token::Directive(_) = self.token else { return self.expected("the name of a section") };
