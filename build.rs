@@ -1,10 +1,13 @@
-//! Builds every kernel in `kernels/*.cu` twice: always for the host (g++ or clang++), and for CUDA when nvcc is there.
+//! Builds every kernel in `kernels/*.cu` twice: for the host (g++ or clang++), and for CUDA with nvcc; without nvcc the PTX in
+//! `kernels/prebuilt/` takes that place.
 //! Writes `kernels.rs`: the table of kernels (from their `KERNEL(...)` lines) and the Rust mirror of `args.h`.
 
 #[path = "build/cuda.rs"]
 mod cuda;
 #[path = "build/generate.rs"]
 mod generate;
+#[path = "build/ptx.rs"]
+mod ptx;
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, process};
@@ -40,9 +43,29 @@ fn run() -> Result<(), String> {
     let images = cuda::build(folder, &sources, &out)?;
     fs::write(out.join("kernels.rs"), generate::rust(&args, &kernels, &images)).map_err(|e| e.to_string())?;
 
-    let cuda = if images.is_empty() { "no nvcc found, so no CUDA" } else { "CUDA with nvcc" };
+    let with_nvcc = images.iter().any(|image| image.fatbin.is_some());
+    let cuda = if with_nvcc { "CUDA with nvcc" } else { "CUDA from kernels/prebuilt (no nvcc found)" };
     println!("cargo:warning=kernels: host with {compiler}; {cuda}");
+    for source in &sources {
+        if let Some(problem) = outdated(source, &kernels, &args) {
+            let file = cuda::prebuilt(source);
+            println!("cargo:warning={} is out of date: {problem}; run tools/prebuilt.py", file.display());
+        }
+    }
     Ok(())
+}
+
+/// What shows at a glance that the prebuilt PTX of a source belongs to an older one. CI compares the whole text.
+fn outdated(source: &Path, kernels: &[generate::Kernel], structs: &[generate::Struct]) -> Option<String> {
+    let file = cuda::prebuilt(source);
+    if !file.is_file() {
+        return Some("it is missing".into());
+    }
+    let own: Vec<_> = kernels.iter().filter(|k| k.file == cuda::stem(source)).collect();
+    match ptx::read(&file) {
+        Ok(text) => ptx::mismatch(&text, &own, structs),
+        Err(problem) => Some(problem),
+    }
 }
 
 /// The host kernels as a static library. No fast-math, no contraction: results are reproducible bit for bit.

@@ -30,11 +30,6 @@ pub enum ConfigError {
     Json(String),
 }
 
-/// The options without any setting.
-pub fn defaults() -> Options {
-    Options { model: Model::A100, checks: true, counters: false, seed: 0, threads: 0 }
-}
-
 /// Applies `PTX_EMULATOR_*`, as `variable` returns their values.
 ///
 /// # Errors
@@ -101,7 +96,7 @@ mod tests {
     use super::*;
 
     fn environment(set: &[(&str, &str)]) -> Result<Options, ConfigError> {
-        let mut options = defaults();
+        let mut options = Options::default();
         let find = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into());
         apply_environment(&mut options, find).map(|()| options)
     }
@@ -146,12 +141,12 @@ mod tests {
 
     #[test]
     fn json_has_the_same_keys() {
-        let mut options = defaults();
+        let mut options = Options::default();
         apply_json(&mut options, r#"{"model":"h100","checks":false,"counters":1,"seed":7,"threads":"2"}"#).unwrap();
         assert_eq!(options.model, Model::H100);
         assert!(!options.checks && options.counters);
         assert_eq!((options.seed, options.threads), (7, 2));
-        let fails = |json| apply_json(&mut defaults(), json).unwrap_err();
+        let fails = |json| apply_json(&mut Options::default(), json).unwrap_err();
         assert_eq!(fails(r#"{"sead": 1}"#), ConfigError::Key("sead".into()));
         assert!(matches!(fails(r#"{"seed": 1.5}"#), ConfigError::Value { .. }));
         assert!(matches!(fails(r#"{"checks": null}"#), ConfigError::Value { .. }));

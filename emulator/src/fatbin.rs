@@ -96,6 +96,21 @@ pub unsafe fn ptx_of_image(image: *const u8, compute_capability: (u32, u32)) -> 
     text.to_str().map(str::to_owned).map_err(|_| corrupt("neither PTX text, nor a fatbin, nor a cubin"))
 }
 
+/// As [`ptx_of_image`], for an image whose bytes are known, such as a file: text needs no NUL.
+///
+/// # Errors
+/// As there.
+pub fn ptx_of_bytes(bytes: &[u8], compute_capability: (u32, u32)) -> Result<String, ImageError> {
+    if bytes.starts_with(&ELF) {
+        return Err(ImageError::Cubin);
+    }
+    if bytes.starts_with(&FATBIN) {
+        return ptx_of_fatbin(bytes, compute_capability);
+    }
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    std::str::from_utf8(text).map(str::to_owned).map_err(|_| corrupt("neither PTX text, nor a fatbin, nor a cubin"))
+}
+
 /// The bytes of a fatbin, by the size in its header.
 ///
 /// # Safety

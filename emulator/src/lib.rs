@@ -13,3 +13,6 @@ pub mod device;
 pub mod exec;
 pub mod memory;
 pub mod program;
+pub mod config;
+pub mod driver;
+pub mod fatbin;

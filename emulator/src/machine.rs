@@ -252,7 +252,10 @@ impl Machine {
     }
 
     /// What hardware refuses before anything runs.
-    fn check(&self, kernel: &Kernel, launch: &Launch) -> Result<(), LaunchError> {
+    ///
+    /// # Errors
+    /// [`LaunchError::Refused`], or [`LaunchError::Found`] for a wrong number of argument bytes.
+    pub fn check(&self, kernel: &Kernel, launch: &Launch) -> Result<(), LaunchError> {
         let device = self.options.model.device();
         let refuse = |code, why: String| Err(LaunchError::Refused(code, format!("{}: {why}", kernel.name)));
         for axis in 0..3 {

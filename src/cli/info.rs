@@ -24,10 +24,16 @@ pub fn run(args: &Args) -> Result<()> {
         });
     }
     if !args.devices {
-        let images: usize = IMAGES.iter().map(|(_, bytes)| bytes.len()).sum();
-        lines.push(match IMAGES.len() {
-            0 => "\nCUDA images: none (nvcc was not found when this binary was built)".into(),
-            n => format!("\nCUDA images: {n} files, {:.1} MB", images as f64 / 1e6),
+        let ptx: usize = IMAGES.iter().map(|image| image.ptx.len()).sum();
+        let machine_code: Vec<usize> = IMAGES.iter().filter_map(|image| Some(image.fatbin?.len())).collect();
+        lines.push(match machine_code.len() {
+            0 => format!("\nCUDA images: none; prebuilt PTX: {} files, {:.1} MB", IMAGES.len(), ptx as f64 / 1e6),
+            n => format!(
+                "\nCUDA images: {n} files, {:.1} MB; PTX: {} files, {:.1} MB",
+                machine_code.iter().sum::<usize>() as f64 / 1e6,
+                IMAGES.len(),
+                ptx as f64 / 1e6
+            ),
         });
         lines.push(format!("\n{:<28} {:<14} {:>7} {:>13}", "kernel", "file", "threads", "shared bytes"));
         for k in KERNELS {

@@ -327,10 +327,14 @@ impl CudaDevice {
         let module = match loaded.modules.get(kernel.file) {
             Some(module) => *module,
             None => {
-                let image = IMAGES.iter().find(|(file, _)| *file == kernel.file).map(|(_, image)| aligned(image));
+                let image = IMAGES.iter().find(|image| image.file == kernel.file);
                 let image = image
                     .ok_or_else(|| Error::device(format!("this binary has no CUDA image of {}.cu", kernel.file)))?;
-                // SAFETY: a complete fatbin, as nvcc wrote it; the driver copies what it needs.
+                let image = match image.fatbin {
+                    Some(fatbin) => aligned(fatbin),
+                    None => aligned(format!("{}\0", image.ptx_text()?).as_bytes()),
+                };
+                // SAFETY: a complete fatbin, as nvcc wrote it, or PTX that ends in NUL; the driver copies what it needs.
                 let module = unsafe { result::module::load_data(image.as_ptr().cast()) }
                     .map_err(|e| failed(&format!("loading {}.cu for {}", kernel.file, self.name), e))?;
                 loaded.modules.insert(kernel.file, module);

@@ -1,6 +1,9 @@
 //! The table of kernels and their argument structs, written by `build.rs` from `kernels/`.
 
+use std::io::Read;
 use std::marker::PhantomData;
+
+use crate::{Error, Result};
 
 /// Runs blocks `first..last` of a grid on the calling thread.
 pub(crate) type HostEntry = unsafe extern "C" fn(*const u8, *const [u32; 3], u64, u64, *mut u8);
@@ -15,6 +18,8 @@ pub struct KernelInfo {
     pub threads: u32,
     /// Dynamic shared memory per block on CUDA, bytes.
     pub shared: u32,
+    /// Bytes of its argument struct.
+    pub args: usize,
     /// Position in [`KERNELS`].
     pub index: usize,
     pub(crate) host: HostEntry,
@@ -34,6 +39,34 @@ impl<A> Kernel<A> {
 
     pub const fn info(&self) -> &KernelInfo {
         &self.info
+    }
+}
+
+/// What the binary carries of one source file for CUDA.
+#[derive(Debug)]
+pub struct Image {
+    /// Stem of the source file in `kernels/`.
+    pub file: &'static str,
+    /// PTX for compute capability 8.0 in gzip: by nvcc where the build found it, otherwise from `kernels/prebuilt/`.
+    pub ptx: &'static [u8],
+    /// Machine code for each generation, and PTX for later ones; only where the build found nvcc.
+    pub fatbin: Option<&'static [u8]>,
+}
+
+impl Image {
+    /// The PTX as text.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the binary's copy is damaged.
+    pub fn ptx_text(&self) -> Result<String> {
+        let mut text = String::new();
+        match flate2::read::GzDecoder::new(self.ptx).read_to_string(&mut text) {
+            Ok(_) => Ok(text),
+            Err(e) => Err(Error::Device {
+                problem: format!("the PTX of {}.cu in this binary is damaged", self.file),
+                source: Some(Box::new(e)),
+            }),
+        }
     }
 }
 
@@ -62,6 +95,44 @@ mod tests {
         assert_eq!(rust.len(), cpp.len());
         for ((what, rust), cpp) in rust.iter().zip(cpp) {
             assert_eq!(*rust as u64, *cpp, "{what}");
+        }
+    }
+
+    /// A stale file in `kernels/prebuilt/` fails here. Whether the bodies are up to date, only `tools/prebuilt.py --check` sees.
+    #[test]
+    fn the_ptx_has_the_kernels_of_the_table() {
+        let mut found = 0;
+        for image in IMAGES {
+            let text = image.ptx_text().unwrap();
+            for entry in text.split(".visible .entry ").skip(1) {
+                let (name, rest) = entry.split_once('(').unwrap();
+                let info = KERNELS.iter().find(|k| k.name == name).unwrap_or_else(|| panic!("{name} is no kernel"));
+                assert_eq!(info.file, image.file, "{name}");
+                let (parameters, rest) = rest.split_once(')').unwrap();
+                let declared: Vec<&str> = parameters.split_whitespace().collect();
+                let [".param", ".align", align, ".b8", parameter] = declared[..] else {
+                    panic!("{name} takes {parameters:?}, not one struct")
+                };
+                assert!(align == "4" || align == "8", "{name}: {align}");
+                assert_eq!(parameter, format!("{name}_param_0[{}]", info.args));
+                let threads = format!(".maxntid {}, 1, 1", info.threads);
+                assert_eq!(rest.trim_start().lines().next(), Some(&threads[..]), "{name}");
+                found += 1;
+            }
+        }
+        assert_eq!(found, KERNELS.len(), "every kernel is in the PTX of its file, once");
+    }
+
+    #[test]
+    fn the_ptx_names_no_path_of_the_machine_that_built_it() {
+        for image in IMAGES {
+            let text = image.ptx_text().unwrap();
+            let files: Vec<&str> =
+                text.lines().filter_map(|l| l.trim().strip_prefix(".file")?.split('"').nth(1)).collect();
+            assert!(files.contains(&&*format!("kernels/{}.cu", image.file)), "{files:?}");
+            for file in files {
+                assert!(file.starts_with("kernels/") || file.starts_with("cuda/"), "{file}");
+            }
         }
     }
 

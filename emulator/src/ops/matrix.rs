@@ -162,10 +162,5 @@ fn floats<F: Format, S: Shape>(level: Level) -> Mma {
 }
 
 fn any<A: Format, B: Format, C: Accumulator, S: Shape>(level: Level) -> Mma {
-    Mma {
-        exec: product::<A, B, C, S>(level),
-        d: C::PER_BAND * S::BANDS,
-        a: S::BANDS * S::BLOCKS,
-        b: S::BLOCKS,
-    }
+    Mma { exec: product::<A, B, C, S>(level), d: C::PER_BAND * S::BANDS, a: S::BANDS * S::BLOCKS, b: S::BLOCKS }
 }

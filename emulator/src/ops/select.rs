@@ -39,8 +39,8 @@ pub fn select(opcode: &[&str], operands: usize, vectors: &[usize], level: Level)
             _ => float::select,
         },
         "rem" | "mul24" | "mad24" | "sad" | "dp4a" | "dp2a" => integer::select,
-        "popc" | "clz" | "bfind" | "fns" | "brev" | "bfe" | "bfi" | "bmsk" | "szext" | "and" | "or" | "xor" | "not" | "cnot"
-        | "lop3" | "shf" | "shl" | "shr" | "prmt" => bits::select,
+        "popc" | "clz" | "bfind" | "fns" | "brev" | "bfe" | "bfi" | "bmsk" | "szext" | "and" | "or" | "xor" | "not"
+        | "cnot" | "lop3" | "shf" | "shl" | "shr" | "prmt" => bits::select,
         "set" | "setp" | "selp" | "slct" | "testp" => compare::select,
         "cvt" => convert::select,
         "mov" => moves::select,

@@ -51,77 +51,100 @@ macro_rules! levels {
 }
 pub(crate) use levels;
 
+#[inline(always)]
+unsafe fn body1<A: Value, D: Value, F: Op1<A, D>>(r: &mut Registers, o: &Operands, mask: u32) {
+    unsafe {
+        let a = A::read(r, o.slot[1]);
+        let mut d = [D::default(); 32];
+        for l in 0..32 {
+            d[l] = F::f(a[l]);
+        }
+        D::write(r, o.slot[0], mask, d);
+    }
+}
+
 /// `slot[0] = F(slot[1])`
 pub fn op1<A: Value, D: Value, F: Op1<A, D>>(level: Level) -> Exec {
-    #[inline(always)]
-    unsafe fn body<A: Value, D: Value, F: Op1<A, D>>(r: &mut Registers, o: &Operands, mask: u32) {
-        unsafe {
-            let a = A::read(r, o.slot[1]);
-            let mut d = [D::default(); 32];
-            for l in 0..32 {
-                d[l] = F::f(a[l]);
-            }
-            D::write(r, o.slot[0], mask, d);
+    levels!(level, [A: Value, D: Value, F: Op1<A, D>], body1::<A, D, F>)
+}
+
+/// The same, compiled once: for what is seldom met and has many variants.
+pub fn seldom1<A: Value, D: Value, F: Op1<A, D>>() -> Exec {
+    body1::<A, D, F>
+}
+
+#[inline(always)]
+unsafe fn body2<A: Value, B: Value, D: Value, F: Op2<A, B, D>>(r: &mut Registers, o: &Operands, mask: u32) {
+    unsafe {
+        let (a, b) = (A::read(r, o.slot[1]), B::read(r, o.slot[2]));
+        let mut d = [D::default(); 32];
+        for l in 0..32 {
+            d[l] = F::f(a[l], b[l]);
         }
+        D::write(r, o.slot[0], mask, d);
     }
-    levels!(level, [A: Value, D: Value, F: Op1<A, D>], body::<A, D, F>)
 }
 
 /// `slot[0] = F(slot[1], slot[2])`
 pub fn op2<A: Value, B: Value, D: Value, F: Op2<A, B, D>>(level: Level) -> Exec {
-    #[inline(always)]
-    unsafe fn body<A: Value, B: Value, D: Value, F: Op2<A, B, D>>(r: &mut Registers, o: &Operands, mask: u32) {
-        unsafe {
-            let (a, b) = (A::read(r, o.slot[1]), B::read(r, o.slot[2]));
-            let mut d = [D::default(); 32];
-            for l in 0..32 {
-                d[l] = F::f(a[l], b[l]);
-            }
-            D::write(r, o.slot[0], mask, d);
+    levels!(level, [A: Value, B: Value, D: Value, F: Op2<A, B, D>], body2::<A, B, D, F>)
+}
+
+/// The same, compiled once.
+pub fn seldom2<A: Value, B: Value, D: Value, F: Op2<A, B, D>>() -> Exec {
+    body2::<A, B, D, F>
+}
+
+#[inline(always)]
+unsafe fn body3<A: Value, B: Value, C: Value, D: Value, F: Op3<A, B, C, D>>(
+    r: &mut Registers,
+    o: &Operands,
+    mask: u32,
+) {
+    unsafe {
+        let (a, b, c) = (A::read(r, o.slot[1]), B::read(r, o.slot[2]), C::read(r, o.slot[3]));
+        let mut d = [D::default(); 32];
+        for l in 0..32 {
+            d[l] = F::f(a[l], b[l], c[l]);
         }
+        D::write(r, o.slot[0], mask, d);
     }
-    levels!(level, [A: Value, B: Value, D: Value, F: Op2<A, B, D>], body::<A, B, D, F>)
 }
 
 /// `slot[0] = F(slot[1], slot[2], slot[3])`
 pub fn op3<A: Value, B: Value, C: Value, D: Value, F: Op3<A, B, C, D>>(level: Level) -> Exec {
-    #[inline(always)]
-    unsafe fn body<A: Value, B: Value, C: Value, D: Value, F: Op3<A, B, C, D>>(
-        r: &mut Registers,
-        o: &Operands,
-        mask: u32,
-    ) {
-        unsafe {
-            let (a, b, c) = (A::read(r, o.slot[1]), B::read(r, o.slot[2]), C::read(r, o.slot[3]));
-            let mut d = [D::default(); 32];
-            for l in 0..32 {
-                d[l] = F::f(a[l], b[l], c[l]);
-            }
-            D::write(r, o.slot[0], mask, d);
+    levels!(level, [A: Value, B: Value, C: Value, D: Value, F: Op3<A, B, C, D>], body3::<A, B, C, D, F>)
+}
+
+/// The same, compiled once.
+pub fn seldom3<A: Value, B: Value, C: Value, D: Value, F: Op3<A, B, C, D>>() -> Exec {
+    body3::<A, B, C, D, F>
+}
+
+#[inline(always)]
+unsafe fn body_flags1<A: Value, D: Value, F: Flags1<A, D>>(r: &mut Registers, o: &Operands, mask: u32) {
+    unsafe {
+        let a = A::read(r, o.slot[1]);
+        let mut d = [D::default(); 32];
+        for l in 0..32 {
+            d[l] = F::f(a[l], o.extra);
         }
+        D::write(r, o.slot[0], mask, d);
     }
-    levels!(level, [A: Value, B: Value, C: Value, D: Value, F: Op3<A, B, C, D>], body::<A, B, C, D, F>)
 }
 
 /// `slot[0] = F(slot[1], extra)`
 pub fn flags1<A: Value, D: Value, F: Flags1<A, D>>(level: Level) -> Exec {
-    #[inline(always)]
-    unsafe fn body<A: Value, D: Value, F: Flags1<A, D>>(r: &mut Registers, o: &Operands, mask: u32) {
-        unsafe {
-            let a = A::read(r, o.slot[1]);
-            let mut d = [D::default(); 32];
-            for l in 0..32 {
-                d[l] = F::f(a[l], o.extra);
-            }
-            D::write(r, o.slot[0], mask, d);
-        }
-    }
-    levels!(level, [A: Value, D: Value, F: Flags1<A, D>], body::<A, D, F>)
+    levels!(level, [A: Value, D: Value, F: Flags1<A, D>], body_flags1::<A, D, F>)
 }
 
-/// `slot[0] = F(slot[1], slot[2], extra)`
-pub fn flags2<A: Value, B: Value, D: Value, F: Flags2<A, B, D>>(level: Level) -> Exec {
-    #[inline(always)]
+/// The same, compiled once.
+pub fn seldom_flags1<A: Value, D: Value, F: Flags1<A, D>>() -> Exec {
+    body_flags1::<A, D, F>
+}
+
+/// `slot[0] = F(slot[1], slot[2], extra)`, compiled once.
+pub fn seldom_flags2<A: Value, B: Value, D: Value, F: Flags2<A, B, D>>() -> Exec {
     unsafe fn body<A: Value, B: Value, D: Value, F: Flags2<A, B, D>>(r: &mut Registers, o: &Operands, mask: u32) {
         unsafe {
             let (a, b) = (A::read(r, o.slot[1]), B::read(r, o.slot[2]));
@@ -132,5 +155,5 @@ pub fn flags2<A: Value, B: Value, D: Value, F: Flags2<A, B, D>>(level: Level) ->
             D::write(r, o.slot[0], mask, d);
         }
     }
-    levels!(level, [A: Value, B: Value, D: Value, F: Flags2<A, B, D>], body::<A, B, D, F>)
+    body::<A, B, D, F>
 }

@@ -32,7 +32,9 @@ pub fn select(opcode: &[&str], operands: usize, _vectors: &[usize], level: Level
         ["match", "any", "sync", "b64"] => (vote::match_any::<u64>(level), vec![To32, From64]),
         ["match", "all", "sync", "b32"] => (vote::match_all::<u32>(level), vec![To32, ToPredicateToo, From32]),
         ["match", "all", "sync", "b64"] => (vote::match_all::<u64>(level), vec![To32, ToPredicateToo, From64]),
-        ["redux", "sync", operation, ty] => (vote::reduce(operation, ty, level).ok_or_else(unknown)?, vec![To32, From32]),
+        ["redux", "sync", operation, ty] => {
+            (vote::reduce(operation, ty, level).ok_or_else(unknown)?, vec![To32, From32])
+        }
         ["elect", "sync"] => (vote::elect(level), vec![To32, ToPredicateToo]),
         ["activemask", "b32"] => (vote::active_mask(level), vec![To32]),
         ["shfl" | "vote" | "match" | "redux" | "elect" | "activemask", ..] => return Err(unknown()),

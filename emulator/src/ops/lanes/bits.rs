@@ -189,7 +189,11 @@ impl Op3<u32, u32, i32, u32> for Fns {
         };
         // Bits that come before the one looked for.
         for _ in 1..offset.unsigned_abs().clamp(1, 33) {
-            left &= if offset > 0 { left.wrapping_sub(1) } else { !(1u32 << 31).checked_shr(left.leading_zeros()).unwrap_or(0) };
+            left &= if offset > 0 {
+                left.wrapping_sub(1)
+            } else {
+                !(1u32 << 31).checked_shr(left.leading_zeros()).unwrap_or(0)
+            };
         }
         match (left, offset) {
             (0, _) => !0,

@@ -107,7 +107,7 @@ macro_rules! bits {
 #[inline(always)]
 fn sum<R: Rounding>(a: f64, b: f64) -> f64 {
     let s = rounding::odd_sum(a, b);
-    if R::MODE == Mode::Rm && s == 0.0 { f64::from_bits(a.to_bits() | b.to_bits()) } else { s }
+    if R::MODE == Mode::Rm && s == 0.0 { s.with_sign_of(f64::from_bits(a.to_bits() | b.to_bits())) } else { s }
 }
 
 impl Float for f32 {
@@ -129,7 +129,8 @@ impl Float for f32 {
     }
     #[inline(always)]
     fn canonical(self) -> f32 {
-        if self != self { f32::from_bits(0x7fff_ffff) } else { self }
+        // On the bits: compilers take it that one NaN is as good as another.
+        if <f32 as Float>::is_nan(self) { f32::from_bits(0x7fff_ffff) } else { self }
     }
     #[inline(always)]
     fn add<R: Rounding>(a: f32, b: f32) -> f32 {

@@ -1,7 +1,7 @@
 //! Integer arithmetic (PTX ISA 9.7.1), division and bit manipulation excepted. Results wrap unless `.sat` says otherwise.
 
-use crate::ops::shapes::{Op2, Op3};
 use crate::ops::shapes::Op1;
+use crate::ops::shapes::{Op2, Op3};
 
 pub struct Add;
 pub struct Sub;

@@ -57,22 +57,25 @@ fn mask_of(f: impl Fn(usize) -> bool) -> u32 {
 
 /// `setp p|q, a, b`, or with a source predicate c by `extra`: `p = (a ? b) op c`, `q = !(a ? b) op c`.
 pub fn setp<T: Value, F: Test<T>>(level: Level) -> Exec {
-    #[inline(always)]
-    unsafe fn body<T: Value, F: Test<T>>(r: &mut Registers, o: &Operands, mask: u32) {
-        unsafe {
-            let (a, b) = (T::read(r, o.slot[0]), T::read(r, o.slot[1]));
-            let t = mask_of(|l| F::f(a[l], b[l]));
-            let c = if o.extra & 3 == 0 { 0 } else { source(r, o, 2, 0) };
-            write(r, o, 0, mask, combine(o.extra, t, c));
-            write(r, o, 1, mask, combine(o.extra, !t, c));
-        }
+    levels!(level, [T: Value, F: Test<T>], compare::<T, F>)
+}
+#[inline(always)]
+unsafe fn compare<T: Value, F: Test<T>>(r: &mut Registers, o: &Operands, mask: u32) {
+    unsafe {
+        let (a, b) = (T::read(r, o.slot[0]), T::read(r, o.slot[1]));
+        let t = mask_of(|l| F::f(a[l], b[l]));
+        let c = if o.extra & 3 == 0 { 0 } else { source(r, o, 2, 0) };
+        write(r, o, 0, mask, combine(o.extra, t, c));
+        write(r, o, 1, mask, combine(o.extra, !t, c));
     }
-    levels!(level, [T: Value, F: Test<T>], body::<T, F>)
+}
+/// The same for half formats, compiled once.
+pub fn setp_half<T: Value, F: Test<T>>(_: Level) -> Exec {
+    compare::<T, F>
 }
 
-/// `setp` of packed operands: p for the low elements, q for the high ones.
-pub fn setp_pair<P: Halves, F: Test<P::Part>>(level: Level) -> Exec {
-    #[inline(always)]
+/// `setp` of packed operands: p for the low elements, q for the high ones. Compiled once.
+pub fn setp_pair<P: Halves, F: Test<P::Part>>(_: Level) -> Exec {
     unsafe fn body<P: Halves, F: Test<P::Part>>(r: &mut Registers, o: &Operands, mask: u32) {
         unsafe {
             let (a, b) = (P::read(r, o.slot[0]), P::read(r, o.slot[1]));
@@ -83,7 +86,7 @@ pub fn setp_pair<P: Halves, F: Test<P::Part>>(level: Level) -> Exec {
             write(r, o, 1, mask, combine(o.extra, high, c));
         }
     }
-    levels!(level, [P: Halves, F: Test<P::Part>], body::<P, F>)
+    body::<P, F>
 }
 
 /// What `set` writes where the comparison holds: bits 2 to 4 of `Operands::extra`, by destination type.
@@ -97,9 +100,8 @@ pub const TRUE: [(&str, u32); 7] = [
     ("bf16", 0x3f80),
 ];
 
-/// `set d, a, b`, or with a source predicate by `extra`.
-pub fn set<T: Value, F: Test<T>>(level: Level) -> Exec {
-    #[inline(always)]
+/// `set d, a, b`, or with a source predicate by `extra`. Compiled once: compilers prefer `setp`.
+pub fn set<T: Value, F: Test<T>>(_: Level) -> Exec {
     unsafe fn body<T: Value, F: Test<T>>(r: &mut Registers, o: &Operands, mask: u32) {
         unsafe {
             let (a, b) = (T::read(r, o.slot[1]), T::read(r, o.slot[2]));
@@ -113,12 +115,11 @@ pub fn set<T: Value, F: Test<T>>(level: Level) -> Exec {
             u32::write(r, o.slot[0], mask, d);
         }
     }
-    levels!(level, [T: Value, F: Test<T>], body::<T, F>)
+    body::<T, F>
 }
 
 /// `set` of packed operands, 16 bits for each element.
-pub fn set_pair<P: Halves, F: Test<P::Part>>(level: Level) -> Exec {
-    #[inline(always)]
+pub fn set_pair<P: Halves, F: Test<P::Part>>(_: Level) -> Exec {
     unsafe fn body<P: Halves, F: Test<P::Part>>(r: &mut Registers, o: &Operands, mask: u32) {
         unsafe {
             let (a, b) = (P::read(r, o.slot[1]), P::read(r, o.slot[2]));
@@ -133,7 +134,7 @@ pub fn set_pair<P: Halves, F: Test<P::Part>>(level: Level) -> Exec {
             u32::write(r, o.slot[0], mask, d);
         }
     }
-    levels!(level, [P: Halves, F: Test<P::Part>], body::<P, F>)
+    body::<P, F>
 }
 
 /// A property of one number.

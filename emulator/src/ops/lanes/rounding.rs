@@ -79,8 +79,20 @@ pub fn rounded_integer<R: Rounding>(a: i128) -> f64 {
     let step = match R::MODE {
         Mode::Rn => 0,
         Mode::Rz => i64::from(beyond.signum() != 0 && (beyond < 0) == (a > 0)).wrapping_neg(),
-        Mode::Rm => if beyond < 0 { -(a.signum() as i64) } else { 0 },
-        Mode::Rp => if beyond > 0 { a.signum() as i64 } else { 0 },
+        Mode::Rm => {
+            if beyond < 0 {
+                -(a.signum() as i64)
+            } else {
+                0
+            }
+        }
+        Mode::Rp => {
+            if beyond > 0 {
+                a.signum() as i64
+            } else {
+                0
+            }
+        }
     };
     f64::from_bits(x.to_bits().wrapping_add(step as u64))
 }
@@ -95,9 +107,27 @@ pub fn to_f32<R: Rounding>(x: f64) -> f32 {
     // Where the nearest number lies on the wrong side, its neighbour is the result; +-1 on the bits moves away from zero and back.
     let step = match R::MODE {
         Mode::Rn => 0,
-        Mode::Rz => if back.abs() > x.abs() { u32::MAX } else { 0 },
-        Mode::Rm => if back > x { if negative { 1 } else { u32::MAX } } else { 0 },
-        Mode::Rp => if back < x { if negative { u32::MAX } else { 1 } } else { 0 },
+        Mode::Rz => {
+            if back.abs() > x.abs() {
+                u32::MAX
+            } else {
+                0
+            }
+        }
+        Mode::Rm => {
+            if back > x {
+                if negative { 1 } else { u32::MAX }
+            } else {
+                0
+            }
+        }
+        Mode::Rp => {
+            if back < x {
+                if negative { u32::MAX } else { 1 }
+            } else {
+                0
+            }
+        }
     };
     f32::from_bits(bits.wrapping_add(step))
 }

@@ -47,10 +47,6 @@ impl Unpack for Tf32 {
     }
 }
 
-/// The elements of A in one block: of each band and each place in a register, those of 32 lanes.
-#[repr(align(64))]
-struct Table([[f64; 32]; 4]);
-
 /// D = A·B + C. All lanes take part, as `.aligned` demands.
 ///
 /// # Safety
@@ -84,7 +80,8 @@ pub unsafe fn product<F: Unpack, S: Shape>(r: &mut Registers, o: &Operands, mask
     let mut peaks = [_mm256_setzero_ps(); 4];
     let mut cut = [_mm256_setzero_ps(); 16];
     for q in 0..S::BLOCKS {
-        let mut table = MaybeUninit::<Table>::uninit();
+        // The elements of A in this block: of each band and each place in a register, those of 32 lanes.
+        let mut table = MaybeUninit::<[__m512d; 16]>::uninit();
         for band in 0..2 {
             for part in 0..2 {
                 let words = half(r, a_at + 2 * q + band, part);
@@ -106,8 +103,7 @@ pub unsafe fn product<F: Unpack, S: Shape>(r: &mut Registers, o: &Operands, mask
         for t in [0, 2] {
             let words = _mm512_permutex2var_epi32(first, columns(t), second);
             for i in 0..F::PER {
-                (b[F::PER * t as usize + i], b[F::PER * (t as usize + 1) + i]) =
-                    widen(unsafe { F::unpack(words, i) });
+                (b[F::PER * t as usize + i], b[F::PER * (t as usize + 1) + i]) = widen(unsafe { F::unpack(words, i) });
             }
         }
 

@@ -38,24 +38,25 @@ macro_rules! float_tests {
         ], $body)
     };
 }
-/// `$whole` is `setp` or `set`, and `$pair` the same for packed operands.
+/// `$whole` is `setp` or `set`; `$half` and `$pair` the same for half formats and their pairs.
 macro_rules! comparison {
-    ($q:ident, $ty:expr, $test:expr, $ftz:expr, $whole:path, $pair:path) => {{
+    ($q:ident, $ty:expr, $test:expr, $ftz:expr, $whole:ident, $half:ident, $pair:ident) => {{
         let l = $q.level;
         match $ty {
             "b16" | "b32" | "b64" => by_type!($ty, T: ["b16" = u16, "b32" = u32, "b64" = u64],
-                by_test!($test, F: ["eq" = Eq, "ne" = Ne], $whole::<T, F>(l))),
+                by_test!($test, F: ["eq" = Eq, "ne" = Ne], predicates::$whole::<T, F>(l))),
             "u16" | "u32" | "u64" => by_type!($ty, T: ["u16" = u16, "u32" = u32, "u64" = u64], by_test!($test, F: [
                 "eq" = Eq, "ne" = Ne, "lt" | "lo" = Lt, "le" | "ls" = Le, "gt" | "hi" = Gt, "ge" | "hs" = Ge
-            ], $whole::<T, F>(l))),
+            ], predicates::$whole::<T, F>(l))),
             "s16" | "s32" | "s64" => by_type!($ty, T: ["s16" = i16, "s32" = i32, "s64" = i64], by_test!($test, F: [
                 "eq" = Eq, "ne" = Ne, "lt" = Lt, "le" = Le, "gt" = Gt, "ge" = Ge
-            ], $whole::<T, F>(l))),
-            "f64" => float_tests!($test, F, $whole::<f64, F>(l)),
-            "f32" | "f16" | "bf16" => by_type!($ty, T: ["f32" = f32, "f16" = F16, "bf16" = Bf16],
-                float_tests!($test, F, wrapped!(F, [(Ftz, $ftz)], G, $whole::<T, G>(l)))),
+            ], predicates::$whole::<T, F>(l))),
+            "f64" => float_tests!($test, F, predicates::$whole::<f64, F>(l)),
+            "f32" => float_tests!($test, F, wrapped!(F, [(Ftz, $ftz)], G, predicates::$whole::<f32, G>(l))),
+            "f16" | "bf16" => by_type!($ty, T: ["f16" = F16, "bf16" = Bf16],
+                float_tests!($test, F, wrapped!(F, [(Ftz, $ftz)], G, predicates::$half::<T, G>(l)))),
             "f16x2" | "bf16x2" => by_type!($ty, T: ["f16x2" = Pair<F16>, "bf16x2" = Pair<Bf16>],
-                float_tests!($test, F, wrapped!(F, [(Ftz, $ftz)], G, $pair::<T, G>(l)))),
+                float_tests!($test, F, wrapped!(F, [(Ftz, $ftz)], G, predicates::$pair::<T, G>(l)))),
             other => return Err(unknown_type(other)),
         }
     }};
@@ -79,7 +80,7 @@ fn setp(q: &mut Request) -> Answer {
     let ty = q.last()?;
     let (test, combine) = test(q)?;
     let ftz = ftz(q, ty);
-    let exec: Exec = comparison!(q, ty, test, ftz, predicates::setp, predicates::setp_pair);
+    let exec: Exec = comparison!(q, ty, test, ftz, setp, setp_half, setp_pair);
     let args = [Arg::ToPredicate, Arg::ToPredicateToo, from(ty), from(ty), Arg::FromPredicate];
     let mut recipe = q.finish(exec, &args[..if combine == 0 { 4 } else { 5 }], Class::Compare)?;
     recipe.extra = combine as u32;
@@ -103,7 +104,7 @@ fn set(q: &mut Request) -> Answer {
         _ => return Err(format!("unknown types .{result}.{ty}")),
     };
     let truth = TRUE.iter().position(|(name, _)| *name == truth).ok_or_else(|| unknown_type(result))?;
-    let exec: Exec = comparison!(q, ty, test, ftz, predicates::set, predicates::set_pair);
+    let exec: Exec = comparison!(q, ty, test, ftz, set, set, set_pair);
     let args = [Arg::To32, from(ty), from(ty), Arg::FromPredicate];
     let mut recipe = q.finish(exec, &args[..if combine == 0 { 3 } else { 4 }], Class::Compare)?;
     recipe.extra = combine as u32 | (truth as u32) << 2;

@@ -2,9 +2,9 @@
 
 use super::{Answer, Request, by_rounding, by_type, from, to, unknown_modifier, unknown_type};
 use crate::ops::lanes::convert::*;
-use crate::ops::lanes::rounding::Mode;
+use crate::ops::lanes::rounding::{Mode, Rn};
 use crate::ops::lanes::values::{Bf16, F16, Pair};
-use crate::ops::shapes::{Flags1, flags1, flags2, op1, op2, op3};
+use crate::ops::shapes::{Flags1, flags1, op1, op2, op3, seldom_flags1, seldom_flags2, seldom1};
 use crate::ops::{Arg, Class, Recipe};
 use crate::registers::Exec;
 
@@ -147,11 +147,19 @@ fn with_flags(recipe: Recipe, cvt: &Cvt) -> Answer {
 
 fn integer_to_integer(q: &Request, cvt: &Cvt) -> Answer {
     let l = q.level;
-    let exec = integers!(cvt.a, S, integers!(cvt.d, D, if cvt.flags & SAT != 0 {
-        op1::<S, <D as Integer>::Row, Clamp<D>>(l)
-    } else {
-        op1::<S, <D as Integer>::Row, Cut<D>>(l)
-    }));
+    let exec = integers!(
+        cvt.a,
+        S,
+        integers!(
+            cvt.d,
+            D,
+            if cvt.flags & SAT != 0 {
+                seldom1::<S, <D as Integer>::Row, Clamp<D>>()
+            } else {
+                op1::<S, <D as Integer>::Row, Cut<D>>(l)
+            }
+        )
+    );
     one(q, cvt, exec)
 }
 
@@ -159,21 +167,26 @@ fn float_to_integer(q: &Request, cvt: &Cvt) -> Answer {
     let l = q.level;
     // Clamping is what these do anyway, with or without .sat.
     let mode = integral(cvt)?;
-    let exec = by_integral!(mode, R, if cvt.flags & FTZ != 0 {
-        integers!(cvt.d, D, op1::<f32, <D as Integer>::Row, ToIntegerFtz<D, R>>(l))
-    } else {
-        floats!(cvt.a, S, integers!(cvt.d, D, op1::<S, <D as Integer>::Row, ToInteger<D, R>>(l)))
-    });
+    let exec = by_integral!(
+        mode,
+        R,
+        if cvt.flags & FTZ != 0 {
+            integers!(cvt.d, D, seldom1::<f32, <D as Integer>::Row, ToIntegerFtz<D, R>>())
+        } else {
+            floats!(cvt.a, S, integers!(cvt.d, D, op1::<S, <D as Integer>::Row, ToInteger<D, R>>(l)))
+        }
+    );
     one(q, cvt, exec)
 }
 
 fn integer_to_float(q: &Request, cvt: &Cvt) -> Answer {
-    let l = q.level;
     let mode = rounding(cvt)?;
     let exec = if cvt.flags & SAT != 0 {
-        integers!(cvt.a, S, floats!(cvt.d, D, op1::<S, D, NumberSat>(l)))
+        integers!(cvt.a, S, floats!(cvt.d, D, seldom1::<S, D, NumberSat>()))
+    } else if mode == Mode::Rn {
+        integers!(cvt.a, S, floats!(cvt.d, D, op1::<S, D, Number<Rn>>(q.level)))
     } else {
-        by_rounding!(mode, R, integers!(cvt.a, S, floats!(cvt.d, D, op1::<S, D, Number<R>>(l))))
+        by_rounding!(mode, R, integers!(cvt.a, S, floats!(cvt.d, D, seldom1::<S, D, Number<R>>())))
     };
     one(q, cvt, exec)
 }
@@ -183,7 +196,7 @@ fn float_to_float(q: &Request, cvt: &Cvt) -> Answer {
     if cvt.d == cvt.a && cvt.mode.is_none() {
         // Without a rounding it is a copy, as far as the flags leave one.
         let exec = match cvt.integral {
-            None => floats!(cvt.d, T, flags1::<T, T, Round<super::super::lanes::rounding::Rn>>(l)),
+            None => floats!(cvt.d, T, flags1::<T, T, Round<Rn>>(l)),
             Some(mode) => by_integral!(mode, R, floats!(cvt.d, T, flags1::<T, T, RoundIntegral<R>>(l))),
         };
         return with_flags(one(q, cvt, exec)?, cvt);
@@ -193,11 +206,19 @@ fn float_to_float(q: &Request, cvt: &Cvt) -> Answer {
     if cvt.d == cvt.a {
         return Err(format!("expected .rni, .rzi, .rmi or .rpi for .{}.{}", cvt.d, cvt.a));
     }
-    let exec = by_rounding!(mode, R, floats!(cvt.a, S, floats!(cvt.d, D, if cvt.flags == 0 {
-        op1::<S, D, Round<R>>(l)
-    } else {
-        flags1::<S, D, Round<R>>(l)
-    })));
+    let exec = by_rounding!(
+        mode,
+        R,
+        floats!(
+            cvt.a,
+            S,
+            floats!(
+                cvt.d,
+                D,
+                if cvt.flags == 0 { op1::<S, D, Round<R>>(l) } else { seldom_flags1::<S, D, Round<R>>() }
+            )
+        )
+    );
     with_flags(one(q, cvt, exec)?, cvt)
 }
 
@@ -208,11 +229,15 @@ fn pair(q: &Request, cvt: &Cvt) -> Answer {
     if cvt.a != "f32" {
         return Err(unknown_type(cvt.a));
     }
-    let exec = by_rounding!(mode, R, by_type!(cvt.d, P: ["f16x2" = Pair<F16>, "bf16x2" = Pair<Bf16>], if cvt.flags == 0 {
-        op2::<f32, f32, P, RoundPair<R>>(l)
-    } else {
-        flags2::<f32, f32, P, RoundPair<R>>(l)
-    }));
+    let exec = by_rounding!(
+        mode,
+        R,
+        by_type!(cvt.d, P: ["f16x2" = Pair<F16>, "bf16x2" = Pair<Bf16>], if cvt.flags == 0 {
+            op2::<f32, f32, P, RoundPair<R>>(l)
+        } else {
+            seldom_flags2::<f32, f32, P, RoundPair<R>>()
+        })
+    );
     with_flags(q.finish(exec, &[Arg::To32, Arg::From32, Arg::From32], Class::Convert)?, cvt)
 }
 

@@ -2,11 +2,10 @@
 
 use super::{Answer, Request, by_rounding, by_type, from, to, unknown_modifier, unknown_type, wrapped};
 use crate::ops::lanes::arithmetic::*;
-use crate::ops::lanes::rounding::Mode;
-use crate::ops::lanes::rounding::Rn;
+use crate::ops::lanes::rounding::{Mode, Rn};
 use crate::ops::lanes::special::{Approx, Coarse, Cos, DivApprox, Ex2, Lg2, Rsqrt, Sin, Tanh};
 use crate::ops::lanes::values::{Bf16, F16, F32x2};
-use crate::ops::shapes::{op1, op2, op3};
+use crate::ops::shapes::{op1, op2, op3, seldom1, seldom2, seldom3};
 use crate::ops::{Arg, Class};
 
 pub fn select(q: &mut Request) -> Answer {
@@ -31,25 +30,30 @@ fn sums(q: &mut Request) -> Answer {
     let ftz = ty != "f64" && q.take("ftz");
     let sat = ty == "f32" && q.take("sat");
     let l = q.level;
-    macro_rules! two {
+    // Every modifier alone is compiled for each level, seldom combinations once.
+    macro_rules! kinds {
+        ($F:ident, $op:ident, $seldom:ident, [$($f32:ty),*], [$($pair:ty),*], [$($f64:ty),*]) => {
+            match (ty, mode) {
+                ("f32", Mode::Rn) => wrapped!($F<Rn>, [(Ftz, ftz), (Sat, sat)], F, $op::<$($f32,)* F>(l)),
+                ("f32", _) if ftz || sat => {
+                    by_rounding!(mode, R, wrapped!($F<R>, [(Ftz, ftz), (Sat, sat)], F, $seldom::<$($f32,)* F>()))
+                }
+                ("f32", _) => by_rounding!(mode, R, $op::<$($f32,)* $F<R>>(l)),
+                ("f32x2", _) => by_rounding!(mode, R, wrapped!($F<R>, [(Ftz, ftz)], F, $seldom::<$($pair,)* Both<F>>())),
+                (_, Mode::Rn) => $op::<$($f64,)* $F<Rn>>(l),
+                _ => by_rounding!(mode, R, $seldom::<$($f64,)* $F<R>>()),
+            }
+        };
         ($F:ident) => {
-            by_rounding!(mode, R, match ty {
-                "f32" => wrapped!($F<R>, [(Ftz, ftz), (Sat, sat)], F, op2::<f32, f32, f32, F>(l)),
-                "f32x2" => wrapped!($F<R>, [(Ftz, ftz), (Both, true)], F, op2::<F32x2, F32x2, F32x2, F>(l)),
-                _ => op2::<f64, f64, f64, $F<R>>(l),
-            })
+            kinds!($F, op2, seldom2, [f32, f32, f32], [F32x2, F32x2, F32x2], [f64, f64, f64])
         };
     }
     let exec = match q.name {
-        "add" => two!(Add),
-        "sub" => two!(Sub),
-        "mul" => two!(Mul),
+        "add" => kinds!(Add),
+        "sub" => kinds!(Sub),
+        "mul" => kinds!(Mul),
         "mad" if ty == "f32x2" => return Err(unknown_type(ty)),
-        _ => by_rounding!(mode, R, match ty {
-            "f32" => wrapped!(Fma<R>, [(Ftz, ftz), (Sat, sat)], F, op3::<f32, f32, f32, f32, F>(l)),
-            "f32x2" => wrapped!(Fma<R>, [(Ftz, ftz), (Both, true)], F, op3::<F32x2, F32x2, F32x2, F32x2, F>(l)),
-            _ => op3::<f64, f64, f64, f64, Fma<R>>(l),
-        }),
+        _ => kinds!(Fma, op3, seldom3, [f32, f32, f32, f32], [F32x2, F32x2, F32x2, F32x2], [f64, f64, f64, f64]),
     };
     let args = [to(ty), from(ty), from(ty), from(ty)];
     q.finish(exec, &args[..if fused { 4 } else { 3 }], class(ty))
@@ -62,18 +66,17 @@ pub fn mixed(q: &mut Request) -> Answer {
     let fused = q.name == "fma";
     let mode = if fused { q.required_rounding()? } else { q.rounding().unwrap_or(Mode::Rn) };
     let sat = q.take("sat");
-    let l = q.level;
     macro_rules! two {
         ($F:ident) => {
             by_type!(half, H: ["f16" = F16, "bf16" = Bf16], by_rounding!(mode, R,
-                wrapped!(Mixed<$F<R>>, [(Sat, sat)], F, op2::<H, f32, f32, F>(l))))
+                wrapped!(Mixed<$F<R>>, [(Sat, sat)], F, seldom2::<H, f32, f32, F>())))
         };
     }
     let exec = match q.name {
         "add" => two!(Add),
         "sub" => two!(Sub),
         "fma" => by_type!(half, H: ["f16" = F16, "bf16" = Bf16], by_rounding!(mode, R,
-            wrapped!(Mixed<Fma<R>>, [(Sat, sat)], F, op3::<H, H, f32, f32, F>(l)))),
+            wrapped!(Mixed<Fma<R>>, [(Sat, sat)], F, seldom3::<H, H, f32, f32, F>()))),
         _ => return Err(format!("unknown types .{ty}.{half}")),
     };
     let args: &[Arg] = match fused {
@@ -86,6 +89,9 @@ pub fn mixed(q: &mut Request) -> Answer {
 /// `div`, `rcp`, `sqrt`: `.rnd`, `.approx`, and `div.full`.
 fn quotients(q: &mut Request) -> Answer {
     let ty = q.last()?;
+    if ty == "f32x2" {
+        return Err(unknown_type(ty));
+    }
     let l = q.level;
     let args = [to(ty), from(ty), from(ty)];
     let args = &args[..if q.name == "div" { 3 } else { 2 }];
@@ -106,15 +112,28 @@ fn quotients(q: &mut Request) -> Answer {
         (name, None, _) => {
             let mode = q.required_rounding()?;
             let ftz = ty == "f32" && q.take("ftz");
-            by_rounding!(mode, R, match (name, ty) {
-                ("div", "f32") => wrapped!(Div<R>, [(Ftz, ftz)], F, op2::<f32, f32, f32, F>(l)),
-                ("div", "f64") => op2::<f64, f64, f64, Div<R>>(l),
-                ("rcp", "f32") => wrapped!(Rcp<R>, [(Ftz, ftz)], F, op1::<f32, f32, F>(l)),
-                ("rcp", "f64") => op1::<f64, f64, Rcp<R>>(l),
-                ("sqrt", "f32") => wrapped!(Sqrt<R>, [(Ftz, ftz)], F, op1::<f32, f32, F>(l)),
-                ("sqrt", "f64") => op1::<f64, f64, Sqrt<R>>(l),
-                _ => return Err(unknown_type(ty)),
-            })
+            match mode {
+                Mode::Rn => match (name, ty) {
+                    ("div", "f32") => wrapped!(Div<Rn>, [(Ftz, ftz)], F, op2::<f32, f32, f32, F>(l)),
+                    ("rcp", "f32") => wrapped!(Rcp<Rn>, [(Ftz, ftz)], F, op1::<f32, f32, F>(l)),
+                    ("sqrt", "f32") => wrapped!(Sqrt<Rn>, [(Ftz, ftz)], F, op1::<f32, f32, F>(l)),
+                    ("div", _) => op2::<f64, f64, f64, Div<Rn>>(l),
+                    ("rcp", _) => op1::<f64, f64, Rcp<Rn>>(l),
+                    _ => op1::<f64, f64, Sqrt<Rn>>(l),
+                },
+                _ => by_rounding!(
+                    mode,
+                    R,
+                    match (name, ty) {
+                        ("div", "f32") => wrapped!(Div<R>, [(Ftz, ftz)], F, seldom2::<f32, f32, f32, F>()),
+                        ("rcp", "f32") => wrapped!(Rcp<R>, [(Ftz, ftz)], F, seldom1::<f32, f32, F>()),
+                        ("sqrt", "f32") => wrapped!(Sqrt<R>, [(Ftz, ftz)], F, seldom1::<f32, f32, F>()),
+                        ("div", _) => seldom2::<f64, f64, f64, Div<R>>(),
+                        ("rcp", _) => seldom1::<f64, f64, Rcp<R>>(),
+                        _ => seldom1::<f64, f64, Sqrt<R>>(),
+                    }
+                ),
+            }
         }
     };
     q.finish(exec, args, Class::Special)
@@ -132,8 +151,14 @@ fn limits(q: &mut Request) -> Answer {
     }
     macro_rules! two {
         ($F:ident) => {
-            by_type!(ty, T: ["f32" = f32, "f64" = f64],
-                wrapped!($F, [(OrNan, nan), (XorSign, sign), (Ftz, ftz)], F, op2::<T, T, T, F>(l)))
+            match ty {
+                "f32" if nan || sign => {
+                    wrapped!($F, [(OrNan, nan), (XorSign, sign), (Ftz, ftz)], F, seldom2::<f32, f32, f32, F>())
+                }
+                "f32" => wrapped!($F, [(Ftz, ftz)], F, op2::<f32, f32, f32, F>(l)),
+                "f64" => op2::<f64, f64, f64, $F>(l),
+                _ => return Err(unknown_type(ty)),
+            }
         };
     }
     let exec = if q.name == "min" { two!(Min) } else { two!(Max) };

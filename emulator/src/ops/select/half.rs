@@ -6,9 +6,9 @@ use crate::ops::lanes::arithmetic::*;
 use crate::ops::lanes::rounding::Rn;
 use crate::ops::lanes::special::{Approx, Ex2, Tanh};
 use crate::ops::lanes::values::{Bf16, F16, Pair};
-use crate::ops::shapes::{op1, op2, op3};
+use crate::ops::shapes::{op1, op2, op3, seldom1, seldom2, seldom3};
 
-/// An instruction on the element type `H`, or on pairs of it.
+/// An instruction on the element type `H`, or on pairs of it: compiled for each level, or once (`seldom`).
 macro_rules! elements {
     ($ty:expr, $F:ty, $op:ident, $level:expr) => {
         match $ty {
@@ -22,6 +22,20 @@ macro_rules! elements {
     (@ $T:ty, op1, $F:ty, $level:expr) => { op1::<$T, $T, $F>($level) };
     (@ $T:ty, op2, $F:ty, $level:expr) => { op2::<$T, $T, $T, $F>($level) };
     (@ $T:ty, op3, $F:ty, $level:expr) => { op3::<$T, $T, $T, $T, $F>($level) };
+    (@ $T:ty, seldom1, $F:ty, $level:expr) => { seldom1::<$T, $T, $F>() };
+    (@ $T:ty, seldom2, $F:ty, $level:expr) => { seldom2::<$T, $T, $T, $F>() };
+    (@ $T:ty, seldom3, $F:ty, $level:expr) => { seldom3::<$T, $T, $T, $T, $F>() };
+}
+
+/// The same with modifiers, each of which may be on.
+macro_rules! modified {
+    ($ty:expr, $F:ty, [$(($wrapper:ident, $on:expr)),*], $op:ident, $seldom:ident, $level:expr) => {
+        if $($on)||* {
+            wrapped!($F, [$(($wrapper, $on)),*], F, elements!($ty, F, $seldom, $level))
+        } else {
+            elements!($ty, $F, $op, $level)
+        }
+    };
 }
 
 pub fn select(q: &mut Request) -> Answer {
@@ -35,7 +49,7 @@ pub fn select(q: &mut Request) -> Answer {
         ($F:ident) => {{
             let sat = !brain && q.take("sat");
             q.take("rn");
-            (wrapped!($F<Rn>, [(Ftz, ftz), (Sat, sat)], F, elements!(ty, F, op2, l)), 3)
+            (modified!(ty, $F<Rn>, [(Ftz, ftz), (Sat, sat)], op2, seldom2, l), 3)
         }};
     }
     macro_rules! limits {
@@ -45,7 +59,7 @@ pub fn select(q: &mut Request) -> Answer {
             if sign && !q.take("abs") {
                 return Err("expected .xorsign.abs".into());
             }
-            (wrapped!($F, [(OrNan, nan), (XorSign, sign), (Ftz, ftz)], F, elements!(ty, F, op2, l)), 3)
+            (modified!(ty, $F, [(OrNan, nan), (XorSign, sign), (Ftz, ftz)], op2, seldom2, l), 3)
         }};
     }
     let (exec, operands) = match q.name {
@@ -60,10 +74,10 @@ pub fn select(q: &mut Request) -> Answer {
             if sat && relu {
                 return Err(unknown_modifier("relu"));
             }
-            (wrapped!(Fma<Rn>, [(Ftz, ftz), (Sat, sat), (Relu, relu)], F, elements!(ty, F, op3, l)), 4)
+            (modified!(ty, Fma<Rn>, [(Ftz, ftz), (Sat, sat), (Relu, relu)], op3, seldom3, l), 4)
         }
-        "neg" => (wrapped!(Neg, [(Ftz, ftz)], F, elements!(ty, F, op1, l)), 2),
-        "abs" => (wrapped!(Abs, [(Ftz, ftz)], F, elements!(ty, F, op1, l)), 2),
+        "neg" => (modified!(ty, Neg, [(Ftz, ftz)], op1, seldom1, l), 2),
+        "abs" => (modified!(ty, Abs, [(Ftz, ftz)], op1, seldom1, l), 2),
         "min" => limits!(Min),
         "max" => limits!(Max),
         "ex2" | "tanh" => {
@@ -81,7 +95,7 @@ pub fn select(q: &mut Request) -> Answer {
             let exec = if q.name == "tanh" {
                 elements!(ty, Approx<Tanh>, op1, l)
             } else {
-                wrapped!(Approx<Ex2>, [(Ftz, ftz || flushes)], F, elements!(ty, F, op1, l))
+                modified!(ty, Approx<Ex2>, [(Ftz, ftz || flushes)], op1, seldom1, l)
             };
             return q.finish(exec, &args[..2], Class::Special);
         }

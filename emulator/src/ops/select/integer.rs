@@ -2,9 +2,9 @@
 
 use super::{Answer, Request, by_type, from, to, unknown_modifier};
 use crate::ops::lanes::arithmetic::Both;
+use crate::ops::lanes::divide;
 use crate::ops::lanes::integer::*;
 use crate::ops::lanes::values::Pair;
-use crate::ops::lanes::divide;
 use crate::ops::shapes::{op1, op2, op3};
 use crate::ops::{Arg, Class};
 
@@ -39,9 +39,10 @@ pub fn select(q: &mut Request) -> Answer {
             }
         };
     }
+    let sat = ty == "s32" && matches!(q.name, "add" | "sub") && q.take("sat");
     let (exec, args): (_, &[Arg]) = match q.name {
-        "add" if ty == "s32" && q.take("sat") => (op2::<i32, i32, i32, AddSat>(l), &two),
-        "sub" if ty == "s32" && q.take("sat") => (op2::<i32, i32, i32, SubSat>(l), &two),
+        "add" if sat => (op2::<i32, i32, i32, AddSat>(l), &two),
+        "sub" if sat => (op2::<i32, i32, i32, SubSat>(l), &two),
         "add" => (pairs_too!(Add), &two),
         "sub" => (integers!(ty, T, op2::<T, T, T, Sub>(l)), &two),
         "min" => (limit!(Min), &two),

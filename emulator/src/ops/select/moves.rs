@@ -41,9 +41,7 @@ pub fn select(q: &mut Request) -> Answer {
             "b16" | "u16" | "s16" | "b32" | "u32" | "s32" | "f32" => {
                 q.finish(op1::<u32, u32, Copy>(l), &[Arg::To32, from(ty)], Class::Move)
             }
-            "b64" | "u64" | "s64" | "f64" => {
-                q.finish(op1::<u64, u64, Copy>(l), &[Arg::To64, Arg::From64], Class::Move)
-            }
+            "b64" | "u64" | "s64" | "f64" => q.finish(op1::<u64, u64, Copy>(l), &[Arg::To64, Arg::From64], Class::Move),
             _ => Err(unknown_type(ty)),
         },
     }

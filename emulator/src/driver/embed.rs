@@ -1,0 +1,55 @@
+//! For programs that embed the emulator: options without the environment, and what was found as data.
+
+use std::ffi::{CString, c_char};
+
+use super::state::locked;
+use super::types::*;
+use super::{border, fail, text};
+use crate::config;
+
+/// Sets options by a JSON object with the keys `model`, `checks`, `counters`, `seed`, `threads`; they go before the environment.
+/// `CUDA_ERROR_PRIMARY_CONTEXT_ACTIVE` while there is a context, `CUDA_ERROR_INVALID_VALUE` for what is not understood.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ptx_emulator_configure(json: *const c_char) -> i32 {
+    border("ptx_emulator_configure", || {
+        let mut driver = locked();
+        // SAFETY: the caller's promise.
+        let json = unsafe { text(json)? };
+        if !driver.contexts.is_empty() {
+            return fail(ERROR_PRIMARY_CONTEXT_ACTIVE, "options are set before the first context");
+        }
+        // Before `cuInit` the environment is not read: only the JSON is checked.
+        let mut options = driver.options.clone().unwrap_or_default();
+        if let Err(e) = config::apply_json(&mut options, json) {
+            eprintln!("emulator: {e}");
+            return fail(ERROR_INVALID_VALUE, e.to_string());
+        }
+        driver.configured.push(json.to_owned());
+        if driver.options.is_some() {
+            driver.options = Some(options);
+        }
+        Ok(())
+    })
+}
+
+/// The findings since the last call, as a JSON array. The string is given back through [`ptx_emulator_free_string`]; null when there
+/// is no memory for it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ptx_emulator_findings() -> *mut c_char {
+    let mut json = None;
+    border("ptx_emulator_findings", || {
+        let findings = std::mem::take(&mut locked().findings.recent);
+        json = serde_json::to_string(&findings).ok().and_then(|json| CString::new(json).ok());
+        Ok(())
+    });
+    json.map_or(std::ptr::null_mut(), CString::into_raw)
+}
+
+/// Null is allowed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ptx_emulator_free_string(string: *mut c_char) {
+    if !string.is_null() {
+        // SAFETY: made by `into_raw`, and given back once.
+        drop(unsafe { CString::from_raw(string) });
+    }
+}

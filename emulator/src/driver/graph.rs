@@ -1,0 +1,165 @@
+//! Graphs: recorded by stream capture, run in the order of recording.
+
+use std::ffi::{c_char, c_int, c_uint};
+
+use super::state::{Driver, Graph, GraphExec, invalid};
+use super::types::*;
+use super::work::{Work, submit_all};
+use super::{Outcome, border, fail, lock, out};
+
+/// `CUgraphInstantiate_flags`: free on launch, upload, device launch, node priorities.
+const AUTO_FREE: u64 = 1;
+const DEVICE_LAUNCH: u64 = 4;
+const FLAGS: u64 = AUTO_FREE | 2 | DEVICE_LAUNCH | 8;
+
+/// An empty graph: only capture adds nodes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphCreate(graph: *mut CUgraph, flags: c_uint) -> CUresult {
+    border("cuGraphCreate", || {
+        let mut driver = lock()?;
+        let context = driver.working()?;
+        // SAFETY: the caller's promise.
+        let answer = unsafe { out(graph)? };
+        if flags != 0 {
+            return fail(ERROR_INVALID_VALUE, "the flags of cuGraphCreate must be 0");
+        }
+        answer.write(driver.graphs.insert(Graph { context, nodes: Vec::new() }) as CUgraph);
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphDestroy(graph: CUgraph) -> CUresult {
+    border("cuGraphDestroy", || {
+        let mut driver = lock()?;
+        let graph = driver.graphs.remove(graph as usize).ok_or_else(|| invalid("graph"))?;
+        for (node, _) in graph.nodes {
+            driver.nodes.remove(node);
+        }
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphInstantiateWithFlags(exec: *mut CUgraphExec, graph: CUgraph, flags: u64) -> CUresult {
+    border("cuGraphInstantiateWithFlags", || {
+        let mut driver = lock()?;
+        // SAFETY: the caller's promise.
+        let answer = unsafe { out(exec)? };
+        let found = driver.graphs.get(graph as usize).ok_or_else(|| invalid("graph"))?;
+        if flags & !FLAGS != 0 || flags & (AUTO_FREE | DEVICE_LAUNCH) == AUTO_FREE | DEVICE_LAUNCH {
+            return fail(ERROR_INVALID_VALUE, format!("the flags {flags:#x} do not exist, or not together"));
+        }
+        if flags & DEVICE_LAUNCH != 0 {
+            return fail(ERROR_NOT_SUPPORTED, "graphs launched by kernels are not emulated");
+        }
+        let context = found.context;
+        driver.healthy(context)?;
+        let nodes = found.nodes.iter().map(|(_, work)| work.clone()).collect();
+        answer.write(driver.execs.insert(GraphExec { context, nodes }) as CUgraphExec);
+        Ok(())
+    })
+}
+
+/// The form before CUDA 12; on failure there is no node to blame and the log is left empty.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphInstantiate_v2(
+    exec: *mut CUgraphExec,
+    graph: CUgraph,
+    error_node: *mut CUgraphNode,
+    log: *mut c_char,
+    log_bytes: usize,
+) -> CUresult {
+    // SAFETY: each is null or valid for writing; the rest is the same contract.
+    unsafe {
+        if let Some(node) = error_node.as_mut() {
+            *node = std::ptr::null_mut();
+        }
+        if !log.is_null() && log_bytes > 0 {
+            log.write(0);
+        }
+        cuGraphInstantiateWithFlags(exec, graph, 0)
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphExecDestroy(exec: CUgraphExec) -> CUresult {
+    border("cuGraphExecDestroy", || {
+        let mut driver = lock()?;
+        driver.execs.remove(exec as usize).map(|_| ()).ok_or_else(|| invalid("executable graph"))
+    })
+}
+
+fn exec(driver: &Driver, handle: CUgraphExec) -> Outcome<&GraphExec> {
+    driver.execs.get(handle as usize).ok_or_else(|| invalid("executable graph"))
+}
+
+/// Runs the nodes; in a capturing stream, records them.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphLaunch(graph: CUgraphExec, stream: CUstream) -> CUresult {
+    border("cuGraphLaunch", || {
+        let driver = lock()?;
+        let nodes = exec(&driver, graph)?.nodes.clone();
+        submit_all(driver, stream, nodes, "cuGraphLaunch")
+    })
+}
+
+/// Nothing is prepared ahead of a launch.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphUpload(graph: CUgraphExec, stream: CUstream) -> CUresult {
+    border("cuGraphUpload", || {
+        let mut driver = lock()?;
+        exec(&driver, graph)?;
+        let stream = driver.stream(stream)?;
+        let context = driver.context_of(stream)?;
+        driver.healthy(context)?;
+        driver.not_capturing(stream, "cuGraphUpload")
+    })
+}
+
+/// The number of nodes, and their handles where `nodes` is not null; entries beyond them become null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphGetNodes(graph: CUgraph, nodes: *mut CUgraphNode, count: *mut usize) -> CUresult {
+    border("cuGraphGetNodes", || {
+        let driver = lock()?;
+        let graph = driver.graphs.get(graph as usize).ok_or_else(|| invalid("graph"))?;
+        if count.is_null() {
+            return fail(ERROR_INVALID_VALUE, "the address for the number of nodes is null");
+        }
+        let mut number = graph.nodes.len();
+        if !nodes.is_null() {
+            // SAFETY: the caller states how many entries there is room for.
+            let room = unsafe { count.read() };
+            for at in 0..room {
+                let node = graph.nodes.get(at).map_or(0, |(node, _)| *node);
+                // SAFETY: as above.
+                unsafe { nodes.add(at).write(node as CUgraphNode) };
+            }
+            number = number.min(room);
+        }
+        // SAFETY: not null.
+        unsafe { count.write(number) };
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphNodeGetType(node: CUgraphNode, kind: *mut c_int) -> CUresult {
+    border("cuGraphNodeGetType", || {
+        let driver = lock()?;
+        // SAFETY: the caller's promise.
+        let answer = unsafe { out(kind)? };
+        let graph = driver.nodes.get(node as usize).and_then(|graph| driver.graphs.get(*graph));
+        let found = graph.and_then(|graph| graph.nodes.iter().find(|(handle, _)| *handle == node as usize));
+        let (_, work) = found.ok_or_else(|| invalid("node"))?;
+        answer.write(match **work {
+            Work::Launch(_) => 0,
+            Work::Copy(_) => 1,
+            Work::Fill(_) => 2,
+            Work::Host(..) => 3,
+            Work::Wait => 6,
+            Work::Record(_) => 7,
+        });
+        Ok(())
+    })
+}

@@ -1,0 +1,173 @@
+//! Device memory, and what is known of an address.
+
+use std::ffi::{c_int, c_uint, c_void};
+
+use super::state::{Driver, Guard};
+use super::types::*;
+use super::{Outcome, border, fail, failure, lock, out};
+use crate::finding::{Finding, Kind};
+
+impl Driver {
+    pub fn allocate(&mut self, context: usize, bytes: usize) -> Outcome<CUdeviceptr> {
+        if bytes == 0 {
+            return fail(ERROR_INVALID_VALUE, "an allocation of 0 bytes");
+        }
+        let Some(address) = self.machine().allocate(bytes) else {
+            let (free, total) = self.machine().memory();
+            return fail(ERROR_OUT_OF_MEMORY, format!("{bytes} bytes were asked, {free} of {total} are free"));
+        };
+        self.buffers.insert(address, context);
+        Ok(address)
+    }
+
+    /// Frees also in a failed context, so that only what the program forgot counts as a leak.
+    fn free(&mut self, address: CUdeviceptr) -> Outcome {
+        if address == 0 {
+            return fail(ERROR_INVALID_VALUE, "a free of a null address");
+        }
+        if self.buffers.remove(&address).is_none() && self.machine().buffer_at(address).is_some_and(|(base, _)| base == address) {
+            let what = "the address is a module's variable";
+            return Err(self.found(Finding { address: Some(address), ..Finding::new(Kind::InvalidFree, what) }));
+        }
+        self.machine().free(address).map_err(|finding| self.found(finding))
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemAlloc_v2(address: *mut CUdeviceptr, bytes: usize) -> CUresult {
+    border("cuMemAlloc_v2", || {
+        let mut driver = lock()?;
+        let context = driver.working()?;
+        // SAFETY: the caller's promise.
+        let answer = unsafe { out(address)? };
+        answer.write(driver.allocate(context, bytes)?);
+        Ok(())
+    })
+}
+
+/// Not in a capture: memory nodes are not emulated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemAllocAsync(address: *mut CUdeviceptr, bytes: usize, stream: CUstream) -> CUresult {
+    border("cuMemAllocAsync", || {
+        // SAFETY: the caller's promise.
+        let answer = unsafe { out(address)? };
+        answer.write(allocate_in(lock()?, bytes, stream)?);
+        Ok(())
+    })
+}
+
+/// Stream-ordered memory.
+pub(super) fn allocate_in(mut driver: Guard, bytes: usize, stream: CUstream) -> Outcome<CUdeviceptr> {
+    let stream = driver.stream(stream)?;
+    let context = driver.context_of(stream)?;
+    driver.healthy(context)?;
+    driver.not_capturing(stream, "allocating stream-ordered memory")?;
+    driver.allocate(context, bytes)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemFree_v2(address: CUdeviceptr) -> CUresult {
+    border("cuMemFree_v2", || {
+        let mut driver = lock()?;
+        let context = driver.current()?;
+        driver.free(address)?;
+        driver.healthy(context)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemFreeAsync(address: CUdeviceptr, stream: CUstream) -> CUresult {
+    border("cuMemFreeAsync", || {
+        let mut driver = lock()?;
+        let stream = driver.stream(stream)?;
+        let context = driver.context_of(stream)?;
+        driver.not_capturing(stream, "freeing stream-ordered memory")?;
+        driver.free(address)?;
+        driver.healthy(context)
+    })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> CUresult {
+    border("cuMemGetInfo_v2", || {
+        let mut driver = lock()?;
+        driver.working()?;
+        // SAFETY: the caller's promise.
+        let (free, total) = unsafe { (out(free)?, out(total)?) };
+        let sizes = driver.machine().memory();
+        free.write(sizes.0);
+        total.write(sizes.1);
+        Ok(())
+    })
+}
+
+/// Either answer may be null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuMemGetAddressRange_v2(
+    base: *mut CUdeviceptr,
+    bytes: *mut usize,
+    address: CUdeviceptr,
+) -> CUresult {
+    border("cuMemGetAddressRange_v2", || {
+        let mut driver = lock()?;
+        driver.working()?;
+        let found = driver.machine().buffer_at(address);
+        let found = found.ok_or_else(|| failure(ERROR_NOT_FOUND, format!("no buffer is at {address:#x}")))?;
+        // SAFETY: each is null or valid for writing.
+        unsafe {
+            if let Some(base) = base.as_mut() {
+                *base = found.0;
+            }
+            if let Some(bytes) = bytes.as_mut() {
+                *bytes = found.1;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// For device buffers and pinned memory: context (1), kind of memory (2), addresses (3, 4), managed (8), device (9), range (11, 12),
+/// mapped (13).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuPointerGetAttribute(value: *mut c_void, attribute: c_int, address: CUdeviceptr) -> CUresult {
+    const HOST: c_uint = 1;
+    const DEVICE: c_uint = 2;
+    border("cuPointerGetAttribute", || {
+        let mut driver = lock()?;
+        driver.working()?;
+        if value.is_null() {
+            return fail(ERROR_INVALID_VALUE, "the address for the answer is null");
+        }
+        let (base, bytes, kind) = match (driver.machine().buffer_at(address), driver.pinned_at(address as usize)) {
+            (Some((base, bytes)), _) => (base, bytes, DEVICE),
+            (None, Some((base, pinned))) => (base as u64, pinned.bytes, HOST),
+            (None, None) => {
+                return fail(ERROR_INVALID_VALUE, format!("{address:#x} is neither device memory nor pinned host memory"));
+            }
+        };
+        let context = match kind {
+            DEVICE => driver.buffers.get(&base).copied(),
+            _ => driver.pinned.get(&(base as usize)).map(|pinned| pinned.context),
+        };
+        // A module's variable belongs to the context of the module, which is not looked up here.
+        let context = context.map_or_else(|| driver.current(), Ok)?;
+        // SAFETY: the caller gives room for a value of the attribute's type.
+        unsafe {
+            match attribute {
+                1 => value.cast::<CUcontext>().write(context as CUcontext),
+                2 => value.cast::<c_uint>().write(kind),
+                3 if kind == DEVICE => value.cast::<CUdeviceptr>().write(address),
+                4 if kind == HOST => value.cast::<CUdeviceptr>().write(address),
+                3 | 4 => return fail(ERROR_INVALID_VALUE, "the memory has no address on that side: it is not mapped"),
+                8 => value.cast::<c_uint>().write(0),
+                9 => value.cast::<c_int>().write(0),
+                11 => value.cast::<CUdeviceptr>().write(base),
+                12 => value.cast::<usize>().write(bytes),
+                13 => value.cast::<c_uint>().write(u32::from(kind == DEVICE)),
+                5..=21 => return fail(ERROR_NOT_SUPPORTED, format!("pointer attribute {attribute} is not emulated")),
+                _ => return fail(ERROR_INVALID_VALUE, format!("there is no pointer attribute {attribute}")),
+            }
+        }
+        Ok(())
+    })
+}

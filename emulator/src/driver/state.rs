@@ -1,0 +1,364 @@
+//! What the driver knows: tables of handles, contexts, and what was found.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::CString;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Instant;
+
+use super::capture::Capture;
+use super::pinned::Pinned;
+use super::types::*;
+use super::work::Work;
+use super::{Failure, Outcome, errors, fail, failure};
+use crate::finding::Finding;
+use crate::machine::{self, Kernel, Machine, Options};
+
+pub type Guard = MutexGuard<'static, Driver>;
+
+static DRIVER: LazyLock<Mutex<Driver>> = LazyLock::new(Mutex::default);
+
+/// The driver, initialised or not. Calls go through [`super::lock`].
+pub fn locked() -> Guard {
+    DRIVER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The driver, unless another thread is in it; for the end of the process.
+pub fn try_locked() -> Option<Guard> {
+    match DRIVER.try_lock() {
+        Ok(driver) => Some(driver),
+        Err(TryLockError::Poisoned(driver)) => Some(driver.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+thread_local! {
+    static CURRENT: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    static THREAD: Cell<u64> = const { Cell::new(0) };
+}
+
+/// This thread's stack of contexts; the last is current.
+pub fn with_contexts<T>(body: impl FnOnce(&mut Vec<usize>) -> T) -> T {
+    CURRENT.with_borrow_mut(body)
+}
+
+/// A number of this thread, from 1.
+pub fn this_thread() -> u64 {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    if THREAD.get() == 0 {
+        THREAD.set(COUNT.fetch_add(1, Ordering::Relaxed) + 1);
+    }
+    THREAD.get()
+}
+
+/// Entries by handle. Handles begin with a mark of their table, ascend, and are never used again.
+pub struct Table<T> {
+    next: usize,
+    entries: BTreeMap<usize, T>,
+}
+
+impl<T> Table<T> {
+    fn new(mark: usize) -> Self {
+        Table { next: mark << 40, entries: BTreeMap::new() }
+    }
+
+    pub fn insert(&mut self, entry: T) -> usize {
+        self.next += 16;
+        self.entries.insert(self.next, entry);
+        self.next
+    }
+
+    pub fn get(&self, handle: usize) -> Option<&T> {
+        self.entries.get(&handle)
+    }
+
+    pub fn get_mut(&mut self, handle: usize) -> Option<&mut T> {
+        self.entries.get_mut(&handle)
+    }
+
+    pub fn remove(&mut self, handle: usize) -> Option<T> {
+        self.entries.remove(&handle)
+    }
+
+    /// Ascending, hence in order of creation.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
+        self.entries.iter().map(|(handle, entry)| (*handle, entry))
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut T)> {
+        self.entries.iter_mut().map(|(handle, entry)| (*handle, entry))
+    }
+
+    pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+        self.entries.retain(|_, entry| keep(entry));
+    }
+
+    /// Takes out what `gone` selects.
+    pub fn extract(&mut self, gone: impl Fn(&T) -> bool) -> Vec<T> {
+        let handles: Vec<usize> = self.iter().filter(|(_, entry)| gone(entry)).map(|(handle, _)| handle).collect();
+        handles.into_iter().filter_map(|handle| self.remove(handle)).collect()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+pub struct Context {
+    pub flags: u32,
+    /// By `CUlimit`, 0 to 6.
+    pub limits: [usize; 7],
+    pub cache_config: i32,
+    /// The error that every call returns since a kernel failed.
+    pub failure: Option<Failure>,
+    /// The null stream.
+    pub legacy: usize,
+    /// `CU_STREAM_PER_THREAD`, by thread.
+    pub per_thread: HashMap<u64, usize>,
+}
+
+pub struct Module {
+    pub context: usize,
+    pub module: machine::Module,
+    /// `.target`, ten times a compute capability.
+    pub target: u32,
+}
+
+pub struct Function {
+    pub context: usize,
+    pub module: usize,
+    pub kernel: Arc<Kernel>,
+    pub name: CString,
+    /// `MAX_DYNAMIC_SHARED_SIZE_BYTES` once set, else 0.
+    pub shared_limit: u32,
+    /// Preferred carveout, percent, or -1.
+    pub carveout: i32,
+}
+
+pub struct Stream {
+    pub context: usize,
+    pub flags: u32,
+    pub priority: i32,
+    pub capture: Option<usize>,
+    pub kind: StreamKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum StreamKind {
+    Legacy,
+    PerThread,
+    Created,
+}
+
+pub struct Event {
+    pub context: usize,
+    pub flags: u32,
+    pub recorded: Recorded,
+}
+
+#[derive(Clone)]
+pub enum Recorded {
+    Never,
+    At(Instant),
+    /// In a capture: its handle, and the operations of each stream that come before.
+    Captured(usize, HashMap<usize, u64>),
+}
+
+#[derive(Default)]
+pub struct Graph {
+    pub context: usize,
+    /// In the order of recording, with the handles of the nodes.
+    pub nodes: Vec<(usize, Arc<Work>)>,
+}
+
+pub struct GraphExec {
+    pub context: usize,
+    pub nodes: Vec<Arc<Work>>,
+}
+
+/// A pool of stream-ordered memory: its `CUmemPool_attribute`s 1 to 4.
+pub struct Pool {
+    pub settings: [u64; 4],
+}
+
+/// The primary context of the device.
+#[derive(Default)]
+pub struct Primary {
+    pub context: Option<usize>,
+    pub retained: u32,
+    pub flags: u32,
+}
+
+#[derive(Default)]
+pub struct Findings {
+    printed: HashSet<String>,
+    /// Not yet taken by `ptx_emulator_findings`.
+    pub recent: Vec<Finding>,
+}
+
+impl Findings {
+    pub fn record(&mut self, finding: &Finding) {
+        let text = finding.to_string();
+        if self.printed.insert(text.clone()) {
+            eprintln!("emulator: {text}");
+        }
+        self.recent.push(finding.clone());
+    }
+}
+
+pub struct Driver {
+    /// A call panicked: the state is not to be trusted.
+    pub panicked: bool,
+    /// Given by `ptx_emulator_configure`; goes before the environment.
+    pub configured: Vec<String>,
+    /// Set by `cuInit`.
+    pub options: Option<Options>,
+    /// There while there is a context.
+    pub machine: Option<Machine>,
+    pub primary: Primary,
+    pub contexts: Table<Context>,
+    pub modules: Table<Module>,
+    pub functions: Table<Function>,
+    pub streams: Table<Stream>,
+    pub events: Table<Event>,
+    pub captures: Table<Capture>,
+    pub graphs: Table<Graph>,
+    /// The graph of each node.
+    pub nodes: Table<usize>,
+    pub execs: Table<GraphExec>,
+    pub pools: Table<Pool>,
+    /// The device's own pool, and the one in use.
+    pub default_pool: Option<usize>,
+    pub device_pool: Option<usize>,
+    /// The context of each device buffer, by its first address.
+    pub buffers: BTreeMap<CUdeviceptr, usize>,
+    pub pinned: BTreeMap<usize, Pinned>,
+    /// First addresses of pinned memory that was freed and not handed out again.
+    pub freed_pinned: BTreeSet<usize>,
+    pub findings: Findings,
+}
+
+// SAFETY: the machine's buffers are its own; the driver is only reached through its lock.
+unsafe impl Send for Driver {}
+
+impl Default for Driver {
+    fn default() -> Self {
+        Driver {
+            panicked: false,
+            configured: Vec::new(),
+            options: None,
+            machine: None,
+            primary: Primary::default(),
+            contexts: Table::new(0xC0),
+            modules: Table::new(0xC1),
+            functions: Table::new(0xC2),
+            streams: Table::new(0xC3),
+            events: Table::new(0xC4),
+            captures: Table::new(0xC5),
+            graphs: Table::new(0xC6),
+            nodes: Table::new(0xC7),
+            execs: Table::new(0xC8),
+            pools: Table::new(0xC9),
+            default_pool: None,
+            device_pool: None,
+            buffers: BTreeMap::new(),
+            pinned: BTreeMap::new(),
+            freed_pinned: BTreeSet::new(),
+            findings: Findings::default(),
+        }
+    }
+}
+
+/// A handle that names nothing.
+pub fn invalid(what: &str) -> Failure {
+    failure(ERROR_INVALID_HANDLE, format!("no such {what}: stale or foreign handle"))
+}
+
+impl Driver {
+    /// The device that is emulated.
+    pub fn device(&self) -> &'static machine::Device {
+        self.options.as_ref().map_or(machine::Model::A100, |options| options.model).device()
+    }
+
+    /// This thread's context.
+    pub fn current(&self) -> Outcome<usize> {
+        let Some(context) = with_contexts(|stack| stack.last().copied()) else {
+            return fail(ERROR_INVALID_CONTEXT, "this thread has no current context");
+        };
+        match self.contexts.get(context) {
+            Some(_) => Ok(context),
+            None => fail(ERROR_CONTEXT_IS_DESTROYED, "the current context was destroyed or released"),
+        }
+    }
+
+    /// Refuses a context in which a kernel has failed.
+    pub fn healthy(&self, context: usize) -> Outcome {
+        match self.contexts.get(context).and_then(|context| context.failure.clone()) {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
+    /// This thread's context, unless a kernel has failed in it.
+    pub fn working(&self) -> Outcome<usize> {
+        let context = self.current()?;
+        self.healthy(context).map(|()| context)
+    }
+
+    pub fn machine(&mut self) -> &mut Machine {
+        self.machine.as_mut().expect("a machine as long as there is a context")
+    }
+
+    /// Records what a call of the host did wrong; that call fails.
+    pub fn found(&mut self, finding: Finding) -> Failure {
+        self.findings.record(&finding);
+        failure(ERROR_INVALID_VALUE, finding.to_string())
+    }
+
+    /// Records what a kernel did wrong: its context has failed.
+    pub fn fault(&mut self, context: usize, finding: &Finding) {
+        self.findings.record(finding);
+        let failure = failure(finding.kind.cuda_error(), finding.to_string());
+        // The launch succeeds: the text must be there without a failing call.
+        errors::note(&failure);
+        if let Some(context) = self.contexts.get_mut(context) {
+            context.failure.get_or_insert(failure);
+        }
+    }
+
+    /// The entry of a stream handle, default streams included.
+    pub fn stream(&mut self, handle: CUstream) -> Outcome<usize> {
+        match handle as usize {
+            0 | STREAM_LEGACY => {
+                let context = self.current()?;
+                self.contexts.get(context).map(|context| context.legacy).ok_or_else(|| invalid("stream"))
+            }
+            STREAM_PER_THREAD => {
+                let (context, thread) = (self.current()?, this_thread());
+                let found = self.contexts.get(context).and_then(|context| context.per_thread.get(&thread).copied());
+                Ok(found.unwrap_or_else(|| {
+                    let stream = self.streams.insert(Stream::new(context, StreamKind::PerThread));
+                    if let Some(context) = self.contexts.get_mut(context) {
+                        context.per_thread.insert(thread, stream);
+                    }
+                    stream
+                }))
+            }
+            handle => match self.streams.get(handle) {
+                Some(stream) if stream.kind == StreamKind::Created => Ok(handle),
+                _ => Err(invalid("stream")),
+            },
+        }
+    }
+
+    pub fn function(&self, handle: CUfunction) -> Outcome<&Function> {
+        self.functions.get(handle as usize).ok_or_else(|| invalid("function"))
+    }
+}
+
+impl Stream {
+    pub fn new(context: usize, kind: StreamKind) -> Self {
+        Stream { context, flags: 0, priority: 0, capture: None, kind }
+    }
+}
