@@ -49,7 +49,7 @@ fn run() -> Result<(), String> {
     for source in &sources {
         if let Some(problem) = outdated(source, &kernels, &args) {
             let file = cuda::prebuilt(source);
-            println!("cargo:warning={} is out of date: {problem}; run tools/prebuilt.py", file.display());
+            println!("cargo:warning={} {problem}; run tools/prebuilt.py", file.display());
         }
     }
     Ok(())
@@ -59,12 +59,12 @@ fn run() -> Result<(), String> {
 fn outdated(source: &Path, kernels: &[generate::Kernel], structs: &[generate::Struct]) -> Option<String> {
     let file = cuda::prebuilt(source);
     if !file.is_file() {
-        return Some("it is missing".into());
+        return Some("is missing".into());
     }
     let own: Vec<_> = kernels.iter().filter(|k| k.file == cuda::stem(source)).collect();
     match ptx::read(&file) {
-        Ok(text) => ptx::mismatch(&text, &own, structs),
-        Err(problem) => Some(problem),
+        Ok(text) => ptx::mismatch(&text, &own, structs).map(|what| format!("is out of date: {what}")),
+        Err(problem) => Some(format!("cannot be read: {problem}")),
     }
 }
 

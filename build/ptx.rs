@@ -1,7 +1,8 @@
 //! PTX as text: without machine paths, compressed, and what its kernels look like from outside.
 
 use std::fmt::Write as _;
-use std::io::{Read, Write as _};
+use std::fs;
+use std::io::{self, Read, Write as _};
 use std::path::Path;
 
 use flate2::Compression;
@@ -46,10 +47,9 @@ pub fn compress(text: &str) -> Result<Vec<u8>, String> {
     gz.write_all(text.as_bytes()).and_then(|()| gz.finish()).map_err(|e| e.to_string())
 }
 
-pub fn read(path: &Path) -> Result<String, String> {
+pub fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    GzDecoder::new(&bytes[..]).read_to_string(&mut text).map_err(|e| format!("{}: {e}", path.display()))?;
+    GzDecoder::new(fs::File::open(path)?).read_to_string(&mut text)?;
     Ok(text)
 }
 

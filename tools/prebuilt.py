@@ -12,6 +12,7 @@ import gzip
 import os
 import sys
 import tempfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
@@ -52,9 +53,13 @@ def main():
     problems = []
     for path, text in fresh.items():
         name = str(path.relative_to(ROOT))
-        committed = gzip.decompress(path.read_bytes()).decode() if path.is_file() else None
+        try:
+            committed = gzip.decompress(path.read_bytes()).decode()
+        except (OSError, EOFError, ValueError, zlib.error) as problem:
+            committed = None
+            problems.append(f"{name}: {problem}" if options.check else None)
         if options.check:
-            problems.append(f"{name} is missing" if committed is None else difference(name, committed, text))
+            problems.append(difference(name, committed, text) if committed is not None else None)
         elif committed != text:
             # An unchanged file keeps its bytes even where zlib would now compress it differently.
             path.parent.mkdir(exist_ok=True)

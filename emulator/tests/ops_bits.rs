@@ -90,9 +90,7 @@ fn counts() {
     for (bits, kind) in &SIZES[1..] {
         let (bits, kinds) = (*bits, kind.to_string());
         check(&format!("popc.b{bits}"), &kinds, |l| is((0..bits).filter(|n| bit(l.s[0], *n)).count() as u64));
-        check(&format!("clz.b{bits}"), &kinds, |l| {
-            is((0..bits).rev().take_while(|n| !bit(l.s[0], *n)).count() as u64)
-        });
+        check(&format!("clz.b{bits}"), &kinds, |l| is((0..bits).rev().take_while(|n| !bit(l.s[0], *n)).count() as u64));
         check(&format!("brev.b{bits}"), &kinds, |l| is(by_bit(bits, |n| bit(l.s[0], bits - 1 - n))));
         for (ty, signed) in [("u", false), ("s", true)] {
             let found = |v: u64| {

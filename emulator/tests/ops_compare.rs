@@ -103,9 +103,7 @@ fn setp_of_pairs() {
                     let opcode = format!("setp.{test}{how}{}.{ty}x2", if ftz { ".ftz" } else { "" });
                     let operands = if how.is_empty() { 3 } else { 4 };
                     check_operands(&opcode, operands, &kind.repeat(2), |l| {
-                        let part = |n: u32| {
-                            holds(test, order(ty, l.s[0] >> n & 0xffff, l.s[1] >> n & 0xffff, ftz))
-                        };
+                        let part = |n: u32| holds(test, order(ty, l.s[0] >> n & 0xffff, l.s[1] >> n & 0xffff, ftz));
                         predicates(&[combine(how, part(0), l), combine(how, part(16), l)])
                     });
                 }
@@ -120,13 +118,9 @@ fn set() {
         let half = ty == "f16" || ty == "bf16";
         let results: &[(&str, u64)] = match half {
             true => &[("u16", 0xffff), ("s16", 0xffff), ("u32", 0xffff_ffff), ("s32", 0xffff_ffff), ("f16", 0x3c00)],
-            false => &[
-                ("u32", 0xffff_ffff),
-                ("s32", 0xffff_ffff),
-                ("f32", 0x3f80_0000),
-                ("f16", 0x3c00),
-                ("bf16", 0x3f80),
-            ],
+            false => {
+                &[("u32", 0xffff_ffff), ("s32", 0xffff_ffff), ("f32", 0x3f80_0000), ("f16", 0x3c00), ("bf16", 0x3f80)]
+            }
         };
         for test in tests {
             for ftz in flushes(ty) {

@@ -16,7 +16,8 @@ const INTEGERS: [(&str, u32, bool, &str); 8] = [
     ("u64", 64, false, "l"),
     ("s64", 64, true, "l"),
 ];
-const FLOATS: [(&str, Format, &str); 4] = [("f16", F16, "e"), ("bf16", BF16, "g"), ("f32", F32, "f"), ("f64", F64, "d")];
+const FLOATS: [(&str, Format, &str); 4] =
+    [("f16", F16, "e"), ("bf16", BF16, "g"), ("f32", F32, "f"), ("f64", F64, "d")];
 const MODES: [&str; 4] = ["rn", "rz", "rm", "rp"];
 
 fn value(v: u64, bits: u32, signed: bool) -> i128 {
@@ -135,7 +136,8 @@ fn critical(from: Format, to: Format, kind: &'static str) -> impl Fn(&mut ops_ha
             // Next to a number of the other format, or to the middle between two.
             _ => {
                 let a = from.from(to, pattern, "rz");
-                let half = if rng.below(2) == 0 { 0 } else { 1 << from.fraction_bits.saturating_sub(to.fraction_bits + 1) };
+                let half =
+                    if rng.below(2) == 0 { 0 } else { 1 << from.fraction_bits.saturating_sub(to.fraction_bits + 1) };
                 let v = (from.magnitude(a) | half).wrapping_add(rng.below(3)).wrapping_sub(1);
                 from.magnitude(v) | a & from.sign_bit()
             }

@@ -47,9 +47,7 @@ fn sums_and_products() {
             for rounding in ["", ".rn"] {
                 let op = |name: &str| format!("{name}{rounding}{suffix}");
                 both(&op("add"), format, 2, |s| modified(t, ftz, after, s, |s| t.add(s[0], s[1], "rn")));
-                both(&op("sub"), format, 2, |s| {
-                    modified(t, ftz, after, s, |s| t.add(s[0], s[1] ^ t.sign_bit(), "rn"))
-                });
+                both(&op("sub"), format, 2, |s| modified(t, ftz, after, s, |s| t.add(s[0], s[1] ^ t.sign_bit(), "rn")));
                 both(&op("mul"), format, 2, |s| modified(t, ftz, after, s, |s| t.mul(s[0], s[1], "rn")));
             }
         }

@@ -92,9 +92,14 @@ fn quotients_close_to_an_integer() {
         }
         let (ty, minus) = if bits == 32 { ("s32", 0xffff_ffff) } else { ("s64", u64::MAX) };
         let opcode = format!("div.{ty}");
-        check_case(&Case { warps: 60, feed: Some(&|r| feed(r).iter().map(|v| v >> 1).collect()), ..Case::new(&opcode, 3, kinds) }, |l| {
-            is(if l.s[1] == 0 { minus } else { l.s[0] / l.s[1] })
-        });
+        check_case(
+            &Case {
+                warps: 60,
+                feed: Some(&|r| feed(r).iter().map(|v| v >> 1).collect()),
+                ..Case::new(&opcode, 3, kinds)
+            },
+            |l| is(if l.s[1] == 0 { minus } else { l.s[0] / l.s[1] }),
+        );
     }
 }
 
@@ -166,9 +171,7 @@ fn pairs_of_16_bits() {
         for ty in types {
             let signed = ty.starts_with('s');
             check(&format!("{op}.{ty}"), "HH", |l| {
-                let half = |n: u32| {
-                    low(f(value(l.s[0] >> n, 16, signed), value(l.s[1] >> n, 16, signed)), 16)
-                };
+                let half = |n: u32| low(f(value(l.s[0] >> n, 16, signed), value(l.s[1] >> n, 16, signed)), 16);
                 is(half(0) | half(16) << 16)
             });
         }
@@ -186,8 +189,8 @@ fn dot_products() {
             });
             for (mode, first) in [("lo", 0), ("hi", 2)] {
                 check(&format!("dp2a.{mode}.{a}.{b}"), "www", |l| {
-                    let parts = (0..2)
-                        .map(|n| value(l.s[0] >> (16 * n), 16, sa) * value(l.s[1] >> (8 * (first + n)), 8, sb));
+                    let parts =
+                        (0..2).map(|n| value(l.s[0] >> (16 * n), 16, sa) * value(l.s[1] >> (8 * (first + n)), 8, sb));
                     is(low(parts.sum::<i128>() + i128::from(l.s[2]), 32))
                 });
             }

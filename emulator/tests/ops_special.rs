@@ -26,7 +26,8 @@ fn near(t: Format, want: f64, relative: f64, absolute: f64, ftz: bool) -> Out {
         if want.abs() > largest {
             return x == want.signum() * f64::INFINITY || x.abs() == largest && want.is_finite();
         }
-        (x - want).abs() <= want.abs() * relative + absolute + least && (x == 0.0 || x.is_sign_negative() == (want < 0.0))
+        (x - want).abs() <= want.abs() * relative + absolute + least
+            && (x == 0.0 || x.is_sign_negative() == (want < 0.0))
     };
     Out { d: vec![Want::Pass(Box::new(pass))], ..Out::default() }
 }

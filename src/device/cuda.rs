@@ -1,4 +1,5 @@
-//! The CUDA device: one context, one stream, pinned staging, kernels from the images that `build.rs` embedded.
+//! The CUDA device, a GPU or the emulated one: one context, one stream, pinned staging, kernels from the images that `build.rs`
+//! embedded.
 //!
 //! cudarc loads the driver when it is first called and panics where the library or a function is missing, so
 //! [`CudaDevice::open`] looks for everything used here before the first call. Everything runs in the order of the calls.
@@ -11,7 +12,8 @@ use std::sync::Mutex;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 
-use super::kernel::{IMAGES, KERNELS, KernelInfo};
+use super::emulated;
+use super::kernel::{IMAGES, Image, KERNELS, KernelInfo};
 use crate::{Error, Result};
 
 /// Every driver function called here, in drivers since CUDA 11.
@@ -55,6 +57,7 @@ pub struct Limits {
 
 /// A CUDA device and everything loaded onto it.
 pub struct CudaDevice {
+    emulated: bool,
     device: sys::CUdevice,
     context: sys::CUcontext,
     stream: sys::CUstream,
@@ -82,7 +85,7 @@ struct Staging {
 }
 
 impl CudaDevice {
-    /// Opens the first visible device.
+    /// Opens the first GPU.
     ///
     /// # Errors
     /// [`Error::Device`] when there is no driver, no device, or no kernel for it in this binary.
@@ -91,6 +94,21 @@ impl CudaDevice {
         if !unsafe { sys::is_culib_present() } {
             return Err(Error::device("no CUDA driver on this machine (libcuda not found); use --device host"));
         }
+        emulated::choose_real()?;
+        Self::first(false)
+    }
+
+    /// Opens the emulated GPU.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the stand-in driver is not there, or this process uses a real one.
+    pub fn open_emulated() -> Result<Self> {
+        emulated::choose_emulated()?;
+        Self::first(true)
+    }
+
+    /// The first device of whichever driver is loaded.
+    fn first(emulated: bool) -> Result<Self> {
         if let Some(missing) = FUNCTIONS.into_iter().find(|f| !has(f)) {
             return Err(Error::device(format!("the CUDA driver lacks {missing}; update it, or use --device host")));
         }
@@ -99,11 +117,6 @@ impl CudaDevice {
         if count == 0 {
             return Err(Error::device(
                 "the CUDA driver sees no device (CUDA_VISIBLE_DEVICES may hide it); use --device host",
-            ));
-        }
-        if IMAGES.is_empty() {
-            return Err(Error::device(
-                "this binary was built without CUDA kernels; rebuild with nvcc (NVCC, CUDA_HOME or PATH), or use --device host",
             ));
         }
         let device = result::device::get(0).map_err(|e| failed("device 0", e))?;
@@ -122,6 +135,7 @@ impl CudaDevice {
         // SAFETY: `device` is a valid ordinal; the context is released once, in `drop`.
         let context = unsafe { result::primary_ctx::retain(device) }.map_err(|e| failed("creating a context", e))?;
         let mut opened = CudaDevice {
+            emulated,
             device,
             context,
             stream: ptr::null_mut(),
@@ -174,6 +188,10 @@ impl CudaDevice {
 
     pub fn name(&self) -> String {
         self.name.clone()
+    }
+
+    pub fn is_emulated(&self) -> bool {
+        self.emulated
     }
 
     pub fn limits(&self) -> Limits {
@@ -294,12 +312,35 @@ impl CudaDevice {
 
         self.bind()?;
         let function = self.function(kernel)?;
-        let mut parameters = [args.as_ptr().cast_mut().cast::<c_void>()];
-        let block = (kernel.threads, 1, 1);
+        // The arguments with their size, which the driver compares with what the kernel takes.
+        let mut bytes = args.len();
+        let mut extra: [*mut c_void; 5] = [
+            sys::CU_LAUNCH_PARAM_BUFFER_POINTER_AS_INT as *mut c_void,
+            args.as_ptr().cast_mut().cast(),
+            sys::CU_LAUNCH_PARAM_BUFFER_SIZE_AS_INT as *mut c_void,
+            (&raw mut bytes).cast(),
+            sys::CU_LAUNCH_PARAM_END_AS_INT as *mut c_void,
+        ];
+        let [x, y, z] = grid;
         // SAFETY: the kernel takes one struct, mirrored by `args` (checked by a test), which the driver copies during the call;
         // that its addresses are right is the promise made to `Device::launch`.
-        unsafe { result::launch_kernel(function, grid.into(), block, kernel.shared, self.stream, &mut parameters) }
-            .map_err(|e| failed(&format!("starting {}", kernel.name), e))
+        unsafe {
+            sys::cuLaunchKernel(
+                function,
+                x,
+                y,
+                z,
+                kernel.threads,
+                1,
+                1,
+                kernel.shared,
+                self.stream,
+                ptr::null_mut(),
+                extra.as_mut_ptr(),
+            )
+        }
+        .result()
+        .map_err(|e| failed(&format!("starting {}", kernel.name), e))
     }
 
     /// Waits until everything launched so far is done.
@@ -330,10 +371,7 @@ impl CudaDevice {
                 let image = IMAGES.iter().find(|image| image.file == kernel.file);
                 let image = image
                     .ok_or_else(|| Error::device(format!("this binary has no CUDA image of {}.cu", kernel.file)))?;
-                let image = match image.fatbin {
-                    Some(fatbin) => aligned(fatbin),
-                    None => aligned(format!("{}\0", image.ptx_text()?).as_bytes()),
-                };
+                let image = code(image, self.emulated)?;
                 // SAFETY: a complete fatbin, as nvcc wrote it, or PTX that ends in NUL; the driver copies what it needs.
                 let module = unsafe { result::module::load_data(image.as_ptr().cast()) }
                     .map_err(|e| failed(&format!("loading {}.cu for {}", kernel.file, self.name), e))?;
@@ -425,14 +463,22 @@ fn attribute(device: sys::CUdevice, what: sys::CUdevice_attribute) -> Result<u32
     Ok(u32::try_from(value).unwrap_or(0))
 }
 
-/// The image at an address that suits its headers.
-fn aligned(image: &[u8]) -> Vec<u64> {
+/// Machine code where there is some; otherwise, and for the emulator, PTX, which the driver compiles. At an address that suits the
+/// headers of a fatbin, and with zeros behind.
+fn code(image: &Image, emulated: bool) -> Result<Vec<u64>> {
+    match image.fatbin.filter(|_| !emulated) {
+        Some(fatbin) => Ok(words(fatbin)),
+        None => Ok(words(image.ptx_text()?.as_bytes())),
+    }
+}
+
+fn words(bytes: &[u8]) -> Vec<u64> {
     let word = |chunk: &[u8]| {
         let mut bytes = [0; 8];
         bytes[..chunk.len()].copy_from_slice(chunk);
         u64::from_ne_bytes(bytes)
     };
-    image.chunks(8).map(word).collect()
+    bytes.chunks(8).map(word).chain([0]).collect()
 }
 
 fn failed(what: &str, error: DriverError) -> Error {

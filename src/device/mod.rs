@@ -4,6 +4,7 @@
 //! allocator, since an attack asks for the same sizes again at every step.
 
 mod cuda;
+pub mod emulated;
 mod host;
 mod kernel;
 pub mod nvtx;
@@ -97,7 +98,7 @@ impl Buffer {
         self.at
     }
 
-    /// Usable bytes: what was asked for, rounded up.
+    /// Usable bytes: what was asked for, rounded up except on the emulated GPU.
     pub fn bytes(&self) -> usize {
         self.size
     }
@@ -107,6 +108,11 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let mut pool = self.device.0.pool.lock().expect("no panic while locked");
         pool.live -= self.size;
+        if self.device.is_checked() {
+            drop(pool);
+            self.device.0.backend.free(self.at);
+            return;
+        }
         pool.cached += self.size;
         pool.free.entry(self.size).or_default().push(self.at);
         drop(pool);
@@ -135,9 +141,17 @@ impl Device {
     /// The first NVIDIA GPU.
     ///
     /// # Errors
-    /// [`Error::Device`] when there is no driver or GPU, or the binary was built without nvcc.
+    /// [`Error::Device`] when there is no driver or GPU.
     pub fn cuda() -> Result<Self> {
         Ok(Self::new(Backend::Cuda(CudaDevice::open()?)))
+    }
+
+    /// A GPU that `ptx-emulator` stands in for: the same PTX and the same code as [`Device::cuda`], executed and checked on the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when its library is not beside this program.
+    pub fn emulated() -> Result<Self> {
+        Ok(Self::new(Backend::Cuda(CudaDevice::open_emulated()?)))
     }
 
     /// `auto`, `host`, `cuda` or `emulated`. `auto` takes a GPU where there is one and this binary has code for it.
@@ -149,7 +163,7 @@ impl Device {
             "host" => Self::host(),
             "cuda" => Self::cuda(),
             "auto" => Self::cuda().or_else(|_| Self::host()),
-            "emulated" => Err(Error::device("this version has no PTX emulator; use --device host")),
+            "emulated" => Self::emulated(),
             _ => Err(Error::usage("--device", format!("expected auto, host, cuda or emulated, found `{name}`"))),
         }
     }
@@ -170,8 +184,14 @@ impl Device {
     pub fn kind(&self) -> &'static str {
         match &self.0.backend {
             Backend::Host(_) => "host",
+            Backend::Cuda(cuda) if cuda.is_emulated() => "emulated",
             Backend::Cuda(_) => "cuda",
         }
+    }
+
+    /// Whether buffers go back to the device at once and have exactly the size asked for, so that the emulator's checks see each.
+    fn is_checked(&self) -> bool {
+        matches!(&self.0.backend, Backend::Cuda(cuda) if cuda.is_emulated())
     }
 
     /// True for the CPU, whose tiles are chosen per launch.
@@ -192,7 +212,7 @@ impl Device {
     /// # Errors
     /// [`Error::Device`] when the device has no more.
     pub fn alloc(&self, bytes: usize) -> Result<Buffer> {
-        let size = round_up(bytes);
+        let size = if self.is_checked() { bytes.max(1) } else { round_up(bytes) };
         let cached = {
             let mut pool = self.0.pool.lock().expect("no panic while locked");
             let at = pool.free.get_mut(&size).and_then(Vec::pop);

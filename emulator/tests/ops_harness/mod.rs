@@ -176,7 +176,10 @@ pub fn check_case(case: &Case, oracle: impl Fn(&Lane) -> Out) {
         for (l, lane) in lanes.iter_mut().enumerate() {
             lane.s = case.kinds.chars().map(|k| rng.value(k)).collect();
             // Now and then all operands are the same.
-            if rng.below(8) == 0 && !lane.s.is_empty() && case.kinds.chars().all(|k| Some(k) == case.kinds.chars().next()) {
+            if rng.below(8) == 0
+                && !lane.s.is_empty()
+                && case.kinds.chars().all(|k| Some(k) == case.kinds.chars().next())
+            {
                 let first = lane.s[0];
                 lane.s.iter_mut().for_each(|v| *v = first);
             }

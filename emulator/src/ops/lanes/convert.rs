@@ -31,7 +31,7 @@ pub trait Integer: Value {
     fn nearest_f64(self) -> f64;
 }
 
-/// `as`: for integers the low bits, from floating point towards zero and clamped, NaN to 0.
+/// For integers the low bits; from floating point towards zero and clamped, NaN to anything.
 pub trait Cast<D> {
     fn cast(self) -> D;
 }
@@ -76,15 +76,47 @@ macro_rules! integers {
                 self as f64
             }
         }
-        casts!($t: u8, i8, u16, i16, u32, i32, u64, i64);
+        casts!($t: u8, i8, u16, i16, u32, i32, u64);
     )*};
 }
 integers!(
     u8 through u32 in u32, i8 through i32 in u32, u16 through u32 in u32, i16 through i32 in u32,
     u32 through u32 in u32, i32 through i32 in u32, u64 through u64 in u64, i64 through i64 in u64
 );
-casts!(f32: u8, i8, u16, i16, u32, i32, u64, i64);
-casts!(f64: u8, i8, u16, i16, u32, i32, u64, i64);
+
+/// `as` would be right, but it does not vectorise well.
+macro_rules! cuts {
+    ($from:ident: $($to:ident through $through:ident),*) => {$(
+        impl Cast<$to> for $from {
+            #[inline(always)]
+            fn cast(self) -> $to {
+                // Both limits are powers of two or 0, and exact.
+                let (low, high) = ($through::MIN as $from, 2.0 * (1u64 << ($through::BITS - 1 - ($through::MIN != 0) as u32)) as $from);
+                let inside = self >= low && self < high;
+                let cut = unsafe { (if inside { self } else { 0.0 }).to_int_unchecked::<$through>() };
+                let limit = if self > 0.0 { $through::MAX } else { $through::MIN };
+                (if inside { cut } else { limit }).clamp($to::MIN as $through, $to::MAX as $through) as $to
+            }
+        }
+    )*};
+}
+cuts!(f32: u8 through i32, i8 through i32, u16 through i32, i16 through i32, u32 through u32, i32 through i32, u64 through u64, i64 through i64);
+cuts!(f64: u8 through i32, i8 through i32, u16 through i32, i16 through i32, u32 through u32, i32 through i32, u64 through u64, i64 through i64);
+
+casts!(u8: i64);
+casts!(i8: i64);
+casts!(u16: i64);
+casts!(i16: i64);
+casts!(u32: i64);
+casts!(u64: i64);
+casts!(i64: i64);
+impl Cast<i64> for i32 {
+    /// Written out, because the loop of a plain extension does not become vectors.
+    #[inline(always)]
+    fn cast(self) -> i64 {
+        (u64::from(self as u32) | u64::from((self >> 31) as u32) << 32) as i64
+    }
+}
 
 /// Integer to integer `D`.
 pub struct Cut<D>(D);

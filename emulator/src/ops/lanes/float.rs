@@ -3,7 +3,7 @@
 //! NaN results of `f32`, `f16` and `bf16` are the canonical ones of PTX: 0x7fffffff and 0x7fff.
 
 use super::exact;
-use super::rounding::{self, Mode, NAN16, Rounding, to_f16};
+use super::rounding::{self, Mode, NAN16, Rn, Rounding, to_f16};
 use super::values::{Bf16, F16};
 use crate::registers::Value;
 
@@ -248,7 +248,9 @@ macro_rules! wide {
 }
 wide!(f32, f64);
 
-/// Operations of a half format in `f64`: products are exact there, and sums are rounded to odd.
+/// Operations of a half format in `f64`, where products are exact and sums are rounded to odd. To nearest, one sum or product may
+/// as well be rounded to `f32` first: with more than twice the bits, rounding twice does no harm (Figueroa 1995, "When is double
+/// rounding innocuous?").
 macro_rules! half {
     ($t:ident, $widen:expr, $narrow:ident, max $max:expr, infinity $infinity:expr, normal $normal:expr) => {
         impl Float for $t {
@@ -273,11 +275,17 @@ macro_rules! half {
             }
             #[inline(always)]
             fn add<R: Rounding>(a: $t, b: $t) -> $t {
-                $t::from_f64::<R>(sum::<R>(a.widen().into(), b.widen().into()))
+                match R::MODE {
+                    Mode::Rn => $t::from_f32::<Rn>(a.widen() + b.widen()),
+                    _ => $t::from_f64::<R>(sum::<R>(a.widen().into(), b.widen().into())),
+                }
             }
             #[inline(always)]
             fn mul<R: Rounding>(a: $t, b: $t) -> $t {
-                $t::from_f64::<R>(f64::from(a.widen()) * f64::from(b.widen()))
+                match R::MODE {
+                    Mode::Rn => $t::from_f32::<Rn>(a.widen() * b.widen()),
+                    _ => $t::from_f64::<R>(f64::from(a.widen()) * f64::from(b.widen())),
+                }
             }
             #[inline(always)]
             fn fma<R: Rounding>(a: $t, b: $t, c: $t) -> $t {

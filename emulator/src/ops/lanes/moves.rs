@@ -11,6 +11,29 @@ impl<T> Op1<T, T> for Copy {
     }
 }
 
+/// Each bit twice: the mask of the 32 words that hold 16 lanes of 64 bits.
+#[inline(always)]
+fn doubled(mask: u32) -> u32 {
+    let mut x = mask & 0xffff;
+    for (shift, keep) in [(8, 0x00ff_00ff), (4, 0x0f0f_0f0f), (2, 0x3333_3333), (1, 0x5555_5555)] {
+        x = (x | x << shift) & keep;
+    }
+    x | x << 1
+}
+
+/// `mov.b64`, row by row: as a loop over 64-bit lanes it would not become vectors.
+pub fn copy64(level: Level) -> Exec {
+    #[inline(always)]
+    unsafe fn body(r: &mut Registers, o: &Operands, mask: u32) {
+        unsafe {
+            let (low, high) = (u32::read(r, o.slot[1]), u32::read(r, o.slot[1] + 1));
+            u32::write(r, o.slot[0], doubled(mask), low);
+            u32::write(r, o.slot[0] + 1, doubled(mask >> 16), high);
+        }
+    }
+    levels!(level, [], body)
+}
+
 /// One register made of several: element 0 in the low bits.
 pub trait Packed<P>: Value {
     fn put(self, at: u32, part: P) -> Self;

@@ -43,6 +43,10 @@ macro_rules! by_integral {
     };
 }
 
+fn is_integer(ty: &str) -> bool {
+    matches!(ty, "u8" | "s8" | "u16" | "s16" | "u32" | "s32" | "u64" | "s64")
+}
+
 fn is_float(ty: &str) -> bool {
     matches!(ty, "f16" | "bf16" | "f32" | "f64")
 }
@@ -64,6 +68,10 @@ pub fn select(q: &mut Request) -> Answer {
     }
     let a = q.last()?;
     let d = q.last()?;
+    let known = |ty| is_integer(ty) || is_float(ty);
+    if let Some(ty) = [d, a].into_iter().find(|ty| !known(ty) && !matches!(*ty, "tf32" | "f16x2" | "bf16x2")) {
+        return Err(unknown_type(ty));
+    }
     let away = q.take("rna");
     let mode = q.rounding();
     let integral = q.one_of(&["rni", "rzi", "rmi", "rpi"]);

@@ -1,7 +1,7 @@
 //! `mov` between registers (PTX ISA 9.7.9).
 
 use super::{Answer, Request, from, to, unknown_type};
-use crate::ops::lanes::moves::{Copy, pack, unpack};
+use crate::ops::lanes::moves::{Copy, copy64, pack, unpack};
 use crate::ops::lanes::predicates::predicate1;
 use crate::ops::shapes::op1;
 use crate::ops::{Arg, Class};
@@ -41,7 +41,7 @@ pub fn select(q: &mut Request) -> Answer {
             "b16" | "u16" | "s16" | "b32" | "u32" | "s32" | "f32" => {
                 q.finish(op1::<u32, u32, Copy>(l), &[Arg::To32, from(ty)], Class::Move)
             }
-            "b64" | "u64" | "s64" | "f64" => q.finish(op1::<u64, u64, Copy>(l), &[Arg::To64, Arg::From64], Class::Move),
+            "b64" | "u64" | "s64" | "f64" => q.finish(copy64(l), &[Arg::To64, Arg::From64], Class::Move),
             _ => Err(unknown_type(ty)),
         },
     }

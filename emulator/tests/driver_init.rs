@@ -1,0 +1,48 @@
+//! What comes before a context; a process of its own, since `cuInit` reads the environment once.
+
+use std::ffi::CStr;
+use std::ptr::{null, null_mut};
+
+use ptx_emulator::driver::{context::*, device::*, embed::*, errors::*, memory::*, types::*};
+
+#[test]
+fn initialisation_reads_the_environment_once() {
+    let mut count = 0;
+    unsafe {
+        assert_eq!(cuDeviceGetCount(&mut count), ERROR_NOT_INITIALIZED);
+        assert_eq!(cuMemAlloc_v2(&mut 0, 4), ERROR_NOT_INITIALIZED);
+        assert_eq!(cuDriverGetVersion(&mut count), SUCCESS);
+        assert_eq!(count, 13_000);
+        assert_eq!(cuDriverGetVersion(null_mut()), ERROR_INVALID_VALUE);
+        assert_eq!(cuInit(1), ERROR_INVALID_VALUE);
+
+        // SAFETY: the only test of this process.
+        std::env::set_var("PTX_EMULATOR_MODEL", "v100");
+        assert_eq!(cuInit(0), ERROR_INVALID_VALUE);
+        let mut text = null();
+        assert_eq!(cuGetErrorString(ERROR_INVALID_VALUE, &mut text), SUCCESS);
+        let text = CStr::from_ptr(text).to_str().unwrap();
+        assert!(text.contains("PTX_EMULATOR_MODEL") && text.contains("v100"), "{text}");
+        assert_eq!(cuDeviceGetCount(&mut count), ERROR_NOT_INITIALIZED);
+
+        std::env::set_var("PTX_EMULATOR_MODEL", "h100");
+        assert_eq!(cuInit(0), SUCCESS);
+        assert_eq!(cuInit(0), SUCCESS);
+        assert_eq!(cuDeviceGetAttribute(&mut count, 75, 0), SUCCESS);
+        assert_eq!(count, 9);
+
+        // The program goes before the environment, until there is a context.
+        assert_eq!(ptx_emulator_configure(c"{\"model\": \"a100\"}".as_ptr()), SUCCESS);
+        assert_eq!(cuDeviceGetAttribute(&mut count, 75, 0), SUCCESS);
+        assert_eq!(count, 8);
+        for wrong in [c"{\"model\": 7}", c"{\"seeds\": 7}", c"seed"] {
+            assert_eq!(ptx_emulator_configure(wrong.as_ptr()), ERROR_INVALID_VALUE);
+        }
+        assert_eq!(ptx_emulator_configure(null()), ERROR_INVALID_VALUE);
+        let mut context = null_mut();
+        assert_eq!(cuDevicePrimaryCtxRetain(&mut context, 0), SUCCESS);
+        assert_eq!(ptx_emulator_configure(c"{\"seed\": 1}".as_ptr()), ERROR_PRIMARY_CONTEXT_ACTIVE);
+        assert_eq!(cuDevicePrimaryCtxRelease_v2(0), SUCCESS);
+        assert_eq!(ptx_emulator_configure(c"{\"seed\": 1}".as_ptr()), SUCCESS);
+    }
+}
