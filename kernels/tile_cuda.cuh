@@ -185,8 +185,12 @@ DEVICE void product(const Block& block, const Operands<T>& p, RowOf row, Out out
   Accumulators<S> acc = {};
   // The same choice in every block of a launch; row offsets are multiples of `channels`.
   const int64_t runs = (p.channels | p.taps.step_r | p.taps.step_s) * int64_t(sizeof(T));
-  if ((runs | int64_t(reinterpret_cast<uintptr_t>(p.a))) % 16 == 0) accumulate<T, S, true>(block, p, row, m0, n0, acc);
-  else accumulate<T, S, false>(block, p, row, m0, n0, acc);
+  const bool aligned = (runs | int64_t(reinterpret_cast<uintptr_t>(p.a))) % 16 == 0;
+  // Without taps, as in a gradient between strides, nothing would fill the stage that the loop reads ahead.
+  if (p.taps.r * p.taps.s > 0) {
+    if (aligned) accumulate<T, S, true>(block, p, row, m0, n0, acc);
+    else accumulate<T, S, false>(block, p, row, m0, n0, acc);
+  }
   deliver<S>(block, acc, p.m, p.n, m0, n0, out);
   block::barrier();
 }

@@ -27,7 +27,13 @@ fn arguments_of_every_size_arrive() {
     buffer[16..18].copy_from_slice(&(-1i16).to_le_bytes());
     buffer[24..].copy_from_slice(&out.to_le_bytes());
     let packed = |bytes: usize| {
-        let mut extra = [1 as *mut c_void, buffer.as_ptr() as *mut c_void, 2 as *mut c_void, &raw const bytes as *mut c_void, null_mut()];
+        let mut extra = [
+            1 as *mut c_void,
+            buffer.as_ptr() as *mut c_void,
+            2 as *mut c_void,
+            &raw const bytes as *mut c_void,
+            null_mut(),
+        ];
         unsafe { cuLaunchKernel(mixed, 1, 1, 1, 1, 1, 1, 0, null_mut(), null_mut(), extra.as_mut_ptr()) }
     };
     ok(packed(32));

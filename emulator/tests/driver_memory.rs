@@ -63,7 +63,8 @@ fn fills_of_every_width() {
         ok(cuMemsetD8_v2(at, 0xAB, 3));
         ok(cuMemsetD16_v2(at + 6, 0x1234, 1));
         ok(cuMemsetD32_v2(at + 8, 0xDEAD_BEEF, 2));
-        assert_eq!(download(at, 4).map(|v| v as u32), [0xFFAB_ABAB, 0x1234_FFFF, 0xDEAD_BEEF, 0xDEAD_BEEF]);
+        let bits: Vec<u32> = download(at, 4).into_iter().map(|v| v as u32).collect();
+        assert_eq!(bits, [0xFFAB_ABAB, 0x1234_FFFF, 0xDEAD_BEEF, 0xDEAD_BEEF]);
         ok(cuMemsetD8Async(at, 0, 16, stream));
         ok(cuMemsetD16Async(at + 2, 7, 1, stream));
         ok(cuMemsetD32Async(at + 12, 8, 1, stream));
@@ -75,16 +76,6 @@ fn fills_of_every_width() {
     }
     found(Kind::CopySize);
     free(at);
-}
-
-trait MapVec<T> {
-    fn map<U>(self, f: impl FnMut(T) -> U) -> Vec<U>;
-}
-
-impl<T> MapVec<T> for Vec<T> {
-    fn map<U>(self, f: impl FnMut(T) -> U) -> Vec<U> {
-        self.into_iter().map(f).collect()
-    }
 }
 
 #[test]
@@ -250,9 +241,15 @@ fn pools_give_the_devices_memory() {
     let stream = session.stream(1);
     let (mut default, mut used, mut own, mut at) = (null_mut(), null_mut(), null_mut(), 0);
     let location = CUmemLocation { kind: 1, id: 0 };
-    let win32SecurityAttributes = null_mut();
-    let properties =
-        CUmemPoolProps { allocType: 1, handleTypes: 0, location, win32SecurityAttributes, maxSize: 0, usage: 0, reserved: [0; 54] };
+    let properties = CUmemPoolProps {
+        allocType: 1,
+        handleTypes: 0,
+        location,
+        win32SecurityAttributes: null_mut(),
+        maxSize: 0,
+        usage: 0,
+        reserved: [0; 54],
+    };
     unsafe {
         ok(cuDeviceGetDefaultMemPool(&mut default, 0));
         ok(cuMemPoolCreate(&mut own, &properties));

@@ -74,21 +74,25 @@ fn files_and_fatbins_are_loaded() {
 fn load_options_return_the_error_log() {
     let _session = Session::new();
     let mut log = [0x7F as c_char; 256];
-    let options: [c_int; 3] = [7, 5, 6];
-    let mut values = [4 as *mut c_void, log.as_mut_ptr().cast(), 256 as *mut c_void];
     let mut module = null_mut();
+    let mut load = |image: &CStr, room: usize| unsafe {
+        let options: [c_int; 3] = [7, 5, 6];
+        let mut values = [4 as *mut c_void, log.as_mut_ptr().cast(), room as *mut c_void];
+        let code = cuModuleLoadDataEx(&mut module, image.as_ptr().cast(), 3, options.as_ptr(), values.as_mut_ptr());
+        let text = CStr::from_ptr(log.as_ptr()).to_str().unwrap().to_owned();
+        assert_eq!(values[2] as usize, text.len());
+        (code, text)
+    };
+    assert_eq!(load(KERNELS, 256), (SUCCESS, String::new()));
+    let (code, text) = load(c".version 9.0\n.target sm_90\n", 256);
+    fails(code, ERROR_INVALID_PTX, &text);
+    assert!(text.contains("sm_90"), "{text}");
+    let (_, cut) = load(c".version 9.0\n.target sm_90\n", 8);
+    assert_eq!(cut, text[..7]);
     unsafe {
-        let mut load = |image: &CStr, options: &[c_int; 3]| {
-            let image = image.as_ptr().cast();
-            cuModuleLoadDataEx(&mut module, image, 3, options.as_ptr(), values.as_mut_ptr())
+        let mut load = |options: *const c_int| {
+            cuModuleLoadDataEx(&mut module, KERNELS.as_ptr().cast(), 1, options, &mut null_mut())
         };
-        ok(load(KERNELS, &options));
-        assert_eq!(log[0], 0);
-        fails(load(c".version 9.0\n.target sm_90\n", &options), ERROR_INVALID_PTX, "sm_90");
-        let log = CStr::from_ptr(log.as_ptr()).to_str().unwrap();
-        assert!(log.contains("sm_90"), "{log}");
-        assert_eq!(values[2] as usize, log.len());
-        let mut load = |options: *const c_int| cuModuleLoadDataEx(&mut module, KERNELS.as_ptr().cast(), 1, options, &mut null_mut());
         fails(load(&77), ERROR_INVALID_VALUE, "option 77");
         fails(load(null()), ERROR_INVALID_VALUE, "options are null");
     }
@@ -123,7 +127,8 @@ fn attribute(function: CUfunction, number: c_int) -> c_int {
 fn functions_have_attributes() {
     let session = Session::new();
     let module = session.module();
-    let (both, bounded, mixed) = (function_of(module, "both"), function_of(module, "bounded"), function_of(module, "mixed"));
+    let (both, bounded, mixed) =
+        (function_of(module, "both"), function_of(module, "bounded"), function_of(module, "mixed"));
     assert_eq!((attribute(both, 0), attribute(bounded, 0)), (1024, 64));
     assert_eq!((attribute(both, 1), attribute(bounded, 1)), (1024, 0));
     assert_eq!((attribute(both, 5), attribute(both, 6)), (80, 80));

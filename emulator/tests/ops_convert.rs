@@ -130,7 +130,7 @@ fn number(t: Format, bits: u64) -> Out {
 /// Numbers of one format where the other ends: overflow, subnormal results, ties.
 fn critical(from: Format, to: Format, kind: &'static str) -> impl Fn(&mut ops_harness::Rng) -> Vec<u64> {
     move |rng| {
-        let pattern = rng.bits() & (2 * to.sign_bit() - 1);
+        let pattern = rng.bits() & (to.sign_bit() | (to.sign_bit() - 1));
         let v = match rng.below(4) {
             0 => rng.value(kind.chars().next().unwrap()),
             // Next to a number of the other format, or to the middle between two.

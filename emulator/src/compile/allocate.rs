@@ -1,6 +1,8 @@
 //! Gives virtual registers rows: linear scan over live intervals, so that a warp's registers stay in the first-level cache.
 //!
-//! Correct for one thread is correct for a warp: rows are per lane, and instructions write only the lanes that take part.
+//! Correct for one thread is correct for a warp: rows are per lane, and instructions write only the lanes that take part. That holds
+//! only while a row keeps its width: lane l of a 64-bit value lies where lanes 2l and 2l + 1 of two 32-bit rows would, so pairs of
+//! rows are reused by pairs alone.
 //! Source: Poletto & Sarkar 1999, "Linear Scan Register Allocation".
 
 use super::flow::Blocks;
@@ -97,13 +99,7 @@ pub fn allocate(blocks: &Blocks, touches: &[Touches], width: &[u8], reserved: us
         let at = if width[v] == 2 {
             pairs.pop().unwrap_or_else(|| fresh(2))
         } else {
-            singles.pop().unwrap_or_else(|| match pairs.pop() {
-                Some(pair) => {
-                    singles.push(pair + 1);
-                    pair
-                }
-                None => fresh(1),
-            })
+            singles.pop().unwrap_or_else(|| fresh(1))
         };
         slot[v] = Some(at);
         active.insert((to[v], v));

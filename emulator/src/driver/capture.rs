@@ -160,7 +160,10 @@ impl Driver {
             Some(own) if own != capture => {
                 self.invalidate(own);
                 self.invalidate(capture);
-                return fail(ERROR_STREAM_CAPTURE_MERGE, "the stream captures, and the event belongs to another capture");
+                return fail(
+                    ERROR_STREAM_CAPTURE_MERGE,
+                    "the stream captures, and the event belongs to another capture",
+                );
             }
             _ => {}
         }
@@ -181,7 +184,8 @@ impl Driver {
 
     /// Ends the capture that began in a stream; the graph.
     pub fn end_capture(&mut self, stream: usize) -> Outcome<usize> {
-        let handle = self.capture_of(stream).ok_or_else(|| failure(ERROR_ILLEGAL_STATE, "the stream does not capture"))?;
+        let handle =
+            self.capture_of(stream).ok_or_else(|| failure(ERROR_ILLEGAL_STATE, "the stream does not capture"))?;
         let capture = self.captures.get(handle).ok_or_else(invalidated)?;
         if capture.origin != stream {
             self.invalidate(handle);
@@ -201,7 +205,10 @@ impl Driver {
             known >= clock.get(stream).copied().unwrap_or(0)
         };
         if !capture.clocks.iter().all(|(stream, clock)| covered(stream, clock)) {
-            return fail(ERROR_STREAM_CAPTURE_UNJOINED, "the capture's first stream does not wait for work in another stream");
+            return fail(
+                ERROR_STREAM_CAPTURE_UNJOINED,
+                "the capture's first stream does not wait for work in another stream",
+            );
         }
         let graph = self.graphs.insert(Graph { context: capture.context, nodes: Vec::new() });
         let nodes = capture.work.into_iter().map(|work| (self.nodes.insert(graph), work)).collect();

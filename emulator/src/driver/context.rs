@@ -65,7 +65,9 @@ impl Driver {
     }
 
     fn context(&mut self, handle: usize) -> Outcome<&mut Context> {
-        self.contexts.get_mut(handle).ok_or_else(|| failure(ERROR_INVALID_CONTEXT, "no such context: stale or foreign handle"))
+        self.contexts
+            .get_mut(handle)
+            .ok_or_else(|| failure(ERROR_INVALID_CONTEXT, "no such context: stale or foreign handle"))
     }
 }
 
@@ -119,7 +121,11 @@ pub unsafe extern "C" fn cuDevicePrimaryCtxReset_v2(device: CUdevice) -> CUresul
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuDevicePrimaryCtxGetState(device: CUdevice, flags: *mut c_uint, active: *mut c_int) -> CUresult {
+pub unsafe extern "C" fn cuDevicePrimaryCtxGetState(
+    device: CUdevice,
+    flags: *mut c_uint,
+    active: *mut c_int,
+) -> CUresult {
     border("cuDevicePrimaryCtxGetState", || {
         let driver = lock()?;
         known(device)?;

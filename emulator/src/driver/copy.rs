@@ -121,7 +121,7 @@ pub unsafe extern "C" fn cuMemcpyPeerAsync(
 
 /// `count` elements of `N` bytes; the address must be a multiple of `N`.
 fn fill<const N: usize>(to: CUdeviceptr, value: [u8; N], count: usize) -> Outcome<Work> {
-    if to % N as u64 != 0 {
+    if !to.is_multiple_of(N as u64) {
         return fail(ERROR_INVALID_VALUE, format!("the address {to:#x} is not a multiple of {N}"));
     }
     let mut pattern = [0; 4];
@@ -170,7 +170,12 @@ pub unsafe extern "C" fn cuMemsetD8Async(to: CUdeviceptr, value: c_uchar, count:
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn cuMemsetD16Async(to: CUdeviceptr, value: c_ushort, count: usize, stream: CUstream) -> CUresult {
+pub unsafe extern "C" fn cuMemsetD16Async(
+    to: CUdeviceptr,
+    value: c_ushort,
+    count: usize,
+    stream: CUstream,
+) -> CUresult {
     queued_fill(to, value.to_ne_bytes(), count, stream, "cuMemsetD16Async")
 }
 

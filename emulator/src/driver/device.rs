@@ -22,7 +22,8 @@ pub unsafe extern "C" fn cuInit(flags: c_uint) -> CUresult {
         if driver.options.is_none() {
             let mut options = Options::default();
             let read = config::apply_environment(&mut options, |name| std::env::var_os(name));
-            let read = read.and_then(|()| driver.configured.iter().try_for_each(|json| config::apply_json(&mut options, json)));
+            let read = read
+                .and_then(|()| driver.configured.iter().try_for_each(|json| config::apply_json(&mut options, json)));
             if let Err(e) = read {
                 eprintln!("emulator: {e}");
                 return fail(ERROR_INVALID_VALUE, e.to_string());
@@ -136,8 +137,8 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_in
             2..=4 => d.max_block[attribute as usize - 2],
             5..=7 => d.max_grid[attribute as usize - 5],
             8 => d.shared,
-            9 => 64 << 10,      // constant memory
-            10 => 32,           // threads of a warp
+            9 => 64 << 10,         // constant memory
+            10 => 32,              // threads of a warp
             11 => i32::MAX as u32, // pitch
             12 | 82 => d.registers_per_block,
             13 => d.clock_khz,
@@ -168,7 +169,18 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_in
             126 => 1, // memory synchronisation domains
             // Textures, surfaces, mapped and managed memory, cooperative and cluster launches, peers, sharing between
             // processes: not emulated.
-            17..=29 | 33..=34 | 42..=50 | 52..=74 | 77 | 83..=86 | 88..=89 | 91..=96 | 98 | 100..=105 | 107..=110 | 112..=114 => 0,
+            17..=29
+            | 33..=34
+            | 42..=50
+            | 52..=74
+            | 77
+            | 83..=86
+            | 88..=89
+            | 91..=96
+            | 98
+            | 100..=105
+            | 107..=110
+            | 112..=114 => 0,
             116..=125 | 127..=147 => 0,
             _ => return fail(ERROR_INVALID_VALUE, format!("there is no device attribute {attribute}")),
         };

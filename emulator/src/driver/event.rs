@@ -104,7 +104,9 @@ pub unsafe extern "C" fn cuEventElapsedTime_v2(milliseconds: *mut f32, start: CU
             let event = driver.events.get(event as usize).ok_or_else(|| invalid("event"))?;
             driver.healthy(event.context)?;
             match event.recorded {
-                _ if event.flags & EVENT_DISABLE_TIMING != 0 => fail(ERROR_INVALID_HANDLE, "the event was created without timing"),
+                _ if event.flags & EVENT_DISABLE_TIMING != 0 => {
+                    fail(ERROR_INVALID_HANDLE, "the event was created without timing")
+                }
                 Recorded::Never => fail(ERROR_INVALID_HANDLE, "the event was never recorded"),
                 Recorded::Captured(..) => fail(ERROR_CAPTURED_EVENT, "the event was last recorded in a capture"),
                 Recorded::At(time) => Ok(time),

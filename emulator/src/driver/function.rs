@@ -54,7 +54,10 @@ pub unsafe extern "C" fn cuFuncSetAttribute(function: CUfunction, attribute: c_i
                 let most = optin.saturating_sub(function.kernel.static_shared);
                 let value = u32::try_from(value).ok().filter(|value| *value <= most).ok_or_else(|| {
                     let name = &function.kernel.name;
-                    failure(ERROR_INVALID_VALUE, format!("{name}: {value} bytes of dynamic shared memory, at most {most}"))
+                    failure(
+                        ERROR_INVALID_VALUE,
+                        format!("{name}: {value} bytes of dynamic shared memory, at most {most}"),
+                    )
                 })?;
                 function.shared_limit = value;
             }

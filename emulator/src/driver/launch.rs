@@ -112,7 +112,9 @@ unsafe fn launch(mut driver: Guard, request: &Request) -> Outcome {
     let parameters = match (request.arguments.is_null(), request.extra.is_null()) {
         (false, false) => return fail(ERROR_INVALID_VALUE, "both kernelParams and extra are given"),
         (true, true) if kernel.parameters.is_empty() => Vec::new(),
-        (true, true) => return fail(ERROR_INVALID_VALUE, format!("{}: neither kernelParams nor extra is given", kernel.name)),
+        (true, true) => {
+            return fail(ERROR_INVALID_VALUE, format!("{}: neither kernelParams nor extra is given", kernel.name));
+        }
         // SAFETY: the caller's promise.
         (false, true) => unsafe { gathered(&mut driver, request.arguments, &kernel)? },
         // SAFETY: the caller's promise.

@@ -25,7 +25,9 @@ impl Driver {
         if address == 0 {
             return fail(ERROR_INVALID_VALUE, "a free of a null address");
         }
-        if self.buffers.remove(&address).is_none() && self.machine().buffer_at(address).is_some_and(|(base, _)| base == address) {
+        if self.buffers.remove(&address).is_none()
+            && self.machine().buffer_at(address).is_some_and(|(base, _)| base == address)
+        {
             let what = "the address is a module's variable";
             return Err(self.found(Finding { address: Some(address), ..Finding::new(Kind::InvalidFree, what) }));
         }
@@ -142,7 +144,10 @@ pub unsafe extern "C" fn cuPointerGetAttribute(value: *mut c_void, attribute: c_
             (Some((base, bytes)), _) => (base, bytes, DEVICE),
             (None, Some((base, pinned))) => (base as u64, pinned.bytes, HOST),
             (None, None) => {
-                return fail(ERROR_INVALID_VALUE, format!("{address:#x} is neither device memory nor pinned host memory"));
+                return fail(
+                    ERROR_INVALID_VALUE,
+                    format!("{address:#x} is neither device memory nor pinned host memory"),
+                );
             }
         };
         let context = match kind {

@@ -112,7 +112,8 @@ fn lock() -> Outcome<Guard> {
 /// `at` is null or valid for writing a `T`.
 unsafe fn out<'a, T>(at: *mut T) -> Outcome<&'a mut MaybeUninit<T>> {
     // SAFETY: `MaybeUninit` has the layout of `T`, and is never read through.
-    unsafe { at.cast::<MaybeUninit<T>>().as_mut() }.ok_or_else(|| failure(ERROR_INVALID_VALUE, "the address for the answer is null"))
+    unsafe { at.cast::<MaybeUninit<T>>().as_mut() }
+        .ok_or_else(|| failure(ERROR_INVALID_VALUE, "the address for the answer is null"))
 }
 
 /// A C string that a call was given.

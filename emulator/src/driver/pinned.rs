@@ -112,10 +112,13 @@ pub unsafe extern "C" fn cuMemHostRegister_v2(memory: *mut c_void, bytes: usize,
             return fail(ERROR_NOT_SUPPORTED, "host memory mapped to the device is not emulated");
         }
         let end = address.checked_add(bytes).filter(|_| !memory.is_null() && bytes > 0 && flags & !0xF == 0);
-        let end = end.ok_or_else(|| failure(ERROR_INVALID_VALUE, format!("{bytes} bytes at {address:#x}, flags {flags:#x}")))?;
+        let end = end
+            .ok_or_else(|| failure(ERROR_INVALID_VALUE, format!("{bytes} bytes at {address:#x}, flags {flags:#x}")))?;
         if Machine::is_device_address(address as u64) {
             let what = "a device address registered as host memory";
-            return Err(driver.found(Finding { address: Some(address as u64), ..Finding::new(Kind::HostPointer, what) }));
+            return Err(
+                driver.found(Finding { address: Some(address as u64), ..Finding::new(Kind::HostPointer, what) })
+            );
         }
         let overlaps = driver.pinned_at(address).is_some() || driver.pinned.range(address..end).next().is_some();
         if overlaps {

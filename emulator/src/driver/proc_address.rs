@@ -4,7 +4,9 @@ use std::ffi::{c_char, c_int, c_void};
 
 use super::types::*;
 use super::{border, fail, out, text};
-use super::{context::*, copy::*, device::*, errors::*, event::*, function::*, graph::*, launch::*, memory::*, module::*};
+use super::{
+    context::*, copy::*, device::*, errors::*, event::*, function::*, graph::*, launch::*, memory::*, module::*,
+};
 use super::{occupancy::*, pinned::*, pool::*, stream::*, unsupported::*};
 
 macro_rules! table {
@@ -142,10 +144,15 @@ mod tests {
         let mut exported = 0;
         for source in sources {
             for line in source.lines() {
-                let name = line.strip_prefix("pub unsafe extern \"C\" fn ").or_else(|| line.strip_prefix("    cu").map(|_| &line[4..]));
+                let name = line
+                    .strip_prefix("pub unsafe extern \"C\" fn ")
+                    .or_else(|| line.strip_prefix("    cu").map(|_| &line[4..]));
                 let Some((name, _)) = name.and_then(|rest| rest.split_once('(')) else { continue };
                 exported += usize::from(line.starts_with("pub"));
-                if name.starts_with("cu") && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && line.starts_with("pub") {
+                if name.starts_with("cu")
+                    && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+                    && line.starts_with("pub")
+                {
                     assert!(names.contains(&name), "{name}");
                 }
             }

@@ -85,7 +85,10 @@ pub unsafe extern "C" fn cuStreamWaitEvent(stream: CUstream, event: CUevent, fla
             (Recorded::At(_), Some(_)) => {
                 // Which also invalidates the capture.
                 let _ = driver.not_capturing(stream, "cuStreamWaitEvent");
-                fail(ERROR_STREAM_CAPTURE_ISOLATION, "the stream captures, and the event was recorded outside the capture")
+                fail(
+                    ERROR_STREAM_CAPTURE_ISOLATION,
+                    "the stream captures, and the event was recorded outside the capture",
+                )
             }
             _ => Ok(()),
         }

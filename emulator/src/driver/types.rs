@@ -70,7 +70,9 @@ pub struct CUmemPoolProps {
     pub reserved: [u8; 54],
 }
 
-const _: () = assert!(size_of::<CUlaunchConfig>() == 56 && size_of::<CUlaunchAttribute>() == 72 && size_of::<CUmemPoolProps>() == 88);
+const _: () = assert!(
+    size_of::<CUlaunchConfig>() == 56 && size_of::<CUlaunchAttribute>() == 72 && size_of::<CUmemPoolProps>() == 88
+);
 
 /// `CU_STREAM_LEGACY` (also null) and `CU_STREAM_PER_THREAD`.
 pub const STREAM_LEGACY: usize = 1;

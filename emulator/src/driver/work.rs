@@ -165,7 +165,9 @@ impl Driver {
         }
         let done = match direction {
             // SAFETY: host memory that the program vouches for.
-            Direction::HostToDevice => self.machine().write(to, unsafe { std::slice::from_raw_parts(from as *const u8, bytes) }),
+            Direction::HostToDevice => {
+                self.machine().write(to, unsafe { std::slice::from_raw_parts(from as *const u8, bytes) })
+            }
             // SAFETY: as above.
             Direction::DeviceToHost => {
                 self.machine().read(from, unsafe { std::slice::from_raw_parts_mut(to as *mut u8, bytes) })
@@ -196,7 +198,8 @@ impl Driver {
         }
         let last = address.saturating_add(bytes as u64 - 1);
         let finding = if Machine::is_device_address(address) || Machine::is_device_address(last) {
-            let what = format!("the {side} of a copy of {bytes} bytes should be a host address, found one of the device");
+            let what =
+                format!("the {side} of a copy of {bytes} bytes should be a host address, found one of the device");
             Finding::new(Kind::HostPointer, what)
         } else if let Some(left) = self.pinned_bytes_from(address as usize).filter(|left| bytes > *left) {
             let what = format!("the {side} of a copy of {bytes} bytes is pinned memory with {left} bytes left");

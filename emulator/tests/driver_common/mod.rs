@@ -108,6 +108,7 @@ pub fn free(at: CUdeviceptr) {
 macro_rules! arguments {
     ($($argument:expr),*) => { [$(&raw const $argument as *mut std::ffi::c_void),*] };
 }
+#[allow(unused_imports)]
 pub(crate) use arguments;
 
 /// One block of so many threads, without shared memory.

@@ -266,12 +266,20 @@ impl Format {
         self.round(false, mode, |v, e| Big::new(v * v, 2 * e).cmp(&square))
     }
 
-    /// The value, for comparisons; every format here fits in `f64`.
+    /// The value; every format here fits in `f64`.
     pub fn value(self, bits: u64) -> f64 {
-        if self.is_nan(bits) {
-            return f64::NAN;
+        if self == F64 {
+            return f64::from_bits(bits);
         }
-        f64::from_bits(F64.from(self, bits, "rn"))
+        let magnitude = match bits {
+            _ if self.is_nan(bits) => return f64::NAN,
+            _ if self.is_infinite(bits) => f64::INFINITY,
+            _ => {
+                let (v, e) = self.parts(bits);
+                v as f64 * 2f64.powi(e)
+            }
+        };
+        if self.negative(bits) { -magnitude } else { magnitude }
     }
 
     pub fn saturate(self, bits: u64) -> u64 {

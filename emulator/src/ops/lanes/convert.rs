@@ -76,7 +76,7 @@ macro_rules! integers {
                 self as f64
             }
         }
-        casts!($t: u8, i8, u16, i16, u32, i32, u64);
+        casts!($t: u8, i8, u16, i16, u32, i32, u64, i64);
     )*};
 }
 integers!(
@@ -103,27 +103,21 @@ macro_rules! cuts {
 cuts!(f32: u8 through i32, i8 through i32, u16 through i32, i16 through i32, u32 through u32, i32 through i32, u64 through u64, i64 through i64);
 cuts!(f64: u8 through i32, i8 through i32, u16 through i32, i16 through i32, u32 through u32, i32 through i32, u64 through u64, i64 through i64);
 
-casts!(u8: i64);
-casts!(i8: i64);
-casts!(u16: i64);
-casts!(i16: i64);
-casts!(u32: i64);
-casts!(u64: i64);
-casts!(i64: i64);
-impl Cast<i64> for i32 {
-    /// Written out, because the loop of a plain extension does not become vectors.
-    #[inline(always)]
-    fn cast(self) -> i64 {
-        (u64::from(self as u32) | u64::from((self >> 31) as u32) << 32) as i64
-    }
-}
-
 /// Integer to integer `D`.
 pub struct Cut<D>(D);
 impl<S: Integer + Cast<D>, D: Integer> Op1<S, D::Row> for Cut<D> {
     #[inline(always)]
     fn f(a: S) -> D::Row {
         a.cast().row()
+    }
+}
+/// `cvt.s64.s32`, which is in every address. The flags are 0: without them the loop is so short that the compiler unrolls it
+/// before it would make vectors of it.
+pub struct Extend;
+impl Flags1<i32, i64> for Extend {
+    #[inline(always)]
+    fn f(a: i32, flags: u32) -> i64 {
+        i64::from(a) | i64::from(flags)
     }
 }
 /// `.sat`

@@ -155,6 +155,9 @@ fn with_flags(recipe: Recipe, cvt: &Cvt) -> Answer {
 
 fn integer_to_integer(q: &Request, cvt: &Cvt) -> Answer {
     let l = q.level;
+    if (cvt.d, cvt.a, cvt.flags) == ("s64", "s32", 0) {
+        return one(q, cvt, flags1::<i32, i64, Extend>(l));
+    }
     let exec = integers!(
         cvt.a,
         S,
