@@ -167,7 +167,8 @@ pub unsafe extern "C" fn cuStreamIsCapturing(stream: CUstream, status: *mut c_in
     })
 }
 
-/// Runs the function at once, in this thread. It may not call the driver.
+/// Runs the function at once, in this thread: one that waits for what the program does next never returns. It may not call the
+/// driver.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuLaunchHostFunc(stream: CUstream, function: CUhostFn, data: *mut c_void) -> CUresult {
     border("cuLaunchHostFunc", || {

@@ -50,7 +50,11 @@ macro_rules! tests {
         }
     )*};
 }
-#[expect(clippy::neg_cmp_op_on_partial_ord, reason = "unordered comparisons hold for NaN")]
+#[expect(
+    clippy::neg_cmp_op_on_partial_ord,
+    clippy::double_comparisons,
+    reason = "NaN is neither less, equal nor greater"
+)]
 mod named {
     use super::{Ordered, Test};
     tests!(

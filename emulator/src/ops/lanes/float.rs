@@ -309,7 +309,7 @@ fn from_bf16(h: u16) -> f32 {
 }
 #[inline(always)]
 fn to_bf16<R: Rounding>(x: f32) -> u16 {
-    (if x != x { NAN16 } else { rounding::cut::<R, 16>(x) }) as u16
+    (if x.is_nan() { NAN16 } else { rounding::cut::<R, 16>(x) }) as u16
 }
 half!(F16, rounding::from_f16, to_f16, max 65504.0, infinity 0x7c00, normal 0x400);
 half!(Bf16, from_bf16, to_bf16, max f32::from_bits(0x7f7f_0000) as f64, infinity 0x7f80, normal 0x80);

@@ -49,8 +49,8 @@ fn combine(how: u32, t: u32, c: u32) -> u32 {
 #[inline(always)]
 fn mask_of(f: impl Fn(usize) -> bool) -> u32 {
     let mut bit = [0u32; 32];
-    for l in 0..32 {
-        bit[l] = u32::from(f(l)) << l;
+    for (l, bit) in bit.iter_mut().enumerate() {
+        *bit = u32::from(f(l)) << l;
     }
     bit.iter().fold(0, |all, b| all | b)
 }
@@ -109,8 +109,8 @@ pub fn set<T: Value, F: Test<T>>(_: Level) -> Exec {
             let t = combine(o.extra, mask_of(|l| F::f(a[l], b[l])), c);
             let value = TRUE[(o.extra >> 2) as usize].1;
             let mut d = [0; 32];
-            for l in 0..32 {
-                d[l] = if t >> l & 1 == 1 { value } else { 0 };
+            for (l, d) in d.iter_mut().enumerate() {
+                *d = if t >> l & 1 == 1 { value } else { 0 };
             }
             u32::write(r, o.slot[0], mask, d);
         }
@@ -128,8 +128,8 @@ pub fn set_pair<P: Halves, F: Test<P::Part>>(_: Level) -> Exec {
             let high = combine(o.extra, mask_of(|l| F::f(a[l].split().1, b[l].split().1)), c);
             let value = TRUE[(o.extra >> 2) as usize].1 & 0xffff;
             let mut d = [0; 32];
-            for l in 0..32 {
-                d[l] = if low >> l & 1 == 1 { value } else { 0 } | if high >> l & 1 == 1 { value << 16 } else { 0 };
+            for (l, d) in d.iter_mut().enumerate() {
+                *d = if low >> l & 1 == 1 { value } else { 0 } | if high >> l & 1 == 1 { value << 16 } else { 0 };
             }
             u32::write(r, o.slot[0], mask, d);
         }

@@ -34,7 +34,7 @@ roundings!(Rn, Rz, Rm, Rp);
 #[inline(always)]
 fn to_odd(x: f64, error: f64) -> f64 {
     let bits = x.to_bits();
-    let inexact = error > 0.0 || error < 0.0;
+    let inexact = error.abs() > 0.0;
     let away = (error > 0.0) == (x > 0.0);
     let step = if away { 1 } else { u64::MAX };
     f64::from_bits(if inexact && bits & 1 == 0 { bits.wrapping_add(step) } else { bits })
