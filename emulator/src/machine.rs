@@ -286,7 +286,8 @@ impl Machine {
             asked => device.shared.max(asked.saturating_add(kernel.static_shared)).min(device.shared_optin),
         };
         if shared > u64::from(limit) {
-            let why = format!("{shared} bytes of shared memory per block, at most {limit} (opt-in {})", device.shared_optin);
+            let why =
+                format!("{shared} bytes of shared memory per block, at most {limit} (opt-in {})", device.shared_optin);
             return refuse(INVALID_VALUE, why);
         }
         // ptxas spills rather than take more than 255, and hands out 8 at a time.

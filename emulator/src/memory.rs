@@ -161,7 +161,9 @@ impl Memory {
                 let mut f = match freed {
                     Some(_) => Finding::new(Kind::DoubleFree, "this buffer was freed before"),
                     None => match self.around(base) {
-                        Some(_) => Finding::new(Kind::InvalidFree, "this address lies inside a buffer, not at its start"),
+                        Some(_) => {
+                            Finding::new(Kind::InvalidFree, "this address lies inside a buffer, not at its start")
+                        }
                         None => Finding::new(Kind::InvalidFree, "no allocation returned this address"),
                     },
                 };

@@ -17,15 +17,24 @@ pub enum Step {
     /// Registers only.
     Compute(Exec),
     /// Registers only, for all lanes that the member mask in row `members` names.
-    WarpWide { exec: Exec, members: Option<u16> },
+    WarpWide {
+        exec: Exec,
+        members: Option<u16>,
+    },
     /// Touches memory.
     Access(Access),
     /// Where the sides of a diverged branch meet.
     Join,
     /// To `target` where the guard holds; `join` is where both sides meet again.
-    Branch { target: Pc, join: Pc },
+    Branch {
+        target: Pc,
+        join: Pc,
+    },
     /// `brx.idx`: to `Program::tables[table][slot[0]]`.
-    BranchTable { table: u32, join: Pc },
+    BranchTable {
+        table: u32,
+        join: Pc,
+    },
     Exit,
     Barrier(Barrier),
     /// `bar.warp.sync`
@@ -33,7 +42,9 @@ pub enum Step {
     /// `membar`, `fence`, `prefetch`, `nanosleep`: nothing that this machine could observe.
     Nothing,
     /// `clock`, `clock64`, `globaltimer`: instructions executed so far, into a row of 32 or 64 bits.
-    Clock { wide: bool },
+    Clock {
+        wide: bool,
+    },
     /// `trap`, `brkpt`
     Trap,
 }

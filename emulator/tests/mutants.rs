@@ -55,7 +55,8 @@ impl Case {
         let mut module = machine.load(&self.ptx).expect("the mutant parses");
         let kernel = module.kernel("tile").expect("the module has it").expect("the mutant compiles");
         let (x, w, bias) = inputs();
-        let half = |v: &[f32]| -> Vec<u8> { v.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect() };
+        let half =
+            |v: &[f32]| -> Vec<u8> { v.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect() };
         let full = |v: &[f32]| -> Vec<u8> { v.iter().flat_map(|v| v.to_le_bytes()).collect() };
         let mut upload = |bytes: &[u8]| {
             let at = machine.allocate(bytes.len()).unwrap();
@@ -135,7 +136,9 @@ fn the_whole_kernel_is_clean_and_right_in_every_schedule() {
 fn caught(case: Case, kind: Kind) -> Box<Finding> {
     let mut last = None;
     for (seed, threads) in [(0, 1), (0, 2), (5, 1), (6, 2)] {
-        let finding = Case { seed, threads, ..Case { ptx: case.ptx.clone(), ..case } }.run().expect_err("a mutant must be caught");
+        let finding = Case { seed, threads, ..Case { ptx: case.ptx.clone(), ..case } }
+            .run()
+            .expect_err("a mutant must be caught");
         assert_eq!(finding.kind, kind, "seed {seed}, {threads} threads: {finding}");
         assert_eq!(finding.kernel.as_deref(), Some("tile"), "{finding}");
         last = Some(finding);
@@ -197,7 +200,10 @@ fn swapped_fragment_registers_give_other_numbers() {
 #[test]
 fn a_bound_that_is_off_by_one_leaves_the_buffer() {
     // Row m as well: behind the end of y.
-    let f = caught_in(TILE.replace("setp.ge.s32 \t%p10", "setp.gt.s32 \t%p10").replace("setp.ge.s32 \t%p9", "setp.gt.s32 \t%p9"), Kind::OutOfBounds);
+    let f = caught_in(
+        TILE.replace("setp.ge.s32 \t%p10", "setp.gt.s32 \t%p10").replace("setp.ge.s32 \t%p9", "setp.gt.s32 \t%p9"),
+        Kind::OutOfBounds,
+    );
     let b = f.buffer.unwrap();
     assert_eq!((b.bytes, f.address), ((4 * M * N) as u64, Some(b.base + b.bytes)), "{f}");
 }

@@ -18,9 +18,12 @@ fn both(before: &str, (name, _, kind, pair): (&str, Format, &str, &str), operand
     });
 }
 
-/// The modifiers of a format: suffix, flushing, what follows.
-fn variants(t: Format, relu: bool) -> Vec<(String, bool, fn(Format, u64) -> u64)> {
-    let mut all: Vec<(String, bool, fn(Format, u64) -> u64)> = vec![(String::new(), false, |_, d| d)];
+/// Suffix, flushing, what follows.
+type Variant = (String, bool, fn(Format, u64) -> u64);
+
+/// The modifiers of a format.
+fn variants(t: Format, relu: bool) -> Vec<Variant> {
+    let mut all: Vec<Variant> = vec![(String::new(), false, |_, d| d)];
     if t == F16 {
         all.push((".sat".into(), false, |t, d| t.saturate(d)));
     }

@@ -98,7 +98,7 @@ fn quotients_close_to_an_integer() {
                 feed: Some(&|r| feed(r).iter().map(|v| v >> 1).collect()),
                 ..Case::new(&opcode, 3, kinds)
             },
-            |l| is(if l.s[1] == 0 { minus } else { l.s[0] / l.s[1] }),
+            |l| is(l.s[0].checked_div(l.s[1]).unwrap_or(minus)),
         );
     }
 }

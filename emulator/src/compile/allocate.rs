@@ -89,7 +89,11 @@ pub fn allocate(blocks: &Blocks, touches: &[Touches], width: &[u8], reserved: us
             }
             active.pop_first();
             let at: u16 = slot[old].unwrap_or_default();
-            if width[old] == 2 { pairs.push(at) } else { singles.push(at) }
+            if width[old] == 2 {
+                pairs.push(at)
+            } else {
+                singles.push(at)
+            }
             live -= width[old] as usize;
         }
         let mut fresh = |n: usize| {
@@ -106,6 +110,7 @@ pub fn allocate(blocks: &Blocks, touches: &[Touches], width: &[u8], reserved: us
         live += width[v] as usize;
         pressure = pressure.max(live);
     }
-    let undefined = (0..width.len() as u32).filter(|&v| n > 0 && width[v as usize] > 0 && has(&live_in[0], v)).collect();
+    let undefined =
+        (0..width.len() as u32).filter(|&v| n > 0 && width[v as usize] > 0 && has(&live_in[0], v)).collect();
     Allocation { slot, rows, undefined, pressure }
 }

@@ -58,9 +58,10 @@ impl Compiler<'_> {
             ["membar", "cta" | "gl" | "sys"]
             | ["fence", "sc" | "acq_rel" | "acquire" | "release", "cta" | "gpu" | "sys"]
             | ["fence", "mbarrier_init", ..] => self.push(i, Ins::new(Step::Nothing, Class::Barrier), &[]),
-            ["prefetch" | "prefetchu", ..] | ["nanosleep", "u32"] | ["pmevent", ..] | ["discard" | "applypriority", ..] => {
-                self.nothing(i)
-            }
+            ["prefetch" | "prefetchu", ..]
+            | ["nanosleep", "u32"]
+            | ["pmevent", ..]
+            | ["discard" | "applypriority", ..] => self.nothing(i),
             ["ld" | "ldu" | "st" | "atom" | "red" | "ldmatrix" | "stmatrix", ..] | ["cp", "async", ..] => {
                 self.memory(i, &op)
             }
@@ -197,7 +198,9 @@ impl Compiler<'_> {
     }
 
     pub(super) fn destination(&self, o: &ast::Operand, wide: bool) -> Lower<Operand> {
-        let ast::Operand::Name(name) = o else { return Err(format!("expected a register to write, found {o:?}").into()) };
+        let ast::Operand::Name(name) = o else {
+            return Err(format!("expected a register to write, found {o:?}").into());
+        };
         if name == "_" {
             return Ok(Operand::Sink);
         }
@@ -212,8 +215,10 @@ impl Compiler<'_> {
         if found == if wide { 2 } else { 1 } {
             return Ok(());
         }
-        let (found, expected) =
-            (["a predicate", "32 bits or fewer", "64 bits"][found as usize], if wide { "64 bits" } else { "32 bits or fewer" });
+        let (found, expected) = (
+            ["a predicate", "32 bits or fewer", "64 bits"][found as usize],
+            if wide { "64 bits" } else { "32 bits or fewer" },
+        );
         Err(format!("{name}: expected {expected}, found {found}").into())
     }
 
@@ -234,7 +239,11 @@ impl Compiler<'_> {
         match o {
             ast::Operand::Name(name) => {
                 if let Some(special) = special(name) {
-                    return if wide { Err(format!("{name} has 32 bits").into()) } else { Ok(Operand::Special(special)) };
+                    return if wide {
+                        Err(format!("{name} has 32 bits").into())
+                    } else {
+                        Ok(Operand::Special(special))
+                    };
                 }
                 match self.scopes.find(name) {
                     Some(Meaning::Register(v)) => self.check_width(name, v, wide).map(|()| Operand::Register(v)),
@@ -306,8 +315,7 @@ impl Compiler<'_> {
             _ => None,
         });
         let list = list.ok_or_else(|| format!("unknown branch targets {table}"))?;
-        let targets =
-            list.iter().map(|n| self.label(&ast::Operand::Name(n.clone()))).collect::<Lower<Vec<usize>>>()?;
+        let targets = list.iter().map(|n| self.label(&ast::Operand::Name(n.clone()))).collect::<Lower<Vec<usize>>>()?;
         let table = self.tables.len() as u32;
         self.tables.push(targets.clone());
         let mut l = self.begin(i, Ins::new(Step::BranchTable { table, join: NOWHERE }, Class::Branch))?;

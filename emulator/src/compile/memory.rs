@@ -10,9 +10,32 @@ use crate::ptx::ast::{self, Instruction, Space, Type};
 
 /// Parts of an opcode that change no result here: caching, ordering, scope.
 const HINTS: [&str; 26] = [
-    "ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "volatile", "relaxed", "acquire", "release", "acq_rel", "weak", "cta",
-    "gpu", "sys", "L1::evict_normal", "L1::evict_unchanged", "L1::evict_first", "L1::evict_last", "L1::no_allocate",
-    "L2::64B", "L2::128B", "L2::256B", "sc",
+    "ca",
+    "cg",
+    "cs",
+    "lu",
+    "cv",
+    "wb",
+    "wt",
+    "nc",
+    "volatile",
+    "relaxed",
+    "acquire",
+    "release",
+    "acq_rel",
+    "weak",
+    "cta",
+    "gpu",
+    "sys",
+    "L1::evict_normal",
+    "L1::evict_unchanged",
+    "L1::evict_first",
+    "L1::evict_last",
+    "L1::no_allocate",
+    "L2::64B",
+    "L2::128B",
+    "L2::256B",
+    "sc",
 ];
 
 /// What the parts behind the mnemonic say.
@@ -27,7 +50,9 @@ fn parts<'a>(op: &[&'a str]) -> Parts<'a> {
     for &part in &op[1..] {
         if let Some(s) = space(part) {
             p.space = s;
-        } else if let Some(n) = part.strip_prefix('v').and_then(|n| n.parse::<u8>().ok()).filter(|n| [2, 4, 8].contains(n)) {
+        } else if let Some(n) =
+            part.strip_prefix('v').and_then(|n| n.parse::<u8>().ok()).filter(|n| [2, 4, 8].contains(n))
+        {
             p.vector = n;
         } else if !HINTS.contains(&part) {
             p.rest.push(part);
@@ -237,8 +262,11 @@ impl Compiler<'_> {
             return Err(format!("expected {count} registers, found {}", data.len()).into());
         }
         let (row, wide_address, offset, _) = self.address(address)?;
-        let (access, class): (Access, Class) =
-            if load { (matrix::load(self.level), Class::SharedLoad) } else { (matrix::store(self.level), Class::SharedStore) };
+        let (access, class): (Access, Class) = if load {
+            (matrix::load(self.level), Class::SharedLoad)
+        } else {
+            (matrix::store(self.level), Class::SharedStore)
+        };
         let mut ins = Ins::new(Step::Access(access), class);
         ins.width = 4;
         ins.count = count;
@@ -267,7 +295,11 @@ impl Compiler<'_> {
             }
             ["wait_all"] => return self.push(i, Ins::new(Step::Access(async_copy::wait_all), Class::AsyncCopy), &[]),
             ["wait_group"] => {
-                return self.push(i, Ins::new(Step::Access(async_copy::wait_group), Class::AsyncCopy), &[Arg::Immediate]);
+                return self.push(
+                    i,
+                    Ins::new(Step::Access(async_copy::wait_group), Class::AsyncCopy),
+                    &[Arg::Immediate],
+                );
             }
             ["ca" | "cg", "shared" | "shared::cta", "global", ..] => {}
             _ => return Err("unknown kind of copy; bulk copies and mbarriers are not supported".into()),

@@ -355,10 +355,12 @@ impl Compiler<'_> {
             locations.push(l.location);
         }
         if next > usize::from(u16::MAX) - 1 {
-            return Err(PtxError::new(entry.line, format!("{} needs {next} rows of registers, more than 65534", entry.name)));
+            return Err(PtxError::new(
+                entry.line,
+                format!("{} needs {next} rows of registers, more than 65534", entry.name),
+            ));
         }
-        let tables =
-            self.tables.iter().map(|t| t.iter().map(|&label| self.labels[label] as u32).collect()).collect();
+        let tables = self.tables.iter().map(|t| t.iter().map(|&label| self.labels[label] as u32).collect()).collect();
         let max_threads = entry.required_threads.or(entry.max_threads).map_or(1024, |t| t.iter().product());
         Ok(Program {
             name: entry.name.clone(),
@@ -479,4 +481,3 @@ impl Lowered {
         t
     }
 }
-

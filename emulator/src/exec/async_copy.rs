@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Access, Cta, Outcome, Warp, versions, addresses, global, lanes, shared};
+use super::{Access, Cta, Outcome, Warp, addresses, global, lanes, shared, versions};
 use crate::address::SHARED_FIRST;
 use crate::finding::Kind;
 use crate::program::Ins;
@@ -52,11 +52,7 @@ fn copy_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
     // The offset belongs to the shared address; the global one has its own in `extra`.
     let to = addresses(&warp.registers, ins.operands.slot[0], &Ins { wide_address: ins.wide, ..*ins });
     let offset = i64::from(ins.operands.extra as i32);
-    let source = Ins {
-        wide_address: true,
-        operands: crate::registers::Operands { offset, ..ins.operands },
-        ..*ins
-    };
+    let source = Ins { wide_address: true, operands: crate::registers::Operands { offset, ..ins.operands }, ..*ins };
     let from = addresses(&warp.registers, ins.operands.slot[1], &source);
     let mut taken = [bytes as u8; 32];
     if ins.count == 2 {

@@ -49,7 +49,8 @@ pub fn run(cta: &mut Cta, warps: &mut [Warp], number: u64) -> Outcome {
     }
     let mut state = vec![State::Ready; warps.len()];
     let mut order: Vec<usize> = (0..warps.len()).collect();
-    let mut random = cta.shape.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (number + 1).wrapping_mul(0xd134_2543_de82_ef95) | 1;
+    let mut random =
+        cta.shape.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (number + 1).wrapping_mul(0xd134_2543_de82_ef95) | 1;
     let mut arrivals: Vec<Arrivals> = (0..BARRIERS).map(|_| Arrivals::default()).collect();
     loop {
         if cta.shape.seed != 0 {
@@ -188,7 +189,8 @@ fn reduce(cta: &Cta, warps: &mut [Warp], waiting: &[usize]) {
     for &w in waiting {
         let warp = &warps[w];
         let ins = last(cta, warp);
-        let source = if kind_of(warp) == BarrierKind::Count { ins.operands.predicate[0] } else { ins.operands.predicate[1] };
+        let source =
+            if kind_of(warp) == BarrierKind::Count { ins.operands.predicate[0] } else { ins.operands.predicate[1] };
         if source != NO_PREDICATE {
             let mut p = warp.registers.predicates[source as usize];
             if ins.operands.negated & 1 == 1 {
@@ -221,8 +223,11 @@ fn reduce(cta: &Cta, warps: &mut [Warp], waiting: &[usize]) {
 
 /// No warp can go on.
 fn stuck(cta: &Cta, warps: &[Warp], state: &[State]) -> Box<Finding> {
-    let waiting: Vec<(usize, usize)> =
-        state.iter().enumerate().filter_map(|(w, s)| if let State::Waiting(n) = s { Some((w, *n)) } else { None }).collect();
+    let waiting: Vec<(usize, usize)> = state
+        .iter()
+        .enumerate()
+        .filter_map(|(w, s)| if let State::Waiting(n) = s { Some((w, *n)) } else { None })
+        .collect();
     let warp = &warps[waiting.first().map_or(0, |w| w.0)];
     let list: Vec<String> = waiting
         .iter()

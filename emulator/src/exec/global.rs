@@ -1,6 +1,6 @@
 //! Global memory: finds the buffer behind each address, checks, and moves the elements.
 
-use super::{Access, Cta, Outcome, Warp, versions, addresses, already_there, contiguous, empty_rows, fill_rows, lanes};
+use super::{Access, Cta, Outcome, Warp, addresses, already_there, contiguous, empty_rows, fill_rows, lanes, versions};
 use crate::address;
 use crate::finding::{BufferName, Finding, Kind};
 use crate::memory::{View, explain};
@@ -211,15 +211,7 @@ pub(super) fn check_read(
 }
 
 #[inline(always)]
-fn check_write(
-    warp: &Warp,
-    cta: &mut Cta,
-    ins: &Ins,
-    group: u32,
-    a: &[u64; 32],
-    bytes: usize,
-    view: usize,
-) -> Outcome {
+fn check_write(warp: &Warp, cta: &mut Cta, ins: &Ins, group: u32, a: &[u64; 32], bytes: usize, view: usize) -> Outcome {
     shadow(cta, view);
     let v = &cta.shape.views[view];
     let width = access_width(ins, bytes);
@@ -292,11 +284,23 @@ fn count_sectors(cta: &mut Cta, ins: &Ins, mask: u32, a: &[u64; 32], bytes: u64)
 
 /// `ld` and `st` without a state space: each lane goes where its address lies.
 pub fn load_generic(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
-    generic(warp, cta, ins, mask, [load_from, super::shared::load_from, super::private::load_local, super::private::load_param])
+    generic(
+        warp,
+        cta,
+        ins,
+        mask,
+        [load_from, super::shared::load_from, super::private::load_local, super::private::load_param],
+    )
 }
 
 pub fn store_generic(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
-    generic(warp, cta, ins, mask, [store_to, super::shared::store_to, super::private::store_local, super::private::store_param])
+    generic(
+        warp,
+        cta,
+        ins,
+        mask,
+        [store_to, super::shared::store_to, super::private::store_local, super::private::store_param],
+    )
 }
 
 type At = fn(&mut Warp, &mut Cta, &Ins, u32, &[u64; 32]) -> Outcome;

@@ -87,7 +87,9 @@ fn between(shape: &Shape, workers: &[Worker]) -> Result<(), Box<Finding>> {
     for view in shape.views {
         for (i, mine) in workers.iter().enumerate() {
             for (j, other) in workers.iter().enumerate() {
-                let (Some(a), Some(b)) = (mine.shadows.get(&view.number), other.shadows.get(&view.number)) else { continue };
+                let (Some(a), Some(b)) = (mine.shadows.get(&view.number), other.shadows.get(&view.number)) else {
+                    continue;
+                };
                 if i == j {
                     continue;
                 }

@@ -3,7 +3,7 @@
 //! Lane 8 q + i holds the address of row i (16 bytes) of matrix q. Lane l gets elements 2 (l % 4) and 2 (l % 4) + 1 of row
 //! l / 4; transposed, of column l / 4. Source: PTX ISA 9.0, sections 9.7.14.5.15 and 9.7.14.5.16.
 
-use super::{Access, Cta, Outcome, Warp, versions, addresses, shared};
+use super::{Access, Cta, Outcome, Warp, addresses, shared, versions};
 use crate::address::{SHARED, SHARED_FIRST, WINDOW};
 use crate::finding::Kind;
 use crate::program::Ins;
@@ -14,7 +14,13 @@ const ROW: usize = 16;
 
 /// The rows' addresses, and the lanes that hold one.
 #[inline(always)]
-fn rows(warp: &Warp, cta: &mut Cta, ins: &Ins, mask: u32, access: &str) -> Result<([u64; 32], u32), Box<crate::finding::Finding>> {
+fn rows(
+    warp: &Warp,
+    cta: &mut Cta,
+    ins: &Ins,
+    mask: u32,
+    access: &str,
+) -> Result<([u64; 32], u32), Box<crate::finding::Finding>> {
     if mask != ALL {
         let what = format!("{access} reached by lanes {mask:#010x} only");
         return Err(warp.finding(cta, ins, Kind::DivergentBarrier, mask.trailing_zeros() as usize, what));

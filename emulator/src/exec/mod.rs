@@ -112,7 +112,12 @@ pub struct Cta<'a> {
 }
 
 impl<'a> Cta<'a> {
-    pub fn new(shape: &'a Shape<'a>, clock: Clock, kept: std::collections::HashMap<u64, GlobalShadow>, worker: u32) -> Self {
+    pub fn new(
+        shape: &'a Shape<'a>,
+        clock: Clock,
+        kept: std::collections::HashMap<u64, GlobalShadow>,
+        worker: u32,
+    ) -> Self {
         let code = shape.program.code.len();
         Cta {
             shape,

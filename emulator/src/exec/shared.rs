@@ -1,6 +1,6 @@
 //! Shared memory: bounds, races, initialisation and bank conflicts.
 
-use super::{Access, Cta, Outcome, Warp, versions, addresses, already_there, empty_rows, fill_rows, lanes};
+use super::{Access, Cta, Outcome, Warp, addresses, already_there, empty_rows, fill_rows, lanes, versions};
 use crate::address::SHARED_FIRST;
 use crate::check::shared::Conflict;
 use crate::finding::{Finding, Kind};
@@ -60,9 +60,8 @@ pub(super) fn store_to(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, a: 
             let Cta { shared_shadow, clock, .. } = cta;
             for l in lanes(mask) {
                 // SAFETY: `inside` has checked the lanes of the mask.
-                let same = || unsafe {
-                    already_there(warp, ins, l, at[l]) || super::global::twin(warp, ins, mask, a, l)
-                };
+                let same =
+                    || unsafe { already_there(warp, ins, l, at[l]) || super::global::twin(warp, ins, mask, a, l) };
                 let offset = (a[l] - SHARED_FIRST) as usize;
                 if let Err(c) = shared_shadow.write(clock, offset, bytes, warp.who(l), ins.pc, same) {
                     failed = Some((l, c));
@@ -147,10 +146,8 @@ fn count_turns(cta: &mut Cta, ins: &Ins, mask: u32, a: &[u64; 32], bytes: usize)
         if group.is_empty() {
             continue;
         }
-        let mut words: Vec<u64> = group
-            .iter()
-            .flat_map(|&l| (a[l] / 4..=(a[l] + bytes as u64 - 1) / 4).collect::<Vec<u64>>())
-            .collect();
+        let mut words: Vec<u64> =
+            group.iter().flat_map(|&l| (a[l] / 4..=(a[l] + bytes as u64 - 1) / 4).collect::<Vec<u64>>()).collect();
         words.sort_unstable();
         words.dedup();
         let mut banks = [0u64; 32];

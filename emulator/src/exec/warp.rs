@@ -332,7 +332,11 @@ impl Warp {
             let missing = members[l] & self.live & !mask;
             if missing != 0 || members[l] >> l & 1 == 0 {
                 let what = if missing != 0 {
-                    format!("member mask {:#010x} names lane {}, which is not here", members[l], missing.trailing_zeros())
+                    format!(
+                        "member mask {:#010x} names lane {}, which is not here",
+                        members[l],
+                        missing.trailing_zeros()
+                    )
                 } else {
                     format!("member mask {:#010x} leaves out lane {l} itself", members[l])
                 };

@@ -1,7 +1,7 @@
 //! What one instruction computes: functions over the lanes of a warp, chosen once when a kernel is compiled.
 
-pub mod matrix;
 mod lanes;
+pub mod matrix;
 pub mod select;
 pub mod shapes;
 pub mod warp;
