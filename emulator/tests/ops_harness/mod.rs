@@ -119,7 +119,7 @@ pub fn levels() -> Vec<Level> {
 }
 
 /// Makes the row sources of one lane.
-pub type Feed = dyn Fn(&mut Rng) -> Vec<u64>;
+pub type Feed<'a> = dyn Fn(&mut Rng) -> Vec<u64> + 'a;
 
 /// How a case is fed.
 pub struct Case<'a> {
@@ -132,7 +132,7 @@ pub struct Case<'a> {
     pub warps: usize,
     pub immediates: Vec<u32>,
     /// Instead of the kinds.
-    pub feed: Option<&'a Feed>,
+    pub feed: Option<&'a Feed<'a>>,
 }
 
 impl<'a> Case<'a> {
