@@ -426,3 +426,165 @@ struct UpsampleArgs {
   int32_t c;
   int32_t scale;
 };
+
+// norm.cu
+struct GroupNormArgs {
+  const void* x;            // (N, pixels, c)
+  const float* scale;       // (N or 1, c)
+  const float* bias;        // (N or 1, c)
+  void* y;                  // (N, pixels, c)
+  float* stats;             // (N, groups, 2): mean and 1/sqrt(var + eps)
+  int32_t per_image;        // elements from one image's scale and bias to the next: c, or 0 where all share them
+  int32_t pixels;
+  int32_t c;
+  int32_t groups;
+  int32_t groups_per_block;
+  int32_t pixels_per_block;
+  int32_t whole;            // one block does both phases of its groups
+  int32_t act;
+  float eps;
+  int32_t reserved;
+};
+
+struct GroupNormGradArgs {
+  const void* x;            // (N, pixels, c)
+  const void* dy;           // (N, pixels, c)
+  const void* residual;     // like dx, or null
+  const uint8_t* keep;      // bits like dx, or null
+  const float* scale;       // (N or 1, c)
+  const float* bias;        // (N or 1, c)
+  const float* stats;       // (N, groups, 2)
+  void* dx;                 // (N, pixels, c)
+  float* sums;              // (N, groups, 2): means of g and of g * xhat
+  int32_t per_image;
+  int32_t pixels;
+  int32_t c;
+  int32_t groups;
+  int32_t groups_per_block;
+  int32_t pixels_per_block;
+  int32_t whole;
+  int32_t act;
+};
+
+// attention.cu
+// A tensor (batch, heads, tokens, d) whose last dimension is contiguous.
+struct TokensView {
+  uint64_t at;              // address of the first element
+  int64_t batch;            // elements from one to the next
+  int64_t head;
+  int64_t token;
+};
+
+struct AttentionArgs {
+  TokensView q;             // (batch, heads, n, d)
+  TokensView k;             // (batch, heads, m, d)
+  TokensView v;             // (batch, heads, m, d)
+  TokensView y;             // (batch, heads, n, d)
+  const float* bias;        // (batch or 1, heads, n, m) or null: added to the logits
+  float* lse;               // (batch, heads, n): log of the sum of exp of a row's logits
+  int64_t bias_batch;       // elements from one batch's bias to the next, 0 where all share it
+  int32_t heads;
+  int32_t n;
+  int32_t m;
+  int32_t d;
+  float scale;
+  int32_t reserved;
+};
+
+struct AttentionGradArgs {
+  TokensView q;
+  TokensView k;
+  TokensView v;
+  TokensView y;
+  TokensView dy;
+  TokensView dq;
+  TokensView dk;
+  TokensView dv;
+  const float* bias;
+  const float* lse;
+  float* delta;             // (batch, heads, n): sum of y * dy over a row
+  int64_t bias_batch;
+  int32_t heads;
+  int32_t n;
+  int32_t m;
+  int32_t d;
+  float scale;
+  int32_t reserved;
+};
+
+// diffusion.cu
+struct QSampleArgs {
+  const float* x;           // (N, d)
+  const float* noise;       // (rows, d), rows a multiple of N
+  const float* coefficients;  // (rows, 2): of the image and of the noise
+  float* y;                 // (rows, d)
+  float mul;                // the image is x * mul + add
+  float add;
+  int32_t n;
+  int32_t d;
+  int32_t chunk;            // elements per block
+  int32_t reserved;
+};
+
+struct QSampleGradArgs {
+  const float* dy;          // (rows, d)
+  const float* coefficients;  // (rows, 2)
+  float* dx;                // (N, d)
+  float mul;
+  int32_t n;
+  int32_t d;
+  int32_t draws;            // rows / N
+  int32_t chunk;
+  int32_t reserved;
+};
+
+struct DenoiseArgs {
+  const float* x_t;         // (n)
+  const void* noise;        // (n), as the network predicts it
+  float* y;                 // (n): x0 * mul + add
+  int64_t n;
+  float x_t_factor;         // sqrt(1/ab)
+  float noise_factor;       // sqrt(1/ab - 1)
+  float mul;
+  float add;
+  int32_t per_block;
+  int32_t reserved;
+};
+
+struct DenoiseGradArgs {
+  const float* x_t;         // (n)
+  const void* noise;        // (n)
+  const float* dy;          // (n)
+  float* dx_t;              // (n)
+  void* dnoise;             // (n)
+  int64_t n;
+  float x_t_factor;
+  float noise_factor;
+  float mul;
+  int32_t straight;         // 1: clipped values pass their gradient on as well
+  int32_t per_block;
+  int32_t reserved;
+};
+
+struct ConcatArgs {
+  const void* a;            // (rows, c_a)
+  const void* b;            // (rows, c_b)
+  void* y;                  // (rows, c_a + c_b)
+  int64_t rows;
+  int32_t c_a;
+  int32_t c_b;
+  int32_t rows_per_block;
+  int32_t reserved;
+};
+
+struct SplitArgs {
+  const void* y;            // (rows, c)
+  const void* residual;     // (rows, count) or null
+  const uint8_t* keep;      // bits (rows, count) or null
+  void* x;                  // (rows, count): columns first .. first + count of y
+  int64_t rows;
+  int32_t c;
+  int32_t first;
+  int32_t count;
+  int32_t rows_per_block;
+};

@@ -48,6 +48,13 @@ DEVICE void load_matrices(uint32_t (&r)[4], uint32_t from) {
                : "r"(from));
 }
 
+// The same for 16-bit values, each matrix transposed.
+DEVICE void load_matrices_turned(uint32_t (&r)[4], uint32_t from) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(from));
+}
+
 // d = a * b + c on 16 x 8 of C and 16 of K.
 DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, const float (&c)[4]) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"

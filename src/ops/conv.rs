@@ -74,27 +74,28 @@ struct Phase {
 }
 
 /// One launch of the kernel, forward or gradient.
-struct Launch<'a> {
-    packed: &'a Packed,
-    c: usize,
-    taps: [usize; 2],
-    stride: [usize; 2],
-    pad: [i64; 2],
-    dilation: [usize; 2],
-    groups: usize,
+pub(super) struct Launch<'a> {
+    pub packed: &'a Packed,
+    pub c: usize,
+    pub taps: [usize; 2],
+    pub stride: [usize; 2],
+    pub pad: [i64; 2],
+    pub dilation: [usize; 2],
+    pub groups: usize,
     /// points computed, and where they go in y
-    points: [usize; 2],
-    step: [usize; 2],
-    off: [usize; 2],
+    pub points: [usize; 2],
+    pub step: [usize; 2],
+    pub off: [usize; 2],
 }
 
 /// What happens to a sum before it is stored; addresses, 0 for none.
-struct Epilogue {
-    bias: u64,
-    residual: u64,
-    keep: u64,
-    positive: u64,
-    act: Activation,
+#[derive(Clone, Copy)]
+pub(super) struct Epilogue {
+    pub bias: u64,
+    pub residual: u64,
+    pub keep: u64,
+    pub positive: u64,
+    pub act: Activation,
 }
 
 impl Conv2d {
@@ -373,7 +374,7 @@ impl Conv2d {
 }
 
 impl Launch<'_> {
-    fn run(&self, g: &Graph, x: &Tensor, y: &Tensor, e: &Epilogue) -> Result<()> {
+    pub fn run(&self, g: &Graph, x: &Tensor, y: &Tensor, e: &Epilogue) -> Result<()> {
         let ([n, x_h, x_w, _], [_, y_h, y_w, _]) = (x.dims4("conv2d")?, y.dims4("conv2d")?);
         let m = n * self.points[0] * self.points[1];
         if m == 0 || self.packed.o == 0 {

@@ -1,9 +1,13 @@
 //! One file per `kernels/*.cu`: checks shapes, picks tiles, launches, and says what the gradient is.
 
+pub mod attention;
 pub mod cbam;
 pub mod conv;
+pub mod conv_upsampled;
+pub mod diffusion;
 pub mod gemm;
 pub mod loss;
+pub mod norm;
 pub mod pgd;
 pub mod philox;
 pub mod pointwise;

@@ -1,0 +1,59 @@
+// Products of small matrices that a block keeps in shared memory, for kernels that chain several (attention.cu).
+//
+//   Small<T>          a matrix in shared memory, rows `pitch` elements apart; on the host its elements are float32
+//   load(...)         fills one from global memory, zeros around it
+//   Product<M, N>     an M x N sum in registers (on the host: on the stack):
+//                       add<T, ROWS>(a, b, k, n)      += a[M, k] * b[n, k]^T     b's rows are the columns of the sum
+//                       add<T, COLUMNS>(a, b, k, n)   += a[M, k] * b[k, n]
+//                       scale_rows(f), store(to)
+//
+// k and n are multiples of 16 up to the matrices' sizes; columns from n on are not touched. Every function ends in a barrier.
+//
+//   CUDA   4 warps, mma.sync; float32 as three TF32 products
+//   HOST   vector code over runs of columns
+#pragma once
+#include "block.cuh"
+#if TARGET_CUDA
+#include "tile.cuh"
+#endif
+
+namespace matrix {
+
+enum Second { ROWS, COLUMNS };
+
+#if TARGET_CUDA
+template <class T> struct Stored { using type = T; };
+#else
+template <class T> struct Stored { using type = float; };
+#endif
+
+template <class T> struct Small {
+  using Element = typename Stored<T>::type;
+  // 16 bytes more than a power of two: rows start in different banks.
+  static constexpr int GAP = 16 / int(sizeof(Element));
+  static constexpr int bytes(int rows, int columns) { return rows * (columns + GAP) * int(sizeof(Element)); }
+
+  Element* at;
+  int row;  // elements from one row to the next
+
+  DEVICE Small(unsigned char* memory, int columns) : at(reinterpret_cast<Element*>(memory)), row(columns + GAP) {}
+};
+
+// Rows [0, rows) x columns [0, columns) from memory whose rows are `stride` elements apart; zeros up to the padded sizes.
+template <class T>
+DEVICE void load(const Block& block, const Small<T>& to, const T* from, int64_t stride, int rows, int columns, int rows_padded,
+                 int columns_padded) {
+  block::for_each_run(block, rows_padded, columns_padded, [&](int r, int c, int count) {
+    const int left = r < rows ? columns - c : 0;
+    const Lanes v = left > 0 ? lanes::load(from + r * stride + c, left < count ? left : count) : lanes::fill(0.f);
+    lanes::store(to.at + r * to.row + c, v, count);
+  });
+}
+
+}  // namespace matrix
+
+#if TARGET_CUDA
+#include "matrix_cuda.cuh"
+#else
+#include "matrix_host.cuh"
+#endif

@@ -1,0 +1,250 @@
+//! Scaled dot-product attention: `kernels/attention.cu`.
+
+use crate::device::{
+    ATTENTION_BF16_64, ATTENTION_BF16_128, ATTENTION_F32_64, ATTENTION_F32_128, ATTENTION_KEY_GRAD_BF16_64,
+    ATTENTION_KEY_GRAD_BF16_128, ATTENTION_KEY_GRAD_F32_64, ATTENTION_KEY_GRAD_F32_128, ATTENTION_QUERY_GRAD_BF16_64,
+    ATTENTION_QUERY_GRAD_BF16_128, ATTENTION_QUERY_GRAD_F32_64, ATTENTION_QUERY_GRAD_F32_128, AttentionArgs,
+    AttentionGradArgs, DType, Kernel, TokensView,
+};
+use crate::tape::Graph;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// Queries of one block of the forward kernel.
+const QUERIES: usize = 64;
+/// The largest head.
+const MAX_HEAD: usize = 128;
+
+/// Sizes of one attention: `(batch, heads, n or m, d)`.
+#[derive(Clone, Copy)]
+struct Sizes {
+    batch: usize,
+    heads: usize,
+    n: usize,
+    m: usize,
+    d: usize,
+    scale: f32,
+}
+
+/// Where q, k, v (or their gradients) lie.
+#[derive(Clone, Copy)]
+struct Views {
+    q: TokensView,
+    k: TokensView,
+    v: TokensView,
+}
+
+/// Every kernel exists for heads up to 64 and up to 128.
+fn choose<A>(g: &Graph, d: usize, [f32_64, f32_128, bf16_64, bf16_128]: [&'static Kernel<A>; 4]) -> &'static Kernel<A> {
+    match (g.dtype() == DType::BF16, d <= 64) {
+        (false, true) => f32_64,
+        (false, false) => f32_128,
+        (true, true) => bf16_64,
+        (true, false) => bf16_128,
+    }
+}
+
+fn view(t: &Tensor, offset: usize, [batch, head, token]: [usize; 3]) -> TokensView {
+    TokensView {
+        at: t.address() + (offset * t.dtype().size()) as u64,
+        batch: batch as i64,
+        head: head as i64,
+        token: token as i64,
+    }
+}
+
+fn contiguous(t: &Tensor, heads: usize, tokens: usize, d: usize) -> TokensView {
+    view(t, 0, [heads * tokens * d, tokens * d, d])
+}
+
+/// q, k and v of `(N, T, 3 * heads * d)`: head by head, each head's q, k and v side by side.
+fn fused(t: &Tensor, s: &Sizes) -> Views {
+    let c = 3 * s.heads * s.d;
+    let part = |i: usize| view(t, i * s.d, [s.n * c, 3 * s.d, c]);
+    Views { q: part(0), k: part(1), v: part(2) }
+}
+
+/// y of `(N, T, heads * d)`, head by head.
+fn joined(t: &Tensor, s: &Sizes) -> TokensView {
+    let c = s.heads * s.d;
+    view(t, 0, [s.n * c, s.d, c])
+}
+
+impl Sizes {
+    fn check(&self) -> Result<()> {
+        if self.d == 0 || self.d > MAX_HEAD {
+            return Err(Error::Limit {
+                kernel: "attention".into(),
+                what: "values per head",
+                requested: self.d as u64,
+                max: MAX_HEAD as u64,
+            });
+        }
+        if self.m == 0 {
+            return Err(Error::shape("attention", "keys", "at least one", 0));
+        }
+        Ok(())
+    }
+
+    fn flops(&self, g: &Graph, products: usize) {
+        g.device().count_product(self.batch * self.heads * self.n, products * self.m, self.d);
+    }
+
+    /// Writes y and returns the log of each row's sum, `(batch, heads, n)`.
+    fn forward(&self, g: &Graph, x: &Views, y: TokensView, bias: Option<&Tensor>) -> Result<Tensor> {
+        let lse = Tensor::uninit(g.device(), &[self.batch, self.heads, self.n], DType::F32)?;
+        let args = AttentionArgs {
+            q: x.q,
+            k: x.k,
+            v: x.v,
+            y,
+            bias: bias.map_or(0, Tensor::address),
+            lse: lse.address(),
+            bias_batch: self.bias_batch(bias),
+            heads: self.heads as i32,
+            n: self.n as i32,
+            m: self.m as i32,
+            d: self.d as i32,
+            scale: self.scale,
+            reserved: 0,
+        };
+        let kernels = [&ATTENTION_F32_64, &ATTENTION_F32_128, &ATTENTION_BF16_64, &ATTENTION_BF16_128];
+        self.flops(g, 2);
+        g.launch(choose(g, self.d, kernels), [self.n.div_ceil(QUERIES), self.heads, self.batch], &args)?;
+        Ok(lse)
+    }
+
+    fn bias_batch(&self, bias: Option<&Tensor>) -> i64 {
+        bias.filter(|b| b.shape()[0] != 1).map_or(0, |_| (self.heads * self.n * self.m) as i64)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one per operand of the formula")]
+    fn gradient(
+        &self,
+        g: &Graph,
+        x: &Views,
+        y: TokensView,
+        dy: TokensView,
+        dx: &Views,
+        bias: Option<&Tensor>,
+        lse: &Tensor,
+    ) -> Result<()> {
+        let delta = Tensor::uninit(g.device(), lse.shape(), DType::F32)?;
+        let args = AttentionGradArgs {
+            q: x.q,
+            k: x.k,
+            v: x.v,
+            y,
+            dy,
+            dq: dx.q,
+            dk: dx.k,
+            dv: dx.v,
+            bias: bias.map_or(0, Tensor::address),
+            lse: lse.address(),
+            delta: delta.address(),
+            bias_batch: self.bias_batch(bias),
+            heads: self.heads as i32,
+            n: self.n as i32,
+            m: self.m as i32,
+            d: self.d as i32,
+            scale: self.scale,
+            reserved: 0,
+        };
+        let side = if g.dtype() == DType::BF16 && self.d <= 64 { 64 } else { 32 };
+        let queries = [
+            &ATTENTION_QUERY_GRAD_F32_64,
+            &ATTENTION_QUERY_GRAD_F32_128,
+            &ATTENTION_QUERY_GRAD_BF16_64,
+            &ATTENTION_QUERY_GRAD_BF16_128,
+        ];
+        let keys = [
+            &ATTENTION_KEY_GRAD_F32_64,
+            &ATTENTION_KEY_GRAD_F32_128,
+            &ATTENTION_KEY_GRAD_BF16_64,
+            &ATTENTION_KEY_GRAD_BF16_128,
+        ];
+        self.flops(g, 7);
+        g.launch(choose(g, self.d, queries), [self.n.div_ceil(side), self.heads, self.batch], &args)?;
+        g.launch(choose(g, self.d, keys), [self.m.div_ceil(side), self.heads, self.batch], &args)
+    }
+}
+
+/// `softmax(scale * q k^T + bias) v`.
+///
+/// | arg | shape | |
+/// |---|---|---|
+/// | `q` | `(B, H, N, D)` | D at most 128 |
+/// | `k`, `v` | `(B, H, M, D)` | |
+/// | `bias` | `(1 or B, H, N, M)` | float32, optional; has no gradient |
+/// | ret | `(B, H, N, D)` | |
+///
+/// With gradients on, keeps its operands and the result by reference and one number per query.
+///
+/// # Errors
+/// [`Error::Shape`] when shapes disagree, [`Error::Limit`] for larger heads.
+pub fn attention(g: &Graph, [q, k, v]: [&Tensor; 3], bias: Option<&Tensor>, scale: Option<f32>) -> Result<Tensor> {
+    let [batch, heads, n, d] = q.dims4("attention")?;
+    let m = k.dims4("attention")?[2];
+    for (what, t) in [("k", k), ("v", v)] {
+        let want = [batch, heads, m, d];
+        if t.shape() != want {
+            return Err(Error::shape("attention", what, format!("{want:?}"), format!("{:?}", t.shape())));
+        }
+    }
+    if let Some(b) = bias {
+        let want = [b.shape().first().copied().filter(|&n| n == 1).unwrap_or(batch), heads, n, m];
+        if b.shape() != want || b.dtype() != DType::F32 {
+            return Err(Error::shape("attention", "bias", format!("F32{want:?}"), format!("{b:?}")));
+        }
+    }
+    let s = Sizes { batch, heads, n, m, d, scale: scale.unwrap_or(1.0 / (d as f32).sqrt()) };
+    s.check()?;
+    let views = move |q: &Tensor, k: &Tensor, v: &Tensor| Views {
+        q: contiguous(q, heads, n, d),
+        k: contiguous(k, heads, m, d),
+        v: contiguous(v, heads, m, d),
+    };
+    let y = g.uninit(q.shape())?;
+    let lse = s.forward(g, &views(q, k, v), contiguous(&y, heads, n, d), bias)?;
+
+    let (q_in, k_in, v_in, y_out, bias) = (q.clone(), k.clone(), v.clone(), y.clone(), bias.cloned());
+    g.record("attention gradient", &[q, k, v], &y, move |g, dy, grads| {
+        let (dq, dk, dv) = (g.uninit(q_in.shape())?, g.uninit(k_in.shape())?, g.uninit(v_in.shape())?);
+        let at = |t: &Tensor| contiguous(t, heads, n, d);
+        let (x, dx) = (views(&q_in, &k_in, &v_in), views(&dq, &dk, &dv));
+        s.gradient(g, &x, at(&y_out), at(dy), &dx, bias.as_ref(), &lse)?;
+        grads.add(g, &q_in, dq)?;
+        grads.add(g, &k_in, dk)?;
+        grads.add(g, &v_in, dv)
+    });
+    Ok(y)
+}
+
+/// Self-attention over the pixels of an image, from one fused projection.
+///
+/// | arg | shape | |
+/// |---|---|---|
+/// | `qkv` | `(N, H, W, 3 * heads * D)` | head by head, each head's q, k and v side by side |
+/// | ret | `(N, H, W, heads * D)` | head by head |
+///
+/// # Errors
+/// As [`attention`].
+pub fn self_attention(g: &Graph, qkv: &Tensor, heads: usize) -> Result<Tensor> {
+    let [batch, h, w, c] = qkv.dims4("self_attention")?;
+    if heads == 0 || !c.is_multiple_of(3 * heads) {
+        return Err(Error::shape("self_attention", "channels", format!("a multiple of 3 x {heads} heads"), c));
+    }
+    let d = c / (3 * heads);
+    let s = Sizes { batch, heads, n: h * w, m: h * w, d, scale: 1.0 / (d as f32).sqrt() };
+    s.check()?;
+    let y = g.uninit(&[batch, h, w, heads * d])?;
+    let lse = s.forward(g, &fused(qkv, &s), joined(&y, &s), None)?;
+
+    let (x_in, y_out) = (qkv.clone(), y.clone());
+    g.record("self_attention gradient", &[qkv], &y, move |g, dy, grads| {
+        let dx = g.uninit(x_in.shape())?;
+        s.gradient(g, &fused(&x_in, &s), joined(&y_out, &s), joined(dy, &s), &fused(&dx, &s), None, &lse)?;
+        grads.add(g, &x_in, dx)
+    });
+    Ok(y)
+}
