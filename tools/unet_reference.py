@@ -4,9 +4,10 @@
 Parameter names are those of the two projects, so that their public checkpoints load unchanged. x is in [-1,1];
 `t` is the number given to the timestep embedding, after any rescaling.
 
-  unet_reference.py --check-golden [--only cifar]     compare with the published golden values (float64)
+  unet_reference.py --check-golden [--only cifar]     compare with the golden values (float64; imagenet takes 5 GB)
 """
 import argparse
+import fnmatch
 import json
 import math
 import sys
@@ -16,13 +17,12 @@ import torch.nn as nn
 import torch.nn.functional as F
 from safetensors import safe_open
 
+from diffusion_reference import denoise, step_of
 from resnet_reference import fill_state, fill_tensor, load_state
+from unet_golden import DEFENCES, NETWORKS
 
 DEFAULTS = {"channels": 128, "channel_mult": [1, 2, 2, 2], "res_blocks": 3, "attention_factors": [2, 4], "heads": 4,
             "resblock_updown": False, "out_channels": 6}
-CIFAR = dict(DEFAULTS)
-IMAGENET = {"channels": 256, "channel_mult": [1, 1, 2, 2, 4, 4], "res_blocks": 2, "attention_factors": [8, 16, 32],
-            "head_channels": 64, "resblock_updown": True, "out_channels": 6}
 GROUPS = 32
 
 
@@ -185,3 +185,87 @@ def load_denoiser(path):
     if meta.get("arch") != "unet" or "config" not in meta:
         raise ValueError(f"{path}: metadata must hold arch=unet and config, got arch={meta.get('arch')!r}")
     return load_state(build(json.loads(meta["config"])), tensors), meta
+
+
+# ------------------------------------------------------------------------------------------------ golden values
+# The timestep embedding is float32, whose exp differs in the last bit between processors; an angle of hundreds makes that
+# up to 6e-7 at the output (rms 0.5), and changes nothing where the frequencies happen to agree.
+GOLDEN_LIMIT = 1.5e-6
+
+
+def seeded(config):
+    """The network in float64 with the deterministic fill of its parameters' names."""
+    return fill_state(build(config)).double()
+
+
+def rms(x):
+    return x.square().mean().sqrt().item()
+
+
+def nearest_rows(y, want):
+    """-> (what, worst difference, allowed) of each published figure of an output y [N,C,H,W]"""
+    h, w = y.shape[2:]
+    got = {"mean": y.mean((2, 3)), "rms": y.square().mean((2, 3)).sqrt(), "first": y[:, 0, 0, :6],
+           "middle": y[:, 2, h // 2, w // 2:w // 2 + 4], "last": y[:, -1, -1, -1:]}
+    rows = []
+    for name in got.keys() & want.keys():
+        expected = torch.tensor(want[name], dtype=torch.float64)
+        rows.append((name, (got[name][:len(expected)] - expected).abs().max().item(), GOLDEN_LIMIT))
+    return sorted(rows)
+
+
+def check_network(case):
+    """-> rows (what, difference, allowed)"""
+    net, trace = seeded(case["config"]), []
+    rows = []
+    if "params" in case:
+        rows.append(("parameters", abs(sum(p.numel() for p in net.parameters()) - case["params"]), 0))
+        rows.append(("state entries", abs(len(net.state_dict()) - case["entries"]), 0))
+    for module in (net.time_embed, *net.input_blocks, net.middle_block, *net.output_blocks, net.out):
+        module.register_forward_hook(lambda module, args, y: trace.append(rms(y[0])))
+    y = net(fill_tensor("input", case["shape"]).double(), torch.tensor(case["tau"]))
+    rows += nearest_rows(y, case)
+    if len(trace) != len(case["trace"]):
+        raise ValueError(f"{case['name']}: {len(trace)} blocks, want {len(case['trace'])}")
+    rows.append((f"trace of {len(trace)} blocks", max(abs(a - b) for a, b in zip(trace, case["trace"])), GOLDEN_LIMIT))
+    return rows
+
+
+def check_defence(case):
+    schedule, steps, tau_scale, sigma = case["schedule"]
+    x, noise = 0.5 + 0.5 * fill_tensor("input", case["shape"]).double(), fill_tensor("noise", case["shape"]).double()
+    # The golden values take the timestep embedding by the float32 recipe.
+    net = seeded(case["config"])
+    x0 = denoise(lambda noisy, tau: net(noisy, tau.float()), schedule, steps, tau_scale, sigma, x, noise)
+    rows = [("t", abs(step_of(schedule, steps, sigma) - case["t"]), 0),
+            ("clipped", abs(int((x0.abs() == 1).sum()) - case["clipped"]), 0), *nearest_rows(x0, case)]
+    if "resized" in case:
+        size, *want = case["resized"]
+        up = F.interpolate(x0, size=(size, size), mode="bicubic", antialias=True)
+        got = up.min().item(), up.max().item(), up.mean().item()
+        rows.append((f"min, max, mean at {size}", max(abs(a - b) for a, b in zip(got, want)), GOLDEN_LIMIT))
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check-golden", action="store_true", help="compare with the golden values; exit 1 on a difference")
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="of the names cifar, imagenet-reduced, imagenet, dds-cifar, dds-imagenet-reduced")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    checks = [(c, check_network) for c in NETWORKS] + [(c, check_defence) for c in DEFENCES]
+    checks = [(c, check) for c, check in checks if fnmatch.fnmatch(c["name"], args.only)]
+    if not args.check_golden or not checks:
+        parser.error(f"no golden values match {args.only!r}" if args.check_golden else "nothing to do: pass --check-golden")
+    torch.set_num_threads(args.threads)
+    failed = 0
+    for case, check in checks:
+        for what, difference, allowed in check(case):
+            ok = difference <= allowed
+            failed += not ok
+            print(f"{'ok  ' if ok else 'FAIL'}  {case['name']:22} {what:24} {difference:.1e} of {allowed:.1e}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
