@@ -1,7 +1,16 @@
 """The parity cases of the denoiser: its operations, its U-Nets and the whole defence. `Case` and rules as in reference_cases."""
+from functools import lru_cache
+
+import numpy as np
 import torch
 
-from reference_cases import Case, normal, on_x, optional, resize
+import resnet_reference as resnet
+import unet_reference as unet
+from bf16_reference import rounded
+from diffusion_reference import alpha_bar, estimate, step_of
+from reference_cases import Case, normal, on_x, optional, resize, settled_weights, stored
+from reference_ops import replay
+from unet_golden import IMAGENET
 
 
 # ------------------------------------------------------------------------------------------------ builders
@@ -47,7 +56,74 @@ def q_sample(name, x, t, schedule, steps):
     return Case("q_sample", name, dict(schedule=schedule, steps=steps), make)
 
 
+def unet_weights(config):
+    return unet.fill_state(unet.build(config)).state_dict()
+
+
+def model(name, x, tau, seed=0, **config):
+    """A U-Net by the deterministic fill; x (N,3,H,W), one number for the embedding per image"""
+    def make(rng):
+        return {"x": normal(rng, x), "t": torch.tensor(tau)}, unet_weights(config)
+    return Case("model", name, {"arch": "unet", "config": config}, make, seed, torch.float16)
+
+
+def unclamped_noise(rng, attrs, x, weights, margin=0.05):
+    """Noise for which no value of the estimate lies within `margin` of the clamp: there bfloat16 would decide the gradient."""
+    net = unet.load_state(unet.build(attrs["config"]).double(), weights)
+    schedule = [attrs[k] for k in ("schedule", "steps", "tau_scale", "sigma")]
+    ab = alpha_bar(attrs["schedule"], attrs["steps"])[step_of(attrs["schedule"], attrs["steps"], attrs["sigma"])]
+    noise = rounded(normal(rng, tuple(x.shape)))
+    for _ in range(200):
+        x0 = estimate(net, *schedule, x.double(), noise.double())
+        beyond = x0.abs() - 1
+        if (beyond.abs() >= margin).all():
+            return noise
+        wanted = x0.sign() * (1 + 1.5 * margin * beyond.sign())
+        moved = noise + (wanted - x0) / np.sqrt(1 / ab - 1)
+        noise = torch.where(beyond.abs() < margin, rounded(moved.float()), noise)
+    raise ValueError("no noise keeps the estimate clear of the clamp")
+
+
+def dds_inputs(rng, attrs, x):
+    """-> inputs, weights; images x (N,3,H,W) of values that bfloat16 holds"""
+    weights = {k: stored(t, torch.float16, True) for k, t in unet_weights(attrs["config"]).items()}
+    images = rounded(torch.from_numpy(rng.uniform(0, 1, x).astype(np.float32)))
+    return {"x": images, "noise": unclamped_noise(rng, attrs, images, weights)}, weights
+
+
+def dds(name, x, schedule, steps, tau_scale, sigma, **config):
+    attrs = dict(config=config, schedule=schedule, steps=steps, tau_scale=tau_scale, sigma=sigma)
+    return Case("dds", name, attrs, lambda rng: dds_inputs(rng, attrs, x), 0, torch.float16)
+
+
+def defended(name, x, classes, attrs, seed):
+    """Two dumps of one pipeline: `model` is a classifier of the normalised output of `dds`, whose `dout` is the classifier's gradient.
+
+    So `out.dx` of `dds` is the gradient of the summed cross-entropy through classifier, clamp, U-Net and noising.
+    """
+    config = {**resnet.DEFAULTS, "depth": 18, "width": 3, "classes": classes}
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]))
+
+    @lru_cache
+    def pipeline(seed):
+        rng = np.random.default_rng(seed)
+        inputs, weights = dds_inputs(rng, attrs, x)
+        x0 = replay("dds", attrs, dict(inputs), weights)["x0"]
+        normalised = (((x0 + 1) / 2 - mean) / std).float()
+        classifier = settled_weights(config, normalised, rng, torch.float16)
+        labels = torch.from_numpy(rng.integers(0, classes, x[0]))
+        wanted = {"x": normalised, "labels": labels}
+        gradient = replay("model", {"arch": "resnet", "config": config}, dict(wanted), classifier)["dx"]
+        return {**inputs, "dout": (gradient / (2 * std)).float()}, weights, wanted, classifier
+    exact = dict(seed=seed, weight_dtype=torch.float16, exact=False)
+    return [Case("dds", name, attrs, lambda rng: tuple(dict(part) for part in pipeline(seed)[:2]), **exact),
+            Case("model", f"resnet18_w3_{name}", {"arch": "resnet", "config": config}, lambda rng: tuple(dict(part) for part in pipeline(seed)[2:]), **exact)]
+
+
 # ------------------------------------------------------------------------------------------------ the table
+SMALL = dict(channels=32, res_blocks=1, attention_factors=[2])
+ONE_LEVEL = dict(channels=32, channel_mult=[1], res_blocks=1, attention_factors=[], resblock_updown=False)
+
 DIFFUSION_CASES = [
     group_norm("three_elements", (1, 1, 1, 3), 1),
     group_norm("plain", (2, 6, 5, 7), 3, affine=False),
@@ -109,4 +185,18 @@ DIFFUSION_CASES = [
     q_sample("linear", (3, 3, 4, 5), [0, 145, 999], "linear", 1000),
     q_sample("linear_50_steps", (2, 2, 3, 7), [0, 31], "linear", 50),
     q_sample("one_element", (1, 1, 1, 1), [573], "cosine", 4000),
+
+    model("unet_strided", (2, 3, 8, 8), [289.5, 7.25], **SMALL, channel_mult=[2, 1], heads=4, resblock_updown=False, out_channels=6),
+    model("unet_updown", (1, 3, 8, 12), [145.0], seed=5, **SMALL, channel_mult=[1, 1], head_channels=8, resblock_updown=True, out_channels=6),
+    dds("linear", (2, 3, 8, 10), "linear", 1000, 1, 0.5, **ONE_LEVEL, heads=2, out_channels=3),
+    *defended("defended", (2, 3, 16, 16), 10, dict(config={**ONE_LEVEL, "head_channels": 8, "out_channels": 6}, schedule="cosine", steps=4000,
+                                                   tau_scale=0.25, sigma=0.25), seed=0),
+]
+
+# Whole architectures at 32 channels: written on request, for their weights are large.
+LARGE_CASES = [
+    model("unet_demo", (2, 3, 32, 32), [1158.0, 1984.0], channels=32, channel_mult=[1, 2, 2], res_blocks=2, attention_factors=[2, 4], heads=4,
+          resblock_updown=False, out_channels=3),
+    model("unet_cifar_w32", (1, 3, 32, 32), [289.5], **{**unet.DEFAULTS, "channels": 32}),
+    model("unet_imagenet_w32", (1, 3, 64, 32), [145.0], **{**IMAGENET, "channels": 32, "head_channels": 32}),
 ]

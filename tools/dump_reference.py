@@ -3,6 +3,7 @@
 
   dump_reference.py OUT_DIR [--only PATTERN]          write OUT_DIR/OP/NAME.safetensors for every case
   dump_reference.py DIR --check [--only PATTERN]      replay the dumps in float32 and in bfloat16 and compare
+  dump_reference.py OUT_DIR --large [--only PATTERN]  write whole U-Nets at 32 channels, 3 to 17 MB each
   dump_reference.py --find-seed 300 --only PATTERN    of that many, the seed that serves each case best: clear of
                                                       the kinks of its gradient, then the least error in bfloat16
 
@@ -23,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from bf16_reference import bf16_outputs
-from diffusion_cases import DIFFUSION_CASES
+from diffusion_cases import DIFFUSION_CASES, LARGE_CASES
 from kink_margin import kink_margin
 from reference_cases import CASES, stored
 from reference_ops import replay
@@ -202,6 +203,7 @@ def main():
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--check", action="store_true", help="compare the dumps in OUT_DIR with a float32 and a bfloat16 replay")
     action.add_argument("--find-seed", type=int, metavar="COUNT", help="try this many seeds and print the best")
+    parser.add_argument("--large", action="store_true", help="take the large cases, and only those")
     args = parser.parse_args()
     if args.folder is None and args.find_seed is None:
         parser.error("OUT_DIR is missing")
@@ -209,7 +211,7 @@ def main():
     try:
         if args.check:
             return check_all(args.folder, args.only)
-        cases = [c for c in CASES if fnmatch.fnmatch(c.path, args.only)]
+        cases = [c for c in (LARGE_CASES if args.large else CASES) if fnmatch.fnmatch(c.path, args.only)]
         if not cases:
             parser.error(f"no case matches {args.only!r}")
         if args.find_seed is not None:
