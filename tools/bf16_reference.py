@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 
 import resnet_reference as resnet
-from reference_ops import ACTIVATIONS, convolve, differentiable, replay, run_feature_map, run_model, run_pgd
+from reference_ops import ACTIVATIONS, convolve, differentiable, group_norm, replay, run_feature_map, run_model, run_pgd
 
 
 class Store(torch.autograd.Function):
@@ -17,6 +17,18 @@ class Store(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
         return rounded(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return rounded(gradient)
+
+
+class StoreGradient(torch.autograd.Function):
+    """Values that stay in registers, and on the way back their gradients as bfloat16 stores them."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
 
     @staticmethod
     def backward(ctx, gradient):
@@ -41,6 +53,15 @@ def folded_conv2d_bn(attrs, ins, w):
     if "residual" in ins:
         y = y + Store.apply(ins["residual"])
     return Store.apply(ACTIVATIONS[attrs.get("activation")](Store.apply(y)))
+
+
+def fused_attention(attrs, ins, w):
+    """Attention whose scores never leave the registers: they and the softmax are float32, the weights enter a product rounded."""
+    q, k, v = (Store.apply(ins[name]) for name in ("q", "k", "v"))
+    scores = q @ k.transpose(-1, -2) * attrs.get("scale", q.shape[-1] ** -0.5)
+    if "bias" in ins:
+        scores = scores + ins["bias"]
+    return Store.apply(Store.apply(StoreGradient.apply(scores).softmax(-1)) @ v)
 
 
 def folded_network(attrs, weights):
@@ -69,12 +90,16 @@ def folded_network(attrs, weights):
 
 FOLDED = {
     "conv2d_bn": differentiable(folded_conv2d_bn),
-    "model": lambda attrs, ins, w: run_model(folded_network(attrs, w), ins),
+    "group_norm": differentiable(lambda attrs, ins, w: Store.apply(group_norm(attrs, {**ins, "x": Store.apply(ins["x"])}, w)), ["x"]),
+    "attention": differentiable(fused_attention, ["q", "k", "v"]),
+    "model": lambda attrs, ins, w: run_model(folded_network(attrs, w), ins),     # of classifiers
     "feature_map": lambda attrs, ins, w: run_feature_map(folded_network(attrs, w), attrs["layer"], ins),
     "pgd": lambda attrs, ins, w: run_pgd(folded_network(attrs, w), torch.float32, attrs, ins),
 }
-FLOAT32_OPS = {"cross_entropy", "dlr_loss", "resize", "pgd_step"}     # compute in float32 whatever their inputs are
-FOLDED_ONLY = {"conv2d_bn", "pgd"}                        # nothing is stored before a batch norm; images stay float32
+# These compute in float32 whatever their inputs are.
+FLOAT32_OPS = {"cross_entropy", "dlr_loss", "resize", "timestep_embedding", "pgd_step"}
+# Nothing is stored before a batch norm or within a group norm, no score of attention is; images stay float32.
+FOLDED_ONLY = {"conv2d_bn", "group_norm", "attention", "pgd"}
 
 
 def bf16_outputs(op, attrs, inputs, weights):
@@ -82,6 +107,6 @@ def bf16_outputs(op, attrs, inputs, weights):
     ways = {}
     if op not in FLOAT32_OPS | FOLDED_ONLY:
         ways["plain"] = replay(op, attrs, inputs, weights, torch.bfloat16)
-    if op in FOLDED:
+    if op in FOLDED and attrs.get("arch") != "unet":
         ways["folded"] = replay(op, attrs, inputs, weights, torch.float32, FOLDED[op])
     return ways

@@ -3,6 +3,7 @@
 
   dump_reference.py OUT_DIR [--only PATTERN]          write OUT_DIR/OP/NAME.safetensors for every case
   dump_reference.py DIR --check [--only PATTERN]      replay the dumps in float32 and in bfloat16 and compare
+  dump_reference.py OUT_DIR --large [--only PATTERN]  write whole U-Nets at 32 channels, 3 to 17 MB each
   dump_reference.py --find-seed 300 --only PATTERN    of that many, the seed that serves each case best: clear of
                                                       the kinks of its gradient, then the least error in bfloat16
 
@@ -23,22 +24,27 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from bf16_reference import bf16_outputs
+from diffusion_cases import DIFFUSION_CASES, LARGE_CASES
 from kink_margin import kink_margin
 from reference_cases import CASES, stored
 from reference_ops import replay
 
+CASES = CASES + DIFFUSION_CASES
+
 # Inputs of these are compared as stored, no rounding comes first, or no gradient is taken.
+NO_GRADIENT = {"feature_map", "timestep_embedding"}
 NO_MARGIN = {"relu", "max_pool2d", "feature_map", "pgd", "pgd_step"}
 MARGIN = {"model": 3e-6}                                  # a network has too many activations for more
 DEFAULT_MARGIN = 1e-5
 
 # Limits of the float32 replay, relative to the norm of the reference: (outputs, gradients).
-LIMITS = {"model": (5e-6, 2e-5), "feature_map": (5e-6, 5e-6), "pgd": (1e-2, 0)}
+LIMITS = {"model": (5e-6, 2e-5), "dds": (5e-6, 2e-5), "feature_map": (5e-6, 5e-6), "pgd": (1e-2, 0)}
 DEFAULT_LIMITS = (2e-6, 3e-6)
 # Limits of the bfloat16 replay: clear of the engine's, 1e-2 for one operation, 3e-2 and 8e-2 for networks.
-BF16_LIMITS = {"model": (1.5e-2, 4e-2), "feature_map": (1.5e-2, 4e-2), "pgd": (5e-3, 0)}
+BF16_LIMITS = {"model": (1.5e-2, 4e-2), "dds": (1.5e-2, 4e-2), "feature_map": (1.5e-2, 4e-2), "pgd": (5e-3, 0)}
 DEFAULT_BF16_LIMITS = (7e-3, 7e-3)
-FLOAT64_REPLAY = {"resize"}                               # PyTorch rounds the filter positions to float32: up to 3e-5
+# PyTorch rounds the filter positions and the angles to float32: up to 3e-5.
+FLOAT64_REPLAY = {"resize", "timestep_embedding"}
 
 
 def make(case, seed):
@@ -46,12 +52,14 @@ def make(case, seed):
     rng = np.random.default_rng([seed, zlib.crc32(case.path.encode())])
     inputs, weights = case.make(rng)
     weights = {k: stored(t, case.weight_dtype, case.exact) for k, t in weights.items()}
-    inputs = {k: stored(t, torch.float32, case.exact) for k, t in inputs.items()}
+    inputs = {k: stored(t, torch.float32, case.exact and k != "t") for k, t in inputs.items()}
     outputs = replay(case.op, case.attrs, inputs, weights)
-    if "y" in outputs and case.op != "feature_map":
-        dout = rng.standard_normal(tuple(outputs["y"].shape)).astype(np.float32)
+    y = outputs.get("y", outputs.get("x0"))
+    if y is not None and case.op not in NO_GRADIENT and "dout" not in inputs:
+        dout = rng.standard_normal(tuple(y.shape)).astype(np.float32)
         inputs["dout"] = stored(torch.from_numpy(dout), torch.float32, case.exact)
         outputs = replay(case.op, case.attrs, inputs, weights)
+    outputs = {k: t for k, t in outputs.items() if k not in case.without}
     return inputs, weights, outputs
 
 
@@ -119,7 +127,7 @@ def write(case, folder):
             raise ValueError(f"{case.path}: {what} is {error:.1e} away, want {limit:.1e}: try --find-seed")
     tensors = {f"in.{k}": t for k, t in inputs.items()}
     tensors.update({f"w.{k}": t for k, t in weights.items()})
-    tensors.update({f"out.{k}": t.float() for k, t in outputs.items()})
+    tensors.update({f"out.{k}": t.float() if t.is_floating_point() else t for k, t in outputs.items()})
     for name, t in tensors.items():
         if not torch.isfinite(t).all():
             raise ValueError(f"{case.path}: {name} is not finite")
@@ -195,6 +203,7 @@ def main():
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--check", action="store_true", help="compare the dumps in OUT_DIR with a float32 and a bfloat16 replay")
     action.add_argument("--find-seed", type=int, metavar="COUNT", help="try this many seeds and print the best")
+    parser.add_argument("--large", action="store_true", help="take the large cases, and only those")
     args = parser.parse_args()
     if args.folder is None and args.find_seed is None:
         parser.error("OUT_DIR is missing")
@@ -202,7 +211,7 @@ def main():
     try:
         if args.check:
             return check_all(args.folder, args.only)
-        cases = [c for c in CASES if fnmatch.fnmatch(c.path, args.only)]
+        cases = [c for c in (LARGE_CASES if args.large else CASES) if fnmatch.fnmatch(c.path, args.only)]
         if not cases:
             parser.error(f"no case matches {args.only!r}")
         if args.find_seed is not None:

@@ -1,6 +1,6 @@
 """How far a computation stays from the points where its gradient jumps.
 
-A ReLU switches at 0, a maximum where its two largest values meet. An activation closer to such a point than rounding
+A ReLU switches at 0, a maximum where its two largest values meet, a clamp at its ends. An activation closer to such a point than rounding
 errors may fall on either side of it, and the input gradients of two correct implementations then differ by far more
 than rounding. Parity dumps are therefore made from inputs that keep a distance.
 """
@@ -45,6 +45,8 @@ class Watch(TorchFunctionMode):
             elif function is torch.Tensor.sort:                    # equal values too: their order is nobody's
                 ranked = args[0].sort(-1, descending=True).values[..., :4]
                 gap = ranked[..., :-1] - ranked[..., 1:]
+            elif function in (torch.clamp, torch.Tensor.clamp):
+                gap = torch.minimum((args[0] - args[1]).abs(), (args[0] - args[2]).abs())
             elif function is F.max_pool2d or function is torch.max_pool2d:
                 gap = lead(pool_windows(*args[:4], **kwargs))
             if gap is not None and gap.numel():

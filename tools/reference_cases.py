@@ -23,6 +23,7 @@ class Case:
     seed: int = 0
     weight_dtype: torch.dtype = torch.float32                      # of weights with two or more dimensions
     exact: bool = True                                             # inputs and weights are values that bfloat16 holds
+    without: tuple = ()                                            # outputs that are left out
 
     @property
     def path(self):

@@ -8,7 +8,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+import diffusion_reference as diffusion
 import resnet_reference as resnet
+import unet_reference as unet
 
 ACTIVATIONS = {
     None: lambda x: x,
@@ -22,23 +24,27 @@ ACTIVATIONS = {
 def replay(op, attrs, inputs, weights, dtype=torch.float64, compute=None):
     """-> {name: output}, in `dtype` except where the operation is defined in float32 (`pgd_step`, `pgd`).
 
-    `compute(attrs, inputs, weights)` stands in for the operation's own.
+    Timesteps never become coarser than float32. `compute(attrs, inputs, weights)` stands in for the operation's own.
     """
     if op not in OPS:
         raise ValueError(f"unknown op {op!r}; known: {', '.join(sorted(OPS))}")
 
     def cast(tensors):
-        return {k: t.to(dtype) if t.is_floating_point() else t for k, t in tensors.items()}
+        kinds = {k: torch.promote_types(dtype, torch.float32) if k == "t" else dtype for k in tensors}
+        return {k: t.to(kinds[k]) if t.is_floating_point() else t for k, t in tensors.items()}
     compute = compute or OPS[op]
     return {k: t.detach() for k, t in compute(attrs, cast(inputs), cast(weights)).items()}
 
 
-def differentiable(forward):
-    """Makes an op of y = forward(attrs, inputs, weights): adds the gradients of sum(y * dout) if `dout` is given."""
+def differentiable(forward, wanted=None, result="y"):
+    """Makes an op of result = forward(attrs, inputs, weights): adds the gradients of sum(result * dout) if `dout` is given.
+
+    They are taken with respect to the inputs `wanted`, or to all.
+    """
     def op(attrs, inputs, weights):
-        leaves = {k: t.requires_grad_(True) for k, t in inputs.items() if k != "dout"}
-        y = forward(attrs, leaves, weights)
-        out = {"y": y}
+        leaves = {k: inputs[k].requires_grad_(True) for k in wanted or inputs if k != "dout"}
+        y = forward(attrs, inputs, weights)
+        out = {result: y}
         if "dout" in inputs:
             grads = torch.autograd.grad(y, list(leaves.values()), inputs["dout"])
             out.update({f"d{k}": g for k, g in zip(leaves, grads)})
@@ -113,6 +119,40 @@ def cbam(attrs, ins, w):
     return gate(resnet.CBAM(ins["x"].shape[1], attrs["reduction"], attrs["kernel"], attrs["eps"]), w, ins["x"])
 
 
+# ------------------------------------------------------------------------------------------------ diffusion
+def group_norm(attrs, ins, w):
+    """activation(gn(x) * (1 + scale) + shift); scale and shift [N,C]"""
+    y = F.group_norm(ins["x"], attrs["groups"], w.get("weight"), w.get("bias"), attrs["eps"])
+    if "scale" in ins:
+        y = y * (1 + ins["scale"][:, :, None, None])
+    if "shift" in ins:
+        y = y + ins["shift"][:, :, None, None]
+    return ACTIVATIONS[attrs.get("activation")](y)
+
+
+def attention(attrs, ins, w):
+    return unet.attend(ins["q"], ins["k"], ins["v"], attrs.get("scale", ins["q"].shape[-1] ** -0.5), ins.get("bias"))
+
+
+def timestep_embedding(attrs, ins, w):
+    return {"y": unet.timestep_embedding(ins["t"], attrs["dim"], attrs["max_period"])}
+
+
+def q_sample(attrs, ins, w):
+    return diffusion.q_sample(attrs["schedule"], attrs["steps"], ins["x0"], ins["noise"], ins["t"])
+
+
+def schedule_of(attrs):
+    return [attrs[k] for k in ("schedule", "steps", "tau_scale", "sigma")]
+
+
+def dds(attrs, ins, w):
+    """t: the step of sigma; x0 in [-1,1] and, if `dout` is given, dx through clamp, U-Net and noising"""
+    net = unet.load_state(unet.build(attrs["config"]).to(ins["x"].dtype), w)
+    run = differentiable(lambda attrs, ins, w: diffusion.denoise(net, *schedule_of(attrs), ins["x"], ins["noise"]), ["x"], "x0")
+    return {"t": torch.tensor(diffusion.step_of(*schedule_of(attrs)[:2], attrs["sigma"])), **run(attrs, ins, w)}
+
+
 # ------------------------------------------------------------------------------------------------ losses
 def with_dlogits(loss_of):
     """Makes an op of loss [N] = loss_of(attrs, logits [N,K], inputs): adds the gradient of the summed loss."""
@@ -141,10 +181,22 @@ def dlr_loss(attrs, logits, ins):
 
 
 # ------------------------------------------------------------------------------------------------ networks
+ARCHITECTURES = {"resnet": resnet, "unet": unet}
+
+
 def network(attrs, w):
-    if attrs["arch"] != "resnet":
-        raise ValueError(f"unknown arch {attrs['arch']!r}; known: resnet")
-    return resnet.load_state(resnet.build(attrs["config"]).to(w["conv1.weight"].dtype), w)
+    if attrs["arch"] not in ARCHITECTURES:
+        raise ValueError(f"unknown arch {attrs['arch']!r}; known: {', '.join(ARCHITECTURES)}")
+    dtype = max((t.dtype for t in w.values() if t.is_floating_point()), key=lambda d: d.itemsize)
+    return resnet.load_state(ARCHITECTURES[attrs["arch"]].build(attrs["config"]).to(dtype), w)
+
+
+def model(attrs, ins, w):
+    """Classifiers as `run_model`; U-Nets: x [N,3,H,W], t [N] -> y and, if `dout` is given, dx"""
+    net = network(attrs, w)
+    if attrs["arch"] != "unet":
+        return run_model(net, ins)
+    return differentiable(lambda attrs, ins, w: net(ins["x"], ins["t"]), ["x"])(attrs, ins, w)
 
 
 def run_model(net, ins):
@@ -223,9 +275,14 @@ OPS = {
     "channel_gate": differentiable(channel_gate),
     "spatial_gate": differentiable(spatial_gate),
     "cbam": differentiable(cbam),
+    "group_norm": differentiable(group_norm, ["x"]),
+    "attention": differentiable(attention, ["q", "k", "v"]),
+    "timestep_embedding": timestep_embedding,
+    "q_sample": differentiable(q_sample, ["x0", "noise"]),
+    "dds": dds,
     "cross_entropy": with_dlogits(cross_entropy),
     "dlr_loss": with_dlogits(dlr_loss),
-    "model": lambda attrs, ins, w: run_model(network(attrs, w), ins),
+    "model": model,
     "feature_map": lambda attrs, ins, w: run_feature_map(network(attrs, w), attrs["layer"], ins),
     "pgd_step": pgd_step,
     "pgd": lambda attrs, ins, w: run_pgd(network(attrs, w), w["conv1.weight"].dtype, attrs, ins),
