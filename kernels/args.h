@@ -481,7 +481,7 @@ struct AttentionArgs {
   TokensView v;             // (batch, heads, m, d)
   TokensView y;             // (batch, heads, n, d)
   const float* bias;        // (batch or 1, heads, n, m) or null: added to the logits
-  float* lse;               // (batch, heads, n): log of the sum of exp of a row's logits
+  float* kept;              // (batch, heads, n, 2): the largest logit of a row, and 1 / the sum of exp of all less that
   int64_t bias_batch;       // elements from one batch's bias to the next, 0 where all share it
   int32_t heads;
   int32_t n;
@@ -501,7 +501,7 @@ struct AttentionGradArgs {
   TokensView dk;
   TokensView dv;
   const float* bias;
-  const float* lse;
+  const float* kept;
   float* delta;             // (batch, heads, n): sum of y * dy over a row
   int64_t bias_batch;
   int32_t heads;

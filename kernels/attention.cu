@@ -4,9 +4,10 @@
 //   s = scale * q k^T + bias      p = softmax(s) over the keys      y = p v
 //   dv = p^T dy      ds = p * (dy v^T - delta),  delta = sum(y * dy) per query      dq = scale * ds k      dk = scale * ds^T q
 //
-// The forward pass walks over the keys with a running maximum and sum (Milakov & Gimelshein 2018; Dao et al. 2022) and keeps one
-// number per query: lse, the log of the sum. The gradients rebuild p = exp(s - lse); dq walks over keys, dk and dv over queries, so that
-// every output has one writer and nothing is added atomically.
+// The forward pass walks over the keys with a running maximum and sum (Milakov & Gimelshein 2018; Dao et al. 2022) and keeps two
+// numbers per query: the maximum and 1/sum, for the log of the sum alone would lose digits where scores are large. The gradients
+// rebuild p = exp(s - maximum) / sum; dq walks over keys, dk and dv over queries, so that every output has one writer and nothing is
+// added atomically.
 //
 // q, k, v and their gradients are views (TokensView), so that they may be parts of one tensor (N, T, 3 C). Head sizes up to 128.
 #include "activation.cuh"
@@ -71,13 +72,15 @@ template <class T, int D> DEVICE void forward(const Block& block, const Attentio
         [](const Lanes& top) { return lanes::largest(top); }, [](float& x, float other) { x = x > other ? x : other; },
         [&](int i, float top) {
           const float now = top > most[i] ? top : most[i];
-          shrink[i] = lanes::first(activation::exp(lanes::fill(most[i] - now)));
+          // As long as a bias of -infinity hides every key there is nothing to shrink.
+          shrink[i] = now == most[i] ? 1.f : lanes::first(activation::exp(lanes::fill(most[i] - now)));
           most[i] = now;
         });
     block::fold_rows(
         block, L::QUERIES, depth, lanes::fill(0.f),
         [&](Lanes& sum, int i, int j, int count) {
-          const Lanes v = lanes::head(activation::exp(lanes::load(s.at + i * s.row + j, count) - lanes::fill(most[i])), keys - j);
+          const float top = most[i] == -INFINITY ? 0.f : most[i];
+          const Lanes v = lanes::head(activation::exp(lanes::load(s.at + i * s.row + j, count) - lanes::fill(top)), keys - j);
           lanes::store(p.at + i * p.row + j, v, count);
           sum = sum + v;
         },
@@ -90,8 +93,8 @@ template <class T, int D> DEVICE void forward(const Block& block, const Attentio
   block::for_each_run(block, rows, a.d, [&](int i, int c, int count) {
     lanes::store(at<T>(a.y, batch, head, i0 + i) + c, lanes::load(staged.at + i * staged.row + c, count) / lanes::fill(total[i]), count);
   });
-  float* lse = a.lse + (int64_t(batch) * a.heads + head) * a.n + i0;
-  block::for_each(block, 1, rows, [&](int, int i) { lse[i] = most[i] + logf(total[i]); });
+  float* kept = a.kept + ((int64_t(batch) * a.heads + head) * a.n + i0) * 2;
+  block::for_each(block, 1, rows, [&](int, int i) { kept[2 * i] = most[i], kept[2 * i + 1] = 1.f / total[i]; });
 }
 
 // Both gradients hold a square of B queries and B keys.
@@ -102,7 +105,7 @@ template <class T, int D> struct Backward {
   static constexpr bool IN_PLACE = sizeof(typename Tokens::Element) == 4;
   static constexpr int SQUARE = Scores::bytes(B, B), ROUNDED = IN_PLACE ? 0 : Tokens::bytes(B, B);
   static constexpr int FIRST = REDUCE_BYTES, TOKENS = Tokens::bytes(B, D), S = FIRST + 4 * TOKENS, DP = S + SQUARE, P = DP + SQUARE,
-                       DS = P + ROUNDED, ROWS = DS + ROUNDED, BYTES = ROWS + 2 * B * 4;
+                       DS = P + ROUNDED, ROWS = DS + ROUNDED, BYTES = ROWS + 3 * B * 4;
   static_assert(Scores::bytes(B, D) <= 2 * TOKENS, "a result passes through the memory of two operands");
 };
 
@@ -113,14 +116,18 @@ template <class T, int D> DEVICE void query_gradient(const Block& block, const A
   const typename L::Tokens k(memory, D), v(memory + L::TOKENS, D), q(memory + 2 * L::TOKENS, D), dy(memory + 3 * L::TOKENS, D);
   const typename L::Tokens ds(block.shared + (L::IN_PLACE ? L::DP : L::DS), L::B);
   const typename L::Scores s(block.shared + L::S, L::B), dp(block.shared + L::DP, L::B), staged(memory, D);
-  float *lse = reinterpret_cast<float*>(block.shared + L::ROWS), *delta = lse + L::B;
+  float *most = reinterpret_cast<float*>(block.shared + L::ROWS), *inverse = most + L::B, *delta = inverse + L::B;
   const int64_t first = (int64_t(batch) * a.heads + head) * a.n + i0;
   const float* bias = a.bias ? a.bias + batch * a.bias_batch + (int64_t(head) * a.n + i0) * a.m : nullptr;
   const int d = padded(a.d);
 
   matrix::load(block, q, at<const T>(a.q, batch, head, i0), a.q.token, rows, a.d, L::B, d);
   matrix::load(block, dy, at<const T>(a.dy, batch, head, i0), a.dy.token, rows, a.d, L::B, d);
-  block::for_each(block, 1, L::B, [&](int, int i) { lse[i] = i < rows ? a.lse[first + i] : 0.f, delta[i] = 0; });
+  block::for_each(block, 1, L::B, [&](int, int i) {
+    most[i] = i < rows ? a.kept[2 * (first + i)] : 0.f;
+    inverse[i] = i < rows ? a.kept[2 * (first + i) + 1] : 0.f;
+    delta[i] = 0;
+  });
   block::fold_rows(
       block, rows, a.d, lanes::fill(0.f),
       [&](Lanes& sum, int i, int c, int count) {
@@ -147,7 +154,7 @@ template <class T, int D> DEVICE void query_gradient(const Block& block, const A
     block::for_each_run(block, L::B, depth, [&](int i, int j, int count) {
       Lanes x = lanes::load(s.at + i * s.row + j, count) * lanes::fill(a.scale);
       if (bias && i < rows && j < keys) x = x + lanes::load(bias + int64_t(i) * a.m + j0 + j, at_most(count, keys - j));
-      const Lanes p = activation::exp(x - lanes::fill(lse[i]));
+      const Lanes p = activation::exp(x - lanes::fill(most[i])) * lanes::fill(inverse[i]);
       const Lanes v = p * (lanes::load(dp.at + i * dp.row + j, count) - lanes::fill(delta[i]));
       lanes::store(ds.at + i * ds.row + j, lanes::head(v, keys - j), count);
     });
@@ -166,7 +173,7 @@ template <class T, int D> DEVICE void key_gradient(const Block& block, const Att
   const typename L::Tokens q(memory, D), dy(memory + L::TOKENS, D), k(memory + 2 * L::TOKENS, D), v(memory + 3 * L::TOKENS, D);
   const typename L::Tokens p(block.shared + (L::IN_PLACE ? L::S : L::P), L::B), ds(block.shared + (L::IN_PLACE ? L::DP : L::DS), L::B);
   const typename L::Scores s(block.shared + L::S, L::B), dp(block.shared + L::DP, L::B), staged(memory, D);
-  float *lse = reinterpret_cast<float*>(block.shared + L::ROWS), *delta = lse + L::B;
+  float *most = reinterpret_cast<float*>(block.shared + L::ROWS), *inverse = most + L::B, *delta = inverse + L::B;
   const int64_t row0 = (int64_t(batch) * a.heads + head) * a.n;
   const float* bias = a.bias ? a.bias + batch * a.bias_batch + int64_t(head) * a.n * a.m + j0 : nullptr;
   const int d = padded(a.d);
@@ -181,7 +188,8 @@ template <class T, int D> DEVICE void key_gradient(const Block& block, const Att
     matrix::load(block, q, at<const T>(a.q, batch, head, i0), a.q.token, queries, a.d, depth, d);
     matrix::load(block, dy, at<const T>(a.dy, batch, head, i0), a.dy.token, queries, a.d, depth, d);
     block::for_each(block, 1, L::B, [&](int, int i) {
-      lse[i] = i < queries ? a.lse[row0 + i0 + i] : 0.f;
+      most[i] = i < queries ? a.kept[2 * (row0 + i0 + i)] : 0.f;
+      inverse[i] = i < queries ? a.kept[2 * (row0 + i0 + i) + 1] : 0.f;
       delta[i] = i < queries ? a.delta[row0 + i0 + i] : 0.f;
     });
     {
@@ -198,7 +206,7 @@ template <class T, int D> DEVICE void key_gradient(const Block& block, const Att
       Lanes x = lanes::load(s.at + j * s.row + i, count) * lanes::fill(a.scale);
       if (bias && j < keys)
         for (int l = 0; l < count && i + l < queries; ++l) x = x + lanes::one_hot(l, bias[int64_t(i0 + i + l) * a.m + j]);
-      const Lanes power = activation::exp(x - lanes::load(lse + i, count));
+      const Lanes power = activation::exp(x - lanes::load(most + i, count)) * lanes::load(inverse + i, count);
       const Lanes v = power * (lanes::load(dp.at + j * dp.row + i, count) - lanes::load(delta + i, count));
       lanes::store(p.at + j * p.row + i, power, count);
       lanes::store(ds.at + j * ds.row + i, v, count);
@@ -225,20 +233,20 @@ KERNEL(attention_bf16_64, AttentionArgs, 128, 46336) { attention::forward<bf16, 
 KERNEL(attention_bf16_128, AttentionArgs, 128, 62720) { attention::forward<bf16, 128>(block, a); }
 
 // grid (ceil(n / B), heads, batch); B is 64 for bf16_64, else 32
-KERNEL(attention_query_grad_f32_64, AttentionGradArgs, 128, 44544) { attention::query_gradient<float, 64>(block, a); }
-KERNEL(attention_query_grad_f32_128, AttentionGradArgs, 128, 77312) { attention::query_gradient<float, 128>(block, a); }
-KERNEL(attention_query_grad_bf16_64, AttentionGradArgs, 128, 90880) { attention::query_gradient<bf16, 64>(block, a); }
-KERNEL(attention_query_grad_bf16_128, AttentionGradArgs, 128, 49664) { attention::query_gradient<bf16, 128>(block, a); }
+KERNEL(attention_query_grad_f32_64, AttentionGradArgs, 128, 44672) { attention::query_gradient<float, 64>(block, a); }
+KERNEL(attention_query_grad_f32_128, AttentionGradArgs, 128, 77440) { attention::query_gradient<float, 128>(block, a); }
+KERNEL(attention_query_grad_bf16_64, AttentionGradArgs, 128, 91136) { attention::query_gradient<bf16, 64>(block, a); }
+KERNEL(attention_query_grad_bf16_128, AttentionGradArgs, 128, 49792) { attention::query_gradient<bf16, 128>(block, a); }
 
 // grid (ceil(m / B), heads, batch), after the gradient of the queries, which leaves delta
-KERNEL(attention_key_grad_f32_64, AttentionGradArgs, 128, 44544) { attention::key_gradient<float, 64>(block, a); }
-KERNEL(attention_key_grad_f32_128, AttentionGradArgs, 128, 77312) { attention::key_gradient<float, 128>(block, a); }
-KERNEL(attention_key_grad_bf16_64, AttentionGradArgs, 128, 90880) { attention::key_gradient<bf16, 64>(block, a); }
-KERNEL(attention_key_grad_bf16_128, AttentionGradArgs, 128, 49664) { attention::key_gradient<bf16, 128>(block, a); }
+KERNEL(attention_key_grad_f32_64, AttentionGradArgs, 128, 44672) { attention::key_gradient<float, 64>(block, a); }
+KERNEL(attention_key_grad_f32_128, AttentionGradArgs, 128, 77440) { attention::key_gradient<float, 128>(block, a); }
+KERNEL(attention_key_grad_bf16_64, AttentionGradArgs, 128, 91136) { attention::key_gradient<bf16, 64>(block, a); }
+KERNEL(attention_key_grad_bf16_128, AttentionGradArgs, 128, 49792) { attention::key_gradient<bf16, 128>(block, a); }
 
 #if TARGET_CUDA
 static_assert(attention::Forward<float, 64>::BYTES <= 53248 && attention::Forward<float, 128>::BYTES <= 86016);
 static_assert(attention::Forward<bf16, 64>::BYTES <= 46336 && attention::Forward<bf16, 128>::BYTES <= 62720);
-static_assert(attention::Backward<float, 64>::BYTES <= 44544 && attention::Backward<float, 128>::BYTES <= 77312);
-static_assert(attention::Backward<bf16, 64>::BYTES <= 90880 && attention::Backward<bf16, 128>::BYTES <= 49664);
+static_assert(attention::Backward<float, 64>::BYTES <= 44672 && attention::Backward<float, 128>::BYTES <= 77440);
+static_assert(attention::Backward<bf16, 64>::BYTES <= 91136 && attention::Backward<bf16, 128>::BYTES <= 49792);
 #endif

@@ -1,11 +1,12 @@
 //! Rampart attacks image classifiers with PGD and measures denoised smoothing, on kernels of its own.
 //!
-//! Data flows one way: `cli -> experiment -> attack -> models -> ops -> device -> kernels`.
+//! Data flows one way: `cli -> experiment -> attack, defense -> models -> ops -> device -> kernels`.
 
 pub mod attack;
 mod choice;
 pub mod cli;
 pub mod data;
+pub mod defense;
 pub mod device;
 mod error;
 pub mod experiment;

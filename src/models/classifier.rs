@@ -1,12 +1,10 @@
 //! An image classifier as an attack sees it: pixels in [0, 1] in, logits, losses and pixel gradients out.
 
-use std::ops::Range;
 use std::sync::Arc;
-
-use rayon::prelude::*;
 
 use crate::attack::{self, Evaluation, Loss};
 use crate::device::{Device, nvtx};
+use crate::models::batch::{chunk, in_chunks};
 use crate::models::resnet::{Config, ResNet};
 use crate::models::weights::Weights;
 use crate::ops::loss::{LossKind, LossOutput, loss};
@@ -26,12 +24,6 @@ pub struct Classifier {
     shape: [usize; 3],
     /// Images at once on the host, so that activations stay in cache; results do not depend on it.
     chunk: usize,
-}
-
-/// Images at once on the host. Few keep activations in cache; but each chunk streams all the weights through it, so that the
-/// larger of the two should be the activations: between 4 and 32 MiB of the widest one, a third of the weights if in between.
-fn chunk(widest: usize, parameters: usize) -> usize {
-    (4 * parameters / 3).clamp(4 << 20, 32 << 20).div_ceil(4 * widest.max(1))
 }
 
 impl Classifier {
@@ -73,8 +65,7 @@ impl Classifier {
     ) -> Result<Self> {
         let before = weights.taken();
         let net = ResNet::new(device, precision, weights, config)?;
-        let chunk =
-            if device.is_host() { chunk(net.widest(shape[0], shape[1]), weights.taken() - before) } else { usize::MAX };
+        let chunk = chunk(device, net.widest(shape[0], shape[1]), weights.taken() - before);
         Ok(Classifier { device: device.clone(), precision, net, mean, std, shape, chunk })
     }
 
@@ -84,21 +75,6 @@ impl Classifier {
 
     pub fn precision(&self) -> Precision {
         self.precision
-    }
-
-    /// Runs `f` on ranges of `n` images, on the host one range per thread at a time: each then works in its own cache, and no
-    /// op waits for another thread. Batches too small for that are run as one, each op on all threads.
-    fn in_chunks<R: Send>(&self, n: usize, f: impl Fn(Range<usize>) -> Result<R> + Sync) -> Result<Vec<R>> {
-        let threads = self.device.parallelism();
-        let even = n.div_ceil(threads.max(1));
-        if !self.device.is_host() || threads == 1 || even < (self.chunk / 2).max(1) {
-            let chunk = self.chunk.min(n.max(1));
-            return (0..n).step_by(chunk).map(|first| f(first..(first + chunk).min(n))).collect();
-        }
-        // As many ranges as threads, or a multiple, so that they end together.
-        let rounds = even.div_ceil(self.chunk);
-        let count = threads * rounds;
-        (0..count).into_par_iter().map(|i| f(n * i / count..n * (i + 1) / count)).collect()
     }
 
     fn check(&self, images: &Tensor) -> Result<usize> {
@@ -118,7 +94,7 @@ impl Classifier {
         gradient: bool,
     ) -> Result<Evaluation> {
         let n = self.check(images)?;
-        let parts = self.in_chunks(n, |range| {
+        let parts = in_chunks(&self.device, self.chunk, n, |range| {
             let x = images.rows(range.start, range.len())?;
             let g = if gradient {
                 Graph::recording(&self.device, self.precision)
@@ -204,7 +180,7 @@ impl attack::Classifier for Classifier {
 
     fn logits(&self, images: &Tensor) -> Result<Tensor> {
         let n = self.check(images)?;
-        let parts = self.in_chunks(n, |range| {
+        let parts = in_chunks(&self.device, self.chunk, n, |range| {
             let g = Graph::inference(&self.device, self.precision);
             let x = normalize_images(&g, &images.rows(range.start, range.len())?, self.mean, self.std)?;
             self.net.forward(&g, &x)

@@ -1,5 +1,7 @@
 //! Networks built from ops, and the checkpoints they come from.
 
+pub(crate) mod batch;
 pub mod classifier;
 pub mod resnet;
+pub mod unet;
 pub mod weights;

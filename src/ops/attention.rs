@@ -90,16 +90,16 @@ impl Sizes {
         g.device().count_product(self.batch * self.heads * self.n, products * self.m, self.d);
     }
 
-    /// Writes y and returns the log of each row's sum, `(batch, heads, n)`.
+    /// Writes y and returns what the gradient needs of each row, `(batch, heads, n, 2)`.
     fn forward(&self, g: &Graph, x: &Views, y: TokensView, bias: Option<&Tensor>) -> Result<Tensor> {
-        let lse = Tensor::uninit(g.device(), &[self.batch, self.heads, self.n], DType::F32)?;
+        let kept = Tensor::uninit(g.device(), &[self.batch, self.heads, self.n, 2], DType::F32)?;
         let args = AttentionArgs {
             q: x.q,
             k: x.k,
             v: x.v,
             y,
             bias: bias.map_or(0, Tensor::address),
-            lse: lse.address(),
+            kept: kept.address(),
             bias_batch: self.bias_batch(bias),
             heads: self.heads as i32,
             n: self.n as i32,
@@ -111,7 +111,7 @@ impl Sizes {
         let kernels = [&ATTENTION_F32_64, &ATTENTION_F32_128, &ATTENTION_BF16_64, &ATTENTION_BF16_128];
         self.flops(g, 2);
         g.launch(choose(g, self.d, kernels), [self.n.div_ceil(QUERIES), self.heads, self.batch], &args)?;
-        Ok(lse)
+        Ok(kept)
     }
 
     fn bias_batch(&self, bias: Option<&Tensor>) -> i64 {
@@ -127,9 +127,9 @@ impl Sizes {
         dy: TokensView,
         dx: &Views,
         bias: Option<&Tensor>,
-        lse: &Tensor,
+        kept: &Tensor,
     ) -> Result<()> {
-        let delta = Tensor::uninit(g.device(), lse.shape(), DType::F32)?;
+        let delta = Tensor::uninit(g.device(), &[self.batch, self.heads, self.n], DType::F32)?;
         let args = AttentionGradArgs {
             q: x.q,
             k: x.k,
@@ -140,7 +140,7 @@ impl Sizes {
             dk: dx.k,
             dv: dx.v,
             bias: bias.map_or(0, Tensor::address),
-            lse: lse.address(),
+            kept: kept.address(),
             delta: delta.address(),
             bias_batch: self.bias_batch(bias),
             heads: self.heads as i32,
@@ -178,7 +178,7 @@ impl Sizes {
 /// | `bias` | `(1 or B, H, N, M)` | float32, optional; has no gradient |
 /// | ret | `(B, H, N, D)` | |
 ///
-/// With gradients on, keeps its operands and the result by reference and one number per query.
+/// With gradients on, keeps its operands and the result by reference and two numbers per query.
 ///
 /// # Errors
 /// [`Error::Shape`] when shapes disagree, [`Error::Limit`] for larger heads.
@@ -205,14 +205,14 @@ pub fn attention(g: &Graph, [q, k, v]: [&Tensor; 3], bias: Option<&Tensor>, scal
         v: contiguous(v, heads, m, d),
     };
     let y = g.uninit(q.shape())?;
-    let lse = s.forward(g, &views(q, k, v), contiguous(&y, heads, n, d), bias)?;
+    let kept = s.forward(g, &views(q, k, v), contiguous(&y, heads, n, d), bias)?;
 
     let (q_in, k_in, v_in, y_out, bias) = (q.clone(), k.clone(), v.clone(), y.clone(), bias.cloned());
     g.record("attention gradient", &[q, k, v], &y, move |g, dy, grads| {
         let (dq, dk, dv) = (g.uninit(q_in.shape())?, g.uninit(k_in.shape())?, g.uninit(v_in.shape())?);
         let at = |t: &Tensor| contiguous(t, heads, n, d);
         let (x, dx) = (views(&q_in, &k_in, &v_in), views(&dq, &dk, &dv));
-        s.gradient(g, &x, at(&y_out), at(dy), &dx, bias.as_ref(), &lse)?;
+        s.gradient(g, &x, at(&y_out), at(dy), &dx, bias.as_ref(), &kept)?;
         grads.add(g, &q_in, dq)?;
         grads.add(g, &k_in, dk)?;
         grads.add(g, &v_in, dv)
@@ -238,12 +238,12 @@ pub fn self_attention(g: &Graph, qkv: &Tensor, heads: usize) -> Result<Tensor> {
     let s = Sizes { batch, heads, n: h * w, m: h * w, d, scale: 1.0 / (d as f32).sqrt() };
     s.check()?;
     let y = g.uninit(&[batch, h, w, heads * d])?;
-    let lse = s.forward(g, &fused(qkv, &s), joined(&y, &s), None)?;
+    let kept = s.forward(g, &fused(qkv, &s), joined(&y, &s), None)?;
 
     let (x_in, y_out) = (qkv.clone(), y.clone());
     g.record("self_attention gradient", &[qkv], &y, move |g, dy, grads| {
         let dx = g.uninit(x_in.shape())?;
-        s.gradient(g, &fused(&x_in, &s), joined(&y_out, &s), joined(dy, &s), &fused(&dx, &s), None, &lse)?;
+        s.gradient(g, &fused(&x_in, &s), joined(&y_out, &s), joined(dy, &s), &fused(&dx, &s), None, &kept)?;
         grads.add(g, &x_in, dx)
     });
     Ok(y)

@@ -101,6 +101,23 @@ impl Dump {
         self.has(name).then(|| self.array(name)).transpose()
     }
 
+    /// An expected output, and whether it is to be met exactly: integers are.
+    ///
+    /// # Errors
+    /// As [`Dump::array`].
+    pub fn reference(&self, name: &str) -> Result<(Array, bool)> {
+        let file = self.file()?;
+        match file.tensor(name) {
+            Ok(view) if view.dtype() == Dtype::I64 => {
+                let values = view.data().chunks_exact(8);
+                let values =
+                    values.map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32);
+                Ok((Array { shape: view.shape().to_vec(), values: values.collect() }, true))
+            }
+            _ => Ok((self.array(name)?, false)),
+        }
+    }
+
     /// Non-negative integers, such as labels.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Replays PyTorch dumps and compares: the contract between PyTorch and the engine.
 
+mod diffusion;
 pub mod dump;
 mod networks;
 mod ops;
@@ -150,8 +151,12 @@ pub fn replay(path: &Path, device: &Device, precision: Precision) -> Report {
 
 fn verdict(dump: &Dump, device: &Device, precision: Precision) -> Result<Verdict> {
     let replay = Replay { dump, device, precision };
-    let network = matches!(dump.op.as_str(), "model" | "pgd" | "feature_map");
-    let (outputs, special) = if network { networks::run(&replay)? } else { (ops::run(&replay)?, None) };
+    let network = matches!(dump.op.as_str(), "model" | "pgd" | "feature_map" | "dds");
+    let (outputs, special) = match dump.op.as_str() {
+        "dds" => (diffusion::one_shot(&replay)?, None),
+        _ if network => networks::run(&replay)?,
+        _ => (ops::run(&replay)?, None),
+    };
     if let Some(first) = dump.unread(network)?.first() {
         return Err(replay.fail(format!("{first} is unknown to `{}`", dump.op)));
     }
@@ -164,7 +169,9 @@ fn verdict(dump: &Dump, device: &Device, precision: Precision) -> Result<Verdict
                 .iter()
                 .find(|o| o.name == name)
                 .ok_or_else(|| replay.fail(format!("tensor `{name}` is unknown to `{}`", dump.op)))?;
-            all.push(compare(&name, &got.values, &dump.array(&name)?, limit(dump, &name, precision)));
+            let (want, exact) = dump.reference(&name)?;
+            let limit = if exact { 0.0 } else { limit(dump, &name, precision) };
+            all.push(compare(&name, &got.values, &want, limit));
         }
     }
     let ratio = |c: &Comparison| if c.rel_err.is_nan() { f64::INFINITY } else { c.rel_err / c.limit };
@@ -181,7 +188,7 @@ fn limit(dump: &Dump, output: &str, precision: Precision) -> f64 {
         return rtol;
     }
     let gradient = output.starts_with("out.d");
-    let model = matches!(dump.op.as_str(), "model" | "feature_map" | "pgd");
+    let model = matches!(dump.op.as_str(), "model" | "feature_map" | "pgd" | "dds");
     match (precision == Precision::Bf16, model, gradient) {
         (false, false, false) => 2e-6,
         (false, false, true) => 3e-6,

@@ -15,8 +15,11 @@ use crate::tensor::Tensor;
 /// Outputs, or for `pgd` the comparison by its own rule.
 pub(super) fn run(r: &Replay) -> Result<(Vec<Output>, Option<Comparison>)> {
     let arch: String = r.dump.attr("arch")?;
+    if arch == "unet" && r.dump.op == "model" {
+        return Ok((super::diffusion::unet(r)?, None));
+    }
     if arch != "resnet" {
-        return Err(r.fail(format!("expected the architecture resnet, found `{arch}`")));
+        return Err(r.fail(format!("expected the architecture resnet or, for `model`, unet, found `{arch}`")));
     }
     let config: Config = r.dump.attr("config")?;
     let weights = Weights::from_bytes(&r.dump.path, r.dump.bytes().to_vec(), "w.")?;

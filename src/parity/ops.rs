@@ -52,6 +52,7 @@ pub(super) fn run(r: &Replay) -> Result<Vec<Output>> {
         "channel_gate" | "spatial_gate" | "cbam" => attention_gates(r),
         "cross_entropy" | "dlr_loss" => losses(r),
         "pgd_step" => pgd_step(r),
+        "group_norm" | "attention" | "timestep_embedding" | "q_sample" => super::diffusion::run(r),
         other => match parse_activation(other) {
             Some(act) => {
                 let (g, x) = (r.graph(), r.plain("in.x")?);
@@ -76,7 +77,7 @@ fn parse_activation(name: &str) -> Option<Activation> {
 }
 
 /// The `activation` attribute.
-fn fused(r: &Replay) -> Result<Activation> {
+pub(super) fn fused(r: &Replay) -> Result<Activation> {
     let Some(name) = r.dump.attr_opt::<String>("activation")? else { return Ok(Activation::None) };
     parse_activation(&name).ok_or_else(|| r.fail(format!("attribute `activation`: `{name}` is unknown")))
 }
