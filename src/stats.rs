@@ -1,6 +1,6 @@
-//! Confidence intervals for an accuracy of `k` right out of `n`.
+//! Confidence intervals for an accuracy of `k` right out of `n`, and the comparison of two models on the same images.
 
-use statrs::distribution::{Beta, ContinuousCDF};
+use statrs::distribution::{Beta, Binomial, ContinuousCDF, Discrete, DiscreteCDF};
 
 /// The two-sided 95 % quantile of the normal distribution, as far as published tables carry it.
 pub const Z95: f64 = 1.959964;
@@ -46,6 +46,25 @@ pub fn clopper_pearson(k: u64, n: u64, alpha: f64) -> Interval {
     Interval { lo, hi }
 }
 
+/// Two-sided p values of a paired comparison.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mcnemar {
+    pub exact: f64,
+    /// The exact value less half the probability of what was found: exact tests of counts err on the safe side.
+    pub mid_p: f64,
+}
+
+/// McNemar's test of `b` images that only the first model has right against `c` that only the second has. 1 without either.
+///
+/// Source: McNemar 1947; Fagerland 2014 (mid-p).
+pub fn mcnemar(b: u64, c: u64) -> Mcnemar {
+    let Some(binomial) = (b + c > 0).then(|| Binomial::new(0.5, b + c).ok()).flatten() else {
+        return Mcnemar { exact: 1.0, mid_p: 1.0 };
+    };
+    let twice = 2.0 * binomial.cdf(b.min(c));
+    Mcnemar { exact: twice.min(1.0), mid_p: (twice - binomial.pmf(b.min(c))).min(1.0) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +73,22 @@ mod tests {
     fn check(got: Interval, lo: f64, hi: f64) {
         assert_abs_diff_eq!(got.lo, lo, epsilon = 6e-7);
         assert_abs_diff_eq!(got.hi, hi, epsilon = 6e-7);
+    }
+
+    #[test]
+    fn mcnemar_known_answers() {
+        for (b, c, exact, mid_p) in [
+            (10, 25, 0.01667385, 0.01133098),
+            (0, 7, 0.015625, 0.0078125),
+            (48, 30, 0.05354439, 0.04216544),
+            (121, 80, 0.00466005, 0.00380862),
+            (3, 3, 1.0, 1.0),
+            (0, 0, 1.0, 1.0),
+        ] {
+            let got = mcnemar(b, c);
+            assert_abs_diff_eq!(got.exact, exact, epsilon = 5e-9);
+            assert_abs_diff_eq!(got.mid_p, mid_p, epsilon = 5e-9);
+        }
     }
 
     #[test]

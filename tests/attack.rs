@@ -6,7 +6,8 @@ mod network;
 use std::sync::Arc;
 
 use rampart::attack::{
-    Adversarial, Classifier, Evaluation, Loss, Method, Norm, Outcome, Profile, Spec, StartKind, Starts, Target, run,
+    Adversarial, Classifier, Evaluation, Loss, Method, Norm, Outcome, Profile, Query, Spec, StartKind, Starts, Target,
+    run,
 };
 use rampart::device::{DType, Device};
 use rampart::ops::Activation;
@@ -257,11 +258,11 @@ impl Classifier for ConvNet {
     fn logits(&self, _: &Tensor) -> Result<Tensor> {
         unreachable!("no rule of these tests asks for logits")
     }
-    fn gradient(&self, images: &Tensor, labels: &[u32], targets: Option<&[u32]>, loss: Loss) -> Result<Evaluation> {
-        self.look(images, labels, targets, loss, true)
+    fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
+        self.look(images, query.labels, query.targets, query.loss, true)
     }
-    fn evaluate(&self, images: &Tensor, labels: &[u32], targets: Option<&[u32]>, loss: Loss) -> Result<Evaluation> {
-        self.look(images, labels, targets, loss, false)
+    fn evaluate(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
+        self.look(images, query.labels, query.targets, query.loss, false)
     }
 }
 
@@ -270,7 +271,7 @@ fn a_network_of_our_own_kernels_is_batch_invariant_too() {
     let net = ConvNet::new();
     let images = numbers(64 * D, 7);
     let x = Tensor::from_f32(&net.device, &[64, 5, 4, 3], DType::F32, &images).unwrap();
-    let labels = net.evaluate(&x, &[0; 64], None, Loss::CrossEntropy).unwrap().prediction;
+    let labels = net.evaluate(&x, &Query::new(&[0; 64], Loss::CrossEntropy)).unwrap().prediction;
     let data = (images, labels, (0..64).collect());
     for norm in [Norm::Linf, Norm::L2] {
         for early_stop in [false, true] {

@@ -45,13 +45,35 @@ pub trait Classifier {
     ///
     /// # Errors
     /// What the network's ops return.
-    fn gradient(&self, images: &Tensor, labels: &[u32], targets: Option<&[u32]>, loss: Loss) -> Result<Evaluation>;
+    fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation>;
 
     /// As [`Classifier::gradient`], without the gradient.
     ///
     /// # Errors
     /// What the network's ops return.
-    fn evaluate(&self, images: &Tensor, labels: &[u32], targets: Option<&[u32]>, loss: Loss) -> Result<Evaluation>;
+    fn evaluate(&self, images: &Tensor, query: &Query) -> Result<Evaluation>;
+}
+
+/// What is asked about a batch of N images.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    pub labels: &'a [u32],
+    pub targets: Option<&'a [u32]>,
+    pub loss: Loss,
+    /// What the random numbers of a stochastic pipeline are keyed by: image ids, restart and step. Others ignore them.
+    pub ids: &'a [u64],
+    pub restart: u32,
+    pub step: u32,
+}
+
+/// [`Query::step`] of the clean images, before any restart.
+pub const CLEAN: u32 = (1 << 16) - 1;
+
+impl<'a> Query<'a> {
+    /// Of a network without randomness, untargeted.
+    pub fn new(labels: &'a [u32], loss: Loss) -> Self {
+        Query { labels, targets: None, loss, ids: &[], restart: 0, step: 0 }
+    }
 }
 
 /// What a classifier says about a batch of N images.

@@ -1,6 +1,6 @@
 //! The loop of every attack here: evaluate, keep what is best, step, and let finished images leave the batch.
 
-use super::{Adversarial, Classifier, Evaluation, Method, Norm, Outcome, Profile, Spec, start, target};
+use super::{Adversarial, CLEAN, Classifier, Evaluation, Method, Norm, Outcome, Profile, Query, Spec, start, target};
 use crate::device::{DType, nvtx};
 use crate::ops::pgd::{self, Step};
 use crate::tensor::Tensor;
@@ -36,7 +36,8 @@ pub fn run(
 
     let x0 = Tensor::from_f32(device, &[n, h, w, c], DType::F32, images)?;
     let (targets, forwards) = target::choose(spec.target, model, &x0, labels, ids, spec.seed)?;
-    let clean = model.evaluate(&x0, labels, targets.as_deref(), spec.loss)?;
+    let query = Query { labels, targets: targets.as_deref(), loss: spec.loss, ids, restart: 0, step: CLEAN };
+    let clean = model.evaluate(&x0, &query)?;
     check_evaluation(&clean, &x0, false)?;
     let mut attack = Attack {
         model,
@@ -165,6 +166,7 @@ struct Attack<'a> {
 struct Active {
     /// their places among all images
     at: Vec<usize>,
+    ids: Vec<u64>,
     labels: Vec<u32>,
     targets: Option<Vec<u32>>,
     x: Tensor,
@@ -198,6 +200,7 @@ impl Attack<'_> {
             x: start::begin(&device, &x0, &ids, spec, restart)?,
             x0,
             momentum: None,
+            ids,
             at,
         };
         // Where a step has a floor, it matters that these profiles average their loss over the batch.
@@ -212,10 +215,17 @@ impl Attack<'_> {
 
         for k in 0..=spec.steps() {
             let ends = k == spec.steps();
-            let (labels, targets) = (&active.labels, active.targets.as_deref());
+            let query = Query {
+                labels: &active.labels,
+                targets: active.targets.as_deref(),
+                loss: spec.loss,
+                ids: &active.ids,
+                restart,
+                step: k,
+            };
             let evaluation = match ends {
-                false => self.model.gradient(&active.x, labels, targets, spec.loss)?,
-                true => self.model.evaluate(&active.x, labels, targets, spec.loss)?,
+                false => self.model.gradient(&active.x, &query)?,
+                true => self.model.evaluate(&active.x, &query)?,
             };
             check_evaluation(&evaluation, &active.x, !ends)?;
             let work = &mut self.out.work;
@@ -297,6 +307,7 @@ impl Attack<'_> {
     fn keep(&self, active: Active, stay: &[usize]) -> Result<Active> {
         Ok(Active {
             at: stay.iter().map(|&j| active.at[j]).collect(),
+            ids: stay.iter().map(|&j| active.ids[j]).collect(),
             labels: stay.iter().map(|&j| active.labels[j]).collect(),
             targets: active.targets.map(|t| stay.iter().map(|&j| t[j]).collect()),
             x: self.pick(&active.x, stay)?,

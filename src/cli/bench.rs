@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::{Args as ClapArgs, ValueEnum};
 
 use super::say;
-use crate::attack::{Classifier as _, Loss};
+use crate::attack::{Classifier as _, Loss, Query};
 use crate::device::Device;
 use crate::models::classifier::Classifier;
 use crate::models::weights::{Weights, uniform};
@@ -127,10 +127,10 @@ pub fn time(model: &Classifier, batch: usize, what: What, runs: usize) -> Result
                 model.logits(&images)?;
             }
             What::Gradient => {
-                model.gradient(&images, &labels, None, Loss::CrossEntropy)?;
+                model.gradient(&images, &Query::new(&labels, Loss::CrossEntropy))?;
             }
             What::PgdStep => {
-                let at = model.gradient(&images, &labels, None, Loss::CrossEntropy)?;
+                let at = model.gradient(&images, &Query::new(&labels, Loss::CrossEntropy))?;
                 if let Some(gradient) = at.gradient {
                     pgd::step(&device, &images, &images, &gradient, &STEP)?;
                 }

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, ValueEnum};
 
 use super::say;
 use crate::data::Dataset;
+use crate::defense::Estimator;
 use crate::error::Result;
 use crate::experiment::engine::AttackEngine;
 use crate::experiment::progress::note;
@@ -15,7 +16,14 @@ use crate::experiment::{Config, Engine, Overrides, run as run_experiment};
 use crate::report::eps_label;
 use crate::tape::Precision;
 
-/// Attack every model at every epsilon; without a config, the embedded demo.
+/// What an attack goes through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Through {
+    /// noising, denoiser and classifier
+    Defense,
+}
+
+/// Attack every model at every epsilon, undefended and denoised; without a config, the embedded demo.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// The experiment as TOML. With --resume and without this: the config of the run directory
@@ -30,9 +38,25 @@ pub struct Args {
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
     pub eps: Option<Vec<Number>>,
 
-    /// Noise of the denoised channel; not available in this version
+    /// Noise of the denoised channel in pixel units of [0, 1], as in 0.25,0.5
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
     pub sigma: Option<Vec<Number>>,
+
+    /// Draws of noise per image and sigma; they vote
+    #[arg(long, value_name = "N")]
+    pub draws: Option<u32>,
+
+    /// Attack the defended pipeline as well, and report both attacks
+    #[arg(long, value_name = "WHAT")]
+    pub attack_through: Option<Through>,
+
+    /// Draws of noise per step of the attack through the defence [default: 20]
+    #[arg(long, value_name = "K")]
+    pub eot: Option<u32>,
+
+    /// How the gradient of the defended pipeline is estimated [default: eot_grad]
+    #[arg(long)]
+    pub estimator: Option<Estimator>,
 
     /// Images at most
     #[arg(long, value_name = "IMAGES")]
@@ -90,7 +114,8 @@ pub fn run(args: Args) -> Result<()> {
         let count = summary.violations;
         note(format!("warning: {count} perturbations exceed their budget; see `violation` in records.jsonl"));
     }
-    note(format!("results.csv and plots/accuracy.svg are in {}", dir.path().display()));
+    engine.strips(&dir)?;
+    note(format!("results.csv, plots/accuracy.{{svg,png}} and images/ are in {}", dir.path().display()));
     Ok(())
 }
 
@@ -99,6 +124,10 @@ fn load_config(args: &Args) -> Result<Config> {
     let overrides = Overrides {
         eps: numbers(&args.eps),
         sigma: numbers(&args.sigma),
+        draws: args.draws,
+        attack_through: args.attack_through.is_some(),
+        eot: args.eot,
+        estimator: args.estimator,
         limit: args.limit,
         batch: args.batch,
         seed: args.seed,
@@ -111,7 +140,7 @@ fn load_config(args: &Args) -> Result<Config> {
     Config::load(args.config.as_ref().or(own.as_ref()).map(PathBuf::as_path), &overrides)
 }
 
-/// Two lines: what will be run on what.
+/// Two or three lines: what will be run on what.
 fn plan(config: &Config, dataset: &Dataset, device: &str) -> String {
     let attack = &config.attack;
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
@@ -119,8 +148,20 @@ fn plan(config: &Config, dataset: &Dataset, device: &str) -> String {
         [count(config.models.len(), "model"), count(attack.eps.len(), "epsilon"), count(dataset.len(), "image")];
     let eps: Vec<String> = attack.eps.iter().map(|&eps| eps_label(eps)).collect();
     let models: Vec<&str> = config.models.iter().map(|model| model.name.as_str()).collect();
+    let defense = &config.defense;
+    let denoised = match defense.sigma.is_empty() {
+        true => String::new(),
+        false => {
+            let sigma: Vec<String> = defense.sigma.iter().map(f64::to_string).collect();
+            let through = match defense.attack {
+                true => format!(", attacked through: {}, {} draws a step", defense.estimator(), defense.eot()),
+                false => String::new(),
+            };
+            format!("\ndenoised at sigma {}, {}{through}", sigma.join(", "), count(defense.draws() as usize, "draw"))
+        }
+    };
     format!(
-        "{}: device {device}, {} · {} of {} · seed {}\n{} {}, {}, {} · eps {} · {}",
+        "{}: device {device}, {} · {} of {} · seed {}\n{} {}, {}, {} · eps {} · {}{denoised}",
         config.name,
         config.precision,
         cells.join(" x "),

@@ -1,5 +1,5 @@
-//! The embedded demo: the first 512 Fashion-MNIST test images (MIT licence, `assets/demo/COPYRIGHT`) and two ResNet-50
-//! of width 16 trained on the training set, one of them with CBAM.
+//! The embedded demo: the first 512 Fashion-MNIST test images (MIT licence, `assets/demo/COPYRIGHT`), two ResNet-50 of width 16
+//! trained on the training set, one of them with CBAM, and a small diffusion U-Net.
 
 use std::path::Path;
 
@@ -10,6 +10,8 @@ use crate::error::Result;
 
 /// The names that [`weights`] knows.
 pub const MODELS: [&str; 2] = ["resnet50-w16", "resnet50-cbam-w16"];
+/// The denoiser that [`weights`] knows.
+pub const DENOISER: &str = "unet-small";
 
 macro_rules! asset {
     ($name:literal) => {{
@@ -35,11 +37,12 @@ pub fn dataset(limit: Option<usize>, select: Select) -> Result<Dataset> {
     idx::decode(images, labels, limit, select)
 }
 
-/// The safetensors file of an embedded model, or `None` for a name not in [`MODELS`].
+/// The safetensors file of an embedded model, or `None` for a name that is neither in [`MODELS`] nor [`DENOISER`].
 pub fn weights(name: &str) -> Option<&'static [u8]> {
     match name {
         "resnet50-w16" => Some(asset!("resnet50-w16.safetensors").1),
         "resnet50-cbam-w16" => Some(asset!("resnet50-cbam-w16.safetensors").1),
+        "unet-small" => Some(asset!("unet-small.safetensors").1),
         _ => None,
     }
 }

@@ -8,9 +8,12 @@ use serde::Serialize;
 
 pub use super::attack_config::AttackConfig;
 use super::attack_config::resolve as resolve_attack;
+pub use super::defense_config::DefenseConfig;
+use super::defense_config::resolve as resolve_defense;
 use super::file;
 use super::settings::{DatasetKind, DeviceChoice, Score};
 use crate::data::{self, Dataset, Select};
+use crate::defense::Estimator;
 use crate::error::{Error, Result};
 use crate::tape::Precision;
 
@@ -70,17 +73,17 @@ pub enum Weights<'a> {
     File(&'a Path),
 }
 
-/// Channel 2, once there is one.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct DefenseConfig {
-    pub sigma: Vec<f64>,
-}
-
+/// What the command line says in place of the config.
 /// What the command line says in place of the config.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overrides {
     pub eps: Option<Vec<f64>>,
     pub sigma: Option<Vec<f64>>,
+    pub draws: Option<u32>,
+    /// Attack the defended pipeline too.
+    pub attack_through: bool,
+    pub eot: Option<u32>,
+    pub estimator: Option<Estimator>,
     pub limit: Option<usize>,
     pub batch: Option<usize>,
     pub seed: Option<u64>,
@@ -116,13 +119,10 @@ impl Config {
         let source = source.cloned().unwrap_or_else(|| PathBuf::from(&dataset.name));
         pin(&mut self.dataset.crc32, dataset.crc32(), &source)?;
         for model in &mut self.models {
-            let crc = match model.weights() {
-                Weights::Embedded(bytes) => checksum(bytes),
-                Weights::File(path) => fs::File::open(path).and_then(|file| checksum(BufReader::new(file))),
-            };
-            let path = Path::new(&model.weights);
-            let crc = crc.map_err(|e| Error::io(path, "read the weights", e))?;
-            pin(&mut model.crc32, crc, path)?;
+            pin_weights(&model.weights, &mut model.crc32)?;
+        }
+        if let Some(weights) = &self.defense.weights {
+            pin_weights(weights, &mut self.defense.crc32)?;
         }
         Ok(())
     }
@@ -148,15 +148,20 @@ impl DatasetConfig {
 
 impl ModelConfig {
     pub fn weights(&self) -> Weights<'_> {
-        let embedded = self.weights.strip_prefix("demo:").and_then(data::demo::weights);
-        embedded.map_or(Weights::File(Path::new(&self.weights)), Weights::Embedded)
+        source(&self.weights)
     }
+}
+
+/// What a resolved name of weights stands for.
+pub fn source(weights: &str) -> Weights<'_> {
+    let embedded = weights.strip_prefix("demo:").and_then(data::demo::weights);
+    embedded.map_or(Weights::File(Path::new(weights)), Weights::Embedded)
 }
 
 /// Makes the errors of one config: they name the flag where the command line decided, else the file and the field.
 pub(super) struct Wrong<'a> {
     file: Option<&'a Path>,
-    overrides: &'a Overrides,
+    pub overrides: &'a Overrides,
 }
 
 impl Wrong<'_> {
@@ -165,6 +170,10 @@ impl Wrong<'_> {
         let flag = match field {
             "attack.eps" if o.eps.is_some() => Some("--eps"),
             "defense.sigma" if o.sigma.is_some() => Some("--sigma"),
+            "defense.draws" if o.draws.is_some() => Some("--draws"),
+            "defense.attack" if o.attack_through => Some("--attack-through"),
+            "defense.eot" if o.eot.is_some() => Some("--eot"),
+            "defense.estimator" if o.estimator.is_some() => Some("--estimator"),
             "limit" if o.limit.is_some() => Some("--limit"),
             "batch" if o.batch.is_some() => Some("--batch"),
             "seed" if o.seed.is_some() => Some("--seed"),
@@ -210,12 +219,6 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
     if seed > i64::MAX as u64 {
         return Err(wrong.at("seed", format!("expected at most {}, found {seed}", i64::MAX)));
     }
-    let sigma = o.sigma.clone().unwrap_or_else(|| file.defense.sigma.iter().map(|n| n.0).collect());
-    if !sigma.is_empty() {
-        return Err(
-            wrong.at("defense.sigma", "channel 2 (denoised smoothing) is not available in this version; leave it out")
-        );
-    }
     let mut dataset = resolve_dataset(file.dataset, wrong)?;
     let demo = dataset.kind == DatasetKind::Demo;
     let limit = o.limit.or(file.limit).unwrap_or(if demo { 256 } else { 1000 });
@@ -228,6 +231,7 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
     if attack.early_stop && score == Score::Last {
         return Err(wrong.at("score", "early stop ends an attack before its last iterate: set score = \"any\""));
     }
+    let defense = resolve_defense(file.defense, demo, &attack, wrong)?;
     Ok(Config {
         name,
         seed,
@@ -239,7 +243,7 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
         models: resolve_models(file.models, demo, wrong)?,
         dataset,
         attack,
-        defense: DefenseConfig { sigma },
+        defense,
     })
 }
 
@@ -286,20 +290,7 @@ fn resolve_models(mut models: Vec<file::Model>, demo: bool, wrong: &Wrong) -> Re
     }
     let mut resolved: Vec<ModelConfig> = Vec::new();
     for file::Model { name, weights, crc32 } in models {
-        let (default_name, weights) = match weights.strip_prefix("demo:") {
-            Some(known) if data::demo::weights(known).is_some() => (known.to_owned(), weights),
-            Some(unknown) => {
-                let names = data::demo::MODELS.join(", ");
-                return Err(
-                    wrong.at("models.weights", format!("expected one of {names} after `demo:`, found `{unknown}`"))
-                );
-            }
-            None => {
-                let path = wrong.existing("models.weights", Path::new(&weights))?;
-                let text = path.to_str().ok_or_else(|| wrong.at("models.weights", "expected a path in UTF-8"))?;
-                (path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), text.to_owned())
-            }
-        };
+        let (default_name, weights) = locate(&weights, "models.weights", &data::demo::MODELS, wrong)?;
         let name = name.unwrap_or(default_name);
         if name.is_empty() || resolved.iter().any(|model| model.name == name) {
             return Err(
@@ -311,10 +302,35 @@ fn resolve_models(mut models: Vec<file::Model>, demo: bool, wrong: &Wrong) -> Re
     Ok(resolved)
 }
 
+/// The default name and the full form of `weights`: a safetensors file, or `demo:` and one of `known`.
+pub(super) fn locate(weights: &str, field: &str, known: &[&str], wrong: &Wrong) -> Result<(String, String)> {
+    match weights.strip_prefix("demo:") {
+        Some(name) if known.contains(&name) => Ok((name.to_owned(), weights.to_owned())),
+        Some(unknown) => {
+            let names = known.join(", ");
+            Err(wrong.at(field, format!("expected one of {names} after `demo:`, found `{unknown}`")))
+        }
+        None => {
+            let path = wrong.existing(field, Path::new(weights))?;
+            let text = path.to_str().ok_or_else(|| wrong.at(field, "expected a path in UTF-8"))?;
+            Ok((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), text.to_owned()))
+        }
+    }
+}
+
 fn checksum(reader: impl io::Read) -> io::Result<u32> {
     let mut reader = flate2::CrcReader::new(reader);
     io::copy(&mut reader, &mut io::sink())?;
     Ok(reader.crc().sum())
+}
+
+fn pin_weights(weights: &str, known: &mut Option<String>) -> Result<()> {
+    let path = Path::new(weights);
+    let found = match source(weights) {
+        Weights::Embedded(bytes) => checksum(bytes),
+        Weights::File(path) => fs::File::open(path).and_then(|file| checksum(BufReader::new(file))),
+    };
+    pin(known, found.map_err(|e| Error::io(path, "read the weights", e))?, path)
 }
 
 fn pin(known: &mut Option<String>, found: u32, file: &Path) -> Result<()> {

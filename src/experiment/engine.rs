@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use super::config::{Config, Weights as Source};
-use super::records::Outcome;
-use super::runner::Engine;
-use crate::attack::{self, Classifier as _, Spec, Starts};
+use super::config::{Config, Weights as Source, source};
+use super::runner::{Attacked, Engine};
+use crate::attack::{self, Classifier as _, Purpose, Spec, Starts, Stream};
 use crate::data::Dataset;
-use crate::device::Device;
+use crate::defense::denoise::Level;
+use crate::defense::{Defended, Denoiser, Smoothed, smoothing};
+use crate::device::{DType, Device};
 use crate::models::classifier::Classifier;
 use crate::models::weights::Weights;
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// Loaded models and the images they are attacked on.
@@ -18,7 +20,16 @@ pub struct AttackEngine<'a> {
     dataset: &'a Dataset,
     device: Device,
     models: Vec<Classifier>,
+    /// with its level for every sigma
+    denoiser: Option<(Denoiser, Vec<Level>)>,
     starts: Option<Starts>,
+}
+
+fn open(name: &str) -> Result<Weights> {
+    match source(name) {
+        Source::Embedded(bytes) => Weights::embedded(name, bytes),
+        Source::File(path) => Weights::open(path),
+    }
 }
 
 impl<'a> AttackEngine<'a> {
@@ -30,12 +41,9 @@ impl<'a> AttackEngine<'a> {
     pub fn new(config: &'a Config, dataset: &'a Dataset) -> Result<Self> {
         let device = Device::open(&config.device.to_string())?;
         let starts = config.attack.starts.as_deref().map(Starts::load).transpose()?;
-        let mut engine = AttackEngine { config, dataset, device, models: Vec::new(), starts };
+        let mut engine = AttackEngine { config, dataset, device, models: Vec::new(), denoiser: None, starts };
         for model in &config.models {
-            let weights = match model.weights() {
-                Source::Embedded(bytes) => Weights::embedded(&model.weights, bytes)?,
-                Source::File(path) => Weights::open(path)?,
-            };
+            let weights = open(&model.weights)?;
             let size = [dataset.height, dataset.width];
             let net = Classifier::load(&engine.device, config.precision, &weights, size)?;
             if net.classes() != dataset.classes.len() {
@@ -52,10 +60,34 @@ impl<'a> AttackEngine<'a> {
             }
             engine.models.push(net);
         }
+        if let Some(name) = &config.defense.weights {
+            let weights = open(name)?;
+            let denoiser = Denoiser::load(&engine.device, config.precision, &weights)?;
+            let multiple = denoiser.net().config().multiple();
+            if !dataset.height.is_multiple_of(multiple) || !dataset.width.is_multiple_of(multiple) {
+                let size = format!("{}x{}", dataset.height, dataset.width);
+                let problem = format!("expected images with sides of a multiple of {multiple}, found {size}");
+                return Err(Error::file(weights.origin(), problem));
+            }
+            let levels = config.defense.sigma.iter().map(|&sigma| denoiser.level(sigma)).collect::<Result<_>>()?;
+            engine.denoiser = Some((denoiser, levels));
+        }
         Ok(engine)
     }
 
-    fn spec(&self, eps: f64) -> Spec {
+    pub(super) fn config(&self) -> &Config {
+        self.config
+    }
+
+    pub(super) fn dataset(&self) -> &Dataset {
+        self.dataset
+    }
+
+    pub(super) fn denoiser(&self) -> Option<&(Denoiser, Vec<Level>)> {
+        self.denoiser.as_ref()
+    }
+
+    pub(super) fn spec(&self, eps: f64) -> Spec {
         let a = &self.config.attack;
         Spec {
             method: a.method,
@@ -77,18 +109,81 @@ impl<'a> AttackEngine<'a> {
     }
 }
 
+/// Images of the dataset and what belongs to them.
+pub(super) struct Batch {
+    pub pixels: Vec<f32>,
+    pub labels: Vec<u32>,
+    pub ids: Vec<u64>,
+}
+
+impl AttackEngine<'_> {
+    pub(super) fn batch(&self, images: &[usize]) -> Batch {
+        Batch {
+            pixels: images.iter().flat_map(|&i| self.dataset.image(i)).copied().collect(),
+            labels: images.iter().map(|&i| self.dataset.labels[i]).collect(),
+            ids: images.iter().map(|&i| self.dataset.ids[i]).collect(),
+        }
+    }
+
+    pub(super) fn model(&self, index: usize) -> Result<&Classifier> {
+        self.models.get(index).ok_or_else(|| Error::file(Path::new("config"), format!("no model number {index}")))
+    }
+
+    /// The noise with which a denoised channel is scored: of its own purpose, the same for every model and epsilon.
+    pub(super) fn noise(&self) -> Stream {
+        Stream::new(self.config.seed, Purpose::Noise)
+    }
+
+    pub(super) fn tensor(&self, pixels: &[f32], n: usize) -> Result<Tensor> {
+        Tensor::from_f32(&self.device, &[n, self.dataset.height, self.dataset.width, 3], DType::F32, pixels)
+    }
+
+    fn smoothed(
+        &self,
+        net: &Classifier,
+        denoiser: &Denoiser,
+        pixels: &[f32],
+        batch: &Batch,
+        level: &Level,
+    ) -> Result<Vec<Smoothed>> {
+        let defense = &self.config.defense;
+        let images = self.tensor(pixels, batch.labels.len())?;
+        let known = (batch.labels.as_slice(), batch.ids.as_slice());
+        smoothing::classify(net, denoiser, &images, known, level, (defense.vote(), defense.draws()), &self.noise())
+    }
+}
+
 impl Engine for AttackEngine<'_> {
-    fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Vec<Outcome>> {
+    fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Attacked> {
         let _range = crate::device::nvtx::range("attack");
-        let pixels: Vec<f32> = images.iter().flat_map(|&i| self.dataset.image(i)).copied().collect();
-        let labels: Vec<u32> = images.iter().map(|&i| self.dataset.labels[i]).collect();
-        let ids: Vec<u64> = images.iter().map(|&i| self.dataset.ids[i]).collect();
-        let net = self
-            .models
-            .get(model)
-            .ok_or_else(|| Error::file(Path::new("config"), format!("no model number {model}")))?;
-        let (outcomes, _) = attack::run(net, &pixels, &labels, &ids, &self.spec(eps))?;
-        Ok(outcomes)
+        let batch = self.batch(images);
+        let net = self.model(model)?;
+        let spec = self.spec(eps);
+        let (outcomes, adversarial) = attack::run(net, &batch.pixels, &batch.labels, &batch.ids, &spec)?;
+        let Some((denoiser, levels)) = &self.denoiser else { return Ok(Attacked { outcomes, denoised: vec![] }) };
+        let defense = &self.config.defense;
+        let mut denoised = Vec::new();
+        for level in levels {
+            denoised.push(self.smoothed(net, denoiser, &adversarial.last, &batch, level)?);
+        }
+        for level in levels.iter().filter(|_| defense.attack) {
+            // Without a budget there is nothing to attack: the clean image, scored as above.
+            if eps == 0.0 {
+                denoised.push(self.smoothed(net, denoiser, &batch.pixels, &batch, level)?);
+                continue;
+            }
+            let target = Defended {
+                classifier: net,
+                denoiser,
+                level: level.clone(),
+                estimator: defense.estimator(),
+                draws: defense.eot(),
+                seed: self.config.seed,
+            };
+            let (_, adaptive) = attack::run(&target, &batch.pixels, &batch.labels, &batch.ids, &spec)?;
+            denoised.push(self.smoothed(net, denoiser, &adaptive.last, &batch, level)?);
+        }
+        Ok(Attacked { outcomes, denoised })
     }
 
     fn device_name(&self) -> String {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::settings::{DatasetKind, DeviceChoice, Number, Score};
 use crate::attack::{Loss, Method, Norm, Profile, Target};
 use crate::data::Select;
+use crate::defense::{Estimator, Vote};
 use crate::tape::Precision;
 
 #[derive(Default, Deserialize)]
@@ -70,5 +71,13 @@ pub(super) struct Attack {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Defense {
-    pub sigma: Vec<Number>,
+    pub weights: Option<String>,
+    pub crc32: Option<String>,
+    pub sigma: Option<Vec<Number>>,
+    pub draws: Option<u32>,
+    pub vote: Option<Vote>,
+    /// Whether an attack goes through the defence as well.
+    pub attack: bool,
+    pub eot: Option<u32>,
+    pub estimator: Option<Estimator>,
 }

@@ -1,7 +1,8 @@
-//! An experiment from its config to its results: models x epsilons over the same images, resumable at any point.
+//! An experiment from its config to its results: models x epsilons x channels over the same images, resumable at any point.
 
 mod attack_config;
 pub mod config;
+mod defense_config;
 pub mod engine;
 mod file;
 pub(crate) mod progress;
@@ -10,7 +11,9 @@ pub mod results;
 pub mod rundir;
 pub mod runner;
 pub mod settings;
+mod strips;
+mod summary;
 
 pub use config::{Config, Overrides};
-pub use records::{Outcome, Record};
-pub use runner::{Engine, Summary, run};
+pub use records::{Found, Outcome, Record};
+pub use runner::{Attacked, Engine, Summary, run};

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use crate::attack::Outcome;
+use crate::defense::Smoothed;
 use crate::error::{Error, Result};
 
 /// One line of the file.
@@ -25,14 +26,24 @@ pub struct Record {
     pub image: u64,
     pub label: u32,
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub found: Found,
+}
+
+/// What a channel found about one image.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Found {
+    Attacked(Outcome),
+    Denoised(Smoothed),
 }
 
 impl Record {
     /// JSON has no word for NaN or infinity: an engine that produced one is broken.
     fn check_finite(&self) -> Result<()> {
-        let o = &self.outcome;
-        let values = [("margin", o.margin), ("loss", o.loss), ("linf", o.linf), ("l2", o.l2)];
+        let values = match &self.found {
+            Found::Attacked(o) => vec![("margin", o.margin), ("loss", o.loss), ("linf", o.linf), ("l2", o.l2)],
+            Found::Denoised(s) => vec![("confidence", s.confidence)],
+        };
         match values.into_iter().find(|(_, value)| !value.is_finite()) {
             Some((name, value)) => {
                 let Record { model, eps, image, .. } = self;
@@ -154,7 +165,17 @@ mod tests {
             channel: 1,
             image,
             label: 4,
-            outcome,
+            found: Found::Attacked(outcome),
+        }
+    }
+
+    #[test]
+    fn both_channels_have_their_form() {
+        let smoothed = Smoothed { prediction: 4, correct: true, draws: 3, correct_draws: 2, confidence: 0.7 };
+        let denoised = Record { sigma: Some(0.25), channel: 2, found: Found::Denoised(smoothed), ..record(3) };
+        for record in [record(3), denoised] {
+            let line = serde_json::to_string(&record).unwrap();
+            assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), record, "{line}");
         }
     }
 
@@ -208,7 +229,8 @@ mod tests {
         let mut file = Records::open(&path).unwrap().0;
         for spoil in [|o: &mut Outcome| o.margin = f32::NAN, |o: &mut Outcome| o.l2 = f32::INFINITY] {
             let mut bad = record(7);
-            spoil(&mut bad.outcome);
+            let Found::Attacked(outcome) = &mut bad.found else { unreachable!("made above") };
+            spoil(outcome);
             let error = file.append(&[record(6), bad]).unwrap_err().to_string();
             assert!(error.contains("image 7"), "{error}");
         }
@@ -231,11 +253,14 @@ mod tests {
         fn floats_round_trip(eps in 0.0f64..1.0, bits in proptest::prelude::any::<u32>()) {
             let mut before = record(0);
             before.eps = eps;
-            before.outcome.margin = f32::from_bits(bits);
-            proptest::prop_assume!(before.outcome.margin.is_finite());
+            let Found::Attacked(outcome) = &mut before.found else { unreachable!("made above") };
+            outcome.margin = f32::from_bits(bits);
+            let margin = outcome.margin;
+            proptest::prop_assume!(margin.is_finite());
             let after: Record = serde_json::from_str(&serde_json::to_string(&before).unwrap()).unwrap();
             proptest::prop_assert_eq!(after.eps.to_bits(), eps.to_bits());
-            proptest::prop_assert_eq!(after.outcome.margin.to_bits(), bits);
+            let Found::Attacked(after) = after.found else { unreachable!("as before") };
+            proptest::prop_assert_eq!(after.margin.to_bits(), bits);
         }
     }
 }

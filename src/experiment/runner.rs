@@ -4,26 +4,35 @@ use std::collections::HashMap;
 
 use super::config::Config;
 use super::progress::Progress;
-use super::records::{Outcome, Record, Records};
-use super::results::{self, Cell};
+use super::records::{Found, Outcome, Record, Records};
+use super::results::{self, Cell, Channel, is_correct};
 use super::rundir::RunDir;
-use super::settings::Score;
-use crate::attack::Norm;
+use super::summary;
 use crate::data::Dataset;
+use crate::defense::Smoothed;
 use crate::error::{Error, Result};
 use crate::report;
 
 /// What attacks images. Its outcomes must depend on the model, epsilon and image alone, never on the batch.
 pub trait Engine {
-    /// Attacks `images`, indices into the dataset, on `model`, an index into [`Config::models`], and returns one
-    /// outcome for each in the same order.
+    /// Attacks `images`, indices into the dataset, on `model`, an index into [`Config::models`], and says what every channel
+    /// makes of them, image by image in the same order.
     ///
     /// # Errors
     /// Whatever keeps the batch from being attacked; the run ends there and can be resumed.
-    fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Vec<Outcome>>;
+    fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Attacked>;
 
     /// What the `device` column of `results.csv` says.
     fn device_name(&self) -> String;
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Attacked {
+    /// Of channel 1.
+    pub outcomes: Vec<Outcome>,
+    /// Of each further channel in the order of [`results::channels`].
+    pub denoised: Vec<Vec<Smoothed>>,
 }
 
 /// What a finished run found.
@@ -37,7 +46,7 @@ pub struct Summary {
     pub violations: u64,
 }
 
-/// Does what is left of the experiment in `dir` and writes `results.csv` and `plots/accuracy.svg`.
+/// Does what is left of the experiment in `dir` and writes `results.csv` and `plots/accuracy.{svg,png}`.
 ///
 /// # Errors
 /// [`Error::Usage`] when `dir` holds a run with other settings; [`Error::File`] when its records are damaged or of
@@ -52,37 +61,63 @@ pub fn run<E: Engine>(config: &Config, dataset: &Dataset, engine: &mut E, dir: &
         state.restore(record).map_err(|problem| Error::file(&path, format!("line {}: {problem}", i + 1)))?;
     }
 
-    let progress = Progress::new((state.cells.len() * dataset.len()) as u64, found.len() as u64);
-    for c in 0..state.cells.len() {
-        let (model, eps) = (state.cells[c].model, state.cells[c].eps);
-        let todo: Vec<usize> = (0..dataset.len()).filter(|&i| !state.done[c][i]).collect();
+    let channels = results::channels(config);
+    let groups: Vec<(usize, f64)> =
+        (0..config.models.len()).flat_map(|model| config.attack.eps.iter().map(move |&eps| (model, eps))).collect();
+    let progress = Progress::new((groups.len() * dataset.len()) as u64, (found.len() / channels.len()) as u64);
+    for (model, eps) in groups {
+        let cells: Vec<usize> = channels.iter().filter_map(|&channel| state.cell(model, channel, eps)).collect();
+        let missing = |state: &State, image: usize| cells.iter().any(|&c| state.correct[c][image].is_none());
+        let todo: Vec<usize> = (0..dataset.len()).filter(|&i| missing(&state, i)).collect();
         progress.cell(format!("{} eps {}", config.models[model].name, report::eps_label(eps)));
         for batch in todo.chunks(config.batch) {
-            let outcomes = engine.run(model, eps, batch)?;
-            if outcomes.len() != batch.len() {
-                let counts = format!("expected {} outcomes of a batch, got {}", batch.len(), outcomes.len());
+            let attacked = engine.run(model, eps, batch)?;
+            let lengths = std::iter::once(attacked.outcomes.len()).chain(attacked.denoised.iter().map(Vec::len));
+            if let Some(len) = lengths.into_iter().find(|&len| len != batch.len()) {
+                return Err(Error::Failed(format!("expected {} outcomes of a batch, got {len}", batch.len())));
+            }
+            if attacked.denoised.len() + 1 != channels.len() {
+                let counts = format!("expected {} channels, got {}", channels.len(), attacked.denoised.len() + 1);
                 return Err(Error::Failed(counts));
             }
-            let new = batch.iter().zip(outcomes).map(|(&image, outcome)| state.record(model, eps, image, outcome));
-            let new: Vec<Record> = new.collect();
-            records.append(&new)?;
-            for (&image, record) in batch.iter().zip(&new) {
-                state.done[c][image] = true;
-                state.cells[c].add(&record.outcome);
+            let mut new: Vec<(usize, usize, Record)> = Vec::new();
+            for (i, &image) in batch.iter().enumerate() {
+                for (k, &cell) in cells.iter().enumerate() {
+                    let found = match k {
+                        0 => Found::Attacked(attacked.outcomes[i]),
+                        k => Found::Denoised(attacked.denoised[k - 1][i]),
+                    };
+                    // A killed run may have recorded some of the channels.
+                    if state.correct[cell][image].is_none() {
+                        new.push((cell, image, state.record(cell, image, found)));
+                    }
+                }
+            }
+            records.append(&new.iter().map(|(_, _, record)| record.clone()).collect::<Vec<_>>())?;
+            for (cell, image, record) in &new {
+                state.take(*cell, *image, &record.found);
             }
             progress.advance(batch.len());
         }
         if !todo.is_empty() {
-            let cell = &state.cells[c];
-            progress.cell_done(&format!("{} of {} correct", cell.correct(config.score), cell.n));
+            let counts = cells.iter().map(|&c| {
+                let cell = &state.cells[c];
+                let sigma = cell.channel.sigma().map_or("correct".into(), |sigma| format!("at sigma {sigma}"));
+                let through = matches!(cell.channel, Channel::Denoised { through: true, .. });
+                format!("{} {sigma}{}", cell.correct(config.score), if through { " attacked" } else { "" })
+            });
+            progress.cell_done(&format!("of {}: {}", dataset.len(), counts.collect::<Vec<_>>().join(", ")));
         }
     }
     drop(progress);
 
     dir.write("results.csv", &results::csv(config, &dataset.name, &device, &state.cells)?)?;
-    dir.write("plots/accuracy.svg", figure(config, dataset, &state.cells)?.as_bytes())?;
+    let figure = summary::figure(config, dataset, &state.cells)?;
+    dir.write("plots/accuracy.svg", figure.svg.as_bytes())?;
+    dir.write("plots/accuracy.png", &figure.png)?;
     let violations = state.cells.iter().map(|cell| cell.violations).sum();
-    Ok(Summary { tables: tables(config, dataset, &state.cells), violations, cells: state.cells })
+    let tables = summary::tables(config, dataset, &state.cells, &state.correct);
+    Ok(Summary { tables, violations, cells: state.cells })
 }
 
 /// Which images are done in which cell.
@@ -90,97 +125,79 @@ struct State<'a> {
     config: &'a Config,
     dataset: &'a Dataset,
     cells: Vec<Cell>,
-    /// Per cell and image.
-    done: Vec<Vec<bool>>,
-    /// Cell by model name and bits of epsilon, image by id.
-    cell_index: HashMap<(&'a str, u64), usize>,
+    /// Per cell and image: whether it counts as right, once that is known.
+    correct: Vec<Vec<Option<bool>>>,
+    /// Cell by model, attack, bits of epsilon and of sigma; image by id.
+    cell_index: HashMap<Key, usize>,
     image_index: HashMap<u64, usize>,
 }
+
+type Key = (String, String, u64, Option<u64>);
 
 impl<'a> State<'a> {
     fn new(config: &'a Config, dataset: &'a Dataset) -> Self {
         let cells = results::cells(config);
-        let key = |cell: &Cell| (config.models[cell.model].name.as_str(), cell.eps.to_bits());
+        let index =
+            cells.iter().enumerate().map(|(i, cell)| (Self::key(config, cell.model, cell.channel, cell.eps), i));
         State {
             config,
             dataset,
-            done: vec![vec![false; dataset.len()]; cells.len()],
-            cell_index: cells.iter().enumerate().map(|(i, cell)| (key(cell), i)).collect(),
+            correct: vec![vec![None; dataset.len()]; cells.len()],
+            cell_index: index.collect(),
             image_index: dataset.ids.iter().enumerate().map(|(i, &id)| (id, i)).collect(),
             cells,
         }
     }
 
+    fn key(config: &Config, model: usize, channel: Channel, eps: f64) -> Key {
+        let sigma = channel.sigma().map(f64::to_bits);
+        (config.models[model].name.clone(), channel.attack(config), eps.to_bits(), sigma)
+    }
+
+    fn cell(&self, model: usize, channel: Channel, eps: f64) -> Option<usize> {
+        self.cell_index.get(&Self::key(self.config, model, channel, eps)).copied()
+    }
+
     /// Takes over a record of an earlier process, or says why it cannot be one of this experiment.
     fn restore(&mut self, record: &Record) -> Result<(), String> {
-        let Record { model, eps, image: id, label, .. } = record;
-        let cell = self.cell_index.get(&(model.as_str(), eps.to_bits()));
-        let &cell = cell.ok_or_else(|| format!("model {model} at eps {eps} is not in the config"))?;
+        let Record { model, attack, eps, sigma, image: id, label, .. } = record;
+        let cell = self.cell_index.get(&(model.clone(), attack.clone(), eps.to_bits(), sigma.map(f64::to_bits)));
+        let place = || format!("model {model} at eps {eps}{}", sigma.map_or(String::new(), |s| format!(", sigma {s}")));
+        let &cell = cell.ok_or_else(|| format!("{} is not in the config", place()))?;
         let &image = self.image_index.get(id).ok_or_else(|| format!("image {id} is not in the dataset"))?;
         let expected = self.dataset.labels[image];
         if *label != expected {
             return Err(format!("label of image {id}: expected {expected}, found {label}"));
         }
-        if std::mem::replace(&mut self.done[cell][image], true) {
-            return Err(format!("image {id} of model {model} at eps {eps} was recorded before"));
+        if (self.cells[cell].channel == Channel::Undefended) != matches!(record.found, Found::Attacked(_)) {
+            return Err(format!("image {id} of {}: the outcome is of another channel", place()));
         }
-        self.cells[cell].add(&record.outcome);
+        if self.correct[cell][image].is_some() {
+            return Err(format!("image {id} of {} was recorded before", place()));
+        }
+        self.take(cell, image, &record.found);
         Ok(())
     }
 
-    fn record(&self, model: usize, eps: f64, image: usize, outcome: Outcome) -> Record {
+    fn take(&mut self, cell: usize, image: usize, found: &Found) {
+        self.correct[cell][image] = Some(is_correct(found, self.config.score));
+        self.cells[cell].add(found);
+    }
+
+    fn record(&self, cell: usize, image: usize, found: Found) -> Record {
+        let Cell { model, channel, eps, .. } = self.cells[cell];
         Record {
             model: self.config.models[model].name.clone(),
             dataset: self.dataset.name.clone(),
-            attack: self.config.attack.label(),
+            attack: channel.attack(self.config),
             norm: self.config.attack.norm.to_string(),
             eps,
-            sigma: None,
-            channel: 1,
+            sigma: channel.sigma(),
+            channel: channel.number(),
             image: self.dataset.ids[image],
             label: self.dataset.labels[image],
-            outcome,
+            found,
         }
-    }
-}
-
-fn figure(config: &Config, dataset: &Dataset, cells: &[Cell]) -> Result<String> {
-    let attack = &config.attack;
-    let plural = |count: u32, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let mut how = vec![format!("{} {}", attack.label(), symbol(attack.norm)), plural(attack.steps, "step")];
-    if attack.restarts > 1 {
-        how.push(plural(attack.restarts, "restart"));
-    }
-    how.push(format!("{} images", dataset.len()));
-    how.push(what_counts(config.score).to_owned());
-    let title = format!("Accuracy under attack: {}", dataset.name);
-    let x_axis = format!("ε, {} budget in pixel units", symbol(attack.norm));
-    report::plot::accuracy(&title, &how.join(" · "), &x_axis, &results::series(config, cells, config.score))
-}
-
-/// The last iterate and any iterate, each in a table of its own. Early stop has no last iterate to speak of.
-fn tables(config: &Config, dataset: &Dataset, cells: &[Cell]) -> String {
-    let attack = &config.attack;
-    let what = format!("{} {}, {} images of {}", attack.label(), attack.norm, dataset.len(), dataset.name);
-    let scores = [Score::Last, Score::Any].into_iter().filter(|&score| !(attack.early_stop && score == Score::Last));
-    let table = |score| {
-        let rows = results::series(config, cells, score);
-        report::table::accuracy(&format!("accuracy in % after {what}: {}", what_counts(score)), &rows)
-    };
-    scores.map(table).collect::<Vec<_>>().join("\n")
-}
-
-fn symbol(norm: Norm) -> &'static str {
-    match norm {
-        Norm::Linf => "L∞",
-        Norm::L2 => "L2",
-    }
-}
-
-fn what_counts(score: Score) -> &'static str {
-    match score {
-        Score::Last => "the last iterate counts",
-        Score::Any => "any successful iterate counts",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::attack::{self, Evaluation, Loss};
+use crate::attack::{self, Evaluation, Loss, Query};
 use crate::device::{Device, nvtx};
 use crate::models::batch::{chunk, in_chunks};
 use crate::models::resnet::{Config, ResNet};
@@ -77,6 +77,15 @@ impl Classifier {
         self.precision
     }
 
+    /// Logits `(N, K)` of images `(N, H, W, 3)`, float32 in `[0, 1]`, on a graph.
+    ///
+    /// # Errors
+    /// What the network's ops return.
+    pub fn forward(&self, g: &Graph, images: &Tensor) -> Result<Tensor> {
+        let _range = nvtx::range("forward");
+        self.net.forward(g, &normalize_images(g, images, self.mean, self.std)?)
+    }
+
     fn check(&self, images: &Tensor) -> Result<usize> {
         let [n, h, w, c] = images.dims4("classifier")?;
         if [h, w, c] != self.shape {
@@ -85,14 +94,7 @@ impl Classifier {
         Ok(n)
     }
 
-    fn step(
-        &self,
-        images: &Tensor,
-        labels: &[u32],
-        targets: Option<&[u32]>,
-        kind: Loss,
-        gradient: bool,
-    ) -> Result<Evaluation> {
+    fn step(&self, images: &Tensor, query: &Query, gradient: bool) -> Result<Evaluation> {
         let n = self.check(images)?;
         let parts = in_chunks(&self.device, self.chunk, n, |range| {
             let x = images.rows(range.start, range.len())?;
@@ -101,11 +103,9 @@ impl Classifier {
             } else {
                 Graph::inference(&self.device, self.precision)
             };
-            let logits = {
-                let _range = nvtx::range("forward");
-                self.net.forward(&g, &normalize_images(&g, &x, self.mean, self.std)?)?
-            };
-            let out = self.losses(&g, &logits, &labels[range.clone()], targets.map(|t| &t[range]), kind)?;
+            let logits = self.forward(&g, &x)?;
+            let out =
+                self.losses(&g, &logits, &query.labels[range.clone()], query.targets.map(|t| &t[range]), query.loss)?;
             let prediction = out.prediction.to_i32(&self.device)?.into_iter().map(|p| p as u32).collect();
             let (loss, margin) = (out.loss.to_f32(&self.device)?, out.margin.to_f32(&self.device)?);
             let _range = nvtx::range("gradient");
@@ -129,7 +129,7 @@ impl Classifier {
 
 impl Classifier {
     /// The loss to be raised and the margin to be lowered, both about the target where there is one.
-    fn losses(
+    pub(crate) fn losses(
         &self,
         g: &Graph,
         logits: &Tensor,
@@ -182,17 +182,16 @@ impl attack::Classifier for Classifier {
         let n = self.check(images)?;
         let parts = in_chunks(&self.device, self.chunk, n, |range| {
             let g = Graph::inference(&self.device, self.precision);
-            let x = normalize_images(&g, &images.rows(range.start, range.len())?, self.mean, self.std)?;
-            self.net.forward(&g, &x)
+            self.forward(&g, &images.rows(range.start, range.len())?)
         })?;
         Tensor::concat(&self.device, &parts)
     }
 
-    fn evaluate(&self, images: &Tensor, labels: &[u32], targets: Option<&[u32]>, loss: Loss) -> Result<Evaluation> {
-        self.step(images, labels, targets, loss, false)
+    fn evaluate(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
+        self.step(images, query, false)
     }
 
-    fn gradient(&self, images: &Tensor, labels: &[u32], targets: Option<&[u32]>, loss: Loss) -> Result<Evaluation> {
-        self.step(images, labels, targets, loss, true)
+    fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
+        self.step(images, query, true)
     }
 }

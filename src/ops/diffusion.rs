@@ -91,6 +91,33 @@ pub fn q_sample(g: &Graph, x: &Tensor, noise: &Tensor, coefficients: &[[f32; 2]]
     Ok(y)
 }
 
+/// The sum over draws of `(draws * N, H, W, C)`, float32: `(N, H, W, C)`. Records nothing.
+///
+/// # Errors
+/// [`Error::Shape`] when the rows are no multiple of `n`.
+pub(crate) fn sum_draws(g: &Graph, x: &Tensor, n: usize) -> Result<Tensor> {
+    let [rows, h, w, c] = x.dims4("sum_draws")?;
+    if n == 0 || !rows.is_multiple_of(n) {
+        return Err(Error::shape("sum_draws", "rows", format!("a multiple of {n}"), rows));
+    }
+    let d = h * w * c;
+    let ones = Tensor::from_f32(g.device(), &[rows, 2], DType::F32, &vec![1.0; 2 * rows])?;
+    let y = Tensor::uninit(g.device(), &[n, h, w, c], DType::F32)?;
+    let args = QSampleGradArgs {
+        dy: x.address(),
+        coefficients: ones.address(),
+        dx: y.address(),
+        mul: 1.0,
+        n: n as i32,
+        d: d as i32,
+        draws: (rows / n) as i32,
+        chunk: CHUNK as i32,
+        reserved: 0,
+    };
+    g.launch(&Q_SAMPLE_GRAD, [d.div_ceil(CHUNK), n, 1], &args)?;
+    Ok(y)
+}
+
 /// Float32 values in the graph's precision, for a network; the gradient returns as float32.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use super::{Comparison, Output, Replay, channels_first};
 use crate::Result;
-use crate::attack::{Classifier as _, Loss};
+use crate::attack::{Classifier as _, Loss, Query};
 use crate::device::DType;
 use crate::models::classifier::Classifier;
 use crate::models::resnet::{Config, Probe, ResNet};
@@ -80,7 +80,7 @@ fn pgd_trajectory(r: &Replay, weights: &Weights, config: &Config) -> Result<Comp
     let net = Classifier::resnet(r.device, r.precision, weights, config, mean, std, [h, w, 3])?;
     let mut x = start;
     for _ in 0..steps {
-        let at = net.gradient(&x, &labels, None, Loss::CrossEntropy)?;
+        let at = net.gradient(&x, &Query::new(&labels, Loss::CrossEntropy))?;
         let gradient = at.gradient.ok_or_else(|| r.fail("no gradient"))?;
         x = pgd::step(
             r.device,
@@ -95,7 +95,7 @@ fn pgd_trajectory(r: &Replay, weights: &Weights, config: &Config) -> Result<Comp
     let far = got.iter().zip(&want.values).filter(|(g, w)| (**g - **w).abs() > 1e-4 || g.is_nan()).count();
     let max_abs = got.iter().zip(&want.values).map(|(g, w)| f64::from((g - w).abs())).fold(0.0, f64::max);
     let total = |images: &Tensor| -> Result<f64> {
-        Ok(net.evaluate(images, &labels, None, Loss::CrossEntropy)?.loss.iter().map(|&l| f64::from(l)).sum())
+        Ok(net.evaluate(images, &Query::new(&labels, Loss::CrossEntropy))?.loss.iter().map(|&l| f64::from(l)).sum())
     };
     let reference = total(&image("out.x")?)?;
     let loss_error = (total(&x)? - reference).abs() / reference.abs();

@@ -1,6 +1,8 @@
 //! Results as people read them: tables for the terminal, figures for a page.
 
+pub mod picture;
 pub mod plot;
+pub mod strip;
 pub mod table;
 
 /// `correct` of `n` images at one epsilon, in pixel units.
@@ -11,11 +13,14 @@ pub struct Point {
     pub n: u64,
 }
 
-/// One curve of a figure or row of a table: a model over ascending epsilons.
+/// One curve of a figure or row of a table: a model in one channel over ascending epsilons.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
     pub name: String,
     pub points: Vec<Point>,
+    /// Curves of one channel share a colour, those of one model a mark.
+    pub colour: usize,
+    pub mark: usize,
 }
 
 impl Point {

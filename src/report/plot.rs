@@ -1,22 +1,22 @@
-//! Accuracy over epsilon as an SVG figure.
+//! Accuracy over epsilon as a figure, SVG and PNG by the same strokes.
 
 use plotters::coord::Shift;
+use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{Series, eps_label};
+use super::{Series, eps_label, picture};
 use crate::error::{Error, Result};
 use crate::stats::wilson;
 
-const SIZE: (u32, u32) = (900, 560);
-/// The pixels of epsilon 0, accuracy 1, the largest epsilon and accuracy 0.
+const HEIGHT: u32 = 560;
+/// The pixels of epsilon 0, accuracy 1, the largest epsilon and accuracy 0. The legend stands to the right of them.
 const LEFT: i32 = 88;
 const TOP: i32 = 92;
 const RIGHT: i32 = 858;
 const BOTTOM: i32 = 482;
 /// How far the axes reach beyond these.
 const OVERHANG: i32 = 10;
-const FONT: &str = "Helvetica, Arial, sans-serif";
 const INK: RGBColor = RGBColor(34, 34, 34);
 const FAINT: RGBColor = RGBColor(110, 110, 110);
 const GRID: RGBColor = RGBColor(226, 226, 226);
@@ -32,23 +32,40 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(80, 80, 80),
 ];
 
+/// A figure in both formats.
+pub struct Figure {
+    pub svg: String,
+    pub png: Vec<u8>,
+}
+
 /// One curve per series with its Wilson 95 % band, over a linear axis with ticks at the epsilons. The same input gives
 /// the same bytes.
 ///
 /// # Errors
 /// [`Error::Failed`] when the figure cannot be drawn.
-pub fn accuracy(title: &str, subtitle: &str, x_axis: &str, series: &[Series]) -> Result<String> {
+pub fn accuracy(title: &str, subtitle: &str, x_axis: &str, series: &[Series]) -> Result<Figure> {
+    let failed = |e: Box<dyn std::error::Error>| Error::Failed(format!("plots/accuracy: {e}"));
+    picture::fonts()?;
+    let longest = series.iter().map(|s| s.name.chars().count()).max().unwrap_or(0) as u32;
+    let size = (RIGHT as u32 + OVERHANG as u32 + 90 + 9 * longest, HEIGHT);
     let mut svg = String::new();
-    draw(&mut svg, title, subtitle, x_axis, series).map_err(|e| Error::Failed(format!("accuracy.svg: {e}")))?;
-    Ok(svg)
+    draw(&SVGBackend::with_string(&mut svg, size).into_drawing_area(), title, subtitle, x_axis, series)
+        .map_err(failed)?;
+    let mut pixels = vec![0; 3 * (size.0 * size.1) as usize];
+    let bitmap = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();
+    draw(&bitmap, title, subtitle, x_axis, series).map_err(failed)?;
+    drop(bitmap);
+    Ok(Figure { svg, png: picture::png(&pixels, size)? })
 }
 
 type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
-type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Canvas<DB> = DrawingArea<DB, Shift>;
 type Pixel = (i32, i32);
 
-fn draw(svg: &mut String, title: &str, subtitle: &str, x_axis: &str, series: &[Series]) -> Drawn {
-    let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
+fn draw<DB: DrawingBackend>(root: &Canvas<DB>, title: &str, subtitle: &str, x_axis: &str, series: &[Series]) -> Drawn
+where
+    DB::ErrorType: 'static,
+{
     root.fill(&WHITE)?;
     root.draw_text(title, &text(28, INK), (LEFT - OVERHANG, 16))?;
     root.draw_text(subtitle, &text(18, FAINT), (LEFT - OVERHANG, 51))?;
@@ -60,31 +77,49 @@ fn draw(svg: &mut String, title: &str, subtitle: &str, x_axis: &str, series: &[S
         let (width, height) = (f64::from(RIGHT - LEFT), f64::from(BOTTOM - TOP));
         (LEFT + (width * eps / largest).round() as i32, BOTTOM - (height * share).round() as i32)
     };
-    axes(&root, x_axis, &ticks(eps, largest), at)?;
-    for (i, model) in series.iter().enumerate() {
+    axes(root, x_axis, &ticks(eps, largest), at)?;
+    for curve in series {
         let bound = |upper: bool| {
-            model.points.iter().map(move |p| {
+            curve.points.iter().map(move |p| {
                 let interval = wilson(p.correct, p.n);
                 at(p.eps, if upper { interval.hi } else { interval.lo })
             })
         };
         let outline: Vec<Pixel> = bound(true).chain(bound(false).rev()).collect();
-        root.draw(&Polygon::new(outline, colour(i).mix(0.16).filled()))?;
+        root.draw(&Polygon::new(outline, colour(curve.colour).mix(0.12).filled()))?;
     }
-    for (i, model) in series.iter().enumerate() {
-        let line: Vec<Pixel> = model.points.iter().map(|p| at(p.eps, p.accuracy())).collect();
-        root.draw(&PathElement::new(line.clone(), colour(i).stroke_width(3)))?;
-        for at in line {
-            marker(&root, at, i)?;
+    for curve in series {
+        let points: Vec<Pixel> = curve.points.iter().map(|p| at(p.eps, p.accuracy())).collect();
+        line(root, &points, curve)?;
+        for at in points {
+            marker(root, at, curve)?;
         }
     }
-    legend(&root, series)?;
+    legend(root, series)?;
     root.present()?;
     Ok(())
 }
 
+/// Solid for the first model, dashed for the others.
+fn line<DB: DrawingBackend>(root: &Canvas<DB>, points: &[Pixel], curve: &Series) -> Drawn
+where
+    DB::ErrorType: 'static,
+{
+    let style = colour(curve.colour).stroke_width(3);
+    if curve.mark == 0 {
+        root.draw(&PathElement::new(points.to_vec(), style))?;
+    } else {
+        let (on, off) = (if curve.mark == 1 { 9 } else { 3 }, 6);
+        root.draw(&DashedPathElement::new(points.iter().copied(), on, off, style))?;
+    }
+    Ok(())
+}
+
 /// Grid, labels and descriptions. `at` places an epsilon and an accuracy of 0 to 1.
-fn axes(root: &Canvas, x_axis: &str, eps: &[f64], at: impl Fn(f64, f64) -> Pixel) -> Drawn {
+fn axes<DB: DrawingBackend>(root: &Canvas<DB>, x_axis: &str, eps: &[f64], at: impl Fn(f64, f64) -> Pixel) -> Drawn
+where
+    DB::ErrorType: 'static,
+{
     let line = |from, to, colour: RGBColor| root.draw(&PathElement::new(vec![from, to], colour.stroke_width(1)));
     let label = |text_at: Pixel, words: &str, h, v| root.draw_text(words, &text(18, INK).pos(Pos::new(h, v)), text_at);
     for tenths in [0, 2, 4, 6, 8, 10] {
@@ -100,33 +135,35 @@ fn axes(root: &Canvas, x_axis: &str, eps: &[f64], at: impl Fn(f64, f64) -> Pixel
     line((LEFT - OVERHANG, BOTTOM), (RIGHT + OVERHANG, BOTTOM), FAINT)?;
 
     let name = text(19, INK).pos(Pos::new(HPos::Center, VPos::Center));
-    root.draw_text(x_axis, &name, ((LEFT + RIGHT) / 2, SIZE.1 as i32 - 22))?;
+    root.draw_text(x_axis, &name, ((LEFT + RIGHT) / 2, HEIGHT as i32 - 22))?;
     let upright = name.transform(FontTransform::Rotate270);
     root.draw_text("accuracy in %, Wilson 95 % band", &upright, (24, (TOP + BOTTOM) / 2))?;
     Ok(())
 }
 
-/// The names in the upper right corner: accuracy falls, so there is room.
-fn legend(root: &Canvas, series: &[Series]) -> Drawn {
-    let longest = series.iter().map(|s| s.name.chars().count()).max().unwrap_or(0) as i32;
-    let (left, right, top) = (RIGHT - 84 - 9 * longest, RIGHT - 10, TOP + 10);
-    let bottom = top + 12 + 26 * series.len() as i32;
-    root.draw(&Rectangle::new([(left, top), (right, bottom)], WHITE.mix(0.85).filled()))?;
-    root.draw(&Rectangle::new([(left, top), (right, bottom)], GRID))?;
-    for (i, model) in series.iter().enumerate() {
-        let y = top + 19 + 26 * i as i32;
-        root.draw(&PathElement::new(vec![(left + 10, y), (left + 42, y)], colour(i).stroke_width(3)))?;
-        marker(root, (left + 26, y), i)?;
+/// The names beside the figure, in the order of the curves at epsilon 0.
+fn legend<DB: DrawingBackend>(root: &Canvas<DB>, series: &[Series]) -> Drawn
+where
+    DB::ErrorType: 'static,
+{
+    let left = RIGHT + OVERHANG + 14;
+    for (i, curve) in series.iter().enumerate() {
+        let y = TOP + 10 + 28 * i as i32;
+        line(root, &[(left, y), (left + 44, y)], curve)?;
+        marker(root, (left + 22, y), curve)?;
         let style = text(18, INK).pos(Pos::new(HPos::Left, VPos::Center));
-        root.draw_text(&model.name, &style, (left + 52, y))?;
+        root.draw_text(&curve.name, &style, (left + 54, y))?;
     }
     Ok(())
 }
 
-/// A filled mark with a white rim; shapes tell curves apart where colours cannot.
-fn marker(root: &Canvas, (x, y): Pixel, i: usize) -> Drawn {
-    let (fill, rim) = (colour(i).filled(), WHITE.stroke_width(1));
-    match i % 3 {
+/// A filled mark with a white rim; shapes tell models apart where colours cannot.
+fn marker<DB: DrawingBackend>(root: &Canvas<DB>, (x, y): Pixel, curve: &Series) -> Drawn
+where
+    DB::ErrorType: 'static,
+{
+    let (fill, rim) = (colour(curve.colour).filled(), WHITE.stroke_width(1));
+    match curve.mark % 3 {
         0 => {
             root.draw(&Circle::new((x, y), 6, fill))?;
             root.draw(&Circle::new((x, y), 6, rim))?;
@@ -165,7 +202,7 @@ fn ticks(mut eps: Vec<f64>, largest: f64) -> Vec<f64> {
 }
 
 fn text(size: i32, colour: RGBColor) -> TextStyle<'static> {
-    (FONT, size).into_font().color(&colour)
+    (picture::FONT, size).into_font().color(&colour)
 }
 
 fn colour(i: usize) -> RGBColor {
@@ -179,7 +216,7 @@ mod tests {
 
     fn series(name: &str, eps: &[f64], correct: &[u64]) -> Series {
         let points = eps.iter().zip(correct).map(|(&eps, &correct)| Point { eps, correct, n: 256 }).collect();
-        Series { name: name.into(), points }
+        Series { name: name.into(), points, colour: 0, mark: usize::from(name.contains("cbam")) }
     }
 
     #[test]
@@ -190,9 +227,12 @@ mod tests {
             series("resnet50-cbam-w16", &eps, &[239, 190, 105, 9, 0, 0]),
         ];
         let draw = || accuracy("Accuracy under attack: x < y & z", "pgd L∞", "ε", &models).unwrap();
-        let svg = draw();
-        assert_eq!(svg, draw());
-        assert!(svg.starts_with("<svg width=\"900\" height=\"560\"") && svg.trim_end().ends_with("</svg>"));
+        let Figure { svg, png } = draw();
+        assert_eq!(svg, draw().svg);
+        assert_eq!(png, draw().png);
+        assert!(svg.starts_with("<svg width=\"") && svg.trim_end().ends_with("</svg>"));
+        let decoded = image::load_from_memory(&png).unwrap();
+        assert_eq!(decoded.height(), HEIGHT);
         for text in ["resnet50-cbam-w16", "x &lt; y &amp; z", "0.005", "0.06"] {
             assert!(svg.contains(text), "{text}");
         }

@@ -28,7 +28,8 @@ pub fn accuracy(title: &str, series: &[Series]) -> String {
     lines.join("\n") + "\n"
 }
 
-fn row(names: usize, name: &str, cells: impl Iterator<Item = String>) -> String {
+/// One line: a name, and a column per cell.
+pub fn row(names: usize, name: &str, cells: impl Iterator<Item = String>) -> String {
     let cells: String = cells.map(|cell| format!("{cell:<WIDTH$}")).collect();
     format!("{name:<names$}{cells}").trim_end().to_owned()
 }
@@ -42,6 +43,8 @@ mod tests {
     fn reads_like_this() {
         let model = |name: &str, correct: [u64; 2]| Series {
             name: name.into(),
+            colour: 0,
+            mark: 0,
             points: vec![
                 Point { eps: 0.0, correct: correct[0], n: 100 },
                 Point { eps: 8.0 / 255.0, correct: correct[1], n: 100 },
@@ -61,7 +64,7 @@ with-cbam  37.0           0.0
     #[test]
     fn long_tables_go_on_below() {
         let points = (0..9).map(|i| Point { eps: f64::from(i), correct: 1, n: 2 }).collect();
-        let text = accuracy("t", &[Series { name: "m".into(), points }]);
+        let text = accuracy("t", &[Series { name: "m".into(), points, colour: 0, mark: 0 }]);
         assert_eq!(text.lines().count(), 7);
         assert!(text.lines().all(|line| line.len() < 120));
         assert_eq!(accuracy("t", &[]), "t\n");

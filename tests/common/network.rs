@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 use rampart::Result;
-use rampart::attack::{Adversarial, Classifier, Evaluation, Loss, Norm, Outcome, Profile, Spec, Target, run};
+use rampart::attack::{Adversarial, Classifier, Evaluation, Loss, Norm, Outcome, Profile, Query, Spec, Target, run};
 use rampart::device::{DType, Device};
 use rampart::ops::philox::{Purpose, Stream, uniform};
 use rampart::tensor::Tensor;
@@ -142,11 +142,11 @@ impl Classifier for Net {
         let z: Vec<f32> = x.chunks_exact(D).flat_map(|x| self.forward(x).1).collect();
         Tensor::from_f32(&self.device, &[z.len() / K, K], DType::F32, &z)
     }
-    fn gradient(&self, images: &Tensor, labels: &[u32], targets: Option<&[u32]>, loss: Loss) -> Result<Evaluation> {
-        self.look(images, labels, targets, loss, true)
+    fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
+        self.look(images, query.labels, query.targets, query.loss, true)
     }
-    fn evaluate(&self, images: &Tensor, labels: &[u32], targets: Option<&[u32]>, loss: Loss) -> Result<Evaluation> {
-        self.look(images, labels, targets, loss, false)
+    fn evaluate(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
+        self.look(images, query.labels, query.targets, query.loss, false)
     }
 }
 
@@ -154,7 +154,7 @@ impl Classifier for Net {
 pub fn data(net: &Net, n: usize) -> (Vec<f32>, Vec<u32>, Vec<u64>) {
     let images: Vec<f32> = numbers(n * D, 7).iter().map(|u| (1.2 * u - 0.1).clamp(0.0, 1.0)).collect();
     let x = Tensor::from_f32(&net.device, &[n, SHAPE[0], SHAPE[1], SHAPE[2]], DType::F32, &images).unwrap();
-    let predicted = net.evaluate(&x, &vec![0; n], None, Loss::CrossEntropy).unwrap().prediction;
+    let predicted = net.evaluate(&x, &Query::new(&vec![0; n], Loss::CrossEntropy)).unwrap().prediction;
     let labels = predicted.iter().enumerate().map(|(i, p)| if i % 9 == 4 { (p + 1) % K as u32 } else { *p }).collect();
     let ids = (0..n as u64).map(|i| i * 1_000_003 + 17).collect();
     (images, labels, ids)

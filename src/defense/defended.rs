@@ -1,0 +1,215 @@
+//! The defended pipeline as an attack sees it: gradients run through noising, denoiser, clip and classifier.
+//!
+//! Every evaluation takes K fresh draws of noise per image and treats them as one batch. Loss and margin are means over the draws,
+//! the prediction is their vote. Sources: Athalye et al. 2018 (EOT, BPDA), Salman et al. 2019 (mean softmax), Lee & Kim 2023.
+
+use super::denoise::{Denoiser, Level};
+use crate::attack::{self, Evaluation, Loss, Query};
+use crate::choice::choice;
+use crate::device::{DType, Device};
+use crate::models::batch::in_chunks;
+use crate::models::classifier::Classifier;
+use crate::ops::diffusion::{Range, sum_draws};
+use crate::ops::philox::{Purpose, Stream, normal};
+use crate::tape::Graph;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+choice! {
+    /// How the gradient of the defended pipeline is estimated.
+    Estimator {
+        /// Mean over the draws of the gradient of each draw's loss.
+        EotGrad = "eot_grad",
+        /// Gradient of the loss of the mean softmax; with the cross-entropy only.
+        EotProb = "eot_prob",
+        /// Forward through the denoiser, backward as if it were the identity.
+        Bpda = "bpda",
+        /// The classifier without the defence: an attack that is merely transferred.
+        Blind = "blind",
+    }
+}
+
+/// A classifier behind a denoiser, with fresh noise for every image, restart and step.
+pub struct Defended<'a> {
+    pub classifier: &'a Classifier,
+    pub denoiser: &'a Denoiser,
+    pub level: Level,
+    pub estimator: Estimator,
+    /// K, at least 1
+    pub draws: u32,
+    pub seed: u64,
+}
+
+/// What one range of images gave, per image.
+struct Part {
+    gradient: Option<Tensor>,
+    loss: Vec<f32>,
+    margin: Vec<f32>,
+    prediction: Vec<u32>,
+}
+
+impl Defended<'_> {
+    /// Noise `(draws * N, H, W, 3)`, draw by draw.
+    fn noise(&self, query: &Query, ids: &[u64], dims: &[usize]) -> Result<Tensor> {
+        let draws = (0..self.draws).map(|draw| {
+            let stream = Stream {
+                seed: self.seed,
+                purpose: Purpose::AttackNoise,
+                restart: query.restart,
+                step: query.step,
+                draw,
+            };
+            normal(self.classifier_device(), &stream, ids, dims)
+        });
+        Tensor::concat(self.classifier_device(), &draws.collect::<Result<Vec<_>>>()?)
+    }
+
+    fn classifier_device(&self) -> &Device {
+        self.denoiser.device()
+    }
+
+    fn query(&self, images: &Tensor, query: &Query, wanted: bool) -> Result<Evaluation> {
+        let [n, h, w, _] = images.dims4("defended")?;
+        if query.ids.len() != n {
+            return Err(Error::shape("defended", "image ids, which key the noise", n, query.ids.len()));
+        }
+        if self.estimator == Estimator::EotProb && (query.loss != Loss::CrossEntropy || query.targets.is_some()) {
+            return Err(Error::usage("--estimator", "eot_prob is defined for the untargeted cross-entropy only"));
+        }
+        let chunk = self.denoiser.chunk(h, w).div_ceil(self.draws as usize).max(1);
+        let parts = in_chunks(self.classifier_device(), chunk, n, |range| {
+            let x = images.rows(range.start, range.len())?;
+            let part = Query {
+                labels: &query.labels[range.clone()],
+                targets: query.targets.map(|t| &t[range.clone()]),
+                ids: &query.ids[range],
+                ..*query
+            };
+            self.part(&x, &part, wanted)
+        })?;
+        let mut all = Evaluation { gradient: None, loss: vec![], margin: vec![], prediction: vec![] };
+        let mut gradients = Vec::new();
+        for part in parts {
+            all.loss.extend(part.loss);
+            all.margin.extend(part.margin);
+            all.prediction.extend(part.prediction);
+            gradients.extend(part.gradient);
+        }
+        if !gradients.is_empty() {
+            all.gradient = Some(Tensor::concat(self.classifier_device(), &gradients)?);
+        }
+        Ok(all)
+    }
+
+    fn part(&self, x: &Tensor, query: &Query, wanted: bool) -> Result<Part> {
+        let (device, precision) = (self.classifier_device(), self.denoiser.precision());
+        let (n, draws) = (x.shape()[0], self.draws as usize);
+        let noise = self.noise(query, query.ids, &x.shape()[1..])?;
+        let graph = |records| {
+            if records { Graph::recording(device, precision) } else { Graph::inference(device, precision) }
+        };
+        let exact = wanted && matches!(self.estimator, Estimator::EotGrad | Estimator::EotProb);
+        let through = wanted && self.estimator == Estimator::Bpda;
+        // BPDA keeps the classifier's graph only: its input stands for the denoiser's.
+        let (g, denoised) = if through {
+            let denoised = self.denoiser.estimate(&graph(false), x, &noise, &self.level, Range::TO_UNIT, false)?;
+            (graph(true), denoised)
+        } else {
+            let g = graph(exact);
+            let denoised = self.denoiser.estimate(&g, x, &noise, &self.level, Range::TO_UNIT, false)?;
+            (g, denoised)
+        };
+        let logits = self.classifier.forward(&g, &denoised)?;
+        let (labels, targets) = (query.labels.repeat(draws), query.targets.map(|t| t.repeat(draws)));
+        let out = self.classifier.losses(&g, &logits, &labels, targets.as_deref(), query.loss)?;
+        let (loss, margin) = (out.loss.to_f32(device)?, out.margin.to_f32(device)?);
+        let prediction = out.prediction.to_i32(device)?;
+
+        let gradient = match self.estimator {
+            _ if !wanted => None,
+            Estimator::Blind => None,
+            Estimator::EotGrad => Some(g.backward(&logits, out.dlogits, x)?),
+            Estimator::EotProb => {
+                let scaled = weighted(device, &out.dlogits, &loss, n)?;
+                Some(g.backward(&logits, scaled, x)?)
+            }
+            Estimator::Bpda => {
+                let dx = g.backward(&logits, out.dlogits, &denoised)?;
+                Some(sum_draws(&graph(false), &dx, n)?)
+            }
+        };
+        let mean = |values: &[f32], i: usize| {
+            (0..draws).map(|k| f64::from(values[k * n + i])).sum::<f64>() as f32 / draws as f32
+        };
+        Ok(Part {
+            gradient,
+            loss: (0..n).map(|i| mean(&loss, i)).collect(),
+            margin: (0..n).map(|i| mean(&margin, i)).collect(),
+            prediction: (0..n).map(|i| vote((0..draws).map(|k| prediction[k * n + i] as u32))).collect(),
+        })
+    }
+}
+
+/// The gradient of `-log mean p` with respect to each draw's logits: that of the draw's own loss, weighted by its share of the sum
+/// of `p = exp(-loss)`; times the number of draws, as the other estimators sum over them.
+fn weighted(device: &Device, dlogits: &Tensor, loss: &[f32], n: usize) -> Result<Tensor> {
+    let [rows, classes] = dlogits.dims2("eot_prob")?;
+    let mut values = dlogits.to_f32(device)?;
+    let draws = rows / n.max(1);
+    for i in 0..n {
+        let least = (0..draws).map(|k| f64::from(loss[k * n + i])).fold(f64::INFINITY, f64::min);
+        let powers: Vec<f64> = (0..draws).map(|k| (least - f64::from(loss[k * n + i])).exp()).collect();
+        let total: f64 = powers.iter().sum();
+        for (k, p) in powers.iter().enumerate() {
+            let row = k * n + i;
+            let weight = (p / total * draws as f64) as f32;
+            values[row * classes..(row + 1) * classes].iter_mut().for_each(|v| *v *= weight);
+        }
+    }
+    Tensor::from_f32(device, &[rows, classes], dlogits.dtype(), &values)
+}
+
+/// The most frequent value, the lowest among equals.
+fn vote(predictions: impl Iterator<Item = u32>) -> u32 {
+    let mut counts: Vec<(u32, u32)> = Vec::new();
+    for p in predictions {
+        match counts.iter_mut().find(|(class, _)| *class == p) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((p, 1)),
+        }
+    }
+    counts.into_iter().max_by_key(|&(class, count)| (count, std::cmp::Reverse(class))).map_or(0, |(class, _)| class)
+}
+
+impl attack::Classifier for Defended<'_> {
+    fn device(&self) -> &Device {
+        self.denoiser.device()
+    }
+
+    fn classes(&self) -> usize {
+        self.classifier.classes()
+    }
+
+    fn image_shape(&self) -> [usize; 3] {
+        self.classifier.image_shape()
+    }
+
+    /// Of the undefended classifier: what picks targets does not depend on noise.
+    fn logits(&self, images: &Tensor) -> Result<Tensor> {
+        self.classifier.logits(images)
+    }
+
+    /// The gradient is the sum over the draws; only its direction matters to an attack.
+    fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
+        let mut evaluation = self.query(images, query, true)?;
+        if self.estimator == Estimator::Blind {
+            evaluation.gradient = self.classifier.gradient(images, query)?.gradient;
+        }
+        debug_assert!(evaluation.gradient.as_ref().is_none_or(|g| g.dtype() == DType::F32));
+        Ok(evaluation)
+    }
+
+    fn evaluate(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
+        self.query(images, query, false)
+    }
+}

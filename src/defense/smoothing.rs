@@ -1,0 +1,131 @@
+//! Scoring a stochastic defence: several draws of noise, one vote.
+//!
+//! Source: Cohen et al. 2019 (the vote); Kassis et al. 2025 (why one lucky draw proves nothing).
+
+use serde::{Deserialize, Serialize};
+
+use super::denoise::{Denoiser, Level};
+use crate::Result;
+use crate::attack::Classifier as _;
+use crate::choice::choice;
+use crate::models::classifier::Classifier;
+use crate::ops::philox::Stream;
+use crate::tensor::Tensor;
+
+choice! {
+    /// How draws become one prediction.
+    Vote {
+        /// The class of most draws, ties to the lowest index.
+        Majority = "majority",
+        /// The largest mean logit.
+        MeanLogits = "mean-logits",
+    }
+}
+
+/// What the defended pipeline says about one image.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Smoothed {
+    /// Of the vote.
+    pub prediction: u32,
+    pub correct: bool,
+    pub draws: u32,
+    /// Draws that are right by themselves.
+    pub correct_draws: u32,
+    /// Mean over the draws of the softmax at the prediction.
+    pub confidence: f32,
+}
+
+/// Sums over the draws of one image.
+struct Tally {
+    counts: Vec<u32>,
+    logits: Vec<f64>,
+    softmax: Vec<f64>,
+}
+
+impl Tally {
+    fn new(classes: usize) -> Self {
+        Tally { counts: vec![0; classes], logits: vec![0.0; classes], softmax: vec![0.0; classes] }
+    }
+
+    fn add(&mut self, logits: &[f32]) {
+        let top = first_largest(logits.iter().map(|&z| f64::from(z)));
+        self.counts[top] += 1;
+        let powers: Vec<f64> = logits.iter().map(|&z| (f64::from(z) - f64::from(logits[top])).exp()).collect();
+        let total: f64 = powers.iter().sum();
+        for (k, &z) in logits.iter().enumerate() {
+            self.logits[k] += f64::from(z);
+            self.softmax[k] += powers[k] / total;
+        }
+    }
+
+    fn finish(&self, vote: Vote, label: u32) -> Smoothed {
+        let prediction = match vote {
+            Vote::Majority => first_largest(self.counts.iter().map(|&c| f64::from(c))),
+            Vote::MeanLogits => first_largest(self.logits.iter().copied()),
+        };
+        let draws: u32 = self.counts.iter().sum();
+        Smoothed {
+            prediction: prediction as u32,
+            correct: prediction == label as usize,
+            draws,
+            correct_draws: self.counts.get(label as usize).copied().unwrap_or(0),
+            confidence: (self.softmax[prediction] / f64::from(draws.max(1))) as f32,
+        }
+    }
+}
+
+/// The position of the largest value, the lowest among equals.
+fn first_largest(values: impl Iterator<Item = f64>) -> usize {
+    values.enumerate().fold((0, f64::NEG_INFINITY), |best, (i, v)| if v > best.1 { (i, v) } else { best }).0
+}
+
+/// Classifies images `(N, H, W, 3)`, float32 in `[0, 1]`, after denoising, under `draws` draws of the stream for each.
+///
+/// # Errors
+/// What the networks' ops return.
+pub fn classify(
+    classifier: &Classifier,
+    denoiser: &Denoiser,
+    images: &Tensor,
+    (labels, ids): (&[u32], &[u64]),
+    level: &Level,
+    (vote, draws): (Vote, u32),
+    stream: &Stream,
+) -> Result<Vec<Smoothed>> {
+    let classes = classifier.classes();
+    let mut tallies: Vec<Tally> = labels.iter().map(|_| Tally::new(classes)).collect();
+    for draw in 0..draws {
+        let denoised = denoiser.images(images, ids, level, &Stream { draw, ..*stream })?;
+        let logits = classifier.logits(&denoised)?.to_f32(denoiser.device())?;
+        tallies.iter_mut().zip(logits.chunks_exact(classes)).for_each(|(tally, z)| tally.add(z));
+    }
+    Ok(tallies.iter().zip(labels).map(|(tally, &label)| tally.finish(vote, label)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_vote() {
+        let mut tally = Tally::new(3);
+        for logits in [[5.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]] {
+            tally.add(&logits);
+        }
+        let majority = tally.finish(Vote::Majority, 1);
+        assert_eq!((majority.prediction, majority.correct, majority.draws, majority.correct_draws), (1, true, 3, 2));
+        let e = 1f64.exp();
+        let softmax = (2.0 * e / (e + 2.0) + 1.0 / (5f64.exp() + 2.0)) / 3.0;
+        assert!((f64::from(majority.confidence) - softmax).abs() < 1e-6);
+        let mean = tally.finish(Vote::MeanLogits, 1);
+        assert_eq!((mean.prediction, mean.correct, mean.correct_draws), (0, false, 2));
+    }
+
+    #[test]
+    fn ties_go_to_the_lowest_class() {
+        let mut tally = Tally::new(3);
+        tally.add(&[0.0, 0.0, 1.0]);
+        tally.add(&[0.0, 1.0, 1.0]);
+        assert_eq!(tally.finish(Vote::Majority, 0).prediction, 1);
+    }
+}

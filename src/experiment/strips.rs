@@ -1,0 +1,68 @@
+//! Pictures of a few images: clean, attacked, denoised, with what the classifier says of each.
+
+use super::engine::AttackEngine;
+use super::rundir::RunDir;
+use crate::Result;
+use crate::attack::{self, Classifier as _};
+use crate::models::classifier::Classifier;
+use crate::report::eps_label;
+use crate::report::strip::{Row, Tile, png};
+
+/// Images of a strip.
+const COUNT: usize = 8;
+
+impl AttackEngine<'_> {
+    /// Writes `images/MODEL.png` for every model: the first images of the dataset at the middle epsilon, attacked again as in
+    /// the run. Returns how many strips there are.
+    ///
+    /// # Errors
+    /// What attacking and writing return.
+    pub fn strips(&self, dir: &RunDir) -> Result<usize> {
+        let config = self.config();
+        let attacked: Vec<f64> = config.attack.eps.iter().copied().filter(|&eps| eps > 0.0).collect();
+        let Some(&eps) = attacked.get(attacked.len() / 2) else { return Ok(0) };
+        for (model, named) in config.models.iter().enumerate() {
+            let title =
+                format!("{}, {} {} eps {}", named.name, config.attack.label(), config.attack.norm, eps_label(eps));
+            let dataset = self.dataset();
+            let picture = png(&title, &self.rows(model, eps)?, [dataset.height, dataset.width])?;
+            dir.write(&format!("images/{}.png", named.name), &picture)?;
+        }
+        Ok(config.models.len())
+    }
+
+    fn rows(&self, model: usize, eps: f64) -> Result<Vec<Row>> {
+        let images: Vec<usize> = (0..self.dataset().len().min(COUNT)).collect();
+        let (batch, net) = (self.batch(&images), self.model(model)?);
+        let (_, adversarial) = attack::run(net, &batch.pixels, &batch.labels, &batch.ids, &self.spec(eps))?;
+        let mut rows = vec![
+            self.row("clean", net, &batch.pixels, &batch.labels)?,
+            self.row(&format!("attacked, eps {}", eps_label(eps)), net, &adversarial.last, &batch.labels)?,
+        ];
+        if let Some((denoiser, levels)) = self.denoiser() {
+            let x = self.tensor(&adversarial.last, images.len())?;
+            for level in levels {
+                let denoised = denoiser.images(&x, &batch.ids, level, &self.noise())?.to_f32(denoiser.device())?;
+                rows.push(self.row(&format!("denoised, sigma {}", level.sigma), net, &denoised, &batch.labels)?);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn row(&self, name: &str, net: &Classifier, pixels: &[f32], labels: &[u32]) -> Result<Row> {
+        let (n, classes) = (labels.len(), net.classes());
+        let logits = net.logits(&self.tensor(pixels, n)?)?.to_f32(net.device())?;
+        let tiles = logits.chunks_exact(classes).zip(labels).zip(pixels.chunks_exact(pixels.len() / n.max(1)));
+        let tile = |((z, &label), pixels): ((&[f32], &u32), &[f32])| {
+            let top = (0..classes).fold(0, |best, k| if z[k] > z[best] { k } else { best });
+            let total: f64 = z.iter().map(|v| f64::from(v - z[top]).exp()).sum();
+            Tile {
+                pixels: pixels.to_vec(),
+                label: self.dataset().classes[top].clone(),
+                confidence: (1.0 / total) as f32,
+                correct: top == label as usize,
+            }
+        };
+        Ok(Row { name: name.into(), tiles: tiles.map(tile).collect() })
+    }
+}
