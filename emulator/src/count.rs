@@ -42,6 +42,12 @@ impl Counts {
         self.threads[pc as usize] += u64::from(mask.count_ones());
     }
 
+    /// Takes an [`Counts::executed`] back.
+    pub fn put_off(&mut self, pc: Pc, mask: u32) {
+        self.warps[pc as usize] -= 1;
+        self.threads[pc as usize] -= u64::from(mask.count_ones());
+    }
+
     pub fn diverged(&mut self, pc: Pc) {
         self.diverged[pc as usize] += 1;
     }
@@ -95,7 +101,8 @@ impl Counts {
             for t in [&mut all.total, line] {
                 t.instructions += warps;
                 t.threads += threads;
-                t.flops += warps * u64::from(ins.flops);
+                // Those of a warp; where the guard does not hold there are none.
+                t.flops += threads / 32 * u64::from(ins.flops);
                 t.divergent_branches += self.diverged[pc];
                 match ins.class {
                     Class::GlobalLoad | Class::AsyncCopy | Class::Atomic => {
