@@ -1,6 +1,8 @@
 //! Results as people read them: tables for the terminal, figures for a page.
 
 pub mod plot;
+pub mod profile;
+pub mod roofline;
 pub mod table;
 
 /// `correct` of `n` images at one epsilon, in pixel units.
