@@ -36,10 +36,8 @@ impl EmulatorArgs {
             emulated::configure(self.settings());
             return Ok(());
         }
-        let flags = [
-            ("--emulator-seed", self.emulator_seed.is_some()),
-            ("--emulator-checks", self.emulator_checks.is_some()),
-        ];
+        let flags =
+            [("--emulator-seed", self.emulator_seed.is_some()), ("--emulator-checks", self.emulator_checks.is_some())];
         match flags.into_iter().find(|(_, given)| *given) {
             Some((flag, _)) => Err(Error::usage(flag, format!("expected --device emulated, found {device}"))),
             None => Ok(()),

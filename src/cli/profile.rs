@@ -65,8 +65,7 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(file) = &args.json {
         let emulator = emulated::effective()?;
         let (work, config) = (args.work.title(), args.work.config.as_str());
-        let all =
-            Everything { work, config, emulator, about_estimates: ESTIMATE, kernels: &sums, launches: &launches };
+        let all = Everything { work, config, emulator, about_estimates: ESTIMATE, kernels: &sums, launches: &launches };
         write(file, &all)?;
     }
     say(&format!("{} on {}, warp instructions of PTX\n", args.work.title(), work.device.name()))?;

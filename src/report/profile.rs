@@ -125,8 +125,7 @@ const TOTALS: [&str; 9] =
 
 /// The first column to the left, the others to the right.
 fn columns(header: Vec<&str>, rows: Vec<Vec<String>>) -> String {
-    let all: Vec<Vec<String>> =
-        std::iter::once(header.into_iter().map(str::to_owned).collect()).chain(rows).collect();
+    let all: Vec<Vec<String>> = std::iter::once(header.into_iter().map(str::to_owned).collect()).chain(rows).collect();
     let width = |c: usize| all.iter().map(|row| row[c].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..all[0].len()).map(width).collect();
     let line = |row: &Vec<String>| {
