@@ -40,13 +40,14 @@ struct Everything<'a> {
     work: String,
     config: &'a str,
     emulator: emulated::Effective,
-    about_estimates: &'static str,
+    about_estimates: String,
     kernels: &'a [Sum],
     launches: &'a [LaunchCounts],
 }
 
-const ESTIMATE: &str = "roofline ESTIMATE of time, from counts and data sheets, not measured: the longest of matrix FLOPs over the \
-peak rate, sectors over the memory bandwidth (ignores L2), PTX instructions over the issue rate, and turns of shared memory";
+const ESTIMATE: &str = "roofline ESTIMATE of time from counts and data sheets, nothing measured: the longest of matrix FLOPs over the
+peak rate, sectors over the memory bandwidth (ignores L2), PTX instructions but moves over the issue rate, and turns of shared
+memory, on the multiprocessor with most blocks; no latency, occupancy or launch overhead";
 
 /// # Errors
 /// [`Error::Usage`] for flags that make no sense, [`Error::Io`] for a file that cannot be written, and what the device reports.
@@ -65,7 +66,14 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(file) = &args.json {
         let emulator = emulated::effective()?;
         let (work, config) = (args.work.title(), args.work.config.as_str());
-        let all = Everything { work, config, emulator, about_estimates: ESTIMATE, kernels: &sums, launches: &launches };
+        let all = Everything {
+            work,
+            config,
+            emulator,
+            about_estimates: ESTIMATE.replace('\n', " "),
+            kernels: &sums,
+            launches: &launches,
+        };
         write(file, &all)?;
     }
     say(&format!("{} on {}, warp instructions of PTX\n", args.work.title(), work.device.name()))?;

@@ -6,6 +6,7 @@
 
 use ptx_emulator::count::LaunchCounts;
 use ptx_emulator::device::{Device, Model};
+use ptx_emulator::ops::Class;
 
 /// The GPUs that are estimated, with the names in tables.
 pub const GPUS: [(&str, Model); 2] = [("A100", Model::A100), ("H100", Model::H100)];
@@ -23,7 +24,7 @@ pub enum Resource {
     Matrix,
     /// Sectors over the bandwidth of device memory.
     Memory,
-    /// Instructions issued.
+    /// Instructions issued, moves left out: ptxas removes most of them.
     Issue,
     /// Turns of shared memory, one a cycle.
     Shared,
@@ -61,11 +62,12 @@ fn needs(launch: &LaunchCounts, device: &Device) -> [f64; 4] {
     let cycles = multiprocessors * device.clock();
     let t = &launch.total;
     let matrix: f64 = launch.flops.iter().map(|(&format, &flops)| flops as f64 / device.matrix_rate(format)).sum();
+    let moves = launch.classes.get(&Class::Move).copied().unwrap_or(0);
     let bytes = (SECTOR * (t.global_load_sectors + t.global_store_sectors)) as f64;
     [
         busiest * matrix,
         bytes / device.bandwidth,
-        busiest * t.instructions as f64 / (ISSUES * cycles),
+        busiest * (t.instructions - moves) as f64 / (ISSUES * cycles),
         busiest * t.shared_turns as f64 / cycles,
     ]
 }
@@ -96,7 +98,8 @@ mod tests {
         let mut launch = LaunchCounts { grid: [108, 1, 1], ..Default::default() };
         launch.flops.insert(MatrixFormat::Bf16, 312_000_000_000); // 1 ms
         launch.total.global_load_sectors = 63_718_750; // 2.039e9 bytes: 1 ms
-        launch.total.instructions = 4 * 108 * 1_410_000; // 1 ms
+        launch.total.instructions = 4 * 108 * 1_410_000 + 12_345; // 1 ms and moves
+        launch.classes.insert(Class::Move, 12_345);
         launch.total.shared_turns = 108 * 1_410_000; // 1 ms
         launch
     }
@@ -117,7 +120,7 @@ mod tests {
         let double: [fn(&mut LaunchCounts); 4] = [
             |l| *l.flops.get_mut(&MatrixFormat::Bf16).unwrap() *= 2,
             |l| l.total.global_store_sectors = l.total.global_load_sectors,
-            |l| l.total.instructions *= 2,
+            |l| l.total.instructions += 4 * 108 * 1_410_000,
             |l| l.total.shared_turns *= 2,
         ];
         for (double, resource) in double.into_iter().zip(Resource::ALL) {
