@@ -57,9 +57,13 @@ fn counts_outlive_their_context() {
     ok(unsafe { cuCtxCreate_v2(&mut other, 0, 0) });
     ok(launch(session.function("bump"), 1, null_mut(), &mut []));
     ok(unsafe { cuCtxDestroy_v2(other) });
-    drop(session);
-    // A new context has a new machine.
-    let session = Session::with(COUNTING);
+    // The last context goes, and its memory and modules with it; the next one has a new machine.
+    let mut next = null_mut();
+    unsafe {
+        ok(cuDevicePrimaryCtxRelease_v2(0));
+        ok(cuDevicePrimaryCtxRetain(&mut next, 0));
+        ok(cuCtxSetCurrent(next));
+    }
     ok(launch(session.function("bump"), 1, null_mut(), &mut []));
     let kernels: Vec<String> = profile().into_iter().map(|launch| launch.kernel).collect();
     assert_eq!(kernels, ["nothing", "bump", "bump"]);
