@@ -1,11 +1,38 @@
 //! Counters: what Nsight Compute would count, per instruction, and summed per launch.
 
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ops::Class;
 use crate::program::{Pc, Program};
+
+/// What matrix instructions multiply: tensor cores have a rate for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MatrixFormat {
+    F16,
+    Bf16,
+    Tf32,
+    F64,
+    Int8,
+}
+
+impl MatrixFormat {
+    /// Of an opcode `mma. ... .D.A.B.C`: the type of A.
+    pub fn of(opcode: &[String]) -> Option<Self> {
+        let types = opcode.len().checked_sub(4)?;
+        match (opcode[0].as_str(), opcode[types + 1].as_str()) {
+            ("mma", "f16") => Some(MatrixFormat::F16),
+            ("mma", "bf16") => Some(MatrixFormat::Bf16),
+            ("mma", "tf32") => Some(MatrixFormat::Tf32),
+            ("mma", "f64") => Some(MatrixFormat::F64),
+            ("mma", "s8" | "u8") => Some(MatrixFormat::Int8),
+            _ => None,
+        }
+    }
+}
 
 /// Per instruction of a program; empty when nothing is counted.
 #[derive(Clone, Default)]
@@ -40,6 +67,12 @@ impl Counts {
     pub fn executed(&mut self, pc: Pc, mask: u32) {
         self.warps[pc as usize] += 1;
         self.threads[pc as usize] += u64::from(mask.count_ones());
+    }
+
+    /// Takes an [`Counts::executed`] back.
+    pub fn put_off(&mut self, pc: Pc, mask: u32) {
+        self.warps[pc as usize] -= 1;
+        self.threads[pc as usize] -= u64::from(mask.count_ones());
     }
 
     pub fn diverged(&mut self, pc: Pc) {
@@ -87,6 +120,11 @@ impl Counts {
                 continue;
             }
             *all.classes.entry(ins.class).or_default() += warps;
+            // Those of a warp; where the guard does not hold there are none.
+            let flops = threads / 32 * u64::from(ins.flops);
+            if let Some(format) = ins.matrix {
+                *all.flops.entry(format).or_default() += flops;
+            }
             let line = {
                 let at = program.locations[pc];
                 let file = if at.file == 0 { "PTX".to_string() } else { program.file(at.file).to_string() };
@@ -95,7 +133,7 @@ impl Counts {
             for t in [&mut all.total, line] {
                 t.instructions += warps;
                 t.threads += threads;
-                t.flops += warps * u64::from(ins.flops);
+                t.flops += flops;
                 t.divergent_branches += self.diverged[pc];
                 match ins.class {
                     Class::GlobalLoad | Class::AsyncCopy | Class::Atomic => {
@@ -136,6 +174,21 @@ pub struct Totals {
     pub shared_conflicts: u64,
 }
 
+impl AddAssign<&Totals> for Totals {
+    fn add_assign(&mut self, other: &Totals) {
+        self.instructions += other.instructions;
+        self.threads += other.threads;
+        self.flops += other.flops;
+        self.divergent_branches += other.divergent_branches;
+        self.global_load_bytes += other.global_load_bytes;
+        self.global_load_sectors += other.global_load_sectors;
+        self.global_store_bytes += other.global_store_bytes;
+        self.global_store_sectors += other.global_store_sectors;
+        self.shared_turns += other.shared_turns;
+        self.shared_conflicts += other.shared_conflicts;
+    }
+}
+
 /// One launch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchCounts {
@@ -149,6 +202,8 @@ pub struct LaunchCounts {
     pub total: Totals,
     /// Warp instructions by class.
     pub classes: BTreeMap<Class, u64>,
+    /// [`Totals::flops`] by what is multiplied.
+    pub flops: BTreeMap<MatrixFormat, u64>,
     /// By source file and line.
     #[serde(with = "by_line")]
     pub lines: BTreeMap<(String, u32), Totals>,

@@ -2,6 +2,8 @@
 //!
 //! Source: CUDA C++ Programming Guide, "Compute Capabilities", and the data sheets of the A100 80GB SXM and the H100 SXM.
 
+use crate::count::MatrixFormat;
+
 /// Which GPU is emulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Model {
@@ -30,9 +32,11 @@ pub struct Device {
     pub memory_clock_khz: u32,
     pub bus_bits: u32,
     pub l2_bytes: u32,
-    /// Dense tensor-core rates, 1e12 operations a second: bf16, TF32.
+    /// Dense tensor-core rates, 1e12 operations a second: bf16 and f16, TF32, float64, 8-bit integers.
     pub bf16_tflops: f64,
     pub tf32_tflops: f64,
+    pub f64_tflops: f64,
+    pub int8_tops: f64,
     /// float32 outside the tensor cores, the same unit.
     pub f32_tflops: f64,
     /// Bytes a second.
@@ -58,6 +62,8 @@ const A100: Device = Device {
     l2_bytes: 40 << 20,
     bf16_tflops: 312.0,
     tf32_tflops: 156.0,
+    f64_tflops: 19.5,
+    int8_tops: 624.0,
     f32_tflops: 19.5,
     bandwidth: 2.039e12,
 };
@@ -73,10 +79,29 @@ const H100: Device = Device {
     l2_bytes: 50 << 20,
     bf16_tflops: 989.4,
     tf32_tflops: 494.7,
+    f64_tflops: 66.9,
+    int8_tops: 1978.9,
     f32_tflops: 66.9,
     bandwidth: 3.352e12,
     ..A100
 };
+
+impl Device {
+    /// Operations a second of the tensor cores.
+    pub fn matrix_rate(&self, format: MatrixFormat) -> f64 {
+        1e12 * match format {
+            MatrixFormat::F16 | MatrixFormat::Bf16 => self.bf16_tflops,
+            MatrixFormat::Tf32 => self.tf32_tflops,
+            MatrixFormat::F64 => self.f64_tflops,
+            MatrixFormat::Int8 => self.int8_tops,
+        }
+    }
+
+    /// Cycles of one multiprocessor per second.
+    pub fn clock(&self) -> f64 {
+        1e3 * f64::from(self.clock_khz)
+    }
+}
 
 impl Model {
     pub fn device(self) -> &'static Device {

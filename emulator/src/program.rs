@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::count::MatrixFormat;
 use crate::exec::Access;
 use crate::ops::Class;
 use crate::registers::{Exec, NO_PREDICATE, Operands, Row};
@@ -85,6 +86,8 @@ pub struct Ins {
     pub wide_address: bool,
     pub class: Class,
     pub flops: u32,
+    /// Of matrix instructions.
+    pub matrix: Option<MatrixFormat>,
     pub pc: Pc,
 }
 
@@ -102,6 +105,7 @@ impl Ins {
             wide_address: false,
             class,
             flops: 0,
+            matrix: None,
             pc: 0,
         }
     }

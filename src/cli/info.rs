@@ -4,6 +4,7 @@ use clap::Args as ClapArgs;
 
 use super::say;
 use crate::Result;
+use crate::device::emulated;
 use crate::device::{Device, IMAGES, KERNELS};
 
 #[derive(ClapArgs, Debug)]
@@ -19,10 +20,17 @@ pub fn run(args: &Args) -> Result<()> {
     let mut lines = vec![format!("rampart {}", env!("CARGO_PKG_VERSION"))];
     for name in ["host", "cuda"] {
         lines.push(match Device::open(name) {
-            Ok(device) => format!("  {name:<6} {}", device.name()),
-            Err(e) => format!("  {name:<6} not available: {e}"),
+            Ok(device) => format!("  {name:<8} {}", device.name()),
+            Err(e) => format!("  {name:<8} not available: {e}"),
         });
     }
+    // Not opened: a process has one driver, and the line above may have taken the real one.
+    let emulated = emulated::find().and_then(|library| Ok((emulated::effective()?.model, library)));
+    lines.push(match emulated {
+        Ok((model, library)) if library.is_file() => format!("  emulated {model}, by {}", library.display()),
+        Ok((_, library)) => format!("  emulated not available: there is no {}", library.display()),
+        Err(e) => format!("  emulated not available: {e}"),
+    });
     if !args.devices {
         let ptx: usize = IMAGES.iter().map(|image| image.ptx.len()).sum();
         let machine_code: Vec<usize> = IMAGES.iter().filter_map(|image| Some(image.fatbin?.len())).collect();

@@ -1,9 +1,12 @@
 //! The command line: one file per subcommand.
 
 pub mod bench;
+pub mod emulator;
 pub mod info;
 pub mod parity;
+pub mod profile;
 pub mod sweep;
+pub mod workload;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -28,6 +31,8 @@ enum Command {
     Parity(parity::Args),
     /// Time one thing on seeded weights
     Bench(bench::Args),
+    /// Count what one thing does on the emulated GPU, kernel by kernel
+    Profile(profile::Args),
     /// List devices and kernels
     Info(info::Args),
 }
@@ -42,6 +47,7 @@ impl Cli {
             Command::Sweep(args) => sweep::run(args),
             Command::Parity(args) => parity::run(args),
             Command::Bench(args) => bench::run(&args),
+            Command::Profile(args) => profile::run(&args),
             Command::Info(args) => info::run(&args),
         }
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 
+use super::emulator::EmulatorArgs;
 use super::say;
 use crate::device::Device;
 use crate::parity::{Report, Verdict, replay};
@@ -18,9 +19,14 @@ pub struct Args {
     /// auto, host, cuda or emulated
     #[arg(long, default_value = "auto")]
     device: String,
+    #[command(flatten)]
+    emulator: EmulatorArgs,
     /// Number format of weights and activations
     #[arg(long, value_enum, default_value = "f32")]
     precision: Precision,
+    /// A line per dump and output tensor with a hash of its bits: equal files mean equal results
+    #[arg(long, value_name = "FILE")]
+    bits: Option<PathBuf>,
     /// One JSON object per file
     #[arg(long)]
     json: bool,
@@ -29,6 +35,7 @@ pub struct Args {
 /// # Errors
 /// [`Error::Failed`] unless every file passed; [`Error::Io`] for a path that cannot be read.
 pub fn run(args: Args) -> Result<()> {
+    args.emulator.apply(&args.device)?;
     let device = Device::open(&args.device)?;
     let mut files = Vec::new();
     for path in &args.paths {
@@ -37,15 +44,22 @@ pub fn run(args: Args) -> Result<()> {
     if files.is_empty() {
         return Err(Error::Failed(format!("no .safetensors file under {}", args.paths[0].display())));
     }
+    let mut bits = String::new();
     let mut failed = 0;
     for file in &files {
         let report = replay(file, &device, args.precision);
         failed += usize::from(!report.passed());
+        for (tensor, hash) in &report.bits {
+            bits += &format!("{hash:016x}  {}  {tensor}\n", file.display());
+        }
         if args.json {
             say(&serde_json::to_string(&report).map_err(|e| Error::file(file, e.to_string()))?)?;
         } else {
             say(&line(&report))?;
         }
+    }
+    if let Some(file) = &args.bits {
+        std::fs::write(file, bits).map_err(|e| Error::io(file, "write the bits", e))?;
     }
     if !args.json {
         say(&format!("{} passed, {failed} failed", files.len() - failed))?;

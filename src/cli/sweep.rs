@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
+use super::emulator::EmulatorArgs;
 use super::say;
 use crate::data::Dataset;
 use crate::defense::Estimator;
@@ -33,6 +34,9 @@ pub struct Args {
     /// Where the kernels run; auto takes CUDA where there is a GPU
     #[arg(long, value_enum)]
     pub device: Option<DeviceChoice>,
+
+    #[command(flatten)]
+    pub emulator: EmulatorArgs,
 
     /// Budgets in pixel units of [0, 1], as in 0,0.01,8/255
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
@@ -97,6 +101,7 @@ pub struct Args {
 /// [`crate::Error::Usage`] on bad flags, configs and run directories; else what loading, attacking and writing return.
 pub fn run(args: Args) -> Result<()> {
     let mut config = load_config(&args)?;
+    args.emulator.apply(&config.device.to_string())?;
     let dataset = config.dataset.load(config.limit)?;
     config.pin(&dataset)?;
     if args.dry_run {

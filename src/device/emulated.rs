@@ -8,8 +8,10 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW, Symbol};
+use ptx_emulator::config;
 use ptx_emulator::count::LaunchCounts;
 use ptx_emulator::finding::Finding;
+use ptx_emulator::machine::Options;
 
 use crate::{Error, Result};
 
@@ -113,6 +115,26 @@ pub fn find() -> Result<PathBuf> {
             beside.display()
         ))
     })
+}
+
+/// How the emulator runs, its environment variables and [`configure`] taken together.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Effective {
+    /// The GPU that is emulated.
+    pub model: String,
+    pub seed: u64,
+    pub checks: bool,
+}
+
+/// # Errors
+/// [`Error::Device`] for an environment variable with a value that the emulator refuses.
+pub fn effective() -> Result<Effective> {
+    let settings = STATE.lock().expect("no panic while locked").settings;
+    let mut options = Options::default();
+    config::apply_environment(&mut options, |name| std::env::var_os(name)).map_err(|e| Error::device(e.to_string()))?;
+    let model = options.model.device().name.into();
+    let (seed, checks) = (settings.seed.unwrap_or(options.seed), settings.checks.unwrap_or(options.checks));
+    Ok(Effective { model, seed, checks })
 }
 
 /// Asks the open stand-in for a JSON text.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use super::config::Config;
+use crate::device::emulated::{self, Effective};
 use crate::error::{Error, Result};
 
 const CONFIG: &str = "config.toml";
@@ -60,7 +61,8 @@ impl RunDir {
     /// [`Error::Io`].
     pub fn settle(&self, config: &Config, device: &str) -> Result<()> {
         let path = self.path.join(CONFIG);
-        let text = to_toml(config, device).map_err(|e| Error::file(&path, e.to_string()))?;
+        let emulator = if device == "emulated" { Some(emulated::effective()?) } else { None };
+        let text = to_toml(config, device, emulator).map_err(|e| Error::file(&path, e.to_string()))?;
         let old = match fs::read_to_string(&path) {
             Ok(old) => old,
             Err(e) if e.kind() == ErrorKind::NotFound => return self.write(CONFIG, text.as_bytes()),
@@ -130,7 +132,7 @@ fn visible_entries(path: &Path) -> Result<bool> {
     Ok(false)
 }
 
-fn to_toml(config: &Config, device: &str) -> Result<String, toml::ser::Error> {
+fn to_toml(config: &Config, device: &str, emulator: Option<Effective>) -> Result<String, toml::ser::Error> {
     #[derive(Serialize)]
     struct Found<'a> {
         run: Run<'a>,
@@ -139,8 +141,10 @@ fn to_toml(config: &Config, device: &str) -> Result<String, toml::ser::Error> {
     struct Run<'a> {
         device: &'a str,
         version: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        emulator: Option<Effective>,
     }
-    let run = Run { device, version: env!("CARGO_PKG_VERSION") };
+    let run = Run { device, version: env!("CARGO_PKG_VERSION"), emulator };
     Ok(format!("{}\n{}", toml::to_string(config)?, toml::to_string(&Found { run })?))
 }
 
@@ -222,6 +226,7 @@ mod tests {
         weights.models[1].crc32 = Some("00000000".into());
         assert!(message(&weights, "host").contains("models.1.crc32 is not set there"));
         assert!(message(&first, "cuda").contains("run.device is \"host\" there"));
+        assert!(message(&first, "emulated").contains("run.device is \"host\" there"));
         assert_eq!(fs::read(dir.path().join(CONFIG)).unwrap(), bytes);
     }
 

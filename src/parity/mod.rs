@@ -41,6 +41,9 @@ pub struct Report {
     pub op: String,
     #[serde(flatten)]
     pub verdict: Verdict,
+    /// Every output tensor and a hash of its bits: whether two runs agree to the last bit.
+    #[serde(skip)]
+    pub bits: Vec<(String, u64)>,
 }
 
 impl Report {
@@ -52,6 +55,7 @@ impl Report {
 /// An output as the engine computed it, in PyTorch's layout.
 pub(crate) struct Output {
     name: String,
+    /// bfloat16 is widened, which keeps its bits apart.
     values: Vec<f32>,
 }
 
@@ -145,11 +149,18 @@ pub fn replay(path: &Path, device: &Device, precision: Precision) -> Report {
         Ok(dump) => (dump.op.clone(), verdict(&dump, device, precision)),
         Err(e) => ("?".into(), Err(e)),
     };
-    let verdict = verdict.unwrap_or_else(|e| Verdict::Unsupported { reason: e.to_string() });
-    Report { file: path.into(), op, verdict }
+    let (verdict, bits) = verdict.unwrap_or_else(|e| (Verdict::Unsupported { reason: e.to_string() }, Vec::new()));
+    Report { file: path.into(), op, verdict, bits }
 }
 
-fn verdict(dump: &Dump, device: &Device, precision: Precision) -> Result<Verdict> {
+/// FNV-1a over the bytes of the values, lowest first.
+fn hash(values: &[f32]) -> u64 {
+    let bytes = values.iter().flat_map(|v| v.to_bits().to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// What became of the dump, and the bits of its outputs.
+fn verdict(dump: &Dump, device: &Device, precision: Precision) -> Result<(Verdict, Vec<(String, u64)>)> {
     let replay = Replay { dump, device, precision };
     let network = matches!(dump.op.as_str(), "model" | "pgd" | "feature_map" | "dds");
     let (outputs, special) = match dump.op.as_str() {
@@ -179,7 +190,8 @@ fn verdict(dump: &Dump, device: &Device, precision: Precision) -> Result<Verdict
     let worst = worst.ok_or_else(|| replay.fail("nothing to compare"))?;
     // A failure of any tensor is the file's.
     let worst = all.iter().find(|c| !c.passed).cloned().unwrap_or(worst);
-    Ok(Verdict::Compared { worst, all })
+    let bits = outputs.iter().map(|o| (o.name.clone(), hash(&o.values))).collect();
+    Ok((Verdict::Compared { worst, all }, bits))
 }
 
 /// The project's tolerances: relative to the norm of the reference, per tensor.
@@ -221,4 +233,20 @@ pub(crate) fn compare(tensor: &str, got: &[f32], want: &Array, limit: f64) -> Co
         (true, false) => f64::INFINITY,
     };
     Comparison { tensor: tensor.into(), rel_err, max_abs, limit, passed: rel_err <= limit }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hash;
+
+    #[test]
+    fn every_bit_counts() {
+        // The published value of FNV-1a for no bytes, and one worked by hand for four zero bytes.
+        assert_eq!(hash(&[]), 0xcbf2_9ce4_8422_2325);
+        let zeros = (0..4).fold(0xcbf2_9ce4_8422_2325u64, |h, _| h.wrapping_mul(0x100_0000_01b3));
+        assert_eq!(hash(&[0.0]), zeros);
+        assert_ne!(hash(&[0.0]), hash(&[-0.0]));
+        assert_ne!(hash(&[1.0, 2.0]), hash(&[2.0, 1.0]));
+        assert_ne!(hash(&[f32::NAN]), hash(&[f32::from_bits(f32::NAN.to_bits() | 1)]));
+    }
 }

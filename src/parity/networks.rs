@@ -24,7 +24,7 @@ pub(super) fn run(r: &Replay) -> Result<(Vec<Output>, Option<Comparison>)> {
     let config: Config = r.dump.attr("config")?;
     let weights = Weights::from_bytes(&r.dump.path, r.dump.bytes().to_vec(), "w.")?;
     match r.dump.op.as_str() {
-        "pgd" => Ok((vec![], Some(pgd_trajectory(r, &weights, &config)?))),
+        "pgd" => pgd_trajectory(r, &weights, &config).map(|(x, comparison)| (vec![x], Some(comparison))),
         "feature_map" => Ok((feature_map(r, &ResNet::new(r.device, r.precision, &weights, &config)?)?, None)),
         _ => Ok((model(r, &ResNet::new(r.device, r.precision, &weights, &config)?)?, None)),
     }
@@ -59,7 +59,7 @@ fn feature_map(r: &Replay, net: &ResNet) -> Result<Vec<Output>> {
 /// A whole attack from a given start. The sign of a near-zero gradient is decided by rounding, so the rule counts pixels:
 /// at most 1 % may differ by more than 1e-4, and the mean loss must agree to 1e-3. In bf16 many more signs are decided by
 /// rounding, so there only the loss counts, within what the table allows a network's output.
-fn pgd_trajectory(r: &Replay, weights: &Weights, config: &Config) -> Result<Comparison> {
+fn pgd_trajectory(r: &Replay, weights: &Weights, config: &Config) -> Result<(Output, Comparison)> {
     let d = r.dump;
     let (mean, std): ([f32; 3], [f32; 3]) = (d.attr("mean")?, d.attr("std")?);
     let (norm, eps, step_size): (String, f64, f64) = (d.attr("norm")?, d.attr("eps")?, d.attr("step_size")?);
@@ -101,19 +101,15 @@ fn pgd_trajectory(r: &Replay, weights: &Weights, config: &Config) -> Result<Comp
     let loss_error = (total(&x)? - reference).abs() / reference.abs();
     if r.precision == Precision::Bf16 {
         let limit = super::limit(d, "out.loss", r.precision);
-        return Ok(Comparison {
-            tensor: "loss at out.x".into(),
-            rel_err: loss_error,
-            max_abs,
-            limit,
-            passed: loss_error <= limit,
-        });
+        let (tensor, passed) = ("loss at out.x".into(), loss_error <= limit);
+        return Ok((Output::new("x", got), Comparison { tensor, rel_err: loss_error, max_abs, limit, passed }));
     }
     let (fraction, limit) = (far as f64 / got.len().max(1) as f64, 1e-2);
     let passed = fraction <= limit && loss_error <= 1e-3;
     // Reported as the share of far pixels; a loss that differs shows as the larger figure.
     let rel_err = if loss_error <= 1e-3 { fraction } else { loss_error.max(fraction) };
-    Ok(Comparison { tensor: "out.x".into(), rel_err, max_abs, limit, passed })
+    let comparison = Comparison { tensor: "out.x".into(), rel_err, max_abs, limit, passed };
+    Ok((Output::new("x", got), comparison))
 }
 
 pub(super) fn parse_norm(r: &Replay, text: &str) -> Result<Norm> {

@@ -2,6 +2,8 @@
 
 pub mod picture;
 pub mod plot;
+pub mod profile;
+pub mod roofline;
 pub mod strip;
 pub mod table;
 

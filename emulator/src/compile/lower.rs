@@ -3,6 +3,7 @@
 use super::scope::Meaning;
 use super::{Compiler, Lowered, MAX_DEPTH, Operand, TRUE};
 use crate::address;
+use crate::count::MatrixFormat;
 use crate::ops::{self, Arg, Class, Recipe};
 use crate::program::{Barrier, BarrierKind, Ins, LaneMask, NOWHERE, Special, Step};
 use crate::ptx::PtxError;
@@ -121,6 +122,7 @@ impl Compiler<'_> {
         };
         let mut ins = Ins::new(step, recipe.class);
         ins.flops = recipe.flops;
+        ins.matrix = MatrixFormat::of(&i.opcode);
         ins.operands.extra = recipe.extra;
         self.push(i, ins, &recipe.args)
     }

@@ -60,7 +60,7 @@ impl Driver {
         self.streams.retain(|stream| stream.context != handle);
         self.contexts.remove(handle);
         if self.contexts.is_empty() {
-            self.machine = None;
+            self.drop_machine();
         }
     }
 

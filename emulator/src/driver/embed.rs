@@ -1,4 +1,4 @@
-//! For programs that embed the emulator: options without the environment, and what was found as data.
+//! For programs that embed the emulator: options without the environment, and what was found and counted as data.
 
 use std::ffi::{CString, c_char};
 
@@ -36,10 +36,21 @@ pub unsafe extern "C" fn ptx_emulator_configure(json: *const c_char) -> i32 {
 /// is no memory for it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ptx_emulator_findings() -> *mut c_char {
+    hand_over("ptx_emulator_findings", || std::mem::take(&mut locked().findings.recent))
+}
+
+/// The launches counted since the last call, as a JSON array of [`crate::count::LaunchCounts`] in the order they ran; empty unless
+/// `counters` is on. Contexts that are gone by now count too. The string is given back as that of [`ptx_emulator_findings`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ptx_emulator_profile() -> *mut c_char {
+    hand_over("ptx_emulator_profile", || locked().take_profile())
+}
+
+/// What `take` gives as JSON; null when there is no memory for it.
+fn hand_over<T: serde::Serialize>(function: &'static str, take: impl FnOnce() -> T) -> *mut c_char {
     let mut json = None;
-    border("ptx_emulator_findings", || {
-        let findings = std::mem::take(&mut locked().findings.recent);
-        json = serde_json::to_string(&findings).ok().and_then(|json| CString::new(json).ok());
+    border(function, || {
+        json = serde_json::to_string(&take()).ok().and_then(|json| CString::new(json).ok());
         Ok(())
     });
     json.map_or(std::ptr::null_mut(), CString::into_raw)

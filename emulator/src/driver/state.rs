@@ -12,6 +12,7 @@ use super::pinned::Pinned;
 use super::types::*;
 use super::work::Work;
 use super::{Failure, Outcome, errors, fail, failure};
+use crate::count::LaunchCounts;
 use crate::finding::Finding;
 use crate::machine::{self, Kernel, Machine, Options};
 
@@ -237,6 +238,8 @@ pub struct Driver {
     /// First addresses of pinned memory that was freed and not handed out again.
     pub freed_pinned: BTreeSet<usize>,
     pub findings: Findings,
+    /// Launches counted by machines that are gone, not yet taken by `ptx_emulator_profile`.
+    pub profile: Vec<LaunchCounts>,
 }
 
 // SAFETY: the machine's buffers are its own; the driver is only reached through its lock.
@@ -266,6 +269,7 @@ impl Default for Driver {
             pinned: BTreeMap::new(),
             freed_pinned: BTreeSet::new(),
             findings: Findings::default(),
+            profile: Vec::new(),
         }
     }
 }
@@ -308,6 +312,20 @@ impl Driver {
 
     pub fn machine(&mut self) -> &mut Machine {
         self.machine.as_mut().expect("a machine as long as there is a context")
+    }
+
+    /// The machine goes with its last context; its counters stay.
+    pub fn drop_machine(&mut self) {
+        if let Some(mut machine) = self.machine.take() {
+            self.profile.extend(machine.take_profile());
+        }
+    }
+
+    /// The launches counted since the last call.
+    pub fn take_profile(&mut self) -> Vec<LaunchCounts> {
+        let mut launches = std::mem::take(&mut self.profile);
+        launches.extend(self.machine.iter_mut().flat_map(Machine::take_profile));
+        launches
     }
 
     /// Records what a call of the host did wrong; that call fails.

@@ -171,6 +171,10 @@ impl Warp {
                 Step::Branch { target, join } => {
                     turn = turn.wrapping_sub(1);
                     if turn == 0 {
+                        // It runs again when the warp has its next turn.
+                        if counting {
+                            cta.counts.put_off(ins.pc, mask);
+                        }
                         return Ok(Pause::Turn);
                     }
                     let not = self.active & !mask;

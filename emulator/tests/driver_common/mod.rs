@@ -1,10 +1,11 @@
 //! A session with the emulated driver for a test: one at a time in a process, since the driver is one.
 #![allow(dead_code)] // each test file uses its part
 
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use ptx_emulator::count::LaunchCounts;
 use ptx_emulator::driver::{
     context::*, copy::*, device::*, embed::*, errors::*, launch::*, memory::*, module::*, stream::*, types::*,
 };
@@ -156,10 +157,18 @@ pub fn message(code: CUresult) -> String {
 
 /// What was found since the last call.
 pub fn findings() -> Vec<Finding> {
+    parsed(unsafe { ptx_emulator_findings() })
+}
+
+/// The launches counted since the last call.
+pub fn profile() -> Vec<LaunchCounts> {
+    parsed(unsafe { ptx_emulator_profile() })
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(json: *mut c_char) -> T {
     unsafe {
-        let json = ptx_emulator_findings();
-        let findings = serde_json::from_slice(CStr::from_ptr(json).to_bytes()).unwrap();
+        let value = serde_json::from_slice(CStr::from_ptr(json).to_bytes()).unwrap();
         ptx_emulator_free_string(json);
-        findings
+        value
     }
 }

@@ -1,0 +1,202 @@
+//! One piece of work on seeded weights and images, for `bench` and `profile`.
+
+use clap::{Args as ClapArgs, ValueEnum};
+
+use crate::attack::{Classifier as _, Loss, Query};
+use crate::defense::denoise::{Denoiser, Level};
+use crate::defense::schedule::{Kind, Schedule};
+use crate::device::{DType, Device};
+use crate::models::batch::{chunk, in_chunks};
+use crate::models::classifier::Classifier;
+use crate::models::unet::{Conditioning, UNet};
+use crate::models::weights::{Weights, uniform};
+use crate::ops::pgd::{self, Norm, Profile, Step};
+use crate::ops::philox::{Purpose, Stream};
+use crate::tape::{Graph, Precision};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// What is done once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum What {
+    /// logits, or all output channels of a denoiser
+    Forward,
+    /// forward, loss, and the gradient of the image
+    Gradient,
+    /// a gradient and an L-inf step; classifiers only
+    PgdStep,
+    /// noise, network, estimate; denoisers only
+    Denoise,
+}
+
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Args {
+    /// Architecture: resnet or unet
+    #[arg(long, default_value = "resnet")]
+    pub arch: String,
+    /// Its config as JSON, as in a checkpoint's metadata [default: ResNet-50 and the U-Net for CIFAR-10]
+    #[arg(long)]
+    pub config: Option<String>,
+    /// Images per batch
+    #[arg(long, default_value_t = 32)]
+    pub batch: usize,
+    /// Height x width of the images
+    #[arg(long, default_value = "32x32")]
+    pub size: String,
+    #[arg(long, value_enum, default_value = "forward")]
+    pub what: What,
+    /// Number format of weights and activations
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: Precision,
+}
+
+/// The work, ready to be done on a device.
+pub struct Workload {
+    pub device: Device,
+    what: What,
+    precision: Precision,
+    model: Model,
+    images: Tensor,
+    labels: Vec<u32>,
+}
+
+enum Model {
+    Classifier(Box<Classifier>),
+    /// with its constants at one timestep, and the images per thread
+    Network(Box<UNet>, Conditioning, usize),
+    Denoiser(Box<Denoiser>, Level),
+}
+
+const RESNET: &str = r#"{"depth":50,"stem":"cifar","width":64,"attention":"none","classes":10}"#;
+const UNET: &str = r#"{"channels":128,"channel_mult":[1,2,2,2],"res_blocks":3,"attention_factors":[2,4],"heads":4,"resblock_updown":false,"out_channels":6}"#;
+/// The same in a few seconds on the emulated GPU.
+const SMALL_RESNET: &str = r#"{"depth":18,"stem":"cifar","width":16,"attention":"none","classes":10}"#;
+const SMALL_UNET: &str = r#"{"channels":32,"channel_mult":[1,2],"res_blocks":1,"attention_factors":[2],"heads":4,"resblock_updown":false,"out_channels":6}"#;
+/// Where the denoiser is timed: as the public CIFAR-10 checkpoint counts its steps.
+const SIGMA: f64 = 0.25;
+const STEPS: usize = 4000;
+const TAU_SCALE: f32 = 0.25;
+
+const STEP: Step = Step { norm: Norm::Linf, profile: Profile::Native, eps: 8.0 / 255.0, size: 2.0 / 255.0, scale: 1.0 };
+
+impl Args {
+    /// Checks the flags, then calls `open` and loads the model onto that device.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for flags that make no sense, and whatever the device reports.
+    pub fn load(&self, open: impl FnOnce() -> Result<Device>) -> Result<Workload> {
+        if self.batch == 0 {
+            return Err(Error::usage("--batch", "expected at least 1, found 0"));
+        }
+        let size = self
+            .size
+            .split_once('x')
+            .and_then(|(h, w)| Some((h.parse::<usize>().ok()?, w.parse::<usize>().ok()?)))
+            .filter(|&(h, w)| h > 0 && w > 0);
+        let (h, w) = size.ok_or_else(|| {
+            Error::usage("--size", format!("expected HEIGHTxWIDTH such as 32x32, found `{}`", self.size))
+        })?;
+        let denoises = match self.arch.as_str() {
+            "resnet" => false,
+            "unet" => true,
+            other => return Err(Error::usage("--arch", format!("expected resnet or unet, found `{other}`"))),
+        };
+        let fits = if denoises { self.what != What::PgdStep } else { self.what != What::Denoise };
+        if !fits {
+            let problem = format!("expected work that {} does, found {:?}", self.arch, self.what);
+            return Err(Error::usage("--what", problem));
+        }
+        let json = self.json();
+        let bad = |e: serde_json::Error| Error::usage("--config", e.to_string());
+        let weights = Weights::seeded();
+        let (device, model) = if denoises {
+            let config = serde_json::from_str(json).map_err(bad)?;
+            let (device, schedule) = (open()?, Schedule::new(Kind::Cosine, STEPS)?);
+            let model = if self.what == What::Denoise {
+                let denoiser = Denoiser::new(&device, self.precision, &weights, &config, schedule, TAU_SCALE)?;
+                let level = denoiser.level(SIGMA)?;
+                Model::Denoiser(Box::new(denoiser), level)
+            } else {
+                let net = UNet::new(&device, self.precision, &weights, &config, config.out_channels)?;
+                let step = schedule.match_sigma(SIGMA)?;
+                let conditioning = net.condition(&[step.t as f32 * TAU_SCALE])?;
+                let chunk = chunk(&device, net.widest(h, w), net.parameters());
+                Model::Network(Box::new(net), conditioning, chunk)
+            };
+            (device, model)
+        } else {
+            let config = serde_json::from_str(json).map_err(bad)?;
+            let device = open()?;
+            let (mean, std) = ([0.5; 3], [0.25; 3]);
+            let model = Classifier::resnet(&device, self.precision, &weights, &config, mean, std, [h, w, 3])?;
+            (device, Model::Classifier(Box::new(model)))
+        };
+        let pixels: Vec<f32> = uniform("input", self.batch * h * w * 3).map(|v| 0.5 + 0.5 * v).collect();
+        let images = Tensor::from_f32(&device, &[self.batch, h, w, 3], DType::F32, &pixels)?;
+        let classes = if let Model::Classifier(net) = &model { net.classes() } else { 1 };
+        let labels = (0..self.batch).map(|i| (i % classes) as u32).collect();
+        Ok(Workload { device, what: self.what, precision: self.precision, model, images, labels })
+    }
+
+    /// The network's config.
+    pub fn json(&self) -> &str {
+        self.config.as_deref().unwrap_or(if self.arch == "unet" { UNET } else { RESNET })
+    }
+
+    /// Without a config: a small network of the architecture.
+    pub fn default_to_small(&mut self) {
+        let small = if self.arch == "unet" { SMALL_UNET } else { SMALL_RESNET };
+        self.config.get_or_insert_with(|| small.into());
+    }
+
+    /// For people: `resnet Forward batch 32 f32`.
+    pub fn title(&self) -> String {
+        format!("{} {:?} batch {} {}", self.arch, self.what, self.batch, self.precision)
+    }
+}
+
+impl Workload {
+    /// # Errors
+    /// Whatever the device reports.
+    pub fn once(&self) -> Result<()> {
+        match &self.model {
+            Model::Classifier(net) => self.classify(net)?,
+            Model::Network(net, conditioning, chunk) => self.predict(net, conditioning, *chunk)?,
+            Model::Denoiser(denoiser, level) => {
+                let ids: Vec<u64> = (0..self.labels.len() as u64).collect();
+                denoiser.images(&self.images, &ids, level, &Stream::new(0, Purpose::Noise))?;
+            }
+        }
+        self.device.synchronize()
+    }
+
+    fn classify(&self, net: &Classifier) -> Result<()> {
+        let query = Query::new(&self.labels, Loss::CrossEntropy);
+        if self.what == What::Forward {
+            net.logits(&self.images)?;
+            return Ok(());
+        }
+        let gradient = net.gradient(&self.images, &query)?.gradient;
+        if let Some(gradient) = gradient.filter(|_| self.what == What::PgdStep) {
+            pgd::step(&self.device, &self.images, &self.images, &gradient, &STEP)?;
+        }
+        Ok(())
+    }
+
+    /// Forward, and the gradient that an upstream gradient equal to the output makes.
+    fn predict(&self, net: &UNet, conditioning: &Conditioning, chunk: usize) -> Result<()> {
+        in_chunks(&self.device, chunk, self.labels.len(), |range| {
+            let x = self.images.rows(range.start, range.len())?;
+            let gradient = self.what == What::Gradient;
+            let graph = if gradient { Graph::recording } else { Graph::inference };
+            let g = graph(&self.device, self.precision);
+            let x = crate::ops::diffusion::to_precision(&g, &x)?;
+            let y = net.forward(&g, &x, conditioning)?;
+            if gradient {
+                g.backward(&y, y.clone(), &x)?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+}
