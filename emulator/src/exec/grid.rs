@@ -32,7 +32,7 @@ pub fn run(shape: &Shape, workers: &mut [Worker]) -> Result<Counts, Box<Finding>
         shuffle(&mut order, &mut (shape.seed.wrapping_mul(0xd134_2543_de82_ef95) | 1));
         order
     });
-    let many = if shape.program.atomics { 1 } else { workers.len().min(blocks as usize).max(1) };
+    let many = if shape.program.serial { 1 } else { workers.len().min(blocks as usize).max(1) };
     let workers = &mut workers[..many];
     let failed = AtomicU64::new(u64::MAX);
     let one = |(k, worker): (usize, &mut Worker)| {

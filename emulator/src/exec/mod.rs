@@ -4,13 +4,18 @@ pub mod async_copy;
 pub mod atomic;
 pub mod block;
 mod elements;
+mod format;
 pub mod global;
 pub mod grid;
 pub mod matrix;
 pub mod private;
 pub mod report;
+pub mod runtime;
 pub mod shared;
 pub mod warp;
+
+use std::io::Write;
+use std::sync::Mutex;
 
 use crate::check::clock::{Clock, Who};
 use crate::check::global::GlobalShadow;
@@ -69,6 +74,9 @@ macro_rules! with_addresses {
 }
 pub(crate) use with_addresses;
 
+/// What takes the output of kernels.
+pub type Output = Box<dyn Write + Send>;
+
 /// What all blocks of a launch share.
 pub struct Shape<'a> {
     pub program: &'a Program,
@@ -78,6 +86,8 @@ pub struct Shape<'a> {
     pub dynamic_shared: usize,
     pub parameters: &'a [u8],
     pub views: &'a [View],
+    /// Where `printf` goes.
+    pub output: &'a Mutex<Output>,
     pub checks: bool,
     pub counters: bool,
     pub seed: u64,
