@@ -98,7 +98,7 @@ fn events_know_their_time() {
         ok(cuEventRecord(untimed, stream));
         ok(cuEventElapsedTime(&mut forward, start, end));
         ok(cuEventElapsedTime_v2(&mut back, end, start));
-        assert!(forward >= 5.0 && forward < 60_000.0, "{forward}");
+        assert!((5.0..60_000.0).contains(&forward), "{forward}");
         assert_eq!(forward, -back);
         fails(cuEventElapsedTime_v2(&mut forward, start, untimed), ERROR_INVALID_HANDLE, "without timing");
         fails(cuEventElapsedTime_v2(null_mut(), start, end), ERROR_INVALID_VALUE, "null");

@@ -21,6 +21,8 @@ pub struct GlobalShadow {
     touched: std::ops::Range<usize>,
 }
 
+/// The smallest start and the largest end begin here.
+#[allow(clippy::reversed_empty_ranges)]
 const NOTHING: std::ops::Range<usize> = usize::MAX..0;
 
 impl GlobalShadow {

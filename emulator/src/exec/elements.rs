@@ -73,8 +73,8 @@ pub(super) unsafe fn fill_rows(warp: &mut Warp, ins: &Ins, mask: u32, from: Plac
                 // The common case, without the choice of a width per lane.
                 let to = &mut r.rows.get_unchecked_mut(slot as usize).0;
                 if mask == ALL {
-                    for l in 0..32 {
-                        to[l] = from.lane(l).add(skip).cast::<u32>().read_unaligned();
+                    for (l, to) in to.iter_mut().enumerate() {
+                        *to = from.lane(l).add(skip).cast::<u32>().read_unaligned();
                     }
                 } else {
                     for l in lanes(mask) {

@@ -212,11 +212,11 @@ impl Field {
 mod tests {
     use super::*;
 
-    struct List(std::vec::IntoIter<(usize, u64)>);
+    struct List<'a>(std::slice::Iter<'a, (usize, u64)>);
 
-    impl Arguments for List {
+    impl Arguments for List<'_> {
         fn next(&mut self, bytes: usize) -> Result<u64, String> {
-            let (size, value) = self.0.next().ok_or("no argument left")?;
+            let &(size, value) = self.0.next().ok_or("no argument left")?;
             assert_eq!(size, bytes);
             Ok(value)
         }
@@ -227,7 +227,7 @@ mod tests {
     }
 
     fn printed(template: &str, arguments: &[(usize, u64)]) -> String {
-        let (text, taken) = format(template.as_bytes(), &mut List(arguments.to_vec().into_iter())).unwrap();
+        let (text, taken) = format(template.as_bytes(), &mut List(arguments.iter())).unwrap();
         assert_eq!(taken as usize, arguments.len(), "{template}");
         String::from_utf8(text).unwrap()
     }
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        let problem = |template: &str| format(template.as_bytes(), &mut List(vec![].into_iter())).unwrap_err();
+        let problem = |template: &str| format(template.as_bytes(), &mut List([].iter())).unwrap_err();
         assert!(problem("%n").contains("%n"));
         assert!(problem("%a").contains("%a"));
         assert!(problem("50%").contains("ends"));

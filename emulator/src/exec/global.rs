@@ -84,6 +84,7 @@ fn all_within(view: &View, mask: u32, a: &[u64; 32], bytes: u64) -> bool {
     // Lanes that take no part stand where the first one stands: then the loop has no branch.
     let first = a[mask.trailing_zeros() as usize];
     let (mut bits, mut farthest) = (0u64, 0u64);
+    #[allow(clippy::needless_range_loop)] // a mask beside the addresses
     for l in 0..32 {
         let at = if mask >> l & 1 == 1 { a[l] } else { first };
         bits |= at;
@@ -156,11 +157,9 @@ fn shadow(cta: &mut Cta, view: usize) {
 #[inline(always)]
 fn extent(a: &[u64; 32], group: u32, bytes: usize, base: u64) -> std::ops::Range<usize> {
     let (mut lo, mut hi) = (u64::MAX, 0);
-    for l in 0..32 {
-        if group >> l & 1 == 1 {
-            lo = lo.min(a[l]);
-            hi = hi.max(a[l]);
-        }
+    for l in lanes(group) {
+        lo = lo.min(a[l]);
+        hi = hi.max(a[l]);
     }
     (lo - base) as usize..(hi - base) as usize + bytes
 }

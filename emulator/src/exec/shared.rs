@@ -99,6 +99,7 @@ pub(super) fn inside(
     // Lanes that take no part stand where the first one stands: then the loop has no branch.
     let first = a[mask.trailing_zeros() as usize];
     let (mut bits, mut farthest) = (0u64, 0u64);
+    #[allow(clippy::needless_range_loop)] // a mask beside the addresses
     for l in 0..32 {
         let at = if mask >> l & 1 == 1 { a[l] } else { first };
         bits |= at;
