@@ -8,7 +8,8 @@
 //! | `PTX_EMULATOR_SEED` | `seed` | number | shuffles warps and blocks; 0 (unless set) keeps them in order |
 //! | `PTX_EMULATOR_THREADS` | `threads` | number | host threads; 0 (unless set) takes all |
 
-use crate::machine::{Model, Options};
+use crate::device::Model;
+use crate::machine::Options;
 
 /// The variable of each key.
 const VARIABLES: [(&str, &str); 5] = [

@@ -84,9 +84,7 @@ impl Counts {
         self.sectors[pc as usize] += sectors;
     }
 
-    pub fn shared(&mut self, pc: Pc, bytes: u64, turns: u64, conflicts: u64) {
-        // Bytes of cp.async belong to global memory already.
-        let _ = bytes;
+    pub fn shared(&mut self, pc: Pc, turns: u64, conflicts: u64) {
         self.turns[pc as usize] += turns;
         self.conflicts[pc as usize] += conflicts;
     }

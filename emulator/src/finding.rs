@@ -42,8 +42,12 @@ pub enum Kind {
     MissingCopyWait,
     /// No warp can go on.
     Deadlock,
-    /// `trap`, `brkpt`, a failed assertion.
+    /// `trap`, `brkpt`.
     Trap,
+    /// A device `assert` that does not hold.
+    Assertion,
+    /// A device `printf` whose format or arguments are unreadable or not understood.
+    Printf,
 }
 
 impl Kind {
@@ -54,7 +58,7 @@ impl Kind {
             Kind::OutOfBounds | Kind::UseAfterFree | Kind::HostPointer => 700,
             Kind::DoubleFree | Kind::InvalidFree | Kind::CopySize | Kind::ArgumentSize => 1,
             Kind::Deadlock => 702,
-            Kind::Trap => 719,
+            Kind::Assertion => 710,
             _ => 719,
         }
     }
@@ -81,6 +85,8 @@ impl Kind {
             Kind::MissingCopyWait => "cp.async not waited for",
             Kind::Deadlock => "deadlock",
             Kind::Trap => "trap",
+            Kind::Assertion => "assertion failed",
+            Kind::Printf => "printf",
         }
     }
 }

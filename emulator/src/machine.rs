@@ -1,14 +1,15 @@
 //! The machine that a driver drives: memory, modules, launches.
+#![allow(clippy::result_large_err)] // a finding is rare, and the calls that return one are long
 
 use std::collections::HashMap;
-use std::sync::Arc;
-
-pub use crate::device::{Device, Model};
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 
 use crate::address;
 use crate::compile::compile;
 use crate::count::LaunchCounts;
-use crate::exec::{Shape, grid};
+use crate::device::Model;
+use crate::exec::{Output, Shape, grid};
 use crate::finding::{Finding, Kind};
 use crate::memory::{Memory, Use};
 use crate::program::Program;
@@ -44,6 +45,7 @@ pub struct Machine {
     options: Options,
     memory: Memory,
     workers: Vec<grid::Worker>,
+    output: Mutex<Output>,
     /// Launches since [`Machine::take_profile`], when they are counted.
     profile: Vec<LaunchCounts>,
 }
@@ -100,6 +102,7 @@ impl Machine {
         Machine {
             memory: Memory::new(options.model.device().memory, options.checks),
             workers: (0..threads).map(|_| grid::Worker::default()).collect(),
+            output: Mutex::new(Box::new(std::io::stdout())),
             profile: Vec::new(),
             options,
         }
@@ -107,6 +110,11 @@ impl Machine {
 
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// Where the `printf` of kernels goes from now on; standard output unless set.
+    pub fn print_to(&mut self, output: impl Write + Send + 'static) {
+        self.output = Mutex::new(Box::new(output));
     }
 
     /// Device memory, 256-byte aligned, contents undefined; `None` when there is no more.
@@ -231,12 +239,18 @@ impl Machine {
             dynamic_shared: launch.shared_bytes as usize,
             parameters: launch.parameters,
             views: &views,
+            output: &self.output,
             checks: self.options.checks,
             counters: self.options.counters,
             seed: self.options.seed,
             multiprocessors: self.options.model.device().multiprocessors,
         };
-        match grid::run(&shape, &mut self.workers) {
+        let done = grid::run(&shape, &mut self.workers);
+        if kernel.program.serial {
+            // As far as anyone listens.
+            let _ = self.output.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).flush();
+        }
+        match done {
             Ok(counts) => {
                 if self.options.counters {
                     let shared = static_shared + launch.shared_bytes;

@@ -175,8 +175,8 @@ pub struct Program {
     pub local_bytes: u32,
     pub max_threads: u32,
     pub required_threads: Option<[u32; 3]>,
-    /// Atomics on global memory: blocks run one after another, so that results do not depend on timing.
-    pub atomics: bool,
+    /// Atomics on global memory, or output: blocks run one after another, so that results do not depend on timing.
+    pub serial: bool,
     /// Barriers that only part of a block takes part in.
     pub partial_barriers: bool,
     /// Log2 of the narrowest access to shared memory, at most 4.

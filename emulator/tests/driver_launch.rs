@@ -28,9 +28,9 @@ fn arguments_of_every_size_arrive() {
     buffer[24..].copy_from_slice(&out.to_le_bytes());
     let packed = |bytes: usize| {
         let mut extra = [
-            LAUNCH_PARAM_BUFFER_POINTER as *mut c_void,
+            std::ptr::without_provenance_mut(1),
             buffer.as_ptr() as *mut c_void,
-            LAUNCH_PARAM_BUFFER_SIZE as *mut c_void,
+            std::ptr::without_provenance_mut(2),
             &raw const bytes as *mut c_void,
             null_mut(),
         ];

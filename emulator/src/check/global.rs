@@ -2,7 +2,7 @@
 //! over, what two workers saw of each other's blocks.
 
 use super::clock::{Clock, Who, readers};
-use super::shared::Conflict;
+use super::conflict::Conflict;
 use crate::finding::Kind;
 use crate::program::Pc;
 
@@ -21,6 +21,8 @@ pub struct GlobalShadow {
     touched: std::ops::Range<usize>,
 }
 
+/// The smallest start and the largest end begin here.
+#[allow(clippy::reversed_empty_ranges)]
 const NOTHING: std::ops::Range<usize> = usize::MAX..0;
 
 impl GlobalShadow {
@@ -110,14 +112,9 @@ impl GlobalShadow {
     }
 
     fn written_by(&self, kind: Kind, clock: &Clock, g: usize) -> Conflict {
-        Conflict {
-            kind,
-            at: g << self.shift,
-            other: Some(self.writer[g]),
-            other_pc: Some(self.writer_pc[g]),
-            other_wrote: true,
-            other_block: if kind == Kind::BlockRace { clock.block_at(self.written[g]) } else { None },
-        }
+        let block = if kind == Kind::BlockRace { clock.block_at(self.written[g]) } else { None };
+        let by = Some((self.writer[g], self.writer_pc[g]));
+        Conflict::with_write(kind, g << self.shift, by).of_block(block)
     }
 
     /// `same`: the bytes already hold what is written; then two writes within a block do not collide.
@@ -154,20 +151,12 @@ impl GlobalShadow {
             }
         }
         if read >= clock.launch {
-            let alone = reader & (readers::WARPS | readers::LANES) == 0;
-            let by = |kind, other_block| Conflict {
-                kind,
-                at: g << self.shift,
-                other: alone.then_some(reader & 0x3ff),
-                other_pc: None,
-                other_wrote: false,
-                other_block,
-            };
+            let conflict = |kind| Conflict::with_reads(kind, g << self.shift, reader);
             if read < clock.block {
-                return Err(by(Kind::BlockRace, clock.block_at(read)));
+                return Err(conflict(Kind::BlockRace).of_block(clock.block_at(read)));
             }
             if reader & readers::BLOCKS != 0 {
-                return Err(Conflict { other: None, ..by(Kind::BlockRace, None) });
+                return Err(Conflict { other: None, ..conflict(Kind::BlockRace) });
             }
             let ordered = if reader & readers::WARPS != 0 {
                 read <= clock.all
@@ -177,7 +166,7 @@ impl GlobalShadow {
                 clock.ordered(read, reader & 0x3ff, me)
             };
             if !ordered && !same() {
-                return Err(by(Kind::GlobalRace, None));
+                return Err(conflict(Kind::GlobalRace));
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Shared memory: who wrote and read each granule, and when.
 
 use super::clock::{Clock, Who, readers};
+use super::conflict::Conflict;
 use crate::finding::Kind;
 use crate::program::Pc;
 
@@ -15,20 +16,6 @@ pub struct SharedShadow {
     writer_pc: Vec<Pc>,
     read: Vec<u32>,
     reader: Vec<u16>,
-}
-
-/// What an access collides with: the kind, the byte, and the other thread and instruction where known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Conflict {
-    pub kind: Kind,
-    /// Offset of the granule in bytes.
-    pub at: usize,
-    pub other: Option<Who>,
-    pub other_pc: Option<Pc>,
-    /// The other access was a write.
-    pub other_wrote: bool,
-    /// The other block, where it is one.
-    pub other_block: Option<u64>,
 }
 
 impl SharedShadow {
@@ -79,14 +66,7 @@ impl SharedShadow {
     }
 
     fn conflict(&self, kind: Kind, g: usize, known: bool) -> Conflict {
-        Conflict {
-            kind,
-            at: g << self.shift,
-            other: known.then(|| self.writer[g]),
-            other_pc: known.then(|| self.writer_pc[g]),
-            other_wrote: true,
-            other_block: None,
-        }
+        Conflict::with_write(kind, g << self.shift, known.then(|| (self.writer[g], self.writer_pc[g])))
     }
 
     /// Thread `me` writes. `same` says whether a byte range already holds what is written: then two writes do not collide.
@@ -154,22 +134,12 @@ impl SharedShadow {
                 r => clock.ordered(read, r, me),
             };
             if !ordered {
-                let alone = reader & (readers::WARPS | readers::LANES) == 0;
-                return Err(Conflict {
-                    kind: Kind::SharedRace,
-                    at: g << self.shift,
-                    other: alone.then_some(reader),
-                    other_pc: None,
-                    other_wrote: false,
-                    other_block: None,
-                });
+                return Err(Conflict::with_reads(Kind::SharedRace, g << self.shift, reader));
             }
         }
         Ok(())
     }
-}
 
-impl SharedShadow {
     /// An atomic: orders itself against other atomics, but needs memory that something wrote, and no copy under way.
     pub fn atomic(&mut self, clock: &Clock, at: usize, bytes: usize) -> Result<(), Conflict> {
         for g in self.granules(at, bytes) {

@@ -1,7 +1,7 @@
 //! One instruction at a time: looks its opcode up and resolves its operands.
 
 use super::scope::Meaning;
-use super::{Compiler, Lowered, MAX_DEPTH, Operand, TRUE};
+use super::{Compiler, Lowered, MAX_DEPTH, Operand, TRUE, runtime};
 use crate::address;
 use crate::count::MatrixFormat;
 use crate::ops::{self, Arg, Class, Recipe};
@@ -339,6 +339,9 @@ impl Compiler<'_> {
         let module = self.module;
         let callee = function(module, name)
             .ok_or_else(|| format!("unknown function {name}; indirect calls are not supported"))?;
+        if let (None, Some(known)) = (&callee.body, runtime::named(name)) {
+            return self.runtime_call(i, &known, returns, arguments);
+        }
         let body = callee.body.as_ref().ok_or_else(|| format!("function {name} has no body in this module"))?;
         if callee.parameters.len() != arguments.len() || callee.returns.len() != returns.len() {
             let (p, r) = (callee.parameters.len(), callee.returns.len());

@@ -201,7 +201,7 @@ impl Compiler<'_> {
             _ => return Err("expected .global or .shared".into()),
         };
         if p.space != Space::Shared {
-            self.atomics = true;
+            self.serial = true;
         }
         if p.space != Space::Global {
             self.narrow(ty.bytes());

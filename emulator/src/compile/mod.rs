@@ -4,6 +4,7 @@ mod allocate;
 mod flow;
 mod lower;
 mod memory;
+mod runtime;
 mod scope;
 
 use std::collections::{BTreeMap, HashMap};
@@ -70,7 +71,7 @@ pub(crate) struct Compiler<'a> {
     /// Where `ret` goes inside an inlined function.
     returns: Vec<usize>,
     tables: Vec<Vec<usize>>,
-    atomics: bool,
+    serial: bool,
     partial_barriers: bool,
     shared_granule: u32,
 }
@@ -97,7 +98,7 @@ pub fn compile(
         depth: 0,
         returns: Vec::new(),
         tables: Vec::new(),
-        atomics: false,
+        serial: false,
         partial_barriers: false,
         shared_granule: 4,
     };
@@ -380,7 +381,7 @@ impl Compiler<'_> {
             local_bytes: self.local_bytes,
             max_threads,
             required_threads: entry.required_threads,
-            atomics: self.atomics,
+            serial: self.serial,
             partial_barriers: self.partial_barriers,
             shared_granule: self.shared_granule,
         })

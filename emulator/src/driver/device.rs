@@ -6,7 +6,8 @@ use super::state::locked;
 use super::types::*;
 use super::{Outcome, border, fail, failure, lock, out};
 use crate::config;
-use crate::machine::{Model, Options};
+use crate::device::Model;
+use crate::machine::Options;
 
 /// CUDA 13.0.
 pub const DRIVER_VERSION: c_int = 13_000;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use super::types::*;
 use super::{Outcome, border, fail, failure, lock, out};
-use crate::machine::{Device, Kernel};
+use crate::device::Device;
+use crate::machine::Kernel;
 
 /// Blocks per multiprocessor.
 pub const MAX_BLOCKS: u32 = 32;

@@ -281,8 +281,8 @@ pub fn invalid(what: &str) -> Failure {
 
 impl Driver {
     /// The device that is emulated.
-    pub fn device(&self) -> &'static machine::Device {
-        self.options.as_ref().map_or(machine::Model::A100, |options| options.model).device()
+    pub fn device(&self) -> &'static crate::device::Device {
+        self.options.as_ref().map_or(crate::device::Model::A100, |options| options.model).device()
     }
 
     /// This thread's context.

@@ -1,7 +1,8 @@
 //! `atom` and `red`: lane after lane, in ascending order; blocks of such a kernel run one after another, so that results do not
 //! depend on timing.
 
-use super::{Cta, Outcome, Warp, addresses, get, global, lanes, put, read_elements, shared, write_elements};
+use super::elements::{get, put, read_elements, write_elements};
+use super::{Cta, Outcome, Warp, addresses, global, lanes, shared};
 use crate::address::{SHARED, SHARED_FIRST, WINDOW};
 use crate::program::Ins;
 

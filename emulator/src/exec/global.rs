@@ -1,21 +1,21 @@
 //! Global memory: finds the buffer behind each address, checks, and moves the elements.
 
-use super::{Access, Cta, Outcome, Warp, addresses, already_there, contiguous, empty_rows, fill_rows, lanes, versions};
+use super::elements::{Place, empty_rows, fill_rows, stores_nothing_new};
+use super::{Access, Cta, Outcome, Warp, addresses, lanes, with_addresses};
 use crate::address;
 use crate::finding::{BufferName, Finding, Kind};
 use crate::memory::{View, explain};
 use crate::program::Ins;
-use crate::registers::{ALL, Level, Value};
+use crate::registers::Level;
 
 /// `ld.global`
 pub fn load(level: Level) -> Access {
-    versions!(level, load_body)
+    with_addresses!(level, load_from)
 }
 
-#[inline(always)]
-fn load_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
-    let a = addresses(&warp.registers, ins.operands.slot[0], ins);
-    load_from(warp, cta, ins, mask, &a)
+/// `st.global`
+pub fn store(level: Level) -> Access {
+    with_addresses!(level, store_to)
 }
 
 #[inline(always)]
@@ -28,31 +28,11 @@ pub(super) fn load_from(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, a:
         if cta.shape.checks {
             check_read(warp, cta, ins, group, a, bytes as usize, view)?;
         }
-        let data = cta.shape.views[view].data(a[group.trailing_zeros() as usize]);
-        let first = a[group.trailing_zeros() as usize];
         // SAFETY: `find` has checked that these lanes lie within the view.
-        unsafe {
-            if ins.width == 4 && ins.count == 1 && !ins.wide && contiguous(a, group, 4) {
-                u32::write(&mut warp.registers, ins.operands.slot[1], ALL, data.cast::<[u32; 32]>().read_unaligned());
-            } else {
-                let at = std::array::from_fn(|l| data.wrapping_add(a[l].wrapping_sub(first) as usize).cast_const());
-                fill_rows(warp, ins, group, &at);
-            }
-        }
+        unsafe { fill_rows(warp, ins, group, cta.shape.views[view].place(a)) };
         left &= !group;
     }
     Ok(())
-}
-
-/// `st.global`
-pub fn store(level: Level) -> Access {
-    versions!(level, store_body)
-}
-
-#[inline(always)]
-fn store_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
-    let a = addresses(&warp.registers, ins.operands.slot[0], ins);
-    store_to(warp, cta, ins, mask, &a)
 }
 
 #[inline(always)]
@@ -62,17 +42,22 @@ pub(super) fn store_to(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, a: 
     let mut left = mask;
     while left != 0 {
         let (view, group) = find(warp, cta, ins, left, a, bytes, "write")?;
-        let first = a[group.trailing_zeros() as usize];
-        let data = cta.shape.views[view].data(first);
         if cta.shape.checks {
             check_write(warp, cta, ins, group, a, bytes as usize, view)?;
         }
-        let at = std::array::from_fn(|l| data.wrapping_add(a[l].wrapping_sub(first) as usize));
         // SAFETY: `find` has checked that these lanes lie within the view.
-        unsafe { empty_rows(warp, ins, group, &at) };
+        unsafe { empty_rows(warp, ins, group, cta.shape.views[view].place(a)) };
         left &= !group;
     }
     Ok(())
+}
+
+impl View {
+    /// Places by device addresses.
+    #[inline(always)]
+    fn place<'a>(&self, at: &'a [u64; 32]) -> Place<'a> {
+        Place { origin: self.data(self.base).wrapping_sub(self.base as usize), at }
+    }
 }
 
 /// The view that the first lane of `left` lies in, and the lanes that lie in the same.
@@ -86,29 +71,48 @@ pub(super) fn find(
     bytes: u64,
     access: &str,
 ) -> Result<(usize, u32), Box<Finding>> {
-    let mut misaligned = 0u64;
-    for l in 0..32 {
-        misaligned |= if left >> l & 1 == 1 { a[l] & (bytes - 1) } else { 0 };
+    let cached = cta.last_view[ins.pc as usize] as usize;
+    match cta.shape.views.get(cached) {
+        Some(view) if all_within(view, left, a, bytes) => Ok((cached, left)),
+        _ => find_again(warp, cta, ins, left, a, bytes, access),
     }
-    if misaligned != 0 {
+}
+
+/// Whether the accesses of all these lanes are aligned and lie within the view.
+#[inline(always)]
+fn all_within(view: &View, mask: u32, a: &[u64; 32], bytes: u64) -> bool {
+    // Lanes that take no part stand where the first one stands: then the loop has no branch.
+    let first = a[mask.trailing_zeros() as usize];
+    let (mut bits, mut farthest) = (0u64, 0u64);
+    #[allow(clippy::needless_range_loop)] // a mask beside the addresses
+    for l in 0..32 {
+        let at = if mask >> l & 1 == 1 { a[l] } else { first };
+        bits |= at;
+        farthest = farthest.max(at.wrapping_sub(view.base));
+    }
+    let size = view.end - view.base;
+    bits & (bytes - 1) == 0 && size >= bytes && farthest <= size - bytes
+}
+
+/// [`find`] where the lanes lie in several views, in another one than last time, or wrong.
+#[inline(never)]
+fn find_again(
+    warp: &Warp,
+    cta: &mut Cta,
+    ins: &Ins,
+    left: u32,
+    a: &[u64; 32],
+    bytes: u64,
+    access: &str,
+) -> Result<(usize, u32), Box<Finding>> {
+    if lanes(left).any(|l| a[l] & (bytes - 1) != 0) {
         return Err(wrong_alignment(warp, cta, ins, left, a, bytes, access));
     }
     let within = |view: &View| {
-        let last = view.end.wrapping_sub(bytes);
-        let mut group = 0u32;
-        for l in 0..32 {
-            group |= u32::from(a[l] >= view.base && a[l] <= last && view.end - view.base >= bytes) << l;
-        }
-        group & left
+        let inside = |l: &usize| a[*l] >= view.base && a[*l] < view.end && view.end - a[*l] >= bytes;
+        lanes(left).filter(inside).fold(0u32, |group, l| group | 1 << l)
     };
     let views = cta.shape.views;
-    let cached = cta.last_view[ins.pc as usize] as usize;
-    if let Some(view) = views.get(cached) {
-        let group = within(view);
-        if group != 0 {
-            return Ok((cached, group));
-        }
-    }
     let lane = left.trailing_zeros() as usize;
     let at = views.partition_point(|v| v.base <= a[lane]).wrapping_sub(1);
     match views.get(at).map(within) {
@@ -153,11 +157,9 @@ fn shadow(cta: &mut Cta, view: usize) {
 #[inline(always)]
 fn extent(a: &[u64; 32], group: u32, bytes: usize, base: u64) -> std::ops::Range<usize> {
     let (mut lo, mut hi) = (u64::MAX, 0);
-    for l in 0..32 {
-        if group >> l & 1 == 1 {
-            lo = lo.min(a[l]);
-            hi = hi.max(a[l]);
-        }
+    for l in lanes(group) {
+        lo = lo.min(a[l]);
+        hi = hi.max(a[l]);
     }
     (lo - base) as usize..(hi - base) as usize + bytes
 }
@@ -174,12 +176,11 @@ pub(super) fn check_read(
 ) -> Outcome {
     shadow(cta, view);
     let v = &cta.shape.views[view];
-    let width = access_width(ins, bytes);
     let mut failed = None;
     {
         let Cta { global_shadows, clock, .. } = cta;
         let shadow = global_shadows[view].as_mut().expect("just made");
-        shadow.prepare(clock, width, extent(a, group, bytes, v.base), false);
+        shadow.prepare(clock, bytes.min(16), extent(a, group, bytes, v.base), false);
         for l in lanes(group) {
             let at = (a[l] - v.base) as usize;
             // SAFETY: `find` has checked the range.
@@ -214,17 +215,16 @@ pub(super) fn check_read(
 fn check_write(warp: &Warp, cta: &mut Cta, ins: &Ins, group: u32, a: &[u64; 32], bytes: usize, view: usize) -> Outcome {
     shadow(cta, view);
     let v = &cta.shape.views[view];
-    let width = access_width(ins, bytes);
     let mut failed = None;
     {
         let Cta { global_shadows, clock, .. } = cta;
         let shadow = global_shadows[view].as_mut().expect("just made");
-        shadow.prepare(clock, width, extent(a, group, bytes, v.base), true);
-        // Lanes before this one have not stored yet: two lanes of one store are compared through `writes`.
+        shadow.prepare(clock, bytes.min(16), extent(a, group, bytes, v.base), true);
+        // Lanes before this one have not stored yet: two lanes of one store are compared by what they store.
         for l in lanes(group) {
             let at = (a[l] - v.base) as usize;
             // SAFETY: `find` has checked the range.
-            let same = || unsafe { already_there(warp, ins, l, v.data(a[l])) || twin(warp, ins, group, a, l) };
+            let same = || unsafe { stores_nothing_new(warp, ins, group, v.place(a), l) };
             if let Err(c) = shadow.write(clock, at, bytes, warp.who(l), ins.pc, same) {
                 failed = Some((l, c));
                 break;
@@ -243,27 +243,9 @@ fn check_write(warp: &Warp, cta: &mut Cta, ins: &Ins, group: u32, a: &[u64; 32],
     }
 }
 
-/// Whether every other lane of this store with the same address writes the same value.
-pub(super) unsafe fn twin(warp: &Warp, ins: &Ins, group: u32, a: &[u64; 32], l: usize) -> bool {
-    let others: Vec<usize> = lanes(group).filter(|&m| m < l && a[m] == a[l]).collect();
-    !others.is_empty()
-        && others.iter().all(|&m| {
-            (0..ins.count as usize).all(|n| unsafe {
-                let v = super::read_elements(&warp.registers, ins.operands.slot[1 + n], ins.wide);
-                v[m] == v[l]
-            })
-        })
-}
-
 pub(super) fn locate(f: &mut Finding, at: u64, buffer: BufferName) {
     f.address = Some(at);
     f.buffer = Some(buffer);
-}
-
-/// Granules need not be finer than a whole vector access.
-fn access_width(ins: &Ins, bytes: usize) -> usize {
-    let _ = ins;
-    bytes.min(16)
 }
 
 /// Counts bytes and 32-byte sectors, and the sectors that these bytes would fill if they lay side by side.

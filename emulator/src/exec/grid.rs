@@ -20,6 +20,9 @@ pub struct Worker {
     pub shadows: HashMap<u64, GlobalShadow>,
 }
 
+/// A finding, and the turn of the schedule in which its block ran.
+type Found = (u64, Box<Finding>);
+
 /// Runs every block of the grid.
 ///
 /// # Errors
@@ -32,7 +35,7 @@ pub fn run(shape: &Shape, workers: &mut [Worker]) -> Result<Counts, Box<Finding>
         shuffle(&mut order, &mut (shape.seed.wrapping_mul(0xd134_2543_de82_ef95) | 1));
         order
     });
-    let many = if shape.program.atomics { 1 } else { workers.len().min(blocks as usize).max(1) };
+    let many = if shape.program.serial { 1 } else { workers.len().min(blocks as usize).max(1) };
     let workers = &mut workers[..many];
     let failed = AtomicU64::new(u64::MAX);
     let one = |(k, worker): (usize, &mut Worker)| {
@@ -58,13 +61,13 @@ pub fn run(shape: &Shape, workers: &mut [Worker]) -> Result<Counts, Box<Finding>
         *worker = Worker { clock, shadows };
         (found, counts)
     };
-    let results: Vec<(Option<(u64, Box<Finding>)>, Counts)> = if many == 1 {
+    let results: Vec<(Option<Found>, Counts)> = if many == 1 {
         vec![one((0, &mut workers[0]))]
     } else {
         workers.par_iter_mut().enumerate().with_max_len(1).map(one).collect()
     };
     let mut counts = Counts::new(if shape.counters { shape.program.code.len() } else { 0 });
-    let mut first: Option<(u64, Box<Finding>)> = None;
+    let mut first: Option<Found> = None;
     for (found, c) in results {
         counts.add(&c);
         if let Some(found) = found

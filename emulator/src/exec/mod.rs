@@ -3,13 +3,19 @@
 pub mod async_copy;
 pub mod atomic;
 pub mod block;
+mod elements;
+mod format;
 pub mod global;
 pub mod grid;
 pub mod matrix;
 pub mod private;
 pub mod report;
+pub mod runtime;
 pub mod shared;
 pub mod warp;
+
+use std::io::Write;
+use std::sync::Mutex;
 
 use crate::check::clock::{Clock, Who};
 use crate::check::global::GlobalShadow;
@@ -18,7 +24,7 @@ use crate::count::Counts;
 use crate::finding::Finding;
 use crate::memory::View;
 use crate::program::{Ins, Program};
-use crate::registers::{ALL, Registers, Row, Value};
+use crate::registers::{Registers, Row, Value};
 
 pub use warp::Warp;
 
@@ -54,6 +60,23 @@ macro_rules! versions {
 }
 pub(crate) use versions;
 
+/// The same for a body that takes the addresses of row 0 as well.
+macro_rules! with_addresses {
+    ($level:expr, $body:path) => {{
+        #[inline(always)]
+        fn body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
+            let a = $crate::exec::addresses(&warp.registers, ins.operands.slot[0], ins);
+            // Without this the compiler keeps the 32 addresses apart, and nothing done with them is vectorised.
+            $body(warp, cta, ins, mask, std::hint::black_box(&a))
+        }
+        $crate::exec::versions!($level, body)
+    }};
+}
+pub(crate) use with_addresses;
+
+/// What takes the output of kernels.
+pub type Output = Box<dyn Write + Send>;
+
 /// What all blocks of a launch share.
 pub struct Shape<'a> {
     pub program: &'a Program,
@@ -63,6 +86,8 @@ pub struct Shape<'a> {
     pub dynamic_shared: usize,
     pub parameters: &'a [u8],
     pub views: &'a [View],
+    /// Where `printf` goes.
+    pub output: &'a Mutex<Output>,
     pub checks: bool,
     pub counters: bool,
     pub seed: u64,
@@ -183,142 +208,5 @@ pub fn lanes(mask: u32) -> impl Iterator<Item = usize> {
         let l = left.trailing_zeros() as usize;
         left &= left - 1;
         Some(l)
-    })
-}
-
-/// Whether lane l of all 32 reads `bytes` bytes at a[0] + l * bytes.
-#[inline(always)]
-pub fn contiguous(a: &[u64; 32], mask: u32, bytes: u64) -> bool {
-    if mask != ALL {
-        return false;
-    }
-    let mut equal = true;
-    for l in 0..32 {
-        equal &= a[l] == a[0].wrapping_add(l as u64 * bytes);
-    }
-    equal
-}
-
-/// Extends an element read from memory to the register it goes to.
-#[inline(always)]
-fn extend(bits: u64, width: u8, signed: bool) -> u64 {
-    if !signed {
-        return bits;
-    }
-    let unused = 64 - 8 * u32::from(width);
-    ((bits << unused) as i64 >> unused) as u64
-}
-
-/// One element at `p`.
-///
-/// # Safety
-/// `width` bytes at `p` may be read.
-#[inline(always)]
-unsafe fn get(p: *const u8, width: u8) -> u64 {
-    unsafe {
-        match width {
-            1 => u64::from(*p),
-            2 => u64::from(p.cast::<u16>().read_unaligned()),
-            4 => u64::from(p.cast::<u32>().read_unaligned()),
-            _ => p.cast::<u64>().read_unaligned(),
-        }
-    }
-}
-
-/// # Safety
-/// `width` bytes at `p` may be written.
-#[inline(always)]
-unsafe fn put(p: *mut u8, width: u8, bits: u64) {
-    unsafe {
-        match width {
-            1 => *p = bits as u8,
-            2 => p.cast::<u16>().write_unaligned(bits as u16),
-            4 => p.cast::<u32>().write_unaligned(bits as u32),
-            _ => p.cast::<u64>().write_unaligned(bits),
-        }
-    }
-}
-
-/// Reads the elements of an instruction from `at(lane)` into its rows, which follow the address.
-///
-/// # Safety
-/// For the lanes of `mask`, `count * width` bytes at `at[lane]` may be read.
-#[inline(always)]
-unsafe fn fill_rows(warp: &mut Warp, ins: &Ins, mask: u32, at: &[*const u8; 32]) {
-    let r = &mut warp.registers;
-    for n in 0..ins.count as usize {
-        let slot = ins.operands.slot[1 + n];
-        let skip = n * ins.width as usize;
-        unsafe {
-            if ins.width == 4 && !ins.wide && !ins.signed {
-                // The common case, without the choice of a width per lane.
-                let mut v = [0u32; 32];
-                if mask == ALL {
-                    for l in 0..32 {
-                        v[l] = at[l].add(skip).cast::<u32>().read_unaligned();
-                    }
-                } else {
-                    for l in lanes(mask) {
-                        v[l] = at[l].add(skip).cast::<u32>().read_unaligned();
-                    }
-                }
-                u32::write(r, slot, mask, v);
-            } else {
-                let mut v = [0u64; 32];
-                for l in lanes(mask) {
-                    v[l] = extend(get(at[l].add(skip), ins.width), ins.width, ins.signed);
-                }
-                write_elements(r, slot, mask, ins.wide, &v);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn write_elements(r: &mut Registers, slot: u16, mask: u32, wide: bool, v: &[u64; 32]) {
-    unsafe {
-        if wide {
-            u64::write(r, slot, mask, *v);
-        } else {
-            u32::write(r, slot, mask, std::array::from_fn(|l| v[l] as u32));
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn read_elements(r: &Registers, slot: u16, wide: bool) -> [u64; 32] {
-    unsafe {
-        if wide {
-            u64::read(r, slot)
-        } else {
-            let narrow = u32::read(r, slot);
-            std::array::from_fn(|l| u64::from(narrow[l]))
-        }
-    }
-}
-
-/// Writes the elements of an instruction to `at(lane)`.
-///
-/// # Safety
-/// For the lanes of `mask`, `count * width` bytes at `at[lane]` may be written.
-#[inline(always)]
-unsafe fn empty_rows(warp: &Warp, ins: &Ins, mask: u32, at: &[*mut u8; 32]) {
-    for n in 0..ins.count as usize {
-        let skip = n * ins.width as usize;
-        unsafe {
-            let v = read_elements(&warp.registers, ins.operands.slot[1 + n], ins.wide);
-            for l in lanes(mask) {
-                put(at[l].add(skip), ins.width, v[l]);
-            }
-        }
-    }
-}
-
-/// Whether the bytes at `at` already are what lane `l` writes there.
-unsafe fn already_there(warp: &Warp, ins: &Ins, l: usize, at: *const u8) -> bool {
-    (0..ins.count as usize).all(|n| unsafe {
-        let v = read_elements(&warp.registers, ins.operands.slot[1 + n], ins.wide)[l];
-        let cut = if ins.width == 8 { v } else { v & ((1 << (8 * ins.width)) - 1) };
-        get(at.add(n * ins.width as usize), ins.width) == cut
     })
 }

@@ -1,6 +1,7 @@
 //! Local memory, one array per thread, and the parameters of the kernel.
 
-use super::{Cta, Outcome, Warp, addresses, empty_rows, fill_rows, lanes};
+use super::elements::{Place, empty_rows, fill_rows};
+use super::{Cta, Outcome, Warp, addresses, lanes};
 use crate::address::{LOCAL_FIRST, PARAM};
 use crate::finding::Kind;
 use crate::program::Ins;
@@ -38,10 +39,10 @@ pub(super) fn load_local(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, a
             }
         }
     }
-    let base = warp.local.as_ptr();
-    let at = std::array::from_fn(|l| base.wrapping_add(l * size + a[l].wrapping_sub(LOCAL_FIRST) as usize));
+    let at = offsets(a, size);
+    let from = Place { origin: warp.local.as_mut_ptr(), at: &at };
     // SAFETY: `inside` has checked the lanes of the mask.
-    unsafe { fill_rows(warp, ins, mask, &at) };
+    unsafe { fill_rows(warp, ins, mask, from) };
     Ok(())
 }
 
@@ -55,11 +56,16 @@ pub(super) fn store_local(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, 
             warp.local_written[first..first + bytes].fill(true);
         }
     }
-    let base = warp.local.as_mut_ptr();
-    let at = std::array::from_fn(|l| base.wrapping_add(l * size + a[l].wrapping_sub(LOCAL_FIRST) as usize));
+    let at = offsets(a, size);
+    let to = Place { origin: warp.local.as_mut_ptr(), at: &at };
     // SAFETY: `inside` has checked the lanes of the mask.
-    unsafe { empty_rows(warp, ins, mask, &at) };
+    unsafe { empty_rows(warp, ins, mask, to) };
     Ok(())
+}
+
+/// Offsets into `Warp::local`, where each lane has `size` bytes.
+fn offsets(a: &[u64; 32], size: usize) -> [u64; 32] {
+    std::array::from_fn(|l| (l * size) as u64 + a[l].wrapping_sub(LOCAL_FIRST))
 }
 
 fn inside(warp: &Warp, cta: &Cta, ins: &Ins, mask: u32, a: &[u64; 32], bytes: usize, access: &str) -> Outcome {
@@ -94,10 +100,9 @@ pub(super) fn load_param(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, a
             return Err(warp.finding(cta, ins, kind, l, what));
         }
     }
-    let base = parameters.as_ptr();
-    let at = std::array::from_fn(|l| base.wrapping_add(a[l].wrapping_sub(PARAM) as usize));
-    // SAFETY: just checked.
-    unsafe { fill_rows(warp, ins, mask, &at) };
+    let from = Place { origin: parameters.as_ptr().cast_mut().wrapping_sub(PARAM as usize), at: a };
+    // SAFETY: just checked; nothing is written there.
+    unsafe { fill_rows(warp, ins, mask, from) };
     Ok(())
 }
 

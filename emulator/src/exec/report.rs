@@ -1,7 +1,7 @@
 //! Turns what a checker saw into a [`Finding`] that names kernel, source line, block, thread, address and buffer.
 
 use super::{Cta, Warp};
-use crate::check::shared::Conflict;
+use crate::check::conflict::Conflict;
 use crate::finding::{Finding, Kind};
 use crate::program::{Ins, Pc, Program};
 

@@ -1,21 +1,27 @@
 //! Shared memory: bounds, races, initialisation and bank conflicts.
 
-use super::{Access, Cta, Outcome, Warp, addresses, already_there, empty_rows, fill_rows, lanes, versions};
+use super::elements::{Place, empty_rows, fill_rows, stores_nothing_new};
+use super::{Access, Cta, Outcome, Warp, lanes, with_addresses};
 use crate::address::SHARED_FIRST;
-use crate::check::shared::Conflict;
+use crate::check::conflict::Conflict;
 use crate::finding::{Finding, Kind};
 use crate::program::Ins;
 use crate::registers::Level;
 
 /// `ld.shared`
 pub fn load(level: Level) -> Access {
-    versions!(level, load_body)
+    with_addresses!(level, load_from)
 }
 
+/// `st.shared`
+pub fn store(level: Level) -> Access {
+    with_addresses!(level, store_to)
+}
+
+/// Places by addresses of shared space.
 #[inline(always)]
-fn load_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
-    let a = addresses(&warp.registers, ins.operands.slot[0], ins);
-    load_from(warp, cta, ins, mask, &a)
+fn place<'a>(cta: &Cta, at: &'a [u64; 32]) -> Place<'a> {
+    Place { origin: cta.shared().wrapping_sub(SHARED_FIRST as usize), at }
 }
 
 /// Addresses are those of shared space.
@@ -29,22 +35,9 @@ pub(super) fn load_from(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, a:
             check_read(warp, cta, ins, l, (a[l] - SHARED_FIRST) as usize, bytes)?;
         }
     }
-    let base = cta.shared();
-    let at = std::array::from_fn(|l| base.wrapping_add(a[l].wrapping_sub(SHARED_FIRST) as usize).cast_const());
     // SAFETY: `inside` has checked the lanes of the mask.
-    unsafe { fill_rows(warp, ins, mask, &at) };
+    unsafe { fill_rows(warp, ins, mask, place(cta, a)) };
     Ok(())
-}
-
-/// `st.shared`
-pub fn store(level: Level) -> Access {
-    versions!(level, store_body)
-}
-
-#[inline(always)]
-fn store_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
-    let a = addresses(&warp.registers, ins.operands.slot[0], ins);
-    store_to(warp, cta, ins, mask, &a)
 }
 
 #[inline(always)]
@@ -52,16 +45,14 @@ pub(super) fn store_to(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, a: 
     let bytes = usize::from(ins.width) * usize::from(ins.count);
     inside(warp, cta, ins, mask, a, bytes, "write")?;
     count(cta, ins, mask, a, bytes);
-    let base = cta.shared();
-    let at: [*mut u8; 32] = std::array::from_fn(|l| base.wrapping_add(a[l].wrapping_sub(SHARED_FIRST) as usize));
+    let to = place(cta, a);
     if cta.shape.checks {
         let mut failed = None;
         {
             let Cta { shared_shadow, clock, .. } = cta;
             for l in lanes(mask) {
                 // SAFETY: `inside` has checked the lanes of the mask.
-                let same =
-                    || unsafe { already_there(warp, ins, l, at[l]) || super::global::twin(warp, ins, mask, a, l) };
+                let same = || unsafe { stores_nothing_new(warp, ins, mask, to, l) };
                 let offset = (a[l] - SHARED_FIRST) as usize;
                 if let Err(c) = shared_shadow.write(clock, offset, bytes, warp.who(l), ins.pc, same) {
                     failed = Some((l, c));
@@ -74,7 +65,7 @@ pub(super) fn store_to(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, a: 
         }
     }
     // SAFETY: as above.
-    unsafe { empty_rows(warp, ins, mask, &at) };
+    unsafe { empty_rows(warp, ins, mask, to) };
     Ok(())
 }
 
@@ -105,19 +96,28 @@ pub(super) fn inside(
     bytes: usize,
     access: &str,
 ) -> Outcome {
-    let end = SHARED_FIRST + cta.shape.shared_bytes as u64;
-    let mut wrong = 0u32;
+    // Lanes that take no part stand where the first one stands: then the loop has no branch.
+    let first = a[mask.trailing_zeros() as usize];
+    let (mut bits, mut farthest) = (0u64, 0u64);
+    #[allow(clippy::needless_range_loop)] // a mask beside the addresses
     for l in 0..32 {
-        let bad = a[l] < SHARED_FIRST || a[l].wrapping_add(bytes as u64) > end || a[l] & (bytes as u64 - 1) != 0;
-        wrong |= u32::from(bad) << l;
+        let at = if mask >> l & 1 == 1 { a[l] } else { first };
+        bits |= at;
+        farthest = farthest.max(at.wrapping_sub(SHARED_FIRST));
     }
-    if wrong & mask == 0 { Ok(()) } else { Err(outside(warp, cta, ins, wrong & mask, a, bytes, access)) }
+    let (bytes_of_all, n) = (cta.shape.shared_bytes as u64, bytes as u64);
+    if bits & (n - 1) == 0 && bytes_of_all >= n && farthest <= bytes_of_all - n {
+        return Ok(());
+    }
+    Err(outside(warp, cta, ins, mask, a, bytes, access))
 }
 
 #[cold]
-fn outside(warp: &Warp, cta: &Cta, ins: &Ins, wrong: u32, a: &[u64; 32], bytes: usize, access: &str) -> Box<Finding> {
-    let l = wrong.trailing_zeros() as usize;
-    let size = cta.shape.shared_bytes;
+fn outside(warp: &Warp, cta: &Cta, ins: &Ins, mask: u32, a: &[u64; 32], bytes: usize, access: &str) -> Box<Finding> {
+    let (size, n) = (cta.shape.shared_bytes, bytes as u64);
+    let end = SHARED_FIRST + size as u64;
+    let wrong = |&l: &usize| a[l] < SHARED_FIRST || a[l].wrapping_add(n) > end || a[l] & (n - 1) != 0;
+    let l = lanes(mask).find(wrong).unwrap_or(0);
     let (kind, what) = if a[l] & (bytes as u64 - 1) != 0 {
         (Kind::Misaligned, format!("{access} of {bytes} bytes of shared memory, not aligned to {bytes}"))
     } else {
@@ -157,5 +157,5 @@ fn count_turns(cta: &mut Cta, ins: &Ins, mask: u32, a: &[u64; 32], bytes: usize)
         turns += banks.into_iter().max().unwrap_or(1);
         ideal += 1;
     }
-    cta.counts.shared(ins.pc, u64::from(mask.count_ones()) * bytes as u64, turns, turns - ideal);
+    cta.counts.shared(ins.pc, turns, turns - ideal);
 }

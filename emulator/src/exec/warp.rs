@@ -105,9 +105,9 @@ impl Warp {
                 match kind {
                     LaneMask::Eq => bit,
                     LaneMask::Lt => bit - 1,
-                    LaneMask::Le => bit - 1 | bit,
+                    LaneMask::Le => (bit - 1) | bit,
                     LaneMask::Ge => !(bit - 1),
-                    LaneMask::Gt => !(bit - 1 | bit),
+                    LaneMask::Gt => !((bit - 1) | bit),
                 }
             }),
             Special::DynamicShared => [shape.dynamic_shared as u32; 32],

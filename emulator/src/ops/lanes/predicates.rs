@@ -3,7 +3,7 @@
 use crate::ops::lanes::compare::Test;
 use crate::ops::lanes::float::Float;
 use crate::ops::lanes::values::Halves;
-use crate::ops::shapes::{Op1, Op2, levels};
+use crate::ops::shapes::{AtOnce, InTurn, Op1, Op2, Pace, Portable, levels};
 use crate::registers::{Exec, Level, NO_PREDICATE, Operands, Registers, Value};
 
 /// Destinations come before sources in `Operands::predicate`, and `negated` counts sources only: the source `at`, the `n`-th
@@ -47,23 +47,23 @@ fn combine(how: u32, t: u32, c: u32) -> u32 {
 
 /// One bit per lane.
 #[inline(always)]
-fn mask_of(f: impl Fn(usize) -> bool) -> u32 {
+fn mask_of<P: Pace>(f: impl Fn(usize) -> bool) -> u32 {
     let mut bit = [0u32; 32];
-    for (l, bit) in bit.iter_mut().enumerate() {
-        *bit = u32::from(f(l)) << l;
+    for l in P::lanes() {
+        bit[l] = u32::from(f(l)) << l;
     }
     bit.iter().fold(0, |all, b| all | b)
 }
 
 /// `setp p|q, a, b`, or with a source predicate c by `extra`: `p = (a ? b) op c`, `q = !(a ? b) op c`.
 pub fn setp<T: Value, F: Test<T>>(level: Level) -> Exec {
-    levels!(level, [T: Value, F: Test<T>], compare::<T, F>)
+    levels!(level, [T: Value, F: Test<T>], compare::<AtOnce, T, F>, compare::<Portable, T, F>)
 }
 #[inline(always)]
-unsafe fn compare<T: Value, F: Test<T>>(r: &mut Registers, o: &Operands, mask: u32) {
+unsafe fn compare<P: Pace, T: Value, F: Test<T>>(r: &mut Registers, o: &Operands, mask: u32) {
     unsafe {
         let (a, b) = (T::read(r, o.slot[0]), T::read(r, o.slot[1]));
-        let t = mask_of(|l| F::f(a[l], b[l]));
+        let t = mask_of::<P>(|l| F::f(a[l], b[l]));
         let c = if o.extra & 3 == 0 { 0 } else { source(r, o, 2, 0) };
         write(r, o, 0, mask, combine(o.extra, t, c));
         write(r, o, 1, mask, combine(o.extra, !t, c));
@@ -71,7 +71,7 @@ unsafe fn compare<T: Value, F: Test<T>>(r: &mut Registers, o: &Operands, mask: u
 }
 /// The same for half formats, compiled once.
 pub fn setp_half<T: Value, F: Test<T>>(_: Level) -> Exec {
-    compare::<T, F>
+    compare::<InTurn, T, F>
 }
 
 /// `setp` of packed operands: p for the low elements, q for the high ones. Compiled once.
@@ -79,8 +79,8 @@ pub fn setp_pair<P: Halves, F: Test<P::Part>>(_: Level) -> Exec {
     unsafe fn body<P: Halves, F: Test<P::Part>>(r: &mut Registers, o: &Operands, mask: u32) {
         unsafe {
             let (a, b) = (P::read(r, o.slot[0]), P::read(r, o.slot[1]));
-            let low = mask_of(|l| F::f(a[l].split().0, b[l].split().0));
-            let high = mask_of(|l| F::f(a[l].split().1, b[l].split().1));
+            let low = mask_of::<InTurn>(|l| F::f(a[l].split().0, b[l].split().0));
+            let high = mask_of::<InTurn>(|l| F::f(a[l].split().1, b[l].split().1));
             let c = if o.extra & 3 == 0 { 0 } else { source(r, o, 2, 0) };
             write(r, o, 0, mask, combine(o.extra, low, c));
             write(r, o, 1, mask, combine(o.extra, high, c));
@@ -106,13 +106,9 @@ pub fn set<T: Value, F: Test<T>>(_: Level) -> Exec {
         unsafe {
             let (a, b) = (T::read(r, o.slot[1]), T::read(r, o.slot[2]));
             let c = if o.extra & 3 == 0 { 0 } else { source(r, o, 0, 0) };
-            let t = combine(o.extra, mask_of(|l| F::f(a[l], b[l])), c);
+            let t = combine(o.extra, mask_of::<InTurn>(|l| F::f(a[l], b[l])), c);
             let value = TRUE[(o.extra >> 2) as usize].1;
-            let mut d = [0; 32];
-            for (l, d) in d.iter_mut().enumerate() {
-                *d = if t >> l & 1 == 1 { value } else { 0 };
-            }
-            u32::write(r, o.slot[0], mask, d);
+            choose(r, o.slot[0], mask, [t, 0], value);
         }
     }
     body::<T, F>
@@ -124,17 +120,23 @@ pub fn set_pair<P: Halves, F: Test<P::Part>>(_: Level) -> Exec {
         unsafe {
             let (a, b) = (P::read(r, o.slot[1]), P::read(r, o.slot[2]));
             let c = if o.extra & 3 == 0 { 0 } else { source(r, o, 0, 0) };
-            let low = combine(o.extra, mask_of(|l| F::f(a[l].split().0, b[l].split().0)), c);
-            let high = combine(o.extra, mask_of(|l| F::f(a[l].split().1, b[l].split().1)), c);
+            let low = combine(o.extra, mask_of::<InTurn>(|l| F::f(a[l].split().0, b[l].split().0)), c);
+            let high = combine(o.extra, mask_of::<InTurn>(|l| F::f(a[l].split().1, b[l].split().1)), c);
             let value = TRUE[(o.extra >> 2) as usize].1 & 0xffff;
-            let mut d = [0; 32];
-            for (l, d) in d.iter_mut().enumerate() {
-                *d = if low >> l & 1 == 1 { value } else { 0 } | if high >> l & 1 == 1 { value << 16 } else { 0 };
-            }
-            u32::write(r, o.slot[0], mask, d);
+            choose(r, o.slot[0], mask, [low, high], value);
         }
     }
     body::<P, F>
+}
+
+/// The value where the first mask has a bit, and it 16 bits further up where the second has.
+///
+/// # Safety
+/// `slot` is a row of `r`.
+unsafe fn choose(r: &mut Registers, slot: u16, mask: u32, [low, high]: [u32; 2], value: u32) {
+    let at = |on: u32, l: usize, value: u32| if on >> l & 1 == 1 { value } else { 0 };
+    let d = std::array::from_fn(|l| at(low, l, value) | at(high, l, value << 16));
+    unsafe { u32::write(r, slot, mask, d) };
 }
 
 /// A property of one number.
@@ -174,7 +176,7 @@ pub fn testp<T: Value, F: Property<T>>(level: Level) -> Exec {
     unsafe fn body<T: Value, F: Property<T>>(r: &mut Registers, o: &Operands, mask: u32) {
         unsafe {
             let a = T::read(r, o.slot[0]);
-            let t = mask_of(|l| F::f(a[l]));
+            let t = mask_of::<AtOnce>(|l| F::f(a[l]));
             write(r, o, 0, mask, t);
         }
     }
@@ -237,7 +239,7 @@ pub fn lop3(how: usize, level: Level) -> Exec {
             u32::write(r, o.slot[0], mask, d);
             if HOW != 0 {
                 let q = source(r, o, 1, 0);
-                write(r, o, 0, mask, combine(HOW, mask_of(|l| d[l] != 0), q));
+                write(r, o, 0, mask, combine(HOW, mask_of::<AtOnce>(|l| d[l] != 0), q));
             }
         }
     }

@@ -15,6 +15,12 @@ macro_rules! integers {
         ], $body)
     };
 }
+/// All but bytes, which only memory instructions meet often.
+macro_rules! wide_integers {
+    ($name:expr, $T:ident, $body:expr) => {
+        by_type!($name, $T: ["u16" = u16, "s16" = i16, "u32" = u32, "s32" = i32, "u64" = u64, "s64" = i64], $body)
+    };
+}
 macro_rules! floats {
     ($name:expr, $T:ident, $body:expr) => {
         by_type!($name, $T: ["f16" = F16, "bf16" = Bf16, "f32" = f32, "f64" = f64], $body)
@@ -158,19 +164,14 @@ fn integer_to_integer(q: &Request, cvt: &Cvt) -> Answer {
     if (cvt.d, cvt.a, cvt.flags) == ("s64", "s32", 0) {
         return one(q, cvt, flags1::<i32, i64, Extend>(l));
     }
-    let exec = integers!(
-        cvt.a,
-        S,
-        integers!(
-            cvt.d,
-            D,
-            if cvt.flags & SAT != 0 {
-                seldom1::<S, <D as Integer>::Row, Clamp<D>>()
-            } else {
-                op1::<S, <D as Integer>::Row, Cut<D>>(l)
-            }
-        )
-    );
+    let byte = |ty| matches!(ty, "u8" | "s8");
+    let exec = if cvt.flags & SAT != 0 {
+        integers!(cvt.a, S, integers!(cvt.d, D, seldom1::<S, <D as Integer>::Row, Clamp<D>>()))
+    } else if byte(cvt.a) || byte(cvt.d) {
+        integers!(cvt.a, S, integers!(cvt.d, D, seldom1::<S, <D as Integer>::Row, Cut<D>>()))
+    } else {
+        wide_integers!(cvt.a, S, wide_integers!(cvt.d, D, op1::<S, <D as Integer>::Row, Cut<D>>(l)))
+    };
     one(q, cvt, exec)
 }
 
@@ -183,8 +184,10 @@ fn float_to_integer(q: &Request, cvt: &Cvt) -> Answer {
         R,
         if cvt.flags & FTZ != 0 {
             integers!(cvt.d, D, seldom1::<f32, <D as Integer>::Row, ToIntegerFtz<D, R>>())
+        } else if let ("s32" | "u32", "f32") = (cvt.d, cvt.a) {
+            by_type!(cvt.d, D: ["u32" = u32, "s32" = i32], op1::<f32, u32, ToInteger<D, R>>(l))
         } else {
-            floats!(cvt.a, S, integers!(cvt.d, D, op1::<S, <D as Integer>::Row, ToInteger<D, R>>(l)))
+            floats!(cvt.a, S, integers!(cvt.d, D, seldom1::<S, <D as Integer>::Row, ToInteger<D, R>>()))
         }
     );
     one(q, cvt, exec)
@@ -194,8 +197,9 @@ fn integer_to_float(q: &Request, cvt: &Cvt) -> Answer {
     let mode = rounding(cvt)?;
     let exec = if cvt.flags & SAT != 0 {
         integers!(cvt.a, S, floats!(cvt.d, D, seldom1::<S, D, NumberSat>()))
-    } else if mode == Mode::Rn {
-        integers!(cvt.a, S, floats!(cvt.d, D, op1::<S, D, Number<Rn>>(q.level)))
+    } else if let (Mode::Rn, "f32" | "f64", "u32" | "s32" | "u64" | "s64") = (mode, cvt.d, cvt.a) {
+        by_type!(cvt.a, S: ["u32" = u32, "s32" = i32, "u64" = u64, "s64" = i64],
+            by_type!(cvt.d, D: ["f32" = f32, "f64" = f64], op1::<S, D, Number<Rn>>(q.level)))
     } else {
         by_rounding!(mode, R, integers!(cvt.a, S, floats!(cvt.d, D, seldom1::<S, D, Number<R>>())))
     };
@@ -217,19 +221,11 @@ fn float_to_float(q: &Request, cvt: &Cvt) -> Answer {
     if cvt.d == cvt.a {
         return Err(format!("expected .rni, .rzi, .rmi or .rpi for .{}.{}", cvt.d, cvt.a));
     }
-    let exec = by_rounding!(
-        mode,
-        R,
-        floats!(
-            cvt.a,
-            S,
-            floats!(
-                cvt.d,
-                D,
-                if cvt.flags == 0 { op1::<S, D, Round<R>>(l) } else { seldom_flags1::<S, D, Round<R>>() }
-            )
-        )
-    );
+    let exec = if mode == Mode::Rn && cvt.flags == 0 {
+        floats!(cvt.a, S, floats!(cvt.d, D, op1::<S, D, Round<Rn>>(l)))
+    } else {
+        by_rounding!(mode, R, floats!(cvt.a, S, floats!(cvt.d, D, seldom_flags1::<S, D, Round<R>>())))
+    };
     with_flags(one(q, cvt, exec)?, cvt)
 }
 
