@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Times a ResNet and its input gradient in PyTorch and, with --rampart, in the engine beside it.
+"""Times a network and its input gradient in PyTorch and, with --rampart, in the engine beside it.
 
-  bench_torch.py                                            PyTorch alone
+  bench_torch.py                                            PyTorch alone, a ResNet-50
   bench_torch.py --rampart target/release/rampart           both, interleaved, with the ratio PyTorch / Rampart
+  bench_torch.py --arch unet --batch 8                      the denoiser of CIFAR-10, 52.5 M parameters
+  bench_torch.py --arch unet --config '{"channels": 32, "channel_mult": [1, 2, 2], "res_blocks": 2, "out_channels": 3}'
 
 PyTorch runs eager, channels_last, with frozen parameters, on seeded weights; bf16 is model.to(bfloat16). `forward` is the
-logits; `gradient` is forward, summed cross-entropy and the gradient with respect to the input. Every measurement is a
+logits or the denoiser's output; `gradient` is forward, summed cross-entropy (denoiser: the sum of the output times random
+values) and the gradient with respect to the input. The keys of --config are those of a checkpoint's metadata. Every measurement is a
 process of its own that warms up and then times --runs runs; the two sides take turns for --rounds rounds. Medians are over
 all runs (PyTorch) or over the rounds' medians (Rampart). Peak RSS is that of the whole process, libraries included; "own" is
 what the work itself took: growth of the peak RSS from before the network was built (PyTorch), peak_bytes (Rampart).
@@ -32,21 +35,34 @@ def measure(args):
     import torch
     import torch.nn.functional as F
 
-    from resnet_reference import build, fill_state, fill_tensor
+    import resnet_reference
+    import unet_reference
+    from resnet_reference import fill_state, fill_tensor
     torch.set_num_threads(args.threads)
     before = peak_rss()
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[args.precision[0]]
-    net = fill_state(build(config_of(args))).to(dtype).to(memory_format=torch.channels_last)
+    build = {"resnet": resnet_reference, "unet": unet_reference}[args.arch].build
+    net = fill_state(build(args.config)).to(dtype).to(memory_format=torch.channels_last)
     x = fill_tensor("input", (args.batch, 3, *args.size)).to(dtype).contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(args.batch) % args.classes
+    if args.arch == "unet":
+        tau = torch.full((args.batch,), 289.5)            # of sigma 0.25 in the CIFAR-10 checkpoint
+        shape = (args.batch, args.config["out_channels"], *args.size)
+        upstream = fill_tensor("upstream", shape).to(dtype).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(args.batch) % args.config.get("classes", 1)
+
+    def run_network(x):
+        return net(x, tau) if args.arch == "unet" else net(x)
 
     def forward():
         with torch.inference_mode():
-            return net(x)
+            return run_network(x)
 
     def gradient():
         leaf = x.detach().requires_grad_(True)
-        return torch.autograd.grad(F.cross_entropy(net(leaf).float(), labels, reduction="sum"), leaf)[0]
+        y = run_network(leaf)
+        if args.arch == "unet":
+            return torch.autograd.grad(y, leaf, upstream)[0]
+        return torch.autograd.grad(F.cross_entropy(y.float(), labels, reduction="sum"), leaf)[0]
 
     run, times = {"forward": forward, "gradient": gradient}[args.what[0]], []
     for i in range(args.warmup + args.runs):
@@ -58,9 +74,20 @@ def measure(args):
             "peak_bytes": peak_rss() - before, "torch": torch.__version__}
 
 
+UNET = {"channels": 128, "channel_mult": [1, 2, 2, 2], "res_blocks": 3, "attention_factors": [2, 4], "heads": 4, "resblock_updown": False,
+        "out_channels": 6}
+
+
 def config_of(args):
+    """The whole config: the options of the architecture, then what --config says."""
+    given = json.loads(args.config or "{}")
+    if not isinstance(given, dict):
+        raise ValueError(f"--config: expected a JSON object, found {args.config}")
+    if args.arch == "unet":
+        config = {**UNET, **given}
+        return {k: v for k, v in config.items() if k != "heads" or "head_channels" not in given}
     return {"depth": args.depth, "stem": args.stem, "width": args.width, "attention": args.attention,
-            "reduction": 16, "classes": args.classes}
+            "reduction": 16, "classes": args.classes, **given}
 
 
 def run_child(command, env=None):
@@ -80,13 +107,12 @@ def run_child(command, env=None):
 
 def torch_command(args, what, precision):
     return [sys.executable, os.path.abspath(__file__), "--worker", "--what", what, "--precision", precision,
-            "--depth", str(args.depth), "--stem", args.stem, "--width", str(args.width), "--attention", args.attention,
-            "--classes", str(args.classes), "--batch", str(args.batch), "--size", "x".join(map(str, args.size)),
+            "--arch", args.arch, "--config", json.dumps(args.config), "--batch", str(args.batch), "--size", "x".join(map(str, args.size)),
             "--threads", str(args.threads), "--runs", str(args.runs), "--warmup", str(args.warmup)]
 
 
 def rampart_command(args, what, precision):
-    return [args.rampart, "bench", "--arch", "resnet", "--config", json.dumps(config_of(args)), "--batch", str(args.batch),
+    return [args.rampart, "bench", "--arch", args.arch, "--config", json.dumps(args.config), "--batch", str(args.batch),
             "--size", "x".join(map(str, args.size)), "--what", what, "--precision", precision, "--device", "host",
             "--runs", str(args.runs), "--json"]
 
@@ -100,7 +126,7 @@ def summary(results):
 
 def compare(args):
     env = {**os.environ, "RAYON_NUM_THREADS": str(args.threads)}
-    print(f"ResNet-{args.depth} ({args.stem} stem, width {args.width}, attention {args.attention}), batch {args.batch}, "
+    print(f"{args.arch} {json.dumps(args.config)}, batch {args.batch}, "
           f"{args.size[0]}x{args.size[1]}, {args.threads} threads, {args.rounds} rounds of {args.runs} runs")
     print(f"{'what':9} {'prec':5} {'side':8} {'median s':>9} {'min s':>9} {'max s':>9} {'images/s':>9} "
           f"{'peak RSS MiB':>13} {'own MiB':>8} {'PyTorch/Rampart':>16}")
@@ -132,6 +158,8 @@ def main():
     parser.add_argument("--rampart", metavar="BINARY", help="the engine to time beside PyTorch")
     parser.add_argument("--what", nargs="+", choices=("forward", "gradient"), default=["forward", "gradient"])
     parser.add_argument("--precision", nargs="+", choices=("f32", "bf16"), default=["f32", "bf16"])
+    parser.add_argument("--arch", choices=("resnet", "unet"), default="resnet")
+    parser.add_argument("--config", metavar="JSON", help="config keys that differ from the defaults, as in a checkpoint's metadata")
     parser.add_argument("--depth", type=int, choices=(18, 34, 50), default=50)
     parser.add_argument("--stem", choices=("cifar", "imagenet"), default="cifar")
     parser.add_argument("--width", type=int, default=64)
@@ -148,12 +176,13 @@ def main():
     if min(args.width, args.classes, args.batch, *args.size, args.threads, args.runs, args.rounds) < 1 or args.warmup < 0:
         parser.error("sizes and counts must be at least 1")
     try:
+        args.config = config_of(args)
         if args.worker:
             print(json.dumps(measure(args)))
         else:
             compare(args)
         return 0
-    except (RuntimeError, OSError) as e:
+    except (ValueError, RuntimeError, OSError) as e:
         print(f"bench_torch: {e}", file=sys.stderr)
         return 1
 

@@ -116,8 +116,11 @@ def defended(name, x, classes, attrs, seed):
         gradient = replay("model", {"arch": "resnet", "config": config}, dict(wanted), classifier)["dx"]
         return {**inputs, "dout": (gradient / (2 * std)).float()}, weights, wanted, classifier
     exact = dict(seed=seed, weight_dtype=torch.float16, exact=False)
-    return [Case("dds", name, attrs, lambda rng: tuple(dict(part) for part in pipeline(seed)[:2]), **exact),
-            Case("model", f"resnet18_w3_{name}", {"arch": "resnet", "config": config}, lambda rng: tuple(dict(part) for part in pipeline(seed)[2:]), **exact)]
+
+    def part(first):
+        return lambda rng: tuple(map(dict, pipeline(seed)[first:first + 2]))
+    return [Case("dds", name, attrs, part(0), **exact),
+            Case("model", f"resnet18_w3_{name}", {"arch": "resnet", "config": config}, part(2), **exact)]
 
 
 # ------------------------------------------------------------------------------------------------ the table

@@ -5,7 +5,6 @@
 `out.`. Activations are NCHW, kernels OIHW.
 """
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 
 import diffusion_reference as diffusion

@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""The undefended experiment in plain PyTorch, to compare results and speed with `rampart sweep`.
+"""The experiment in plain PyTorch, to compare results and speed with `rampart sweep`.
 
-PGD L-inf: 10 steps of eps/4 from a uniform random start in the eps ball, sign of the gradient of the cross-entropy,
-projected to the ball and to [0,1]; no early stop; accuracy at the last iterate. Eager, float32, channels_last. Prints one
-line per model and eps and at the end the total seconds, loading excluded.
+Channel 1, no defence. PGD L-inf: 10 steps of eps/4 from a uniform random start in the eps ball, sign of the gradient of the
+cross-entropy, projected to the ball and to [0,1]; no early stop; accuracy at the last iterate. Channel 2, with --denoiser: the
+same images noised and denoised in one shot for each sigma, then classified; with several draws by majority vote, ties to the
+lowest class. Eager, float32, channels_last. Prints one line per cell and at the end the total seconds, loading excluded.
 
-  sweep_torch.py --models resnet50-w16.safetensors resnet50-cbam-w16.safetensors --dataset fashion-mnist --data FOLDER --limit 256
+  sweep_torch.py --models resnet50-w16.safetensors resnet50-cbam-w16.safetensors --denoiser unet-small.safetensors \\
+                 --dataset fashion-mnist --data FOLDER --limit 256
 
-The start of image i is row i of numpy's PCG64(seed).uniform(-1, 1), so it does not depend on batch or limit.
+The start of image i is row i of numpy's PCG64(seed).uniform(-1, 1), its noise in draw d is row i of
+PCG64(noise seed + d).standard_normal: neither depends on batch, limit, model, eps or sigma. The attack does not see the defence.
 """
 import argparse
 import gzip
@@ -22,7 +25,9 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 
+from diffusion_reference import denoise, step_of
 from resnet_reference import load_classifier
+from unet_reference import load_denoiser
 
 
 def read_idx(path, dims):
@@ -83,38 +88,77 @@ def pgd(net, x, y, start, eps, steps):
     return adv.detach()
 
 
-def correct_after_attack(net, x, y, start, eps, steps, batch):
-    """Number of images still classified correctly."""
-    correct = 0
-    for xb, yb, sb in zip(x.split(batch), y.split(batch), start.split(batch)):
-        xb, sb = (t.contiguous(memory_format=torch.channels_last) for t in (xb, sb))
-        adv = pgd(net, xb, yb, sb, eps, steps)
-        with torch.no_grad():
-            correct += int((net(adv).argmax(1) == yb).sum())
-    return correct
+def channels_last(*tensors):
+    return [t.contiguous(memory_format=torch.channels_last) for t in tensors]
+
+
+def attack(net, x, y, start, eps, steps, batch):
+    """All images, attacked batch by batch."""
+    parts = zip(x.split(batch), y.split(batch), start.split(batch))
+    return torch.cat([pgd(net, *channels_last(xb), yb, *channels_last(sb), eps, steps) for xb, yb, sb in parts])
+
+
+@torch.inference_mode()
+def predictions(net, x, batch):
+    return torch.cat([net(*channels_last(xb)).argmax(1) for xb in x.split(batch)])
+
+
+@torch.inference_mode()
+def defended_predictions(net, defence, sigma, x, noises, batch):
+    """noises: one tensor of the shape of x per draw -> the class most draws vote for, [N]"""
+    votes = []
+    for noise in noises:
+        parts = [denoise(*defence, sigma, *channels_last(xb, zb)) for xb, zb in zip(x.split(batch), noise.split(batch))]
+        votes.append(predictions(net, (torch.cat(parts) + 1) / 2, batch))
+    votes = torch.stack(votes, 1)                                                        # [N,draws]
+    counts = F.one_hot(votes, int(votes.max()) + 1).sum(1).numpy()
+    return torch.from_numpy(counts.argmax(1))                                            # the first of equals
+
+
+def load_defence(path):
+    """-> arguments of `denoise` up to tau_scale: network, schedule, steps, tau_scale"""
+    net, meta = load_denoiser(path)
+    missing = {"schedule", "steps", "tau_scale"} - set(meta)
+    if missing:
+        raise ValueError(f"{path}: {', '.join(sorted(missing))} missing in the metadata")
+    return net.to(memory_format=torch.channels_last), meta["schedule"], int(meta["steps"]), float(meta["tau_scale"])
 
 
 def sweep(args):
     x, y = load_images(args.dataset, args.data, args.limit)
     start = np.random.Generator(np.random.PCG64(args.seed)).uniform(-1, 1, x.shape)
     start = torch.from_numpy(start.astype(np.float32))
+    defence = load_defence(args.denoiser) if args.denoiser else None
+    sigmas = args.sigma if defence else []
+    noises = [np.random.Generator(np.random.PCG64(args.noise_seed + d)).standard_normal(x.shape) for d in range(args.draws if defence else 0)]
+    noises = [torch.from_numpy(z.astype(np.float32)) for z in noises]
+    for sigma in sigmas:
+        step_of(*defence[1:3], sigma)                              # refuses a sigma beyond the schedule
     nets = []
     for path in args.models:
         net, meta = load_classifier(path)
         if "mean" not in meta or "std" not in meta:
             raise ValueError(f"{path}: mean and std are missing in the metadata")
         nets.append((Path(path).stem, Normalised(net, json.loads(meta["mean"]), json.loads(meta["std"]))))
-    print("model,eps,n,correct,accuracy,seconds")
-    begin = time.perf_counter()
+    print("model,eps,sigma,channel,n,correct,accuracy,seconds")
+    begin = since = time.perf_counter()
+
+    def cell(name, eps, sigma, channel, predicted):
+        nonlocal since
+        now, correct = time.perf_counter(), int((predicted == y).sum())
+        print(f"{name},{eps:g},{sigma},{channel},{len(x)},{correct},{correct / len(x):.4f},{now - since:.2f}", flush=True)
+        since = now
+
     for name, net in nets:
         for eps in args.eps:
-            since = time.perf_counter()
-            correct = correct_after_attack(net, x, y, start, eps, args.steps, args.batch)
-            print(f"{name},{eps:g},{len(x)},{correct},{correct / len(x):.4f},{time.perf_counter() - since:.2f}", flush=True)
+            attacked = attack(net, x, y, start, eps, args.steps, args.batch)
+            cell(name, eps, "", 1, predictions(net, attacked, args.batch))               # its seconds include the attack
+            for sigma in sigmas:
+                cell(name, eps, f"{sigma:g}", 2, defended_predictions(net, defence, sigma, attacked, noises, args.batch))
     print(f"total_seconds {time.perf_counter() - begin:.2f}  (threads {args.threads}, batch {args.batch}, torch {torch.__version__})")
 
 
-def eps_list(text):
+def number_list(text):
     """'0,0.005,2/255' -> floats"""
     values = [float(a) / float(b or 1) for a, _, b in (v.partition("/") for v in text.split(","))]
     if min(values) < 0:
@@ -127,15 +171,19 @@ def main():
     parser.add_argument("--models", nargs="+", required=True, metavar="FILE", help=".safetensors with arch, config, mean and std")
     parser.add_argument("--dataset", choices=("fashion-mnist", "cifar10"), default="fashion-mnist")
     parser.add_argument("--data", required=True, metavar="FOLDER", help="t10k*-ubyte.gz files, or test_batch.bin")
-    parser.add_argument("--eps", type=eps_list, default="0,0.005,0.01,0.02,0.03,0.06", help="comma-separated (default: %(default)s)")
+    parser.add_argument("--eps", type=number_list, default="0,0.005,0.01,0.02,0.03,0.06", help="comma-separated (default: %(default)s)")
+    parser.add_argument("--denoiser", metavar="FILE", help=".safetensors of a U-Net with its schedule: adds channel 2")
+    parser.add_argument("--sigma", type=number_list, default="0.25,0.5", help="noise levels of channel 2 (default: %(default)s)")
+    parser.add_argument("--draws", type=int, default=1, help="noise draws that vote (default: %(default)s)")
     parser.add_argument("--limit", type=int, default=256, metavar="IMAGES")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1001, help="of the random start")
+    parser.add_argument("--noise-seed", type=int, default=2002, help="of draw 0, the next draws count up from it")
     args = parser.parse_args()
-    if min(args.limit, args.batch, args.threads) < 1 or args.steps < 0:
-        parser.error("--limit, --batch and --threads must be at least 1, --steps at least 0")
+    if min(args.draws, args.limit, args.batch, args.threads) < 1 or args.steps < 0:
+        parser.error("--draws, --limit, --batch and --threads must be at least 1, --steps at least 0")
     torch.set_num_threads(args.threads)
     try:
         sweep(args)

@@ -234,7 +234,8 @@ class Safetensors(Folder):
 
     def test_counters_may_be_missing(self):
         table = {k: v for k, v in small_table().items() if not k.endswith("num_batches_tracked")}
-        status, _, complaint = self.run_tool(self.safetensors(table), self.folder / "o.safetensors", "--model", "resnet18-cifar10", "--config", SMALL)
+        status, _, complaint = self.run_tool(self.safetensors(table), self.folder / "o.safetensors", "--model", "resnet18-cifar10",
+                                             "--config", SMALL)
         self.assertEqual(status, 0, complaint)
 
     def test_integers_are_no_weights(self):
@@ -244,13 +245,14 @@ class Safetensors(Folder):
                      says=["expected floating-point values: conv1.weight is I64"])
 
     def test_the_model_it_fits_is_named(self):
-        with mock.patch.dict(MODELS, {"mine": {**MODELS["resnet18-cifar10"], "config": {**MODELS["resnet18-cifar10"]["config"], **json.loads(SMALL)}}}):
+        model = MODELS["resnet18-cifar10"]
+        with mock.patch.dict(MODELS, {"mine": {**model, "config": {**model["config"], **json.loads(SMALL)}}}):
             self.refused(self.safetensors(small_table()), "--model", "resnet18-cifar10", says=["these are the tensors of --model mine"])
 
     def test_bad_options(self):
         source = self.safetensors(small_table())
-        for options, says in ((["--config", '{"wdith": 2}'], "wdith"), (["--config", "[]"], "JSON object"), (["--config", '{"depth": 7}'], "no resnet"),
-                              (["--key", "model"], "--key")):
+        for options, says in ((["--config", '{"wdith": 2}'], "wdith"), (["--config", "[]"], "JSON object"),
+                              (["--config", '{"depth": 7}'], "no resnet"), (["--key", "model"], "--key")):
             self.refused(source, "--model", "resnet18-cifar10", *options, says=[says])
         self.refused(source, "--model", "improved-diffusion-cifar10", "--mean", "0,0,0", says=["--mean is for classifiers"])
         self.assertEqual(self.run_tool(source, self.folder / "x", "--model", "resnet17")[0], 2)
@@ -264,7 +266,8 @@ class PyTorchFiles(Folder):
     OPTIONS = ("--model", "resnet18-cifar10", "--config", SMALL)
 
     def state(self):
-        return {k: torch.tensor(7) if k.endswith("num_batches_tracked") else torch.tensor(values_of(k, s)).reshape(s) for k, s in small_table().items()}
+        return {k: torch.tensor(7) if k.endswith("num_batches_tracked") else torch.tensor(values_of(k, s)).reshape(s)
+                for k, s in small_table().items()}
 
     def file(self, content, **options):
         torch.save(content, self.folder / "in.pt", **options)
@@ -275,8 +278,11 @@ class PyTorchFiles(Folder):
         self.assertEqual(status, 0, complaint)
         tensors, _ = safetensors_file.read_header(self.folder / "out.safetensors")
         kinds = {"F32": torch.float32, "F16": torch.float16}
-        return {k: torch.frombuffer(bytearray(safetensors_file.read_bytes(self.folder / "out.safetensors", first, count)), dtype=kinds[d]).reshape(s)
-                for k, (d, s, first, count) in tensors.items()}
+
+        def tensor(dtype, shape, first, count):
+            data = bytearray(safetensors_file.read_bytes(self.folder / "out.safetensors", first, count))
+            return torch.frombuffer(data, dtype=kinds[dtype]).reshape(shape)
+        return {k: tensor(*entry) for k, entry in tensors.items()}
 
     def test_every_form(self):
         state = self.state()

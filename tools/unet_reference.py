@@ -171,7 +171,8 @@ def build(config):
     """U-Net in eval mode, parameters frozen, from a `config` object; missing keys take the values of the CIFAR-10 net."""
     unknown = set(config) - set(DEFAULTS) - {"head_channels"}
     if unknown or {"heads", "head_channels"} <= set(config):
-        raise ValueError(f"unknown config keys {sorted(unknown)}, or both heads and head_channels; known: {sorted([*DEFAULTS, 'head_channels'])}")
+        known = sorted([*DEFAULTS, "head_channels"])
+        raise ValueError(f"unknown config keys {sorted(unknown)}, or both heads and head_channels; known: {known}")
     config = {**DEFAULTS, **config}
     if "head_channels" in config:
         del config["heads"]
@@ -250,7 +251,7 @@ def check_defence(case):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check-golden", action="store_true", help="compare with the golden values; exit 1 on a difference")
-    parser.add_argument("--only", default="*", metavar="PATTERN", help="of the names cifar, imagenet-reduced, imagenet, dds-cifar, dds-imagenet-reduced")
+    parser.add_argument("--only", default="*", metavar="PATTERN", help=f"of {', '.join(c['name'] for c in NETWORKS + DEFENCES)}")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     checks = [(c, check_network) for c in NETWORKS] + [(c, check_defence) for c in DEFENCES]
