@@ -13,8 +13,7 @@ use tempfile::TempDir;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_rampart");
 
 /// One model, 20 images and an attack strong enough to be wrong about some of them.
-const SMALL: &str =
-    "limit = 20\n[[models]]\nweights = \"demo:resnet50-cbam-w16\"\n[attack]\neps = [0, 0.005, 0.01]\nsteps = 3\n";
+const SMALL: &str = "limit = 20\n[defense]\nsigma = [0.25]\n[[models]]\nweights = \"demo:resnet50-cbam-w16\"\n[attack]\neps = [0, 0.005, 0.01]\nsteps = 3\n";
 
 struct Ran {
     code: Option<i32>,
@@ -109,27 +108,40 @@ fn a_sweep_leaves_a_whole_run_directory() {
                    device,precision";
     assert_eq!(reader.headers().unwrap().iter().collect::<Vec<_>>().join(","), columns);
     let rows: Vec<HashMap<String, String>> = reader.deserialize().map(Result::unwrap).collect();
-    let cells: Vec<[&str; 4]> =
-        rows.iter().map(|r| ["model", "eps", "n", "device"].map(|column| r[column].as_str())).collect();
-    let expected = ["resnet50-w16", "resnet50-cbam-w16"].map(|m| ["0", "0.03"].map(|eps| [m, eps, "8", "host"]));
-    assert_eq!(cells, expected.concat());
+    let columns = ["model", "channel", "sigma", "eps", "n", "device"];
+    let cells: Vec<[&str; 6]> = rows.iter().map(|r| columns.map(|column| r[column].as_str())).collect();
+    let expected: Vec<[&str; 6]> = ["resnet50-w16", "resnet50-cbam-w16"]
+        .iter()
+        .flat_map(|m| [("1", ""), ("2", "0.25"), ("2", "0.5")].map(|c| (m, c)))
+        .flat_map(|(m, (channel, sigma))| ["0", "0.03"].map(|eps| [m, channel, sigma, eps, "8", "host"]))
+        .collect();
+    assert_eq!(cells, expected);
     for row in &rows {
         let number = |column: &str| row[column].parse::<f64>().unwrap();
         assert_eq!(number("accuracy"), number("correct") / number("n"), "{row:?}");
         assert!(number("ci_low") <= number("accuracy") && number("accuracy") <= number("ci_high"), "{row:?}");
-        assert!(if row["eps"] == "0" { number("accuracy") > 0.5 } else { number("accuracy") < 0.5 }, "{row:?}");
+        let broken = row["eps"] != "0" && row["channel"] == "1";
+        assert!(if broken { number("accuracy") < 0.5 } else { number("accuracy") > 0.4 }, "{row:?}");
     }
 
     let records = place.records("run");
-    assert_eq!(records.len(), 2 * 2 * 8);
+    assert_eq!(records.len(), 2 * 2 * 8 * 3);
     for line in &records {
         let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        if record["channel"] == 2 {
+            assert_eq!((record["draws"].as_u64(), record["sigma"].is_f64()), (Some(1), true), "{line}");
+            continue;
+        }
         let (eps, linf) = (record["eps"].as_f64().unwrap(), record["linf"].as_f64().unwrap());
         assert!(linf <= eps + 1e-6 && record["violation"] == false, "{line}");
     }
     let config: toml::Table = place.read("run/config.toml").parse().unwrap();
     assert_eq!(config["run"]["device"].as_str(), Some("host"));
     assert!(place.read("run/plots/accuracy.svg").starts_with("<svg"));
+    for picture in ["plots/accuracy", "images/resnet50-w16", "images/resnet50-cbam-w16"] {
+        let bytes = fs::read(place.path(&format!("run/{picture}.png"))).unwrap();
+        assert!(bytes.starts_with(b"\x89PNG"), "{picture}");
+    }
 }
 
 #[test]
@@ -288,7 +300,11 @@ fn bad_flags_are_named() {
         ("sweep --limit 0", &["--limit", "at least 1, found 0"]),
         ("sweep --limit -3", &["-3"]),
         ("sweep --batch 0", &["--batch", "at least 1, found 0"]),
-        ("sweep --sigma 0.25", &["--sigma", "not available"]),
+        ("sweep --sigma 0.25,0.25", &["--sigma", "0.25 is listed twice"]),
+        ("sweep --sigma 1e9", &["sigma", "expected at most", "found 1000000000"]),
+        ("sweep --sigma 0.25 --no-defense", &["--sigma", "--no-defense"]),
+        ("sweep --attack-through classifier", &["--attack-through", "defense"]),
+        ("sweep --eot 3", &["--eot", "--attack-through defense"]),
         ("sweep --precision f8", &["--precision", "'f8'", "f32, bf16, tf32"]),
         ("sweep --device tpu", &["--device", "'tpu'", "auto, host, cuda, emulated"]),
         ("sweep --config none.toml", &["none.toml", "cannot read the config"]),

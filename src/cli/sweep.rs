@@ -46,6 +46,10 @@ pub struct Args {
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
     pub sigma: Option<Vec<Number>>,
 
+    /// The undefended channel only
+    #[arg(long, conflicts_with = "sigma")]
+    pub no_defense: bool,
+
     /// Draws of noise per image and sigma; they vote
     #[arg(long, value_name = "N")]
     pub draws: Option<u32>,
@@ -128,7 +132,7 @@ fn load_config(args: &Args) -> Result<Config> {
     let numbers = |list: &Option<Vec<Number>>| list.as_ref().map(|list| list.iter().map(|n| n.0).collect());
     let overrides = Overrides {
         eps: numbers(&args.eps),
-        sigma: numbers(&args.sigma),
+        sigma: if args.no_defense { Some(vec![]) } else { numbers(&args.sigma) },
         draws: args.draws,
         attack_through: args.attack_through.is_some(),
         eot: args.eot,

@@ -96,6 +96,7 @@ fn the_command_line_wins() {
         device: Some(DeviceChoice::Emulated),
         early_stop: true,
         sigma: Some(vec![]),
+        ..Default::default()
     };
     let config = load_with("seed = 1\nlimit = 1\n[attack]\neps = [0.1]", &overrides).unwrap();
     assert_eq!((config.seed, config.limit, config.batch, config.score), (9, 3, 4, Score::Any));
@@ -136,7 +137,23 @@ fn bad_configs_name_file_field_found_and_expected() {
             "expected false",
         ),
         ("score = \"last\"\n[attack]\nearly_stop = true", "try.toml: score", "score = \"any\""),
-        ("[defense]\nsigma = [0.25]", "try.toml: defense.sigma", "not available in this version"),
+        ("[defense]\nsigma = [-0.25]", "try.toml: defense.sigma", "at least 0, found -0.25"),
+        ("[defense]\nsigma = [0.5, 0.5]", "try.toml: defense.sigma", "0.5 is listed twice"),
+        ("[defense]\nweights = \"demo:vgg\"", "try.toml: defense.weights", "expected one of unet-small"),
+        ("[defense]\ndraws = 0", "try.toml: defense.draws", "found 0"),
+        ("[defense]\neot = 5", "try.toml: defense.eot", "attack = true"),
+        ("[defense]\nattack = true\neot = 0", "try.toml: defense.eot", "found 0"),
+        ("[defense]\nattack = true\n[attack]\nearly_stop = true", "try.toml: defense.attack", "early stop"),
+        (
+            "[defense]\nattack = true\nestimator = \"eot_prob\"\n[attack]\nloss = \"dlr\"",
+            "try.toml: defense.estimator",
+            "cross-entropy",
+        ),
+        (
+            "[dataset]\nkind = \"folder\"\npath = \".\"\n[[models]]\nweights = \"demo:resnet50-w16\"\n[defense]\nsigma = [0.25]",
+            "try.toml: defense.sigma",
+            "needs a denoiser",
+        ),
         ("[[models]]\nweights = \"demo:vgg\"", "try.toml: models.weights", "found `vgg`"),
         ("[[models]]\nweights = \"none.safetensors\"", "try.toml: models.weights", "No such file"),
         ("[[models]]\nname = \"a\"", "try.toml", "missing field `weights`"),
@@ -167,13 +184,32 @@ fn bad_flags_are_named() {
         (Overrides { limit: Some(0), ..base() }, "--limit: "),
         (Overrides { batch: Some(0), ..base() }, "--batch: "),
         (Overrides { seed: Some(u64::MAX), ..base() }, "--seed: expected at most 9223372036854775807"),
-        (Overrides { sigma: Some(vec![0.5]), ..base() }, "--sigma: channel 2"),
+        (Overrides { sigma: Some(vec![f64::NAN]), ..base() }, "--sigma: expected a number of at least 0, found NaN"),
+        (Overrides { draws: Some(0), ..base() }, "--draws: expected 1 to 65536, found 0"),
+        (Overrides { eot: Some(4), ..base() }, "--eot: belongs to an attack through the defence"),
+        (Overrides { estimator: Some(Estimator::Bpda), ..base() }, "--estimator: belongs to"),
     ] {
         let error = Config::load(None, &overrides).unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
     }
     let error = Config::load(Some(Path::new("none.toml")), &base()).unwrap_err();
     assert!(error.to_string().starts_with("none.toml: cannot read") && error.exit_code() == 2);
+}
+
+#[test]
+fn the_demo_is_denoised() {
+    let config = Config::load(None, &Overrides::default()).unwrap();
+    let defense = &config.defense;
+    assert_eq!((defense.sigma.as_slice(), defense.draws(), defense.attack), (&[0.25, 0.5][..], 1, false));
+    assert_eq!(defense.weights.as_deref(), Some("demo:unet-small"));
+    let through = Overrides { attack_through: true, sigma: Some(vec![0.5, 0.1]), ..Default::default() };
+    let defense = Config::load(None, &through).unwrap().defense;
+    assert_eq!(
+        (defense.sigma.as_slice(), defense.eot, defense.estimator),
+        (&[0.1, 0.5][..], Some(20), Some(Estimator::EotGrad))
+    );
+    let none = Overrides { sigma: Some(vec![]), ..Default::default() };
+    assert_eq!(Config::load(None, &none).unwrap().defense, DefenseConfig::default());
 }
 
 #[test]

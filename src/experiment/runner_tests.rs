@@ -15,12 +15,17 @@ struct Fake<'a> {
 }
 
 impl Engine for Fake<'_> {
-    fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Vec<Outcome>> {
+    fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Attacked> {
         if self.runs == self.batches {
             return Err(Error::device("the plug was pulled"));
         }
         self.runs += 1;
-        Ok(images.iter().map(|&i| outcome(model, eps, self.dataset.ids[i], self.dataset.labels[i])).collect())
+        let outcomes =
+            images.iter().map(|&i| outcome(model, eps, self.dataset.ids[i], self.dataset.labels[i])).collect();
+        let of = |sigma: f64| {
+            images.iter().map(|&i| smoothed(model, eps, sigma, self.dataset.ids[i], self.dataset.labels[i])).collect()
+        };
+        Ok(Attacked { outcomes, denoised: vec![of(0.25), of(0.5)] })
     }
 
     fn device_name(&self) -> String {
@@ -46,6 +51,12 @@ fn outcome(model: usize, eps: f64, id: u64, label: u32) -> Outcome {
         l2: 1.5,
         violation: id == 4 && eps > 0.05,
     }
+}
+
+fn smoothed(model: usize, eps: f64, sigma: f64, id: u64, label: u32) -> Smoothed {
+    let correct = f64::from(outcome(model, eps, id, label).loss) > 2.0 * eps + 0.4 * sigma;
+    let prediction = if correct { label } else { (label + 2) % 10 };
+    Smoothed { prediction, correct, draws: 1, correct_draws: u32::from(correct), confidence: 0.75 }
 }
 
 fn setup(batch: usize) -> (Config, Dataset) {
@@ -82,13 +93,20 @@ fn results_have_the_agreed_form() {
          seed,device,precision"
     );
     assert_eq!(lines[1], "resnet50-w16,fashion-mnist,pgd,linf,0,10,0,,1,11,11,1.000000,0.741167,1.000000,0,fake,f32");
-    let begins = ["resnet50-w16", "resnet50-cbam-w16"]
-        .into_iter()
-        .flat_map(|model| ["0", "0.03", "0.06"].map(|eps| format!("{model},fashion-mnist,pgd,linf,{eps},10,")));
-    assert!(lines[1..].iter().zip(begins).all(|(line, begin)| line.starts_with(&begin)), "{csv}");
-    assert_eq!((lines.len(), summary.cells.len(), summary.violations), (7, 6, 2));
-    assert_eq!(records.iter().filter(|&&b| b == b'\n').count(), 66);
-    assert!(summary.tables.contains("the last iterate counts") && summary.tables.contains("any successful iterate"));
+    assert!(lines[4].starts_with("resnet50-w16,fashion-mnist,pgd,linf,0,10,0,0.25,2,11,"), "{}", lines[4]);
+    let channels = [",,1,11,", ",0.25,2,11,", ",0.5,2,11,"];
+    let begins = ["resnet50-w16", "resnet50-cbam-w16"].into_iter().flat_map(|model| {
+        channels.into_iter().flat_map(move |channel| {
+            ["0", "0.03", "0.06"].map(|eps| (format!("{model},fashion-mnist,pgd,linf,{eps},10,"), channel))
+        })
+    });
+    let fits = |(line, (begin, channel)): (&&str, (String, &str))| line.starts_with(&begin) && line.contains(channel);
+    assert!(lines[1..].iter().zip(begins).all(fits), "{csv}");
+    assert_eq!((lines.len(), summary.cells.len(), summary.violations), (19, 18, 2));
+    assert_eq!(records.iter().filter(|&&b| b == b'\n').count(), 198);
+    for text in ["the last iterate counts", "any successful iterate", "majority of 1 draw", "McNemar"] {
+        assert!(summary.tables.contains(text), "{text}: {}", summary.tables);
+    }
 }
 
 #[test]
@@ -150,6 +168,14 @@ fn records_of_another_experiment_are_errors() {
         (first.replace("\"eps\":0.0", "\"eps\":0.5"), "line 1: model resnet50-w16 at eps 0.5"),
         (first.replace("\"image\":0", "\"image\":11"), "line 1: image 11 is not in the dataset"),
         (first.replace("\"label\":9", "\"label\":2"), "line 1: label of image 0: expected 9, found 2"),
+        (
+            first.replace("\"sigma\":null", "\"sigma\":0.25"),
+            "line 1: image 0 of model resnet50-w16 at eps 0, sigma 0.25: the outcome",
+        ),
+        (
+            first.replace("\"sigma\":null", "\"sigma\":0.75"),
+            "line 1: model resnet50-w16 at eps 0, sigma 0.75 is not in the",
+        ),
         (format!("{first}\n{first}"), "line 2: image 0 of model resnet50-w16 at eps 0 was recorded before"),
     ] {
         let dir = tempfile::tempdir().unwrap();
@@ -164,8 +190,9 @@ fn records_of_another_experiment_are_errors() {
 fn an_engine_that_forgets_an_image_is_an_error() {
     struct Forgetful;
     impl Engine for Forgetful {
-        fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Vec<Outcome>> {
-            Ok(images[1..].iter().map(|_| outcome(model, eps, 0, 0)).collect())
+        fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Attacked> {
+            let outcomes = images[1..].iter().map(|_| outcome(model, eps, 0, 0)).collect();
+            Ok(Attacked { outcomes, denoised: vec![] })
         }
         fn device_name(&self) -> String {
             "fake".into()
