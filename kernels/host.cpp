@@ -18,8 +18,11 @@ extern "C" HostTile rampart_host_tile(int32_t is_bf16, int32_t columns) {
 #if HOST_AMX
   if (is_bf16) return {tile::AMX_PANEL, 2 * tile::AMX_ROWS, tile::AMX_DEPTH, 2};
 #endif
-  (void)is_bf16;
   const int panel = tile::panel_of(columns);
+#if HOST_DOT
+  if (is_bf16) return {panel, tile::rows_per_step(panel), 2, 2};
+#endif
+  (void)is_bf16;
   return {panel, tile::rows_per_step(panel), 1, 4};
 }
 

@@ -4,6 +4,8 @@
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
 #define HOST_AMX 1
+#elif defined(__AVX512BF16__)
+#define HOST_DOT 1  // bf16 by pairs of channels: two products per lane and instruction
 #endif
 
 namespace tile {
@@ -16,10 +18,10 @@ alignas(64) inline float zeros[MAX_CHANNELS];
 template <int BM, int BN, int WARPS_N = 2, int TF32_PRODUCTS = 3> struct Shape {};
 template <class Shape> constexpr bool fits(int, int) { return true; }
 
-#if HOST_AMX
+#if HOST_AMX || HOST_DOT
 template <class T> struct Packed { using type = T; };
 #else
-template <class T> struct Packed { using type = float; };  // bf16 without AMX: weights are widened once, at load
+template <class T> struct Packed { using type = float; };  // bf16 without such instructions: weights are widened once, at load
 #endif
 
 // Columns of a weight panel. Wide panels reuse every input value more often, narrow ones suit few output channels.
@@ -58,14 +60,51 @@ DEVICE void micro(const float* const* a, int taps, int channels, const float* w,
     UNROLL for (int j = 0; j < NV; ++j) acc[i][j] = sum[i][j];
 }
 
+#if HOST_DOT
+// The same on pairs of channels: w holds both values of a pair for each column, the last one padded with 0.
+template <int PX, int NV>
+DEVICE void micro(const bf16* const* a, int taps, int channels, const bf16* w, Lanes (&acc)[PX][NV]) {
+  Lanes sum[PX][NV];
+  UNROLL for (int i = 0; i < PX; ++i)
+    UNROLL for (int j = 0; j < NV; ++j) sum[i][j] = lanes::fill(0.f);
+  for (int t = 0; t < taps; ++t, a += PX) {
+    const bf16* p[PX];
+    UNROLL for (int i = 0; i < PX; ++i) p[i] = a[i];
+    auto pair = [&](auto value) {
+      __m512i b[NV];
+      UNROLL for (int j = 0; j < NV; ++j) b[j] = _mm512_loadu_si512(w + j * 2 * lanes::SIZE);
+      UNROLL for (int i = 0; i < PX; ++i) {
+        const __m512i x = _mm512_set1_epi32(int(value(p[i])));
+        UNROLL for (int j = 0; j < NV; ++j)
+          sum[i][j].v = LanesVector(_mm512_dpbf16_ps(__m512(sum[i][j].v), (__m512bh)x, (__m512bh)b[j]));
+      }
+      w += NV * 2 * lanes::SIZE;
+    };
+    int c = 0;
+#pragma GCC unroll 4
+    for (; c + 1 < channels; c += 2)
+      pair([c](const bf16* row) {
+        uint32_t both;
+        memcpy(&both, row + c, 4);
+        return both;
+      });
+    if (c < channels) pair([c](const bf16* row) { return uint32_t(row[c].bits); });
+  }
+  UNROLL for (int i = 0; i < PX; ++i)
+    UNROLL for (int j = 0; j < NV; ++j) acc[i][j] = sum[i][j];
+}
+#endif
+
+// Elements of a panel per column and tap.
+template <class W> DEVICE int depth_of(int channels) { return sizeof(W) == 2 ? (channels + 1) / 2 * 2 : channels; }
+
 // Rows [m0, m1) x columns [n0, n1) in panels of NV runs. `table` holds PX pointers per tap for each group of PX rows.
-template <int PX, int NV, class Out>
-inline void panels(const float* const* table, int taps, int channels, const float* b, int m0, int m1, int n0, int n1,
-                   Out out) {
+template <int PX, int NV, class W, class Out>
+inline void panels(const W* const* table, int taps, int channels, const W* b, int m0, int m1, int n0, int n1, Out out) {
   constexpr int PANEL = NV * lanes::SIZE;
   for (int n = n0; n < n1; n += PANEL) {
-    const float* w = b + int64_t(n / PANEL) * taps * channels * PANEL;
-    const float* const* a = table;
+    const W* w = b + int64_t(n / PANEL) * taps * depth_of<W>(channels) * PANEL;
+    const W* const* a = table;
     for (int m = m0; m < m1; m += PX, a += taps * PX) {
       Lanes acc[PX][NV];
       micro<PX, NV>(a, taps, channels, w, acc);
@@ -83,9 +122,9 @@ inline void panels(const float* const* table, int taps, int channels, const floa
   }
 }
 
-template <class Out>
-inline void panels_of(int panel, const float* const* table, int taps, int channels, const float* b, int m0, int m1,
-                      int n0, int n1, Out out) {
+template <class W, class Out>
+inline void panels_of(int panel, const W* const* table, int taps, int channels, const W* b, int m0, int m1, int n0, int n1,
+                      Out out) {
   if (panel == WIDE) panels<WIDE_PX, WIDE / lanes::SIZE>(table, taps, channels, b, m0, m1, n0, n1, out);
   else if (panel == MIDDLE) panels<MIDDLE_PX, MIDDLE / lanes::SIZE>(table, taps, channels, b, m0, m1, n0, n1, out);
   else panels<NARROW_PX, NARROW / lanes::SIZE>(table, taps, channels, b, m0, m1, n0, n1, out);
@@ -129,16 +168,17 @@ template <class T> DEVICE Extent extent(const Operands<T>& p, uint32_t index) {
   return {m0, m0 + p.m_tile < p.m ? m0 + p.m_tile : p.m, n0, n0 + p.n_tile < p.n ? n0 + p.n_tile : p.n};
 }
 
-template <class RowOf, class Out>
-inline void product_f32(const Block& block, const Operands<float>& p, RowOf row, Out out) {
+template <class T, class RowOf, class Out>
+inline void product_in_place(const Block& block, const Operands<T>& p, RowOf row, Out out) {
   const Extent e = extent(p, block.index.x);
   const int panel = panel_of(p.n);
-  auto table = reinterpret_cast<const float**>(block.shared);
+  auto table = reinterpret_cast<const T**>(block.shared);
   fill_table(p, row, e.m0, e.m1, rows_per_step(panel), table);
-  panels_of(panel, table, p.taps.r * p.taps.s, p.channels, static_cast<const float*>(p.b), e.m0, e.m1, e.n0, e.n1, out);
+  panels_of<T>(panel, table, p.taps.r * p.taps.s, p.channels, static_cast<const T*>(p.b), e.m0, e.m1, e.n0, e.n1, out);
 }
 
-// bf16 without matrix units: a few rows at a time are widened into scratch and multiplied in float32.
+#if !HOST_AMX && !HOST_DOT
+// bf16 without instructions of its own: a few rows at a time are widened into scratch and multiplied in float32.
 template <class RowOf, class Out>
 inline void product_widened(const Block& block, const Operands<bf16>& p, RowOf row, Out out) {
   const Extent e = extent(p, block.index.x);
@@ -155,9 +195,10 @@ inline void product_widened(const Block& block, const Operands<bf16>& p, RowOf r
       for (int t = 0; t < taps; ++t, to += p.channels)
         for (int c = 0; c < p.channels; ++c) to[c] = to_float(table[t * px + i][c]);
     }
-    panels_of(panel, rows, 1, k, static_cast<const float*>(p.b), m, m1, e.n0, e.n1, out);
+    panels_of<float>(panel, rows, 1, k, static_cast<const float*>(p.b), m, m1, e.n0, e.n1, out);
   }
 }
+#endif
 
 }  // namespace tile
 
@@ -169,20 +210,26 @@ namespace tile {
 
 template <class T, class Shape, class RowOf, class Out>
 inline void product(const Block& block, const Operands<T>& p, RowOf row, Out out) {
-  if constexpr (sizeof(T) == 4) product_f32(block, p, row, out);
+  if constexpr (sizeof(T) == 4) product_in_place(block, p, row, out);
 #if HOST_AMX
   else product_amx(block, p, row, out);
+#elif HOST_DOT
+  else product_in_place(block, p, row, out);
 #else
   else product_widened(block, p, row, out);
 #endif
 }
 
-// f32: (group, panel, tap, c, column of the panel). bf16 on AMX: see tile_amx.cuh.
+// f32: (group, panel, tap, c, column of the panel). bf16: pairs of channels innermost; on AMX see tile_amx.cuh.
 template <class T> DEVICE int64_t pack_index(const PackArgs& a, int g, int o, int tap, int c) {
 #if HOST_AMX
   if constexpr (sizeof(T) == 2) return pack_index_amx(a, g, o, tap, c);
 #endif
   const int64_t panels = (a.o + a.n_tile - 1) / a.n_tile;
+#if HOST_DOT
+  if constexpr (sizeof(T) == 2)
+    return ((((g * panels + o / a.n_tile) * a.taps + tap) * (a.c_pad / 2) + c / 2) * a.n_tile + o % a.n_tile) * 2 + c % 2;
+#endif
   return (((g * panels + o / a.n_tile) * a.taps + tap) * a.c_pad + c) * a.n_tile + o % a.n_tile;
 }
 

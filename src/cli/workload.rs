@@ -10,6 +10,7 @@ use crate::models::batch::{chunk, in_chunks};
 use crate::models::classifier::Classifier;
 use crate::models::unet::{Conditioning, UNet};
 use crate::models::weights::{Weights, uniform};
+use crate::ops::diffusion::to_precision;
 use crate::ops::pgd::{self, Norm, Profile, Step};
 use crate::ops::philox::{Purpose, Stream};
 use crate::tape::{Graph, Precision};
@@ -190,7 +191,7 @@ impl Workload {
             let gradient = self.what == What::Gradient;
             let graph = if gradient { Graph::recording } else { Graph::inference };
             let g = graph(&self.device, self.precision);
-            let x = crate::ops::diffusion::to_precision(&g, &x)?;
+            let x = to_precision(&Graph::inference(&self.device, self.precision), &x)?;
             let y = net.forward(&g, &x, conditioning)?;
             if gradient {
                 g.backward(&y, y.clone(), &x)?;
