@@ -1,0 +1,198 @@
+//! The defended pipeline as the target of an attack: its gradient against finite differences and against its own parts.
+
+use rampart::attack::{self, Classifier as _, Evaluation, Loss, Purpose, Query, Spec, Stream};
+use rampart::data::{Select, demo};
+use rampart::defense::denoise::Denoiser;
+use rampart::defense::{Defended, Estimator, Vote, smoothing};
+use rampart::device::{DType, Device};
+use rampart::models::classifier::Classifier;
+use rampart::models::weights::Weights;
+use rampart::ops::diffusion::Range;
+use rampart::ops::philox::normal;
+use rampart::tape::{Graph, Precision};
+use rampart::tensor::Tensor;
+
+const SIGMA: f64 = 0.25;
+const SEED: u64 = 5;
+
+struct Pipeline {
+    device: Device,
+    classifier: Classifier,
+    denoiser: Denoiser,
+    pixels: Vec<f32>,
+    labels: Vec<u32>,
+    ids: Vec<u64>,
+}
+
+impl Pipeline {
+    fn new(n: usize) -> Self {
+        let device = Device::host().unwrap();
+        let weights = |name: &str| Weights::embedded(name, demo::weights(name).unwrap()).unwrap();
+        let data = demo::dataset(Some(n), Select::First).unwrap();
+        Pipeline {
+            classifier: Classifier::load(&device, Precision::F32, &weights("resnet50-w16"), [32, 32]).unwrap(),
+            denoiser: Denoiser::load(&device, Precision::F32, &weights(demo::DENOISER)).unwrap(),
+            pixels: data.images.clone(),
+            labels: data.labels.clone(),
+            ids: data.ids.iter().map(|id| id * 7 + 3).collect(),
+            device,
+        }
+    }
+
+    fn defended(&self, estimator: Estimator, draws: u32) -> Defended<'_> {
+        let level = self.denoiser.level(SIGMA).unwrap();
+        Defended { classifier: &self.classifier, denoiser: &self.denoiser, level, estimator, draws, seed: SEED }
+    }
+
+    fn images(&self, pixels: &[f32]) -> Tensor {
+        Tensor::from_f32(&self.device, &[pixels.len() / 3072, 32, 32, 3], DType::F32, pixels).unwrap()
+    }
+
+    fn query(&self) -> Query<'_> {
+        Query { ids: &self.ids, restart: 1, step: 4, ..Query::new(&self.labels, Loss::CrossEntropy) }
+    }
+
+    fn gradient(&self, target: &Defended, pixels: &[f32]) -> Vec<f32> {
+        let e = target.gradient(&self.images(pixels), &self.query()).unwrap();
+        e.gradient.unwrap().to_f32(&self.device).unwrap()
+    }
+
+    /// The noise of one draw as the pipeline takes it.
+    fn noise(&self, draw: u32) -> Tensor {
+        let stream = Stream { seed: SEED, purpose: Purpose::AttackNoise, restart: 1, step: 4, draw };
+        normal(&self.device, &stream, &self.ids, &[32, 32, 3]).unwrap()
+    }
+}
+
+fn relative(got: &[f32], want: &[f32]) -> f64 {
+    let d: f64 = got.iter().zip(want).map(|(g, w)| f64::from(g - w).powi(2)).sum();
+    (d / want.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>()).sqrt()
+}
+
+/// The slope along the gradient itself, by central differences of the estimator's loss.
+fn slope_agrees(p: &Pipeline, target: &Defended, loss: impl Fn(&Evaluation) -> f64, scale: f64) {
+    let gradient = p.gradient(target, &p.pixels);
+    let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+    let h = 0.003;
+    let at = |sign: f64| {
+        let moved: Vec<f32> =
+            p.pixels.iter().zip(&gradient).map(|(x, g)| x + (sign * h * f64::from(*g) / norm) as f32).collect();
+        loss(&target.evaluate(&p.images(&moved), &p.query()).unwrap())
+    };
+    let slope = (at(1.0) - at(-1.0)) / (2.0 * h);
+    let want = norm / scale;
+    assert!((slope - want).abs() <= 0.02 * want, "slope {slope}, gradient says {want}");
+}
+
+#[test]
+fn the_gradient_is_the_slope_of_the_mean_loss() {
+    let p = Pipeline::new(6);
+    for draws in [1, 3] {
+        let target = p.defended(Estimator::EotGrad, draws);
+        let total = |e: &Evaluation| e.loss.iter().map(|&l| f64::from(l)).sum();
+        slope_agrees(&p, &target, total, f64::from(draws));
+    }
+}
+
+/// The loss of the mean softmax, from the single draws.
+#[test]
+fn eot_prob_is_the_slope_of_the_mean_softmax() {
+    let p = Pipeline::new(4);
+    let draws = 3;
+    let target = p.defended(Estimator::EotProb, draws);
+    let gradient = p.gradient(&target, &p.pixels);
+    let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+    let loss = |pixels: &[f32]| -> f64 {
+        let mut mean = vec![0f64; p.labels.len()];
+        for draw in 0..draws {
+            let g = Graph::inference(&p.device, Precision::F32);
+            let x = p.images(pixels);
+            let h = p.denoiser.estimate(&g, &x, &p.noise(draw), &target.level, Range::TO_UNIT, false).unwrap();
+            let e = p.classifier.evaluate(&h, &Query::new(&p.labels, Loss::CrossEntropy)).unwrap();
+            mean.iter_mut().zip(&e.loss).for_each(|(m, l)| *m += (-f64::from(*l)).exp() / f64::from(draws));
+        }
+        mean.iter().map(|m| -m.ln()).sum()
+    };
+    let h = 0.003;
+    let moved = |sign: f64| -> Vec<f32> {
+        p.pixels.iter().zip(&gradient).map(|(x, g)| x + (sign * h * f64::from(*g) / norm) as f32).collect()
+    };
+    let (slope, want) = ((loss(&moved(1.0)) - loss(&moved(-1.0))) / (2.0 * h), norm / f64::from(draws));
+    assert!((slope - want).abs() <= 0.02 * want, "slope {slope}, gradient says {want}");
+}
+
+/// Draws in one batch are the sum of draws one by one, whatever else is in the batch.
+#[test]
+fn draws_add_up_and_images_do_not_meet() {
+    let p = Pipeline::new(5);
+    let together = p.gradient(&p.defended(Estimator::EotGrad, 3), &p.pixels);
+    let mut sum = vec![0f32; together.len()];
+    for draw in 0..3 {
+        let g = Graph::recording(&p.device, Precision::F32);
+        let x = p.images(&p.pixels);
+        let level = p.denoiser.level(SIGMA).unwrap();
+        let h = p.denoiser.estimate(&g, &x, &p.noise(draw), &level, Range::TO_UNIT, false).unwrap();
+        let logits = p.classifier.forward(&g, &h).unwrap();
+        let kind = rampart::ops::loss::LossKind::CROSS_ENTROPY;
+        let out = rampart::ops::loss::loss(&g, &logits, &p.labels, None, kind).unwrap();
+        let dx = g.backward(&logits, out.dlogits, &x).unwrap().to_f32(&p.device).unwrap();
+        sum.iter_mut().zip(&dx).for_each(|(s, d)| *s += d);
+    }
+    assert!(relative(&together, &sum) < 2e-6);
+
+    let one = Pipeline {
+        pixels: p.pixels[3072..6144].to_vec(),
+        labels: vec![p.labels[1]],
+        ids: vec![p.ids[1]],
+        ..Pipeline::new(1)
+    };
+    assert_eq!(one.gradient(&one.defended(Estimator::EotGrad, 3), &one.pixels), together[3072..6144]);
+}
+
+#[test]
+fn bpda_takes_the_denoiser_for_the_identity() {
+    let p = Pipeline::new(3);
+    let target = p.defended(Estimator::Bpda, 1);
+    let g = Graph::inference(&p.device, Precision::F32);
+    let h = p.denoiser.estimate(&g, &p.images(&p.pixels), &p.noise(0), &target.level, Range::TO_UNIT, false).unwrap();
+    let want = p.classifier.gradient(&h, &p.query()).unwrap().gradient.unwrap().to_f32(&p.device).unwrap();
+    assert!(relative(&p.gradient(&target, &p.pixels), &want) < 2e-6);
+}
+
+#[test]
+fn a_blind_attack_sees_the_classifier_alone() {
+    let p = Pipeline::new(3);
+    let x = p.images(&p.pixels);
+    let want = p.classifier.gradient(&x, &p.query()).unwrap().gradient.unwrap().to_f32(&p.device).unwrap();
+    assert_eq!(p.gradient(&p.defended(Estimator::Blind, 2), &p.pixels), want);
+}
+
+/// What the sweep reports: images made through the defence fool it more often than transferred ones.
+#[test]
+fn an_attack_through_the_defence_beats_a_transferred_one() {
+    let p = Pipeline::new(24);
+    let spec = Spec { eps: 0.06, steps: 5, seed: 1, ..Spec::default() };
+    let level = p.denoiser.level(SIGMA).unwrap();
+    let right = |target: &dyn attack::Classifier| {
+        let (_, adversarial) = attack::run(target, &p.pixels, &p.labels, &p.ids, &spec).unwrap();
+        let images = p.images(&adversarial.last);
+        let known = (p.labels.as_slice(), p.ids.as_slice());
+        let stream = Stream::new(9, Purpose::Noise);
+        let vote = (Vote::Majority, 3);
+        let found = smoothing::classify(&p.classifier, &p.denoiser, &images, known, &level, vote, &stream).unwrap();
+        found.iter().filter(|s| s.correct).count()
+    };
+    let (transferred, through) = (right(&p.classifier), right(&p.defended(Estimator::EotGrad, 3)));
+    assert!(through + 3 <= transferred, "through {through}, transferred {transferred} of 24");
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    let p = Pipeline::new(2);
+    let x = p.images(&p.pixels);
+    let target = p.defended(Estimator::EotProb, 2);
+    let dlr = Query { loss: Loss::Dlr, ..p.query() };
+    assert!(matches!(target.gradient(&x, &dlr), Err(rampart::Error::Usage { .. })));
+    let nobody = Query { ids: &[], ..p.query() };
+    assert!(matches!(target.gradient(&x, &nobody), Err(rampart::Error::Shape { .. })));
+}
