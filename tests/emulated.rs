@@ -15,10 +15,11 @@ fn text(bytes: &[u8]) -> String {
 /// Replays the dumps of some ops; the report.
 fn parity(seed: u32, precision: &str) -> String {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let folders: Vec<String> = ["conv2d", "matmul", "cbam", "softmax", "pgd_step", "resize"]
-        .iter()
-        .map(|op| fixtures.join(op).display().to_string())
-        .collect();
+    let folders: Vec<String> =
+        ["conv2d", "matmul", "cbam", "softmax", "pgd_step", "resize", "group_norm", "attention", "q_sample", "dds"]
+            .iter()
+            .map(|op| fixtures.join(op).display().to_string())
+            .collect();
     let mut args = vec!["parity", "--device", "emulated", "--precision", precision];
     args.extend(folders.iter().map(String::as_str));
     let out = rampart(seed, &args);
@@ -48,11 +49,11 @@ fn the_emulated_gpu_predicts_what_the_host_predicts() {
         let all = std::fs::read_to_string(out.join("records.jsonl")).unwrap();
         let prediction = |line: &str| {
             let record: serde_json::Value = serde_json::from_str(line).unwrap();
-            ["model", "eps", "image", "prediction", "correct_last"].map(|key| record[key].to_string())
+            ["model", "channel", "sigma", "eps", "image", "prediction"].map(|key| record[key].to_string())
         };
         all.lines().map(prediction).collect::<Vec<_>>()
     };
     let host = records("host");
-    assert_eq!(host.len(), 4, "two models, two budgets, one image");
+    assert_eq!(host.len(), 12, "two models, two budgets, three channels, one image");
     assert_eq!(records("emulated"), host);
 }

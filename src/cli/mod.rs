@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand.
 
 pub mod bench;
+pub mod denoise;
 pub mod emulator;
 pub mod info;
 pub mod parity;
@@ -27,6 +28,8 @@ pub struct Cli {
 enum Command {
     /// Accuracy over epsilon for one or more models; without a config, the embedded demo
     Sweep(sweep::Args),
+    /// Noise and denoise image files
+    Denoise(denoise::Args),
     /// Replay PyTorch dumps and compare
     Parity(parity::Args),
     /// Time one thing on seeded weights
@@ -45,6 +48,7 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         match self.command {
             Command::Sweep(args) => sweep::run(args),
+            Command::Denoise(args) => denoise::run(&args),
             Command::Parity(args) => parity::run(args),
             Command::Bench(args) => bench::run(&args),
             Command::Profile(args) => profile::run(&args),

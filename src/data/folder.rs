@@ -58,7 +58,7 @@ pub fn load(dir: &Path, size: Option<(usize, usize)>, limit: Option<usize>, sele
 }
 
 /// What `dir` holds, sorted by name, without hidden entries.
-fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(dir).map_err(|e| Error::io(dir, "list the folder", e))?;
     let mut paths = Vec::new();
     for entry in entries {
@@ -72,7 +72,7 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// `((height, width), (H, W, 3) bytes)`.
-fn decode(file: &Path) -> Result<((usize, usize), Vec<u8>)> {
+pub(crate) fn decode(file: &Path) -> Result<((usize, usize), Vec<u8>)> {
     let extension = file.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
     if !EXTENSIONS.contains(&extension.as_str()) {
         return Err(Error::file(file, format!("expected an image ({}), found `.{extension}`", EXTENSIONS.join(", "))));

@@ -150,7 +150,7 @@ fn check_label(file: &Path, i: usize, label: u8, classes: usize) -> Result<u32> 
     Err(Error::file(file, format!("label of image {i}: expected 0 to {}, found {label}", classes - 1)))
 }
 
-fn unit(byte: u8) -> f32 {
+pub(crate) fn unit(byte: u8) -> f32 {
     f32::from(byte) / 255.0
 }
 

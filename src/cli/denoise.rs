@@ -1,0 +1,141 @@
+//! `rampart denoise`: noises and denoises image files, so that one can look at what the defence does.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args as ClapArgs;
+
+use super::emulator::EmulatorArgs;
+use super::say;
+use crate::data::folder::{self, decode};
+use crate::data::{demo, unit};
+use crate::defense::Denoiser;
+use crate::device::{DType, Device};
+use crate::experiment::config::{Weights as Source, source};
+use crate::experiment::settings::Number;
+use crate::models::weights::Weights;
+use crate::ops::diffusion::{Range, q_sample};
+use crate::ops::philox::{Purpose, Stream, normal};
+use crate::report::picture;
+use crate::tape::{Graph, Precision};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+#[derive(ClapArgs, Debug)]
+pub struct Args {
+    /// Images, or folders of them; sides must be multiples of what the network halves
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// Noise in pixel units of [0, 1], as in 0.25,0.5
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "0.25", allow_hyphen_values = true)]
+    sigma: Vec<Number>,
+    /// The denoiser: a safetensors file, or demo:unet-small, which knows clothes of 32x32 pixels
+    #[arg(long, value_name = "FILE", default_value = "demo:unet-small")]
+    weights: String,
+    /// Folder for NAME.sigma-S.noised.png and NAME.sigma-S.denoised.png
+    #[arg(long, value_name = "DIR", default_value = "denoised")]
+    out: PathBuf,
+    /// Seed of the noise; what an image gets depends on the seed and its own pixels alone
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Number format of weights and activations
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Precision,
+    /// auto, host, cuda or emulated
+    #[arg(long, default_value = "auto")]
+    device: String,
+    #[command(flatten)]
+    emulator: EmulatorArgs,
+}
+
+/// # Errors
+/// [`Error::Usage`] for bad flags, [`Error::File`] for a file that is no image or of a size the network cannot take.
+pub fn run(args: &Args) -> Result<()> {
+    self::Args::check(args)?;
+    args.emulator.apply(&args.device)?;
+    let files = files(&args.images)?;
+    let device = Device::open(&args.device)?;
+    let weights = match source(&args.weights) {
+        Source::Embedded(bytes) => Weights::embedded(&args.weights, bytes)?,
+        Source::File(path) => Weights::open(path)?,
+    };
+    let denoiser = Denoiser::load(&device, args.precision, &weights)?;
+    let levels = args.sigma.iter().map(|sigma| denoiser.level(sigma.0)).collect::<Result<Vec<_>>>()?;
+    fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, "create the folder", e))?;
+    for (file, name) in &files {
+        let ((h, w), bytes) = decode(file)?;
+        let multiple = denoiser.net().config().multiple();
+        if !h.is_multiple_of(multiple) || !w.is_multiple_of(multiple) {
+            let problem = format!("expected sides of a multiple of {multiple} pixels, found {h}x{w}");
+            return Err(Error::file(file, problem));
+        }
+        let mut crc = flate2::Crc::new();
+        crc.update(&bytes);
+        let (pixels, ids): (Vec<f32>, _) = (bytes.into_iter().map(unit).collect(), [u64::from(crc.sum())]);
+        let x = Tensor::from_f32(&device, &[1, h, w, 3], DType::F32, &pixels)?;
+        let stream = Stream::new(args.seed, Purpose::Noise);
+        for level in &levels {
+            let g = Graph::inference(&device, args.precision);
+            let noise = normal(&device, &stream, &ids, &[h, w, 3])?;
+            let s = &level.step;
+            // The noisy image on the scale of the clean one.
+            let noisy = q_sample(&g, &x, &noise, &[[1.0, s.ratio]], Range::TO_SIGNED)?.to_f32(&device)?;
+            let noisy: Vec<f32> = noisy.iter().map(|v| 0.5 * v + 0.5).collect();
+            let clean = denoiser.images(&x, &ids, level, &stream)?.to_f32(&device)?;
+            for (what, values) in [("noised", &noisy), ("denoised", &clean)] {
+                let png = picture::png(&picture::to_bytes(values), (w as u32, h as u32))?;
+                let path = args.out.join(format!("{name}.sigma-{}.{what}.png", level.sigma));
+                write(&path, &png)?;
+            }
+            let mse =
+                pixels.iter().zip(&clean).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / pixels.len() as f64;
+            let real = denoiser.schedule().sigma(s);
+            say(&format!("{}: sigma {} (step {}, really {real:.5}): MSE {mse:.6}", file.display(), level.sigma, s.t))?;
+        }
+    }
+    say(&format!("{} images in {}", 2 * files.len() * levels.len(), args.out.display()))
+}
+
+impl Args {
+    fn check(&self) -> Result<()> {
+        if let Some(unknown) = self.weights.strip_prefix("demo:").filter(|name| *name != demo::DENOISER) {
+            let problem = format!("expected a file or demo:{}, found `demo:{unknown}`", demo::DENOISER);
+            return Err(Error::usage("--weights", problem));
+        }
+        Ok(())
+    }
+}
+
+/// Every image with the name its results get.
+fn files(given: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
+    let mut all = Vec::new();
+    for path in given {
+        match path.is_dir() {
+            true => all.extend(folder::list(path)?.into_iter().filter(|p| p.is_file())),
+            false => all.push(path.clone()),
+        }
+    }
+    let mut seen = BTreeSet::new();
+    let named = all.into_iter().map(|path| {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if seen.insert(name.clone()) {
+            Ok((path, name))
+        } else {
+            Err(Error::file(&path, format!("expected different file names, found a second `{name}`")))
+        }
+    });
+    let named: Vec<_> = named.collect::<Result<_>>()?;
+    if named.is_empty() {
+        return Err(Error::file(given.first().map_or(Path::new("."), PathBuf::as_path), "expected images, found none"));
+    }
+    Ok(named)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = path.with_extension("png.tmp");
+    fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path)).map_err(|e| {
+        let _ = fs::remove_file(&temporary);
+        Error::io(path, "write", e)
+    })
+}
