@@ -86,7 +86,7 @@ template <class T, int D> DEVICE void forward(const Block& block, const Attentio
         },
         [](const Lanes& sum) { return lanes::sum(sum); }, [](float& x, float other) { x += other; },
         [&](int i, float sum) { total[i] = total[i] * shrink[i] + sum; });
-    y.scale_rows(block, shrink);
+    y.scale_rows(block, shrink, d);
     y.template add<T, matrix::COLUMNS>(block, p, kv, depth, d);
   }
   y.store(block, staged.at, staged.row, d);

@@ -5,7 +5,7 @@
 //   Product<M, N>     an M x N sum in registers (on the host: on the stack):
 //                       add<T, ROWS>(a, b, k, n)      += a[M, k] * b[n, k]^T     b's rows are the columns of the sum
 //                       add<T, COLUMNS>(a, b, k, n)   += a[M, k] * b[k, n]
-//                       scale_rows(f), store(to)
+//                       scale_rows(f, n), store(to, n)
 //
 // k and n are multiples of 16 up to the matrices' sizes; columns from n on are not touched. Every function ends in a barrier.
 //

@@ -74,7 +74,8 @@ template <int M, int N, int WARPS_M> struct Product {
     block::barrier();
   }
 
-  DEVICE void scale_rows(const Block& block, const float* factor) {
+  // All columns: those from n on hold nothing anyone reads.
+  DEVICE void scale_rows(const Block& block, const float* factor, int) {
     const int row = first_row(block) + block.thread % 32 / 4;
     UNROLL for (int i = 0; i < MT; ++i)
       UNROLL for (int h = 0; h < 2; ++h) {

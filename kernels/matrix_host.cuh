@@ -1,4 +1,4 @@
-// The host half of matrix.cuh: 4 rows x NV runs of columns in registers, the depth innermost.
+// The host half of matrix.cuh: a few rows x runs of columns in registers, the depth innermost.
 #pragma once
 
 namespace matrix {
@@ -13,21 +13,22 @@ template <int M, int N, int WARPS_M> struct Product {
       multiply(a, b.at, b.row, k, n);
     } else {
       alignas(64) float turned[128 * N];
-      for (int j = 0; j < n; ++j)
-        for (int d = 0; d < k; ++d) turned[d * N + j] = b.at[j * b.row + d];
+      for (int d = 0; d < k; ++d)
+        for (int j = 0; j < n; ++j) turned[d * N + j] = b.at[j * b.row + d];
       multiply(a, turned, N, k, n);
     }
   }
 
   template <class A> DEVICE void multiply(const A& a, const float* b, int pitch, int k, int n) {
-    constexpr int WIDE = 4;
     int j = 0;
-    for (; j + WIDE * lanes::SIZE <= n; j += WIDE * lanes::SIZE) columns<WIDE>(a, b, pitch, k, j);
-    for (; j < n; j += lanes::SIZE) columns<1>(a, b, pitch, k, j);
+    for (; j + 4 * lanes::SIZE <= n; j += 4 * lanes::SIZE) columns<4, 4>(a, b, pitch, k, j);
+    for (; j + 2 * lanes::SIZE <= n; j += 2 * lanes::SIZE) columns<8, 2>(a, b, pitch, k, j);
+    for (; j < n; j += lanes::SIZE) columns<16, 1>(a, b, pitch, k, j);
   }
 
-  template <int NV, class A> DEVICE void columns(const A& a, const float* b, int pitch, int k, int j) {
-    constexpr int PX = 4;
+  // PX rows by NV runs from column j on: 16 independent sums.
+  template <int PX, int NV, class A> DEVICE void columns(const A& a, const float* b, int pitch, int k, int j) {
+    static_assert(M % PX == 0, "rows come in groups");
     for (int i = 0; i < M; i += PX) {
       Lanes acc[PX][NV];
       UNROLL for (int p = 0; p < PX; ++p)
@@ -45,10 +46,11 @@ template <int M, int N, int WARPS_M> struct Product {
     }
   }
 
-  // Row i is multiplied by factor[i].
-  DEVICE void scale_rows(const Block&, const float* factor) {
+  // Row i is multiplied by factor[i], in columns [0, n).
+  DEVICE void scale_rows(const Block&, const float* factor, int n) {
     for (int i = 0; i < M; ++i)
-      for (int j = 0; j < N; ++j) sum[i][j] *= factor[i];
+      for (int j = 0; j < n; j += lanes::SIZE)
+        lanes::store(&sum[i][j], lanes::load(&sum[i][j], lanes::SIZE) * lanes::fill(factor[i]), lanes::SIZE);
   }
 
   // Writes columns [0, n) as float32 rows, `pitch` apart.
