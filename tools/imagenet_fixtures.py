@@ -1,9 +1,10 @@
 """tests/fixtures/imagenet: tiny images of every kind a folder may hold, and what Pillow and OpenCV make of them.
 
-    python3 tools/imagenet_fixtures.py tests/fixtures/imagenet
+    python3 tools/imagenet_fixtures.py tests/fixtures/imagenet [../shared/data/imagenet20]
 
 Needs Pillow < 13 (later ones pass over tall images vertically first), NumPy and OpenCV. NAME.rgb.png is NAME after convert("RGB");
-resizes.json lists checksums of resized images, opencv-*.png are enlarged as OpenCV does by default.
+resizes.json lists checksums of resized images, opencv-*.png are enlarged as OpenCV does by default. Of a folder of photographs
+photos-PIPELINE.png keeps scattered pixels after the whole preprocessing, a row per file: enough to compare, not to see.
 """
 
 import json
@@ -89,17 +90,43 @@ def crops():
     return cases
 
 
+def photos(source, folder):
+    from torchvision import transforms
+    from torchvision.transforms import InterpolationMode
+
+    pipelines = {
+        "squash": transforms.Resize((384, 384), InterpolationMode.BICUBIC),
+        "crop": transforms.Compose([transforms.Resize(256, InterpolationMode.BILINEAR), transforms.CenterCrop(224)]),
+    }
+    for name, pipeline in pipelines.items():
+        rows = []
+        for path in sorted(source.glob("*.jpg")):
+            image = np.asarray(pipeline(Image.open(path).convert("RGB"))).reshape(-1, 3)
+            state, places = 1, []
+            for _ in range(PIXELS):
+                state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
+                places.append((state >> 33) % len(image))
+            rows.append(image[places])
+        Image.fromarray(np.stack(rows)).save(folder / f"photos-{name}.png")
+
+
+PIXELS = 256
+
+
 def main():
     if int(PIL.__version__.split(".")[0]) >= 13:
         sys.exit(f"expected Pillow below 13, found {PIL.__version__}")
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
-        path.unlink()
+        if not path.name.startswith("photos-"):
+            path.unlink()
     kinds(folder)
     for h, w, to_h, to_w in [(8, 8, 56, 56), (11, 7, 30, 24), (30, 24, 11, 7)]:
         found = cv2.resize(noise(h, w), (to_w, to_h))
         Image.fromarray(found).save(folder / f"opencv-{h}x{w}-{to_h}x{to_w}.png")
+    if len(sys.argv) > 2:
+        photos(Path(sys.argv[2]), folder)
     made = {"pillow": PIL.__version__, "opencv": cv2.__version__, "resizes": resizes(), "crops": crops()}
     rows = ",\n".join(f"  {json.dumps(k)}: " + (json.dumps(v) if isinstance(v, str) else "[\n    "
                       + ",\n    ".join(map(json.dumps, v)) + "\n  ]") for k, v in made.items())

@@ -107,7 +107,10 @@ pub(super) fn resolve(file: file::Dataset, wrong: &Wrong) -> Result<DatasetConfi
         return Err(wrong.at("dataset.classes", format!("belongs to kind imagenet, found kind {kind}")));
     }
     if file.size.is_some() && !matches!(kind, Folder | Cifar10 | Imagenet) {
-        return Err(wrong.at("dataset.size", format!("only kinds folder, cifar10 and imagenet have a size to choose, found kind {kind}")));
+        return Err(wrong.at(
+            "dataset.size",
+            format!("only kinds folder, cifar10 and imagenet have a size to choose, found kind {kind}"),
+        ));
     }
     let prepare = resolve_prepare(kind, &file, wrong)?;
     // A folder is sorted by class: its first images would be of one class.
