@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rampart::Result;
-use rampart::attack::{Classifier as _, Loss};
+use rampart::attack::{Classifier as _, Loss, Query};
 use rampart::device::{DType, Device};
 use rampart::models::classifier::Classifier;
 use rampart::models::resnet::{Attention, Config, Stem};
@@ -198,7 +198,7 @@ fn networks(c: &mut Criterion) {
                 device.synchronize()
             };
             let gradient = || {
-                net.gradient(&images, &labels, None, Loss::CrossEntropy)?;
+                net.gradient(&images, &Query::new(&labels, Loss::CrossEntropy))?;
                 device.synchronize()
             };
             let name = if attention == Attention::Cbam { "cbam" } else { "plain" };
