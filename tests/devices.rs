@@ -34,13 +34,11 @@ fn weights(name: &str, n: usize) -> Vec<f32> {
     uniform(name, n).map(|v| half::bf16::from_f32(v).to_f32()).collect()
 }
 
+/// An op of some inputs, whose constants it makes for the device.
+type Op<'a> = &'a dyn Fn(&Device, Precision, &Graph, &[Tensor]) -> rampart::Result<Tensor>;
+
 /// Output and input gradients of an op on one device.
-fn run(
-    device: &Device,
-    precision: Precision,
-    shapes: &[Vec<usize>],
-    op: &dyn Fn(&Device, Precision, &Graph, &[Tensor]) -> rampart::Result<Tensor>,
-) -> Vec<Vec<f32>> {
+fn run(device: &Device, precision: Precision, shapes: &[Vec<usize>], op: Op) -> Vec<Vec<f32>> {
     let names = ["a", "b", "c"];
     let inputs: Vec<Tensor> = shapes.iter().zip(names).map(|(s, name)| filled(device, precision, name, s)).collect();
     let g = Graph::recording(device, precision);
@@ -52,11 +50,7 @@ fn run(
     all
 }
 
-fn agree(
-    what: &str,
-    shapes: &[Vec<usize>],
-    op: &dyn Fn(&Device, Precision, &Graph, &[Tensor]) -> rampart::Result<Tensor>,
-) {
+fn agree(what: &str, shapes: &[Vec<usize>], op: Op) {
     let [host, gpu] = devices();
     for precision in PRECISIONS {
         let limit = if precision == Precision::Bf16 { 1e-2 } else { 4e-6 };
