@@ -246,7 +246,7 @@ impl Probe {
         self.found.ok_or(self.names)
     }
 
-    fn see(&mut self, name: &str, t: &Tensor) {
+    pub(super) fn see(&mut self, name: &str, t: &Tensor) {
         if !self.module.is_empty() {
             self.names.push(name.into());
         }
