@@ -225,17 +225,23 @@ impl ResNet {
     }
 }
 
-/// Catches the output of one module on its way through a network.
+/// Catches the output of one module on its way through a network, or shows all of them.
 #[derive(Default)]
-pub struct Probe {
+pub struct Probe<'a> {
     module: String,
     found: Option<Tensor>,
     names: Vec<String>,
+    every: Option<Box<dyn FnMut(&str, &Tensor) + 'a>>,
 }
 
-impl Probe {
+impl<'a> Probe<'a> {
     pub fn new(module: &str) -> Self {
         Probe { module: module.into(), ..Self::default() }
+    }
+
+    /// Calls `see` with the name and output of every module.
+    pub fn every(see: impl FnMut(&str, &Tensor) + 'a) -> Self {
+        Probe { every: Some(Box::new(see)), ..Self::default() }
     }
 
     /// The output of the module that was asked for.
@@ -252,6 +258,9 @@ impl Probe {
         }
         if name == self.module {
             self.found = Some(t.clone());
+        }
+        if let Some(see) = &mut self.every {
+            see(name, t);
         }
     }
 }
