@@ -219,6 +219,6 @@ fn pinned_files_must_not_change() {
     config.pin(&dataset).unwrap();
     assert!(config.models.iter().all(|m| m.crc32.as_ref().is_some_and(|crc| crc.len() == 8)));
     config.pin(&dataset).unwrap();
-    let error = config.pin(&dataset.take(4)).unwrap_err().to_string();
+    let error = config.pin(&dataset.take(4).unwrap()).unwrap_err().to_string();
     assert!(error.contains("fashion-mnist: crc32: the config expects"), "{error}");
 }

@@ -2,6 +2,7 @@
 
 mod attack_config;
 pub mod config;
+mod dataset_config;
 mod defense_config;
 pub mod engine;
 mod file;
