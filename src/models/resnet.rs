@@ -225,13 +225,16 @@ impl ResNet {
     }
 }
 
+/// Gets the name and output of a module.
+type See<'a> = Box<dyn FnMut(&str, &Tensor) + 'a>;
+
 /// Catches the output of one module on its way through a network, or shows all of them.
 #[derive(Default)]
 pub struct Probe<'a> {
     module: String,
     found: Option<Tensor>,
     names: Vec<String>,
-    every: Option<Box<dyn FnMut(&str, &Tensor) + 'a>>,
+    every: Option<See<'a>>,
 }
 
 impl<'a> Probe<'a> {
