@@ -225,17 +225,26 @@ impl ResNet {
     }
 }
 
-/// Catches the output of one module on its way through a network.
+/// Gets the name and output of a module.
+type See<'a> = Box<dyn FnMut(&str, &Tensor) + 'a>;
+
+/// Catches the output of one module on its way through a network, or shows all of them.
 #[derive(Default)]
-pub struct Probe {
+pub struct Probe<'a> {
     module: String,
     found: Option<Tensor>,
     names: Vec<String>,
+    every: Option<See<'a>>,
 }
 
-impl Probe {
+impl<'a> Probe<'a> {
     pub fn new(module: &str) -> Self {
         Probe { module: module.into(), ..Self::default() }
+    }
+
+    /// Calls `see` with the name and output of every module.
+    pub fn every(see: impl FnMut(&str, &Tensor) + 'a) -> Self {
+        Probe { every: Some(Box::new(see)), ..Self::default() }
     }
 
     /// The output of the module that was asked for.
@@ -246,12 +255,15 @@ impl Probe {
         self.found.ok_or(self.names)
     }
 
-    fn see(&mut self, name: &str, t: &Tensor) {
+    pub(super) fn see(&mut self, name: &str, t: &Tensor) {
         if !self.module.is_empty() {
             self.names.push(name.into());
         }
         if name == self.module {
             self.found = Some(t.clone());
+        }
+        if let Some(see) = &mut self.every {
+            see(name, t);
         }
     }
 }
