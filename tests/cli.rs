@@ -520,7 +520,7 @@ fn every_example_can_be_run() {
     for file in files {
         let ran: Ran = place.command("sweep --limit 1 --dry-run").arg("--config").arg(&file).output().unwrap().into();
         // What is not in the repository may be missing; the fields have been read by then.
-        if ran.code == Some(2) && ran.stderr.contains("../../shared") {
+        if ran.code == Some(2) && ran.stderr.contains("/../../") {
             println!("skipped, its files are not here: {}", ran.stderr.trim_end());
         } else {
             ran.ok();
