@@ -208,21 +208,23 @@ impl Slot {
 
 impl Grads {
     /// Claims the next contribution to the gradient of `x`; the caller fuses the slot into it and hands it to [`Grads::put`].
-    pub fn slot(&mut self, x: &Tensor) -> Slot {
-        let last = self.claim(x.id());
-        Slot { residual: self.values.remove(&x.id()), keep: if last { self.masks.remove(&x.id()) } else { None } }
+    pub fn slot(&mut self, x: impl Into<TensorId>) -> Slot {
+        let id = x.into();
+        let last = self.claim(id);
+        Slot { residual: self.values.remove(&id), keep: if last { self.masks.remove(&id) } else { None } }
     }
 
     /// Stores what [`Grads::slot`] was claimed for.
-    pub fn put(&mut self, x: &Tensor, dx: Tensor) {
-        self.values.insert(x.id(), dx);
+    pub fn put(&mut self, x: impl Into<TensorId>, dx: Tensor) {
+        self.values.insert(x.into(), dx);
     }
 
     /// Adds a finished contribution to the gradient of `x`.
     ///
     /// # Errors
     /// What the launch returns.
-    pub fn add(&mut self, g: &Graph, x: &Tensor, dx: Tensor) -> Result<()> {
+    pub fn add(&mut self, g: &Graph, x: impl Into<TensorId>, dx: Tensor) -> Result<()> {
+        let x = x.into();
         let slot = self.slot(x);
         let dx = if slot.residual.is_none() && slot.keep.is_none() {
             dx

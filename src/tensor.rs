@@ -172,6 +172,11 @@ impl Tensor {
         self.id
     }
 
+    /// The tensor without its memory.
+    pub fn outline(&self) -> Outline {
+        Outline { shape: self.shape.clone(), dtype: self.dtype, id: self.id }
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
@@ -206,6 +211,36 @@ impl Tensor {
             .as_slice()
             .try_into()
             .map_err(|_| Error::shape(op, "dimensions", "(N, K)", format!("{:?}", self.shape)))
+    }
+}
+
+/// What a gradient knows of a tensor whose values it does not read: identity and form, without the memory.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    shape: Vec<usize>,
+    dtype: DType,
+    id: TensorId,
+}
+
+impl Outline {
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+}
+
+impl From<&Tensor> for TensorId {
+    fn from(t: &Tensor) -> Self {
+        t.id
+    }
+}
+
+impl From<&Outline> for TensorId {
+    fn from(t: &Outline) -> Self {
+        t.id
     }
 }
 

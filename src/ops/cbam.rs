@@ -253,7 +253,7 @@ pub fn cbam(g: &Graph, x: &Tensor, gates: &Arc<Cbam>, residual: Option<&Tensor>,
     }
 
     let inputs = residual.map_or(vec![x], |r| vec![x, r]);
-    let (gates, residual) = (gates.clone(), residual.cloned());
+    let (gates, residual) = (gates.clone(), residual.map(Tensor::outline));
     g.record("cbam gradient", &inputs, &y, move |g, dy, grads| {
         if let Some(r) = &residual {
             grads.add(g, r, dy.clone())?;

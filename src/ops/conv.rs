@@ -272,7 +272,7 @@ pub fn conv2d(g: &Graph, x: &Tensor, conv: &Arc<Conv2d>, residual: Option<&Tenso
     }
 
     let (inputs, conv, x, residual) =
-        (residual.map_or(vec![x], |r| vec![x, r]), conv.clone(), x.clone(), residual.cloned());
+        (residual.map_or(vec![x], |r| vec![x, r]), conv.clone(), x.outline(), residual.map(Tensor::outline));
     g.record("conv2d gradient", &inputs, &y, move |g, dy, grads| {
         if let Some(r) = &residual {
             grads.add(g, r, dy.clone())?;

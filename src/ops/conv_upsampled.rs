@@ -125,7 +125,7 @@ pub fn conv2d_upsampled(g: &Graph, x: &Tensor, conv: &Arc<UpsampledConv2d>) -> R
     }
     epilogue.bias = 0;
 
-    let (x_in, conv) = (x.clone(), conv.clone());
+    let (x_in, conv) = (x.outline(), conv.clone());
     g.record("conv2d_upsampled gradient", &[x], &y, move |g, dy, grads| {
         let slot = grads.slot(&x_in);
         let dx = g.uninit(x_in.shape())?;

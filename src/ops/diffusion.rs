@@ -71,7 +71,7 @@ pub fn q_sample(g: &Graph, x: &Tensor, noise: &Tensor, coefficients: &[[f32; 2]]
     };
     g.launch(&Q_SAMPLE, [d.div_ceil(CHUNK), rows, 1], &args)?;
 
-    let x_in = x.clone();
+    let x_in = x.outline();
     g.record("q_sample gradient", &[x], &y, move |g, dy, grads| {
         let dx = Tensor::uninit(g.device(), x_in.shape(), DType::F32)?;
         let args = QSampleGradArgs {
@@ -127,7 +127,7 @@ pub fn to_precision(g: &Graph, x: &Tensor) -> Result<Tensor> {
         return Ok(x.clone());
     }
     let y = cast(g, x, g.dtype())?;
-    let x_in = x.clone();
+    let x_in = x.outline();
     g.record("cast gradient", &[x], &y, move |g, dy, grads| {
         let dx = cast(g, dy, x_in.dtype())?;
         grads.add(g, &x_in, dx)
@@ -235,7 +235,7 @@ pub fn concat_channels(g: &Graph, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let kernel = if g.dtype() == DType::BF16 { &CONCAT_BF16 } else { &CONCAT_F32 };
     g.launch(kernel, [rows.div_ceil(per_block), 1, 1], &args)?;
 
-    let (a_in, b_in) = (a.clone(), b.clone());
+    let (a_in, b_in) = (a.outline(), b.outline());
     g.record("concat_channels gradient", &[a, b], &y, move |g, dy, grads| {
         for (x, first) in [(&a_in, 0), (&b_in, c_a)] {
             let slot = grads.slot(x);

@@ -88,7 +88,7 @@ pub fn linear(g: &Graph, x: &Tensor, layer: &Arc<Linear>, act: Activation) -> Re
         g.mask(&y, bits);
     }
 
-    let (layer, x_in) = (layer.clone(), x.clone());
+    let (layer, x_in) = (layer.clone(), x.outline());
     g.record("linear gradient", &[x], &y, move |g, dy, grads| {
         let dx = g.uninit(x_in.shape())?;
         let slot = grads.slot(&x_in);

@@ -73,7 +73,7 @@ pub fn add(g: &Graph, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         return Err(Error::shape("add", "second operand", format!("{a:?}"), format!("{b:?}")));
     }
     let y = accumulate(g, a, Some(b), None)?;
-    let (a_in, b_in) = (a.clone(), b.clone());
+    let (a_in, b_in) = (a.outline(), b.outline());
     g.record("add gradient", &[a, b], &y, move |g, dy, grads| {
         grads.add(g, &a_in, dy.clone())?;
         grads.add(g, &b_in, dy.clone())
@@ -104,18 +104,16 @@ pub fn activation(g: &Graph, x: &Tensor, act: Activation) -> Result<Tensor> {
     let kernel = if x.dtype() == DType::BF16 { &ACTIVATION_BF16 } else { &ACTIVATION_F32 };
     g.launch(kernel, [rows.div_ceil(rows_per_block(c)), 1, 1], &args)?;
 
-    let (masked, x_in) = (positive.is_some(), x.clone());
     if let Some(bits) = positive {
         g.mask(&y, bits);
     }
+    // The tape applies the mask of a ReLU.
+    let (x_id, curved) = (x.id(), (!matches!(act, Activation::None | Activation::Relu)).then(|| x.clone()));
     g.record("activation gradient", &[x], &y, move |g, dy, grads| {
-        // The tape has already applied the mask of a ReLU.
-        if masked || act == Activation::None {
-            return grads.add(g, &x_in, dy.clone());
-        }
-        let slot = grads.slot(&x_in);
-        let dx = activation_gradient(g, &x_in, dy, &slot, act)?;
-        grads.put(&x_in, dx);
+        let Some(x) = &curved else { return grads.add(g, x_id, dy.clone()) };
+        let slot = grads.slot(x_id);
+        let dx = activation_gradient(g, x, dy, &slot, act)?;
+        grads.put(x_id, dx);
         Ok(())
     });
     Ok(y)
@@ -172,7 +170,7 @@ pub fn affine(g: &Graph, x: &Tensor, constants: &Arc<Affine>) -> Result<Tensor> 
     }
     let none = Slot { residual: None, keep: None };
     let y = scale(g, x, &constants.scale, Some(&constants.bias), &none)?;
-    let (x_in, constants) = (x.clone(), constants.clone());
+    let (x_in, constants) = (x.outline(), constants.clone());
     g.record("affine gradient", &[x], &y, move |g, dy, grads| {
         let slot = grads.slot(&x_in);
         let dx = scale(g, dy, &constants.scale, None, &slot)?;
@@ -268,7 +266,7 @@ pub fn normalize_images<const C: usize>(g: &Graph, x: &Tensor, mean: [f32; C], s
     let (grid, args) = normalize_args(x, &mean, &std, &y, period);
     g.launch(kernel, grid, &args)?;
 
-    let x_in = x.clone();
+    let x_in = x.outline();
     g.record("normalize_images gradient", &[x], &y, move |g, dy, grads| {
         let dx = Tensor::uninit(g.device(), x_in.shape(), DType::F32)?;
         let kernel = if g.dtype() == DType::BF16 { &NORMALIZE_GRAD_BF16 } else { &NORMALIZE_GRAD_F32 };
@@ -305,7 +303,7 @@ pub fn softmax(g: &Graph, x: &Tensor) -> Result<Tensor> {
     let kernel = if x.dtype() == DType::BF16 { &SOFTMAX_BF16 } else { &SOFTMAX_F32 };
     g.launch(kernel, [rows, 1, 1], &args)?;
 
-    let (x_in, y_out) = (x.clone(), y.clone());
+    let (x_in, y_out) = (x.outline(), y.clone());
     g.record("softmax gradient", &[x], &y, move |g, dy, grads| {
         let dx = Tensor::uninit(g.device(), x_in.shape(), x_in.dtype())?;
         let args = SoftmaxGradArgs { y: y_out.address(), dy: dy.address(), dx: dx.address(), c: c as i32, reserved: 0 };

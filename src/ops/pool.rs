@@ -6,7 +6,7 @@ use crate::device::{
     MAX_POOL_F32, MAX_POOL_GRAD_BF16, MAX_POOL_GRAD_F32, PoolArgs,
 };
 use crate::tape::{Graph, Slot};
-use crate::tensor::Tensor;
+use crate::tensor::{Outline, Tensor};
 use crate::{Error, Result};
 
 /// A pooling window.
@@ -70,12 +70,12 @@ fn gradient(
     g: &Graph,
     kernels: [&'static Kernel<PoolArgs>; 2],
     args: PoolArgs,
-    x: &Tensor,
+    x: &Outline,
     dy: &Tensor,
     slot: &Slot,
 ) -> Result<Tensor> {
-    let [n, h, ..] = x.dims4("pool gradient")?;
     let dx = g.uninit(x.shape())?;
+    let [n, h, ..] = dx.dims4("pool gradient")?;
     let args = PoolArgs {
         x: dy.address(),
         y: dx.address(),
@@ -114,7 +114,7 @@ pub fn max_pool2d(g: &Graph, x: &Tensor, pool: Pool) -> Result<Tensor> {
         g.launch(if g.dtype() == DType::BF16 { &MAX_POOL_BF16 } else { &MAX_POOL_F32 }, [n * p, 1, 1], &args)?;
     }
 
-    let x_in = x.clone();
+    let x_in = x.outline();
     g.record("max_pool2d gradient", &[x], &y, move |g, dy, grads| {
         let args = PoolArgs { taps: taps.as_ref().map_or(0, Tensor::address), ..args };
         let slot = grads.slot(&x_in);
@@ -141,7 +141,7 @@ pub fn avg_pool2d(g: &Graph, x: &Tensor, pool: Pool, count_include_pad: bool) ->
         g.launch(if g.dtype() == DType::BF16 { &AVG_POOL_BF16 } else { &AVG_POOL_F32 }, [n * p, 1, 1], &args)?;
     }
 
-    let x_in = x.clone();
+    let x_in = x.outline();
     g.record("avg_pool2d gradient", &[x], &y, move |g, dy, grads| {
         let slot = grads.slot(&x_in);
         let dx = gradient(g, [&AVG_POOL_GRAD_F32, &AVG_POOL_GRAD_BF16], args, &x_in, dy, &slot)?;
@@ -183,7 +183,7 @@ pub fn global_avg_pool(g: &Graph, x: &Tensor) -> Result<Tensor> {
         &args,
     )?;
 
-    let x_in = x.clone();
+    let x_in = x.outline();
     g.record("global_avg_pool gradient", &[x], &y, move |g, dy, grads| {
         let dx = g.uninit(x_in.shape())?;
         let slot = grads.slot(&x_in);

@@ -221,7 +221,7 @@ pub fn resize(g: &Graph, x: &Tensor, tables: &Arc<Resize>) -> Result<Tensor> {
     let wide = tables.forward[1].apply(g, x, n * h, c, &[n, h, to_w, c])?;
     let y = tables.forward[0].apply(g, &wide, n, to_w * c, &[n, to_h, to_w, c])?;
 
-    let (x_in, tables) = (x.clone(), tables.clone());
+    let (x_in, tables) = (x.outline(), tables.clone());
     g.record("resize gradient", &[x], &y, move |g, dy, grads| {
         let wide = tables.backward[0].apply(g, dy, n, to_w * c, &[n, h, to_w, c])?;
         let dx = tables.backward[1].apply(g, &wide, n * h, c, &[n, h, w, c])?;
@@ -256,7 +256,7 @@ pub fn upsample_nearest(g: &Graph, x: &Tensor, scale: usize) -> Result<Tensor> {
     let kernel = if g.dtype() == DType::BF16 { &UPSAMPLE_BF16 } else { &UPSAMPLE_F32 };
     g.launch(kernel, [n * h * scale, 1, 1], &args(x, &y))?;
 
-    let x_in = x.clone();
+    let x_in = x.outline();
     g.record("upsample_nearest gradient", &[x], &y, move |g, dy, grads| {
         let dx = g.uninit(x_in.shape())?;
         let kernel = if g.dtype() == DType::BF16 { &UPSAMPLE_GRAD_BF16 } else { &UPSAMPLE_GRAD_F32 };
