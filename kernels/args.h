@@ -67,6 +67,18 @@ struct PackArgs {
   int32_t c_pad;
 };
 
+// The weights of one residue of an input gradient from those of the forward pass: outputs and inputs change places.
+struct TurnArgs {
+  PackArgs from;            // of the forward pass, packed: dst
+  PackArgs to;              // its o is from's c, its c from's o
+  int32_t s;                // taps in a row of from
+  int32_t cols;             // taps in a row of to
+  int32_t row0;             // tap (i, j) of to is tap (row0 + i * row_step, col0 + j * col_step) of from
+  int32_t row_step;
+  int32_t col0;
+  int32_t col_step;
+};
+
 // depthwise.cu
 struct DepthwiseArgs {
   const void* x;            // (N, x_h, x_w, c)
@@ -322,10 +334,11 @@ struct GlobalPoolArgs {
   int32_t pixels;
   int32_t c;
   int32_t per_block;        // channels
-  int32_t reserved;
+  int32_t act;
 };
 
 struct GlobalPoolGradArgs {
+  const void* x;            // (N, pixels, c), read where the activation needs it
   const void* dy;           // (N, c)
   const void* residual;     // like dx, or null
   const uint8_t* keep;      // bits like dx, or null
@@ -333,7 +346,7 @@ struct GlobalPoolGradArgs {
   int32_t pixels;
   int32_t c;
   int32_t per_block;        // pixels
-  int32_t reserved;
+  int32_t act;
 };
 
 // cbam.cu
@@ -512,6 +525,14 @@ struct AttentionGradArgs {
   int32_t reserved;
 };
 
+// Differences k - q of the tokens' positions, row by row, to a bias for every pair.
+struct PositionBiasArgs {
+  const float* table;       // (heads, 2 h - 1, 2 w - 1)
+  float* bias;              // (heads, h * w, h * w): query, key
+  int32_t h;
+  int32_t w;
+};
+
 // diffusion.cu
 struct QSampleArgs {
   const float* x;           // (N, d)
@@ -633,7 +654,8 @@ struct AffineActivationArgs {
 
 // gate.cu
 struct GateArgs {
-  const void* x;            // (N, pixels, c); the gradient of x: dy
+  const void* x;            // (N, pixels, c)
+  const void* dy;           // like x, or null: then y is the gradient of x
   const void* gate;         // (N, c)
   const void* residual;     // the gradient: like y, or null
   const uint8_t* keep;      // the gradient: bits like y, or null
@@ -641,7 +663,7 @@ struct GateArgs {
   int32_t pixels;
   int32_t c;
   int32_t per_block;        // pixels
-  int32_t reserved;
+  int32_t act;
 };
 
 struct GateGradArgs {
@@ -651,5 +673,5 @@ struct GateGradArgs {
   int32_t pixels;
   int32_t c;
   int32_t per_block;        // channels
-  int32_t reserved;
+  int32_t act;
 };

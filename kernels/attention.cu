@@ -224,7 +224,23 @@ template <class T, int D> DEVICE void key_gradient(const Block& block, const Att
   });
 }
 
+// Adds what depends on the places of two tokens alone: the rows of a table are expanded where attention is about to read them,
+// for a model's tables are small and its biases are not. Flipped as it is, every run of keys is a run of the table.
+DEVICE void position_bias(const Block& block, const PositionBiasArgs& a) {
+  const int q_row = block.index.x, head = block.index.y, tokens = a.h * a.w, span = 2 * a.w - 1;
+  const float* table = a.table + int64_t(head) * (2 * a.h - 1) * span;
+  float* bias = a.bias + (int64_t(head) * tokens + q_row * a.w) * tokens;
+  block::for_each_run(block, a.w * a.h, a.w, [&](int r, int c, int count) {
+    const int q = r / a.h, k_row = r % a.h;
+    const float* from = table + (k_row - q_row + a.h - 1) * span + c - q + a.w - 1;
+    lanes::store(bias + int64_t(q) * tokens + k_row * a.w + c, lanes::load(from, count), count);
+  });
+}
+
 }  // namespace attention
+
+// grid (h, heads)
+KERNEL(position_bias, PositionBiasArgs, 256, 1024) { attention::position_bias(block, a); }
 
 // grid (ceil(n / 64), heads, batch)
 KERNEL(attention_f32_64, AttentionArgs, 128, 53248) { attention::forward<float, 64>(block, a); }

@@ -71,3 +71,20 @@ template <class T> DEVICE void pack_weights(const Block& block, const PackArgs& 
 // grid (o rounded up to n_tile, groups)
 KERNEL(pack_weights_f32, PackArgs, 256, 1024) { pack_weights<float>(block, a); }
 KERNEL(pack_weights_bf16, PackArgs, 256, 1024) { pack_weights<bf16>(block, a); }
+
+// Packed weights to packed weights; padding is written as 0.
+template <class T> DEVICE void turn_weights(const Block& block, const TurnArgs& a) {
+  using P = typename tile::Packed<T>::type;
+  const P* src = static_cast<const P*>(a.from.dst);
+  P* dst = static_cast<P*>(a.to.dst);
+  const int o = block.index.x, g = block.index.y;
+  block::for_each(block, a.to.taps, a.to.c_pad, [&](int tap, int c) {
+    const int from = (a.row0 + tap / a.cols * a.row_step) * a.s + a.col0 + tap % a.cols * a.col_step;
+    const bool inside = o < a.to.o && c < a.to.c;
+    dst[tile::pack_index<T>(a.to, g, o, tap, c)] = inside ? src[tile::pack_index<T>(a.from, g, c, from, o)] : from_float<P>(0.f);
+  });
+}
+
+// grid (o rounded up to n_tile, groups), of the result
+KERNEL(turn_weights_f32, TurnArgs, 256, 1024) { turn_weights<float>(block, a); }
+KERNEL(turn_weights_bf16, TurnArgs, 256, 1024) { turn_weights<bf16>(block, a); }

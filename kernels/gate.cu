@@ -1,10 +1,11 @@
 // A gate per image and channel, as squeeze-and-excitation applies it, and its two gradients.
 //
-//   y[n, p, c] = x[n, p, c] * g[n, c]
-//   dx = (dy * g + residual) * keep          the same kernel
-//   dg[n, c] = sum over pixels of dy * x     in float32 sums over 64 pixels at a time
+//   y[n, p, c] = act(x[n, p, c]) * g[n, c]
+//   dx = (dy * g * act'(x) + residual) * keep     the same kernel
+//   dg[n, c] = sum over pixels of dy * act(x)     in float32 sums over 64 pixels at a time
 //
-// Kept for the gradients: x and g by reference. One writer per output, no atomics. Source: Hu et al. 2018.
+// The activation is computed again wherever it is needed: it costs less than a pass over memory. Kept for the gradients: x and g by reference. One writer per output, no atomics. Source: Hu et al. 2018.
+#include "activation.cuh"
 #include "block.cuh"
 
 namespace gate {
@@ -14,7 +15,12 @@ template <class T> DEVICE void apply(const Block& block, const GateArgs& a) {
   const T* g = static_cast<const T*>(a.gate) + int64_t(n) * a.c;
   block::for_each_run(block, left < a.per_block ? left : a.per_block, a.c, [&](int r, int c, int count) {
     const int64_t pixel = int64_t(n) * a.pixels + first + r, at = pixel * a.c + c;
-    Lanes v = lanes::load(static_cast<const T*>(a.x) + at, count) * lanes::load(g + c, count);
+    const Lanes x = lanes::load(static_cast<const T*>(a.x) + at, count), scale = lanes::load(g + c, count);
+    if (!a.dy) {
+      lanes::store(static_cast<T*>(a.y) + at, activation::apply(a.act, x) * scale, count);
+      return;
+    }
+    Lanes v = lanes::load(static_cast<const T*>(a.dy) + at, count) * scale * activation::slope(a.act, x);
     if (a.residual) v = v + lanes::load(static_cast<const T*>(a.residual) + at, count);
     if (a.keep) v = lanes::select(lanes::load_bits(a.keep + pixel * lanes::mask_stride(a.c), c), v, lanes::fill(0.f));
     lanes::store(static_cast<T*>(a.y) + at, v, count);
@@ -30,7 +36,7 @@ template <class T> DEVICE void gradient(const Block& block, const GateGradArgs& 
       block, block.shared + REDUCE_BYTES, a.pixels, c1 - c0, lanes::Sum{},
       [&](lanes::Sum& s, int r, int c, int count) {
         const int64_t at = int64_t(r) * a.c + c;
-        s.add(lanes::load(x + at, count) * lanes::load(dy + at, count), r);
+        s.add(activation::apply(a.act, lanes::load(x + at, count)) * lanes::load(dy + at, count), r);
       },
       [](lanes::Sum& s, const lanes::Sum& later) { s.merge(later); },
       [&](int c, int count, const lanes::Sum& s) { lanes::store(dg + c, s.total(), count); });

@@ -4,10 +4,11 @@
 //            The first of equal values in scan order wins; a NaN wins over every number. Kept for the gradient: its tap, a byte.
 //   average  y[n,p,q,c] = sum over the same window / divisor: the taps inside the image, or with count_padding those inside
 //            the padded image
-//   global   y[n,c] = mean of x[n,:,:,c]
+//   global   y[n,c] = mean of act(x[n,:,:,c])
 //
 // The gradients gather: dx[n,h,v,c] sums over the windows that cover (h, v), in ascending order. One writer per output, no
 // atomics. Sums in float32.
+#include "activation.cuh"
 #include "block.cuh"
 
 namespace pool {
@@ -114,7 +115,9 @@ template <class T> DEVICE void global(const Block& block, const GlobalPoolArgs& 
   T* y = static_cast<T*>(a.y) + int64_t(n) * a.c + c0;
   block::fold_columns(
       block, block.shared + REDUCE_BYTES, a.pixels, c1 - c0, lanes::Sum{},
-      [&](lanes::Sum& sum, int r, int c, int count) { sum.add(lanes::load(x + int64_t(r) * a.c + c, count), r); },
+      [&](lanes::Sum& sum, int r, int c, int count) {
+        sum.add(activation::apply(a.act, lanes::load(x + int64_t(r) * a.c + c, count)), r);
+      },
       [](lanes::Sum& sum, const lanes::Sum& later) { sum.merge(later); },
       [&](int c, int count, const lanes::Sum& sum) { lanes::store(y + c, sum.total() / lanes::fill(float(a.pixels)), count); });
 }
@@ -126,6 +129,7 @@ template <class T> DEVICE void global_grad(const Block& block, const GlobalPoolG
   block::for_each_run(block, rows, a.c, [&](int r, int c, int count) {
     const int64_t pixel = int64_t(n) * a.pixels + first + r, at = pixel * a.c + c;
     Lanes v = lanes::load(dy + c, count) / lanes::fill(float(a.pixels));
+    if (a.act) v = v * activation::slope(a.act, lanes::load(static_cast<const T*>(a.x) + at, count));
     if (a.residual) v = v + lanes::load(static_cast<const T*>(a.residual) + at, count);
     if (a.keep) v = lanes::select(lanes::load_bits(a.keep + pixel * bit_row, c), v, lanes::fill(0.f));
     lanes::store(static_cast<T*>(a.dx) + at, v, count);

@@ -5,7 +5,7 @@ mod common;
 use common::{PRECISIONS, close, directional, dot, host, limits, round, upload, upload_f32, values, wide};
 use proptest::prelude::*;
 use rampart::Error;
-use rampart::ops::attention::{attention, self_attention};
+use rampart::ops::attention::{attention, position_bias, self_attention};
 use rampart::tape::{Graph, Precision};
 
 struct Case {
@@ -175,6 +175,55 @@ fn one_projection_holds_q_k_and_v() {
     }
 }
 
+/// The table of a map gives the plain op's bias, forward and in the gradient.
+#[test]
+fn a_table_of_positions_is_a_bias_per_pair() {
+    let device = host();
+    for (heads, h, w, d) in [(2, 3, 5, 8), (1, 1, 1, 4), (3, 2, 24, 8), (1, 7, 1, 4)] {
+        let (t, rows, cols) = (h * w, 2 * h - 1, 2 * w - 1);
+        let table = values(heads * rows * cols, 4, Precision::F32);
+        let bias: Vec<f32> = (0..heads * t * t)
+            .map(|i| {
+                let (k, q, head) = (i % t, i / t % t, i / t / t);
+                let (down, across) = (k / w + h - 1 - q / w, k % w + w - 1 - q % w);
+                table[(head * rows + down) * cols + across]
+            })
+            .collect();
+        let table = upload(&device, &[heads, rows, cols], Precision::F32, &table);
+        let g = Graph::inference(&device, Precision::F32);
+        let expanded = position_bias(&g, &table, [h, w]).unwrap();
+        assert_eq!(expanded.shape(), [1, heads, t, t]);
+        assert_eq!(expanded.to_f32(&device).unwrap(), bias);
+
+        // (1, T, heads, 3, D) by the fused op against q, k, v by the plain one.
+        let qkv = values(t * 3 * heads * d, 5, Precision::F32);
+        let part = |p: usize| -> Vec<f32> {
+            (0..heads * t * d).map(|i| qkv[((i / d % t * heads + i / d / t) * 3 + p) * d + i % d]).collect()
+        };
+        let [q, k, v] = [0, 1, 2].map(|p| upload(&device, &[1, heads, t, d], Precision::F32, &part(p)));
+        let want = attention(&g, [&q, &k, &v], Some(&expanded), None).unwrap().to_f32(&device).unwrap();
+        let x = upload(&device, &[1, h, w, 3 * heads * d], Precision::F32, &qkv);
+        let g = Graph::recording(&device, Precision::F32);
+        let y = self_attention(&g, &x, heads, Some(&table)).unwrap();
+        let got = y.to_f32(&device).unwrap();
+        for (i, want) in want.iter().enumerate() {
+            assert_eq!(got[(i / d % t * heads + i / d / t) * d + i % d], *want);
+        }
+        let dy = values(got.len(), 6, Precision::F32);
+        let dyt = upload(&device, y.shape(), Precision::F32, &dy);
+        let dx = g.backward(&y, dyt, &x).unwrap().to_f32(&device).unwrap();
+        let dy_heads: Vec<f32> = (0..dy.len()).map(|i| dy[(i / d % t * heads + i / d / t) * d + i % d]).collect();
+        let g = Graph::recording(&device, Precision::F32);
+        let y = attention(&g, [&q, &k, &v], Some(&expanded), None).unwrap();
+        let dyt = upload(&device, &[1, heads, t, d], Precision::F32, &dy_heads);
+        for (p, grad) in g.backward_all(&y, dyt, &[&q, &k, &v]).unwrap().iter().enumerate() {
+            for (i, want) in grad.to_f32(&device).unwrap().iter().enumerate() {
+                assert_eq!(dx[((i / d % t * heads + i / d / t) * 3 + p) * d + i % d], *want, "part {p}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_gradient_is_that_of_the_formula() {
     let case = Case { batch: 1, heads: 2, n: 5, m: 6, d: 4, bias: 1, size: 1.0 };
@@ -196,6 +245,9 @@ fn what_does_not_fit_is_refused() {
     assert!(matches!(attention(&g, [&q, &k, &k], None, None), Err(Error::Shape { .. })));
     let none = t(&[1, 2, 0, 4]);
     assert!(matches!(attention(&g, [&q, &none, &none], None, None), Err(Error::Shape { .. })));
+    for table in [t(&[2, 3, 5]), t(&[1, 3, 3]), t(&[2, 3])] {
+        assert!(matches!(self_attention(&g, &t(&[1, 2, 2, 12]), 2, Some(&table)), Err(Error::Shape { .. })));
+    }
     let bias = t(&[2, 2, 3, 3]);
     assert!(matches!(attention(&g, [&q, &q, &q], Some(&bias), None), Err(Error::Shape { .. })));
     assert!(matches!(self_attention(&g, &t(&[1, 2, 2, 10]), 2, None), Err(Error::Shape { .. })));

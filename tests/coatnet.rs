@@ -1,9 +1,10 @@
 //! CoAtNet at full size against golden values computed in float64 from the deterministic fill of `models::weights`.
 
 use rampart::device::{DType, Device};
-use rampart::models::coatnet::{CoAtNet, Config, position_bias};
+use rampart::models::coatnet::{CoAtNet, Config, position_table};
 use rampart::models::resnet::Probe;
 use rampart::models::weights::{Weights, fill, uniform};
+use rampart::ops::attention::position_bias;
 use rampart::ops::loss::{LossKind, loss};
 use rampart::tape::{Graph, Precision};
 use rampart::tensor::Tensor;
@@ -146,7 +147,11 @@ fn the_position_bias_of_a_block() {
     let get = |part: &str, shape: &[usize]| fill(&name(part), shape);
     let (w1, b1) = (get("fc1.weight", &[512, 2]), get("fc1.bias", &[512]));
     let (w2, b2) = (get("fc2.weight", &[16, 512]), get("fc2.bias", &[16]));
-    let bias = position_bias([24, 24], 16, (&w1, &b1), (&w2, &b2));
+    let table = position_table([24, 24], 16, (&w1, &b1), (&w2, &b2));
+    let device = Device::host().unwrap();
+    let table = Tensor::from_f32(&device, &[16, 47, 47], DType::F32, &table).unwrap();
+    let bias = position_bias(&Graph::inference(&device, Precision::F32), &table, [24, 24]).unwrap();
+    let bias = bias.to_f32(&device).unwrap();
     let at = |h: usize, q: usize, k: usize| f64::from(bias[(h * 576 + q) * 576 + k]);
     for (k, want) in [-0.29852251, -0.75330436, -1.06908522, -1.29481039].into_iter().enumerate() {
         assert!((at(0, 0, k) - want).abs() <= 1e-6);

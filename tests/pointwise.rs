@@ -8,7 +8,7 @@ use common::{PRECISIONS, check, close, host, limits, round, upload, upload_f32, 
 use rampart::Error;
 use rampart::device::DType;
 use rampart::ops::Activation;
-use rampart::ops::pointwise::{Affine, activation, add, affine, normalize_images, softmax};
+use rampart::ops::pointwise::{Affine, activation, add, affine, affine_activation, normalize_images, softmax};
 use rampart::tape::{Graph, Precision};
 use rampart::tensor::Tensor;
 
@@ -195,6 +195,23 @@ fn affine_agrees_with_float64() {
             let want_dx: Vec<f64> =
                 dy.iter().enumerate().map(|(i, &d)| f64::from(d) * f64::from(scale[i % c])).collect();
             check("affine", precision, (shape, &x), &dy, |g, x| affine(g, x, &constants), &want, &want_dx);
+        }
+    }
+}
+
+#[test]
+fn affine_with_an_activation_agrees_with_float64() {
+    for (precision, act) in PRECISIONS.into_iter().flat_map(|p| [(p, Activation::Silu), (p, Activation::Gelu)]) {
+        for shape in [&[2usize, 3, 5, 7][..], &[1, 1, 1, 1], &[4, 33], &[2, 2, 2, 64], &[0, 2, 2, 5]] {
+            let (c, n): (usize, usize) = (shape[shape.len() - 1], shape.iter().product());
+            let (x, dy) = (values(n, 1, precision), values(n, 2, precision));
+            let (scale, bias) = (values(c, 3, Precision::F32), values(c, 4, Precision::F32));
+            let constants = Arc::new(Affine::new(&host(), &scale, &bias).unwrap());
+            let at = |i: usize| truth(act, f64::from(x[i]) * f64::from(scale[i % c]) + f64::from(bias[i % c]));
+            let want: Vec<f64> = (0..n).map(|i| at(i).0).collect();
+            let want_dx: Vec<f64> = (0..n).map(|i| f64::from(dy[i]) * at(i).1 * f64::from(scale[i % c])).collect();
+            let op = |g: &Graph, x: &Tensor| affine_activation(g, x, &constants, act);
+            check("affine_activation", precision, (shape, &x), &dy, op, &want, &want_dx);
         }
     }
 }

@@ -5,8 +5,10 @@ mod common;
 use common::{PRECISIONS, check, close, host, limits, upload, upload_f32, values, wide};
 use proptest::prelude::*;
 use rampart::Error;
-use rampart::ops::pool::{Pool, avg_pool2d, global_avg_pool, max_pool2d};
+use rampart::ops::Activation;
+use rampart::ops::pool::{Pool, avg_pool2d, global_avg_pool, global_avg_pool_activated, max_pool2d};
 use rampart::tape::{Graph, Precision};
+use rampart::tensor::Tensor;
 
 /// Windows as PyTorch lays them: for every output the positions it covers, and the average's divisor.
 struct Layout {
@@ -193,6 +195,16 @@ fn global_means_agree_with_float64() {
             let want_dx: Vec<f64> =
                 (0..x.len()).map(|i| f64::from(dy[i / (h * w * c) * c + i % c]) / (h * w) as f64).collect();
             check("global_avg_pool", precision, (&shape, &x), &dy, global_avg_pool, &want, &want_dx);
+
+            let silu = |v: f64| v / (1.0 + (-v).exp());
+            let slope = |v: f64| (1.0 + v * (1.0 - 1.0 / (1.0 + (-v).exp()))) / (1.0 + (-v).exp());
+            let mut want = vec![0.0; n * c];
+            for (i, v) in wide(&x).into_iter().enumerate() {
+                want[i / (h * w * c) * c + i % c] += silu(v) / (h * w) as f64;
+            }
+            let want_dx: Vec<f64> = want_dx.iter().zip(wide(&x)).map(|(d, v)| d * slope(v)).collect();
+            let op = |g: &Graph, x: &Tensor| global_avg_pool_activated(g, x, Activation::Silu);
+            check("global_avg_pool_activated", precision, (&shape, &x), &dy, op, &want, &want_dx);
         }
     }
 }

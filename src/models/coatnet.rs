@@ -16,7 +16,7 @@ use crate::ops::gate::gate;
 use crate::ops::gemm::{Linear, linear};
 use crate::ops::layer_norm::{LayerNorm, layer_norm};
 use crate::ops::pointwise::{Affine, affine_activation};
-use crate::ops::pool::{Pool, avg_pool2d, global_avg_pool};
+use crate::ops::pool::{Pool, avg_pool2d, global_avg_pool, global_avg_pool_activated};
 use crate::tape::{Graph, Precision};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -101,8 +101,8 @@ struct Transformer {
     norm1: Arc<LayerNorm>,
     qkv: Arc<Conv2d>,
     heads: usize,
-    /// `(1, heads, T, T)`
-    bias: Tensor,
+    /// `(heads, 2 H - 1, 2 W - 1)`
+    position: Tensor,
     projection: Arc<Conv2d>,
     norm2: Arc<LayerNorm>,
     fc1: Arc<Conv2d>,
@@ -217,8 +217,8 @@ impl Builder<'_> {
             self.get(&at("attn.rel_pos.mlp.fc2.weight"), &[heads, hidden])?,
             self.get(&at("attn.rel_pos.mlp.fc2.bias"), &[heads])?,
         );
-        let bias = position_bias(map, heads, (&fc1.0, &fc1.1), (&fc2.0, &fc2.1));
-        let tokens = map[0] * map[1];
+        let table = position_table(map, heads, (&fc1.0, &fc1.1), (&fc2.0, &fc2.1));
+        let shape = [heads, 2 * map[0] - 1, 2 * map[1] - 1];
         let norm1 = if stride != 1 { "norm1.norm" } else { "norm1" };
         Ok(Block::Transformer(Box::new(Transformer {
             stride,
@@ -226,7 +226,7 @@ impl Builder<'_> {
             norm1: self.layer_norm(&at(norm1), c)?,
             qkv: self.projection(&at("attn.qkv"), [3 * c, c], None)?,
             heads,
-            bias: Tensor::from_f32(self.device, &[1, heads, tokens, tokens], DType::F32, &bias)?,
+            position: Tensor::from_f32(self.device, &shape, DType::F32, &table)?,
             projection: self.projection(&at("attn.proj"), [o, c], Some(&at("ls1")))?,
             norm2: self.layer_norm(&at("norm2"), o)?,
             fc1: self.projection(&at("mlp.fc1"), [MLP * o, o], None)?,
@@ -235,36 +235,28 @@ impl Builder<'_> {
     }
 }
 
-/// Added to the logits of query q and key k on a map of `h` x `w` tokens: an MLP of the signed logs of their distance down and
-/// across, query less key. `(heads, T, T)`, sums in float64.
-pub fn position_bias([h, w]: [usize; 2], heads: usize, fc1: (&[f32], &[f32]), fc2: (&[f32], &[f32])) -> Vec<f32> {
-    let (span, tokens, hidden) = (2 * w - 1, h * w, fc1.1.len());
+/// What [`crate::ops::attention::position_bias`] adds to the logits of query and key on a map of `h` x `w` tokens: an MLP of the
+/// signed logs of their distance down and across, query less key. `(heads, 2 h - 1, 2 w - 1)`, sums in float64.
+pub fn position_table([h, w]: [usize; 2], heads: usize, fc1: (&[f32], &[f32]), fc2: (&[f32], &[f32])) -> Vec<f32> {
+    let (rows, span, hidden) = (2 * h - 1, 2 * w - 1, fc1.1.len());
+    // The table runs over key less query.
     let log = |at: usize, length: usize| {
-        let d = at as f64 - (length as f64 - 1.0);
+        let d = length as f64 - 1.0 - at as f64;
         if d == 0.0 { 0.0 } else { d.signum() * (1.0 + d.abs()).ln() }
     };
-    let mut table = vec![0f32; (2 * h - 1) * span * heads];
-    for (at, row) in table.chunks_exact_mut(heads).enumerate() {
+    let mut table = vec![0f32; heads * rows * span];
+    for at in 0..rows * span {
         let (dy, dx) = (log(at / span, h), log(at % span, w));
         let inner: Vec<f64> = (0..hidden)
             .map(|j| (f64::from(fc1.0[2 * j]) * dy + f64::from(fc1.0[2 * j + 1]) * dx + f64::from(fc1.1[j])).max(0.0))
             .collect();
-        for (head, value) in row.iter_mut().enumerate() {
+        for head in 0..heads {
             let weights = &fc2.0[head * hidden..(head + 1) * hidden];
             let sum: f64 = weights.iter().zip(&inner).map(|(w, v)| f64::from(*w) * v).sum();
-            *value = (sum + f64::from(fc2.1[head])) as f32;
+            table[head * rows * span + at] = (sum + f64::from(fc2.1[head])) as f32;
         }
     }
-    let mut bias = vec![0f32; heads * tokens * tokens];
-    for (head, plane) in bias.chunks_exact_mut(tokens * tokens).enumerate() {
-        for (q, row) in plane.chunks_exact_mut(tokens).enumerate() {
-            for (k, value) in row.iter_mut().enumerate() {
-                let (dy, dx) = (q / w + h - 1 - k / w, q % w + w - 1 - k % w);
-                *value = table[(dy * span + dx) * heads + head];
-            }
-        }
-    }
-    bias
+    table
 }
 
 impl CoAtNet {
@@ -370,11 +362,16 @@ impl MbConv {
         }
         let h = affine_activation(g, x, &self.pre_norm, Activation::Silu)?;
         let h = conv2d(g, &h, &self.expand, None, Activation::Silu)?;
-        let h = conv2d(g, &h, &self.depthwise, None, Activation::Silu)?;
-        let mean = global_avg_pool(g, &h)?;
+        // With gradients on only what goes into the SiLU is kept; pool and gate apply it where they read it.
+        let (now, later) = match g.records() {
+            true => (Activation::None, Activation::Silu),
+            false => (Activation::Silu, Activation::None),
+        };
+        let h = conv2d(g, &h, &self.depthwise, None, now)?;
+        let mean = global_avg_pool_activated(g, &h, later)?;
         let hidden = linear(g, &mean, &self.squeeze.reduce, Activation::Silu)?;
         let gates = linear(g, &hidden, &self.squeeze.expand, Activation::Sigmoid)?;
-        conv2d(g, &gate(g, &h, &gates)?, &self.project, Some(&skip), Activation::None)
+        conv2d(g, &gate(g, &h, &gates, later)?, &self.project, Some(&skip), Activation::None)
     }
 }
 
@@ -389,7 +386,7 @@ impl Transformer {
             skip = conv2d(g, &skip, conv, None, Activation::None)?;
         }
         let qkv = conv2d(g, &h, &self.qkv, None, Activation::None)?;
-        let attended = self_attention(g, &qkv, self.heads, Some(&self.bias))?;
+        let attended = self_attention(g, &qkv, self.heads, Some(&self.position))?;
         let y = conv2d(g, &attended, &self.projection, Some(&skip), Activation::None)?;
         let h = layer_norm(g, &y, &self.norm2)?;
         let h = conv2d(g, &h, &self.fc1, None, Activation::Gelu)?;

@@ -4,7 +4,7 @@ use crate::device::{
     ATTENTION_BF16_64, ATTENTION_BF16_128, ATTENTION_F32_64, ATTENTION_F32_128, ATTENTION_KEY_GRAD_BF16_64,
     ATTENTION_KEY_GRAD_BF16_128, ATTENTION_KEY_GRAD_F32_64, ATTENTION_KEY_GRAD_F32_128, ATTENTION_QUERY_GRAD_BF16_64,
     ATTENTION_QUERY_GRAD_BF16_128, ATTENTION_QUERY_GRAD_F32_64, ATTENTION_QUERY_GRAD_F32_128, AttentionArgs,
-    AttentionGradArgs, DType, Kernel, TokensView,
+    AttentionGradArgs, DType, Kernel, POSITION_BIAS, PositionBiasArgs, TokensView,
 };
 use crate::tape::Graph;
 use crate::tensor::Tensor;
@@ -225,12 +225,15 @@ pub fn attention(g: &Graph, [q, k, v]: [&Tensor; 3], bias: Option<&Tensor>, scal
 /// | arg | shape | |
 /// |---|---|---|
 /// | `qkv` | `(N, H, W, 3 * heads * D)` | head by head, each head's q, k and v side by side |
-/// | `bias` | `(1, heads, H * W, H * W)` | float32, optional; has no gradient |
+/// | `table` | `(heads, 2 H - 1, 2 W - 1)` | float32, optional: what [`position_bias`] expands, added to the logits; has no gradient |
 /// | ret | `(N, H, W, heads * D)` | head by head |
+///
+/// With gradients on, keeps `qkv` and the result by reference and two numbers per query. The bias is expanded for the launches that
+/// read it and never kept.
 ///
 /// # Errors
 /// As [`attention`].
-pub fn self_attention(g: &Graph, qkv: &Tensor, heads: usize, bias: Option<&Tensor>) -> Result<Tensor> {
+pub fn self_attention(g: &Graph, qkv: &Tensor, heads: usize, table: Option<&Tensor>) -> Result<Tensor> {
     let [batch, h, w, c] = qkv.dims4("self_attention")?;
     if heads == 0 || !c.is_multiple_of(3 * heads) {
         return Err(Error::shape("self_attention", "channels", format!("a multiple of 3 x {heads} heads"), c));
@@ -238,18 +241,40 @@ pub fn self_attention(g: &Graph, qkv: &Tensor, heads: usize, bias: Option<&Tenso
     let d = c / (3 * heads);
     let s = Sizes { batch, heads, n: h * w, m: h * w, d, scale: 1.0 / (d as f32).sqrt() };
     s.check()?;
-    if let Some(b) = bias.filter(|b| b.shape() != [1, heads, h * w, h * w] || b.dtype() != DType::F32) {
-        let want = format!("F32{:?}", [1, heads, h * w, h * w]);
-        return Err(Error::shape("self_attention", "bias", want, format!("{b:?}")));
+    if let Some(t) = table.filter(|t| t.shape().first() != Some(&heads)) {
+        return Err(Error::shape("self_attention", "heads of the table", heads, format!("{t:?}")));
     }
+    let expand = move |g: &Graph, table: Option<&Tensor>| table.map(|t| position_bias(g, t, [h, w])).transpose();
     let y = g.uninit(&[batch, h, w, heads * d])?;
-    let kept = s.forward(g, &fused(qkv, &s), joined(&y, &s), bias)?;
+    let kept = s.forward(g, &fused(qkv, &s), joined(&y, &s), expand(g, table)?.as_ref())?;
 
-    let (x_in, y_out, bias) = (qkv.clone(), y.clone(), bias.cloned());
+    let (x_in, y_out, table) = (qkv.clone(), y.clone(), table.cloned());
     g.record("self_attention gradient", &[qkv], &y, move |g, dy, grads| {
         let dx = g.uninit(x_in.shape())?;
+        let bias = expand(g, table.as_ref())?;
         s.gradient(g, &fused(&x_in, &s), joined(&y_out, &s), joined(dy, &s), &fused(&dx, &s), bias.as_ref(), &kept)?;
         grads.add(g, &x_in, dx)
     });
     Ok(y)
+}
+
+/// The bias of every pair of tokens of a map of `h` x `w`, from a table of their differences.
+///
+/// | arg | shape | |
+/// |---|---|---|
+/// | `table` | `(heads, 2 h - 1, 2 w - 1)` | float32; row and column of the key less those of the query, from `1 - h` and `1 - w` on |
+/// | ret | `(1, heads, h * w, h * w)` | query, key |
+///
+/// # Errors
+/// [`Error::Shape`] for a table of another map.
+pub fn position_bias(g: &Graph, table: &Tensor, [h, w]: [usize; 2]) -> Result<Tensor> {
+    let heads = table.shape().first().copied().unwrap_or(0);
+    if h == 0 || w == 0 || table.shape() != [heads, 2 * h - 1, 2 * w - 1] || table.dtype() != DType::F32 {
+        let want = format!("F32 (heads, {}, {})", 2 * h as i64 - 1, 2 * w as i64 - 1);
+        return Err(Error::shape("position_bias", "table", want, format!("{table:?}")));
+    }
+    let bias = Tensor::uninit(g.device(), &[1, heads, h * w, h * w], DType::F32)?;
+    let args = PositionBiasArgs { table: table.address(), bias: bias.address(), h: h as i32, w: w as i32 };
+    g.launch(&POSITION_BIAS, [h, heads, 1], &args)?;
+    Ok(bias)
 }

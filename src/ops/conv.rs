@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::pointwise::Activation;
-use super::weights::Packed;
+use super::weights::{Packed, Sequence};
 use crate::device::{
     CONV_BF16, CONV_BF16_SMALL, CONV_F32, CONV_F32_SMALL, CONV_TF32, CONV_TF32_SMALL, ConvArgs, DEPTHWISE_BF16,
     DEPTHWISE_F32, DType, DepthwiseArgs, Device, Divisor, Kernel,
@@ -43,8 +43,6 @@ impl Window {
 
 /// A convolution's constants, packed for one device and precision; the input gradient's are packed when first asked for.
 pub struct Conv2d {
-    /// `(G, O/G, R, S, C/G)` float32, kept for the gradient's packing
-    weight: Vec<f32>,
     /// `(O)` float32
     bias: Option<Tensor>,
     forward: Form,
@@ -129,71 +127,52 @@ impl Conv2d {
         if let Some(b) = bias.filter(|b| b.len() != out) {
             return Err(Error::shape("conv2d", "bias", out, b.len()));
         }
-        let mut channels_last = vec![0f32; weight.len()];
-        for (oc, taps) in weight.chunks_exact(r * s).enumerate() {
-            for (tap, &v) in taps.iter().enumerate() {
-                channels_last[(oc / c * r * s + tap) * c + oc % c] = v;
-            }
-        }
         let forward = if groups > 1 && c == 1 && out == groups {
             let taps: Vec<f32> = (0..r * s).flat_map(|tap| (0..out).map(move |o| weight[o * r * s + tap])).collect();
             Form::Depthwise(Tensor::from_f32(device, &[r * s, out], DType::F32, &taps)?)
         } else {
+            let mut channels_last = vec![0f32; weight.len()];
+            for (oc, taps) in weight.chunks_exact(r * s).enumerate() {
+                for (tap, &v) in taps.iter().enumerate() {
+                    channels_last[(oc / c * r * s + tap) * c + oc % c] = v;
+                }
+            }
             let src = Tensor::from_f32(device, &[weight.len()], DType::F32, &channels_last)?;
             Form::Product(Packed::pack(device, precision, &src, [groups, out / groups, r * s, c])?)
         };
         let bias = bias.map(|b| Tensor::from_f32(device, &[out], DType::F32, b)).transpose()?;
-        Ok(Conv2d {
-            weight: channels_last,
-            bias,
-            forward,
-            backward: OnceLock::new(),
-            window,
-            o: out / groups,
-            c,
-            r,
-            s,
-            precision,
-        })
+        Ok(Conv2d { bias, forward, backward: OnceLock::new(), window, o: out / groups, c, r, s, precision })
     }
 
     /// The convolutions of dy that make up the input gradient, one per residue modulo the stride.
     ///
     /// dx[h] = sum over taps r with (h + pad - r*dil) divisible by the stride of dy[(h + pad - r*dil) / stride] * w[r].
-    fn phases(&self, device: &Device) -> Result<&[Phase]> {
+    fn phases(&self, device: &Device, forward: &Packed) -> Result<&[Phase]> {
         if let Some(phases) = self.backward.get() {
             return Ok(phases);
         }
-        let Window { stride, padding, dilation, groups } = self.window;
+        let Window { stride, padding, dilation, .. } = self.window;
         // Along one axis: taps in ascending order of the dy they read, the dy index of the first at h = off, and the step.
-        let axis = |axis: usize, taps: usize, off: usize| -> (Vec<usize>, i64, usize) {
+        let axis = |axis: usize, taps: usize, off: usize| -> (Sequence, i64, usize) {
             let (st, di, pad) = (stride[axis] as i64, dilation[axis] as i64, padding[2 * axis] as i64);
             let at = |r: usize| off as i64 + pad - r as i64 * di;
             let mut hit: Vec<usize> = (0..taps).filter(|&r| at(r).rem_euclid(st) == 0).collect();
             hit.reverse();
             let first = hit.first().map_or(0, |&r| at(r).div_euclid(st));
             let step = hit.get(1).map_or(1, |&r| at(r).div_euclid(st) - first);
-            (hit, first, step as usize)
+            let apart = hit.get(1).map_or(0, |&r| r as isize - hit[0] as isize);
+            (Sequence { first: hit.first().copied().unwrap_or(0), step: apart, count: hit.len() }, first, step as usize)
         };
         let mut phases = Vec::new();
         for off_h in 0..stride[0] {
             for off_w in 0..stride[1] {
                 let (rows, first_h, dil_h) = axis(0, self.r, off_h);
                 let (cols, first_w, dil_w) = axis(1, self.s, off_w);
-                let taps = rows.len() * cols.len();
-                let mut flipped = Vec::with_capacity(groups * self.c * taps * self.o);
-                for g in 0..groups {
-                    for c in 0..self.c {
-                        for (r, s) in rows.iter().flat_map(|r| cols.iter().map(move |s| (r, s))) {
-                            let at = |o: usize| (((g * self.o + o) * self.r + r) * self.s + s) * self.c + c;
-                            flipped.extend((0..self.o).map(|o| self.weight[at(o)]));
-                        }
-                    }
-                }
-                let src = Tensor::from_f32(device, &[flipped.len()], DType::F32, &flipped)?;
-                let packed = Packed::pack(device, self.precision, &src, [groups, self.c, taps, self.o])?;
-                let (taps, pad) =
-                    if taps == 0 { ([0, 0], [0, 0]) } else { ([rows.len(), cols.len()], [-first_h, -first_w]) };
+                let packed = forward.turned(device, self.precision, self.s, [rows, cols])?;
+                let (taps, pad) = match rows.count * cols.count {
+                    0 => ([0, 0], [0, 0]),
+                    _ => ([rows.count, cols.count], [-first_h, -first_w]),
+                };
                 phases.push(Phase { packed, off: [off_h, off_w], taps, pad, dilation: [dil_h, dil_w] });
             }
         }
@@ -306,11 +285,14 @@ impl Conv2d {
             positive: 0,
             act: Activation::None,
         };
-        if let Form::Depthwise(w) = &self.forward {
-            self.launch_depthwise(g, dy, w, &dx, true, &epilogue)?;
-            return Ok(dx);
-        }
-        for phase in self.phases(g.device())? {
+        let forward = match &self.forward {
+            Form::Product(packed) => packed,
+            Form::Depthwise(w) => {
+                self.launch_depthwise(g, dy, w, &dx, true, &epilogue)?;
+                return Ok(dx);
+            }
+        };
+        for phase in self.phases(g.device(), forward)? {
             let count = |axis: usize| x[1 + axis].saturating_sub(phase.off[axis]).div_ceil(self.window.stride[axis]);
             let l = Launch {
                 packed: &phase.packed,

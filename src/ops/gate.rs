@@ -1,11 +1,12 @@
 //! A gate per image and channel: `kernels/gate.cu`.
 
+use super::pointwise::Activation;
 use crate::device::{DType, GATE_BF16, GATE_F32, GATE_GRAD_BF16, GATE_GRAD_F32, GateArgs, GateGradArgs};
 use crate::tape::{Graph, Slot};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// `y[n, p, c] = x[n, p, c] * g[n, c]`.
+/// `y[n, p, c] = act(x[n, p, c]) * g[n, c]`.
 ///
 /// | arg | shape |
 /// |---|---|
@@ -17,12 +18,12 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// [`Error::Shape`] when the gate is of other images or channels.
-pub fn gate(g: &Graph, x: &Tensor, gates: &Tensor) -> Result<Tensor> {
+pub fn gate(g: &Graph, x: &Tensor, gates: &Tensor, act: Activation) -> Result<Tensor> {
     let [n, h, w, c] = x.dims4("gate")?;
     if gates.shape() != [n, c] {
         return Err(Error::shape("gate", "gates", format!("{:?}", [n, c]), format!("{:?}", gates.shape())));
     }
-    let y = scaled(g, x, gates, &Slot { residual: None, keep: None })?;
+    let y = scaled(g, x, None, gates, act, &Slot { residual: None, keep: None })?;
     let (x_in, gates_in) = (x.clone(), gates.clone());
     g.record("gate gradient", &[x, gates], &y, move |g, dy, grads| {
         let dgates = g.uninit(&[n, c])?;
@@ -35,25 +36,26 @@ pub fn gate(g: &Graph, x: &Tensor, gates: &Tensor) -> Result<Tensor> {
             pixels: (h * w) as i32,
             c: c as i32,
             per_block: per_block as i32,
-            reserved: 0,
+            act: act as i32,
         };
         let kernel = if g.dtype() == DType::BF16 { &GATE_GRAD_BF16 } else { &GATE_GRAD_F32 };
         g.launch(kernel, [c.div_ceil(per_block), n, 1], &args)?;
         grads.add(g, &gates_in, dgates)?;
         let slot = grads.slot(&x_in);
-        let dx = scaled(g, dy, &gates_in, &slot)?;
+        let dx = scaled(g, &x_in, Some(dy), &gates_in, act, &slot)?;
         grads.put(&x_in, dx);
         Ok(())
     });
     Ok(y)
 }
 
-fn scaled(g: &Graph, x: &Tensor, gates: &Tensor, slot: &Slot) -> Result<Tensor> {
+fn scaled(g: &Graph, x: &Tensor, dy: Option<&Tensor>, gates: &Tensor, act: Activation, slot: &Slot) -> Result<Tensor> {
     let [n, h, w, c] = x.dims4("gate")?;
     let (pixels, per_block) = (h * w, super::pointwise::rows_per_block(c));
     let y = g.uninit(x.shape())?;
     let args = GateArgs {
         x: x.address(),
+        dy: dy.map_or(0, Tensor::address),
         gate: gates.address(),
         residual: slot.residual_address(),
         keep: slot.keep_address(),
@@ -61,7 +63,7 @@ fn scaled(g: &Graph, x: &Tensor, gates: &Tensor, slot: &Slot) -> Result<Tensor> 
         pixels: pixels as i32,
         c: c as i32,
         per_block: per_block as i32,
-        reserved: 0,
+        act: act as i32,
     };
     let kernel = if g.dtype() == DType::BF16 { &GATE_BF16 } else { &GATE_F32 };
     g.launch(kernel, [pixels.div_ceil(per_block), n, 1], &args)?;

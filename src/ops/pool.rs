@@ -1,5 +1,6 @@
 //! Max, average and global average pooling: `kernels/pool.cu`.
 
+use super::pointwise::Activation;
 use crate::device::{
     AVG_POOL_BF16, AVG_POOL_F32, AVG_POOL_GRAD_BF16, AVG_POOL_GRAD_F32, DType, GLOBAL_POOL_BF16, GLOBAL_POOL_F32,
     GLOBAL_POOL_GRAD_BF16, GLOBAL_POOL_GRAD_F32, GlobalPoolArgs, GlobalPoolGradArgs, Kernel, MAX_POOL_BF16,
@@ -161,6 +162,16 @@ pub fn avg_pool2d(g: &Graph, x: &Tensor, pool: Pool, count_include_pad: bool) ->
 /// # Errors
 /// [`Error::Shape`] when there are no pixels.
 pub fn global_avg_pool(g: &Graph, x: &Tensor) -> Result<Tensor> {
+    global_avg_pool_activated(g, x, Activation::None)
+}
+
+/// The mean of `act(x)` over all pixels, which is not stored. Shapes as in [`global_avg_pool`].
+///
+/// With gradients on, keeps `x` by reference unless the activation is none.
+///
+/// # Errors
+/// As [`global_avg_pool`].
+pub fn global_avg_pool_activated(g: &Graph, x: &Tensor, act: Activation) -> Result<Tensor> {
     let [n, h, w, c] = x.dims4("global_avg_pool")?;
     let pixels = h * w;
     if pixels == 0 {
@@ -175,7 +186,7 @@ pub fn global_avg_pool(g: &Graph, x: &Tensor) -> Result<Tensor> {
         pixels: pixels as i32,
         c: c as i32,
         per_block: per_block as i32,
-        reserved: 0,
+        act: act as i32,
     };
     g.launch(
         if g.dtype() == DType::BF16 { &GLOBAL_POOL_BF16 } else { &GLOBAL_POOL_F32 },
@@ -183,12 +194,13 @@ pub fn global_avg_pool(g: &Graph, x: &Tensor) -> Result<Tensor> {
         &args,
     )?;
 
-    let x_in = x.outline();
+    let (x_in, curved) = (x.outline(), (act != Activation::None).then(|| x.clone()));
     g.record("global_avg_pool gradient", &[x], &y, move |g, dy, grads| {
         let dx = g.uninit(x_in.shape())?;
         let slot = grads.slot(&x_in);
         let per_block = super::pointwise::rows_per_block(c);
         let args = GlobalPoolGradArgs {
+            x: curved.as_ref().map_or(0, Tensor::address),
             dy: dy.address(),
             residual: slot.residual_address(),
             keep: slot.keep_address(),
@@ -196,7 +208,7 @@ pub fn global_avg_pool(g: &Graph, x: &Tensor) -> Result<Tensor> {
             pixels: pixels as i32,
             c: c as i32,
             per_block: per_block as i32,
-            reserved: 0,
+            act: act as i32,
         };
         let kernel = if g.dtype() == DType::BF16 { &GLOBAL_POOL_GRAD_BF16 } else { &GLOBAL_POOL_GRAD_F32 };
         g.launch(kernel, [pixels.div_ceil(per_block), n, 1], &args)?;

@@ -1,6 +1,9 @@
 //! Weights in the order the tile product reads (`pack_weights` in `kernels/conv.cu`), and how a product is cut into tiles.
 
-use crate::device::{DType, Device, HostDevice, PACK_WEIGHTS_BF16, PACK_WEIGHTS_F32, PackArgs};
+use crate::device::{
+    DType, Device, HostDevice, PACK_WEIGHTS_BF16, PACK_WEIGHTS_F32, PackArgs, TURN_WEIGHTS_BF16, TURN_WEIGHTS_F32,
+    TurnArgs,
+};
 use crate::tape::Precision;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -15,8 +18,19 @@ pub struct Packed {
     /// Elements from one group to the next.
     pub(crate) group: usize,
     pub(crate) o: usize,
+    groups: usize,
     taps: usize,
+    c: usize,
     c_pad: usize,
+    panel: usize,
+}
+
+/// Taps along one axis that an input gradient reads, as an arithmetic sequence of the forward pass's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sequence {
+    pub first: usize,
+    pub step: isize,
+    pub count: usize,
 }
 
 /// How the host cuts a product of `m` rows; on CUDA the kernel's shape decides.
@@ -38,6 +52,48 @@ impl Packed {
     /// # Errors
     /// [`Error::Limit`] for runs of more than 65,536 channels.
     pub(crate) fn pack(device: &Device, p: Precision, src: &Tensor, [groups, o, taps, c]: [usize; 4]) -> Result<Self> {
+        let packed = Self::uninit(device, p, [groups, o, taps, c])?;
+        let args = packed.args(src.address());
+        let kernel = if p.dtype() == DType::BF16 { &PACK_WEIGHTS_BF16 } else { &PACK_WEIGHTS_F32 };
+        device.launch(kernel, [o.next_multiple_of(packed.panel), groups, 1], &args)?;
+        Ok(packed)
+    }
+
+    /// The weights of an input gradient: outputs and inputs change places, and of the taps, in rows of `s`, only some are read.
+    ///
+    /// # Errors
+    /// As [`Packed::pack`].
+    pub(crate) fn turned(&self, device: &Device, p: Precision, s: usize, [rows, cols]: [Sequence; 2]) -> Result<Self> {
+        let turned = Self::uninit(device, p, [self.groups, self.c, rows.count * cols.count, self.o])?;
+        let args = TurnArgs {
+            from: self.args(0),
+            to: turned.args(0),
+            s: s as i32,
+            cols: cols.count as i32,
+            row0: rows.first as i32,
+            row_step: rows.step as i32,
+            col0: cols.first as i32,
+            col_step: cols.step as i32,
+        };
+        let kernel = if p.dtype() == DType::BF16 { &TURN_WEIGHTS_BF16 } else { &TURN_WEIGHTS_F32 };
+        device.launch(kernel, [self.c.next_multiple_of(turned.panel), self.groups, 1], &args)?;
+        Ok(turned)
+    }
+
+    fn args(&self, src: u64) -> PackArgs {
+        PackArgs {
+            src,
+            dst: self.data.address(),
+            groups: self.groups as i32,
+            o: self.o as i32,
+            taps: self.taps as i32,
+            c: self.c as i32,
+            n_tile: self.panel as i32,
+            c_pad: self.c_pad as i32,
+        }
+    }
+
+    fn uninit(device: &Device, p: Precision, [groups, o, taps, c]: [usize; 4]) -> Result<Self> {
         if c > MAX_CHANNELS {
             return Err(Error::Limit {
                 kernel: "pack_weights".into(),
@@ -58,19 +114,7 @@ impl Packed {
         let (columns, c_pad) = (o.next_multiple_of(panel), c.next_multiple_of(c_align));
         let group = columns * taps * c_pad;
         let data = Tensor::uninit(device, &[groups, group], stored)?;
-        let args = PackArgs {
-            src: src.address(),
-            dst: data.address(),
-            groups: groups as i32,
-            o: o as i32,
-            taps: taps as i32,
-            c: c as i32,
-            n_tile: panel as i32,
-            c_pad: c_pad as i32,
-        };
-        let kernel = if dtype == DType::BF16 { &PACK_WEIGHTS_BF16 } else { &PACK_WEIGHTS_F32 };
-        device.launch(kernel, [columns, groups, 1], &args)?;
-        Ok(Packed { data, group, o, taps, c_pad })
+        Ok(Packed { data, group, o, groups, taps, c, c_pad, panel })
     }
 
     /// Cuts `m` rows into tiles so that every processor gets several.
