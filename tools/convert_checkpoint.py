@@ -4,6 +4,7 @@
   convert_checkpoint.py cifar10_uncond_50M_500K.pt unet.safetensors --model improved-diffusion-cifar10
   convert_checkpoint.py resnet50.pth resnet50.safetensors --model resnet50-imagenet
   convert_checkpoint.py model.safetensors coatnet.safetensors --model coatnet-rmlp-2-rw-384
+  convert_checkpoint.py --seeded unet.safetensors --model guided-diffusion-imagenet256     the deterministic weights of the tests
   convert_checkpoint.py --list                                  the models, with their configs
 
 Every tensor must have the name and shape that the model's has, and nothing may be left over. Pickles are read by PyTorch's
@@ -205,6 +206,21 @@ def convert(source, target, name, model, dtype="F32", key=None):
     return len(entries), sum(math.prod(shape) for _, _, shape, _ in entries)
 
 
+def seed(target, name, model, dtype="F32"):
+    """Writes `target` with the weights that depend on the tensors' names only; returns (tensors, values)."""
+    torch = torch_module()
+    from resnet_reference import fill_tensor
+    try:
+        table = TABLES[model["arch"]](model["config"])
+    except (KeyError, IndexError, TypeError) as e:
+        raise ValueError(f"the config describes no {model['arch']}: {e!r}") from None
+    entries = [(entry, kind, shape, lambda entry=entry, shape=shape, kind=kind: torch_bytes(torch, fill_tensor(entry, shape), kind))
+               for entry, shape in table.items() if not entry.endswith("num_batches_tracked") for kind in [target_dtype(entry, dtype)]]
+    values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in model.items()}
+    safetensors_file.write(target, entries, {**values, "model": name, "source": "seeded"})
+    return len(entries), sum(math.prod(shape) for _, _, shape, _ in entries)
+
+
 def chosen_model(args):
     model = dict(MODELS[args.model])
     if args.config:
@@ -243,17 +259,23 @@ def main():
     parser.add_argument("--std", type=triple, metavar="R,G,B")
     parser.add_argument("--dtype", choices=("f32", "f16"), default="f32", help="of the weights (default: %(default)s)")
     parser.add_argument("--key", help="where in the file the tensors lie, if there is a choice")
+    parser.add_argument("--seeded", type=Path, metavar="OUT", help="write deterministic weights instead of converting a file")
     parser.add_argument("--list", action="store_true", help="print the models and exit")
     args = parser.parse_args()
     if args.list:
         for name, model in MODELS.items():
             print(f"{name:30} {model['arch']:8} {json.dumps(model['config'])}")
         return 0
-    if None in (args.source, args.target, args.model):
+    if args.seeded is None and None in (args.source, args.target, args.model):
         parser.error("IN, OUT and --model are needed")
+    if args.seeded is not None and (args.source is not None or args.key or args.model is None):
+        parser.error("--seeded OUT takes --model, and no IN or --key")
     try:
-        count, values = convert(args.source, args.target, args.model, chosen_model(args), args.dtype.upper(), args.key)
-        print(f"{args.target}: {count} tensors, {values} values, {args.dtype}")
+        if args.seeded is not None:
+            count, values = seed(args.seeded, args.model, chosen_model(args), args.dtype.upper())
+        else:
+            count, values = convert(args.source, args.target, args.model, chosen_model(args), args.dtype.upper(), args.key)
+        print(f"{args.seeded or args.target}: {count} tensors, {values} values, {args.dtype}")
         return 0
     except (ValueError, OSError) as e:
         print(f"convert_checkpoint: {e}", file=sys.stderr)

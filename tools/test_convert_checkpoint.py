@@ -284,6 +284,19 @@ class PyTorchFiles(Folder):
             return torch.frombuffer(data, dtype=kinds[dtype]).reshape(shape)
         return {k: tensor(*entry) for k, entry in tensors.items()}
 
+    def test_seeded(self):
+        out = self.folder / "seeded.safetensors"
+        status, _, complaint = self.run_tool("--seeded", out, *self.OPTIONS)
+        self.assertEqual(status, 0, complaint)
+        tensors, metadata = safetensors_file.read_header(out)
+        self.assertEqual({k: shape for k, (_, shape, _, _) in tensors.items()},
+                         {k: s for k, s in small_table().items() if not k.endswith("num_batches_tracked")})
+        self.assertEqual(metadata["source"], "seeded")
+        _, _, first, count = tensors["bn1.running_var"]
+        variance = torch.frombuffer(bytearray(safetensors_file.read_bytes(out, first, count)), dtype=torch.float32)
+        self.assertTrue(bool((variance >= 0.5).all() and (variance <= 1.5).all() and variance.std() > 0.1))
+        self.assertEqual(self.run_tool("--seeded", out, *self.OPTIONS, "--key", "model")[0], 2)
+
     def test_every_form(self):
         state = self.state()
         wrapped = {f"module.{k}": t for k, t in state.items()}
