@@ -418,4 +418,6 @@ CASES = [
     model("resnet50_imagenet_w3", (1, 3, 64, 48), seed=20, stem="imagenet", width=3, classes=13),
     feature_map("block", (2, 3, 16, 16), "layer2.0", depth=18, width=3),
     feature_map("cbam", (2, 3, 16, 16), "layer2.1.cbam", depth=18, width=3, attention="cbam"),
+    feature_map("cbam_channel_gate", (2, 3, 16, 16), "layer2.1.cbam.channel_gate", depth=18, width=3, attention="cbam"),
+    feature_map("cbam_spatial_gate", (2, 3, 16, 16), "layer2.1.cbam.spatial_gate", depth=18, width=3, attention="cbam"),
 ]

@@ -206,12 +206,18 @@ def run_model(net, ins):
     return {"logits": logits, "loss": loss, "dx": torch.autograd.grad(loss.sum(), x)[0]}
 
 
+# A CBAM module multiplies by its gates without naming them: the part whose sigmoid (of the sum over its calls) is the gate.
+GATES = {"channel_gate": "ChannelGate.mlp", "spatial_gate": "SpatialGate.spatial"}
+
+
 def run_feature_map(net, layer, ins):
-    """y: the output of the module at the path `layer`"""
+    """y: the output of the module at the path `layer`, or of a gate: `layer1.0.cbam.channel_gate` [N,C], `.spatial_gate` [N,1,H,W]"""
     kept = []
-    net.get_submodule(layer).register_forward_hook(lambda module, args, y: kept.append(y.clone()))
+    owner, _, gate = layer.rpartition(".")
+    module = net.get_submodule(f"{owner}.{GATES[gate]}" if gate in GATES else layer)
+    module.register_forward_hook(lambda module, args, y: kept.append(y.clone()))
     net(ins["x"])
-    return {"y": kept[0]}
+    return {"y": torch.sigmoid(sum(kept)) if gate in GATES else kept[0]}
 
 
 # ------------------------------------------------------------------------------------------------ attack
