@@ -1,6 +1,7 @@
 //! The engine of an experiment: real models on a device, attacked by [`crate::attack::run`].
 
 use std::path::Path;
+use std::time::Instant;
 
 use super::config::{Config, Weights as Source, source};
 use super::runner::{Attacked, Engine};
@@ -23,6 +24,16 @@ pub struct AttackEngine<'a> {
     /// with its level for every sigma
     denoiser: Option<(Denoiser, Vec<Level>)>,
     starts: Option<Starts>,
+    /// Seconds so far.
+    spent: Spent,
+}
+
+/// Seconds that the phases of a run took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spent {
+    pub attack: f64,
+    pub denoise: f64,
+    pub adaptive: f64,
 }
 
 fn open(name: &str) -> Result<Weights> {
@@ -41,7 +52,7 @@ impl<'a> AttackEngine<'a> {
     pub fn new(config: &'a Config, dataset: &'a Dataset) -> Result<Self> {
         let device = Device::open(&config.device.to_string())?;
         let starts = config.attack.starts.as_deref().map(Starts::load).transpose()?;
-        let mut engine = AttackEngine { config, dataset, device, models: Vec::new(), denoiser: None, starts };
+        let mut engine = AttackEngine { config, dataset, device, models: Vec::new(), denoiser: None, starts, spent: Spent::default() };
         for model in &config.models {
             let weights = open(&model.weights)?;
             let size = [dataset.height, dataset.width];
@@ -73,6 +84,11 @@ impl<'a> AttackEngine<'a> {
             engine.denoiser = Some((denoiser, levels));
         }
         Ok(engine)
+    }
+
+    /// Seconds that [`Engine::run`] took so far.
+    pub fn spent(&self) -> Spent {
+        self.spent
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -117,12 +133,12 @@ pub(super) struct Batch {
 }
 
 impl AttackEngine<'_> {
-    pub(super) fn batch(&self, images: &[usize]) -> Batch {
-        Batch {
+    pub(super) fn batch(&self, images: &[usize]) -> Result<Batch> {
+        Ok(Batch {
             pixels: images.iter().flat_map(|&i| self.dataset.image(i)).copied().collect(),
             labels: images.iter().map(|&i| self.dataset.labels[i]).collect(),
             ids: images.iter().map(|&i| self.dataset.ids[i]).collect(),
-        }
+        })
     }
 
     pub(super) fn model(&self, index: usize) -> Result<&Classifier> {
@@ -156,16 +172,25 @@ impl AttackEngine<'_> {
 impl Engine for AttackEngine<'_> {
     fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Attacked> {
         let _range = crate::device::nvtx::range("attack");
-        let batch = self.batch(images);
+        let batch = self.batch(images)?;
         let net = self.model(model)?;
         let spec = self.spec(eps);
+        let mut spent = self.spent;
+        let begin = Instant::now();
         let (outcomes, adversarial) = attack::run(net, &batch.pixels, &batch.labels, &batch.ids, &spec)?;
-        let Some((denoiser, levels)) = &self.denoiser else { return Ok(Attacked { outcomes, denoised: vec![] }) };
+        spent.attack += begin.elapsed().as_secs_f64();
+        let Some((denoiser, levels)) = &self.denoiser else {
+            self.spent = spent;
+            return Ok(Attacked { outcomes, denoised: vec![] });
+        };
+        let begin = Instant::now();
         let defense = &self.config.defense;
         let mut denoised = Vec::new();
         for level in levels {
             denoised.push(self.smoothed(net, denoiser, &adversarial.last, &batch, level)?);
         }
+        spent.denoise += begin.elapsed().as_secs_f64();
+        let begin = Instant::now();
         for level in levels.iter().filter(|_| defense.attack) {
             // Without a budget there is nothing to attack: the clean image, scored as above.
             if eps == 0.0 {
@@ -183,6 +208,8 @@ impl Engine for AttackEngine<'_> {
             let (_, adaptive) = attack::run(&target, &batch.pixels, &batch.labels, &batch.ids, &spec)?;
             denoised.push(self.smoothed(net, denoiser, &adaptive.last, &batch, level)?);
         }
+        spent.adaptive += begin.elapsed().as_secs_f64();
+        self.spent = spent;
         Ok(Attacked { outcomes, denoised })
     }
 

@@ -33,7 +33,7 @@ impl AttackEngine<'_> {
 
     fn rows(&self, model: usize, eps: f64) -> Result<Vec<Row>> {
         let images: Vec<usize> = (0..self.dataset().len().min(COUNT)).collect();
-        let (batch, net) = (self.batch(&images), self.model(model)?);
+        let (batch, net) = (self.batch(&images)?, self.model(model)?);
         let (_, adversarial) = attack::run(net, &batch.pixels, &batch.labels, &batch.ids, &self.spec(eps))?;
         let mut rows = vec![
             self.row("clean", net, &batch.pixels, &batch.labels)?,

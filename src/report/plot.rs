@@ -194,7 +194,7 @@ where
     let name = text(letters + 1, INK).pos(Pos::new(HPos::Center, VPos::Center));
     root.draw_text(x_axis, &name, ((left + right) / 2, frame.height as i32 - 22))?;
     let upright = name.transform(FontTransform::Rotate270);
-    root.draw_text("accuracy in %, Wilson 95 % band", &upright, ((left - OVERHANG - 40) / 2, (top + bottom) / 2))?;
+    root.draw_text("accuracy in %, Wilson 95 % band", &upright, (if frame.words { 24 } else { 13 }, (top + bottom) / 2))?;
     Ok(())
 }
 
