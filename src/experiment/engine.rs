@@ -52,7 +52,15 @@ impl<'a> AttackEngine<'a> {
     pub fn new(config: &'a Config, dataset: &'a Dataset) -> Result<Self> {
         let device = Device::open(&config.device.to_string())?;
         let starts = config.attack.starts.as_deref().map(Starts::load).transpose()?;
-        let mut engine = AttackEngine { config, dataset, device, models: Vec::new(), denoiser: None, starts, spent: Spent::default() };
+        let mut engine = AttackEngine {
+            config,
+            dataset,
+            device,
+            models: Vec::new(),
+            denoiser: None,
+            starts,
+            spent: Spent::default(),
+        };
         for model in &config.models {
             let weights = open(&model.weights)?;
             let size = [dataset.height, dataset.width];

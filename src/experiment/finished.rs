@@ -35,8 +35,7 @@ impl Finished {
     pub fn read(dir: &Path) -> Result<Finished> {
         let (config_file, records_file) = (dir.join("config.toml"), dir.join("records.jsonl"));
         if !config_file.is_file() || !records_file.is_file() {
-            let problem =
-                format!("{}: expected a run directory with config.toml and records.jsonl", dir.display());
+            let problem = format!("{}: expected a run directory with config.toml and records.jsonl", dir.display());
             return Err(Error::usage("RUN", problem));
         }
         let config = Config::of_run(&config_file)?;

@@ -125,7 +125,8 @@ impl AttackEngine<'_> {
             .into_iter()
             .filter_map(|image| place(run.ids[image]).map(|place| (image, place)))
             .collect();
-        let models = (0..config.models.len()).map(|model| self.of_model(run, model, eps, &chosen)).collect::<Result<_>>()?;
+        let models =
+            (0..config.models.len()).map(|model| self.of_model(run, model, eps, &chosen)).collect::<Result<_>>()?;
         Ok(Some(Samples { eps, models }))
     }
 
@@ -173,9 +174,17 @@ impl AttackEngine<'_> {
             }
         }
         // The maps of an image that the attack broke, if there is one.
-        let first = strips.iter().position(|s| s.fate == Fate::Recovered).or(strips.iter().position(|s| s.fate == Fate::Broken));
+        let first = strips
+            .iter()
+            .position(|s| s.fate == Fate::Recovered)
+            .or(strips.iter().position(|s| s.fate == Fate::Broken));
         let Some(at) = first.or((n > 0).then_some(0)) else {
-            return Ok(OfModel { model: self.config().models[model].name.clone(), strips, image: None, maps: Grid::default() });
+            return Ok(OfModel {
+                model: self.config().models[model].name.clone(),
+                strips,
+                image: None,
+                maps: Grid::default(),
+            });
         };
         let len = data.image_len();
         let of_image: Vec<(String, Vec<f32>)> = states

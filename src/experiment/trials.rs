@@ -59,7 +59,7 @@ impl AttackEngine<'_> {
 
     fn trial(&self, model: usize, eps: f64, n: usize) -> Result<Trial> {
         let images: Vec<usize> = (0..n).collect();
-        let (batch, net, config) = (self.batch(&images), self.model(model)?, self.config());
+        let (batch, net, config) = (self.batch(&images)?, self.model(model)?, self.config());
         let own = Spec { early_stop: false, ..self.spec(eps) };
         let attack = |spec: &Spec| attack::run(net, &batch.pixels, &batch.labels, &batch.ids, spec);
         let right = |outcomes: &[Outcome]| outcomes.iter().filter(|o| o.correct_any).count() as u64;
@@ -86,7 +86,15 @@ impl AttackEngine<'_> {
         let single_step = [right(&attack(&single)?.0), right(&attack(&own)?.0)];
 
         let large_eps = large(config, self.dataset().image_len());
-        let spec = Spec { profile: Profile::Native, eps: large_eps, steps: 20, step_size: None, starts: None, restarts: 1, ..own };
+        let spec = Spec {
+            profile: Profile::Native,
+            eps: large_eps,
+            steps: 20,
+            step_size: None,
+            starts: None,
+            restarts: 1,
+            ..own
+        };
         let large_correct = right(&attack(&spec)?.0);
         let mut counts = vec![0; self.dataset().classes.len()];
         batch.labels.iter().for_each(|&label| counts[label as usize] += 1);

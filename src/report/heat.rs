@@ -38,13 +38,21 @@ pub fn colours(values: &[f32], (lo, hi): (f32, f32)) -> Vec<u8> {
 }
 
 /// A map `(h, w)` over an image `(H, W, 3)` in [0, 1]: each point of the image in grey below the colour of its place.
-pub fn overlay(image: &[f32], [height, width]: [usize; 2], map: &[f32], [h, w]: [usize; 2], scale: (f32, f32)) -> Vec<u8> {
+pub fn overlay(
+    image: &[f32],
+    [height, width]: [usize; 2],
+    map: &[f32],
+    [h, w]: [usize; 2],
+    scale: (f32, f32),
+) -> Vec<u8> {
     let heat = colours(map, scale);
     let mut bytes = Vec::with_capacity(image.len());
     for (p, pixel) in image.chunks_exact(3).enumerate() {
         let (y, x) = (p / width * h / height, p % width * w / width);
         let grey = 255.0 * (0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2]);
-        bytes.extend((0..3).map(|k| (0.45 * grey + 0.55 * f32::from(heat[3 * (y * w + x) + k])).clamp(0.0, 255.0) as u8));
+        bytes.extend(
+            (0..3).map(|k| (0.45 * grey + 0.55 * f32::from(heat[3 * (y * w + x) + k])).clamp(0.0, 255.0) as u8),
+        );
     }
     bytes
 }

@@ -178,7 +178,8 @@ where
 {
     let Frame { left, top, right, bottom, letters, .. } = frame;
     let line = |from, to, colour: RGBColor| root.draw(&PathElement::new(vec![from, to], colour.stroke_width(1)));
-    let label = |text_at: Pixel, words: &str, h, v| root.draw_text(words, &text(letters, INK).pos(Pos::new(h, v)), text_at);
+    let label =
+        |text_at: Pixel, words: &str, h, v| root.draw_text(words, &text(letters, INK).pos(Pos::new(h, v)), text_at);
     for tenths in [0, 2, 4, 6, 8, 10] {
         let (_, y) = at(0.0, f64::from(tenths) / 10.0);
         line((left - OVERHANG, y), (right + OVERHANG, y), GRID)?;
@@ -194,7 +195,11 @@ where
     let name = text(letters + 1, INK).pos(Pos::new(HPos::Center, VPos::Center));
     root.draw_text(x_axis, &name, ((left + right) / 2, frame.height as i32 - 22))?;
     let upright = name.transform(FontTransform::Rotate270);
-    root.draw_text("accuracy in %, Wilson 95 % band", &upright, (if frame.words { 24 } else { 13 }, (top + bottom) / 2))?;
+    root.draw_text(
+        "accuracy in %, Wilson 95 % band",
+        &upright,
+        (if frame.words { 24 } else { 13 }, (top + bottom) / 2),
+    )?;
     Ok(())
 }
 
