@@ -156,11 +156,12 @@ def check_page(page, path, width, dark, screenshots):
     found += ["colours do not follow the scheme"] * ((level < 200) != dark)
     found += problems_of(page.events)
     if screenshots:
-        height = min(16000, page.eval("document.documentElement.scrollHeight"))
-        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-        shot = page.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)["data"]
-        name = f"{path.resolve().parent.name}-{path.stem}-{width}-{'dark' if dark else 'light'}.png"
-        (screenshots / name).write_bytes(base64.b64decode(shot))
+        name = f"{path.resolve().parent.name}-{path.stem}-{width}-{'dark' if dark else 'light'}"
+        height = page.eval("document.documentElement.scrollHeight")
+        for part, top in enumerate(range(0, height, 8000)):
+            clip = {"x": 0, "y": top, "width": width, "height": min(8000, height - top), "scale": 1}
+            shot = page.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)["data"]
+            (screenshots / f"{name}-{part}.png").write_bytes(base64.b64decode(shot))
     return found
 
 

@@ -139,7 +139,7 @@ impl AttackEngine<'_> {
         let difference = batch.pixels.iter().zip(&attacked).map(|(a, b)| 10.0 * (b - a) + 0.5).collect();
         let mut states = vec![
             ("clean".to_owned(), batch.pixels.clone(), true),
-            (format!("attacked, ε {}", eps_label(eps)), attacked.clone(), true),
+            (format!("attacked, ε\u{a0}{}", eps_label(eps)), attacked.clone(), true),
             ("difference × 10 + 0.5".to_owned(), difference, false),
         ];
         if let Some((denoiser, levels)) = self.denoiser() {
@@ -151,8 +151,8 @@ impl AttackEngine<'_> {
                 let noised = q_sample(&g, &x, &noise, &coefficients, Range::TO_SIGNED)?.to_f32(denoiser.device())?;
                 let noised = noised.iter().map(|v| 0.5 * v + 0.5).collect();
                 let denoised = denoiser.images(&x, &batch.ids, level, &self.noise())?.to_f32(denoiser.device())?;
-                states.push((format!("noised, σ {}", level.sigma), noised, true));
-                states.push((format!("denoised, σ {}", level.sigma), denoised, true));
+                states.push((format!("noised, σ\u{a0}{}", level.sigma), noised, true));
+                states.push((format!("denoised, σ\u{a0}{}", level.sigma), denoised, true));
             }
         }
         let fates = fates(run, model, eps);
