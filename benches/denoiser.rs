@@ -88,7 +88,7 @@ fn attentions(c: &mut Criterion) {
             let x = activation(&device, precision, "qkv", &[BATCH, side, side, 3 * heads * d]);
             group.throughput(Throughput::Elements((4 * BATCH * heads * side.pow(4) * d) as u64));
             let name = format!("{} tokens, {heads} x {d}", side * side);
-            both(&mut group, &name, precision, &x, |g, x| self_attention(g, x, heads));
+            both(&mut group, &name, precision, &x, |g, x| self_attention(g, x, heads, None));
         }
     }
 }

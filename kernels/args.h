@@ -588,3 +588,68 @@ struct SplitArgs {
   int32_t count;
   int32_t rows_per_block;
 };
+
+struct LayerNormArgs {
+  const void* x;            // (rows, c)
+  const float* scale;       // (c)
+  const float* bias;        // (c)
+  void* y;                  // (rows, c)
+  float* stats;             // (rows, 2): mean and 1/sqrt(var + eps)
+  int64_t rows;
+  int32_t c;
+  int32_t rows_per_block;
+  float eps;
+  int32_t reserved;
+};
+
+struct LayerNormGradArgs {
+  const void* x;            // (rows, c)
+  const void* dy;           // (rows, c)
+  const void* residual;     // like dx, or null
+  const uint8_t* keep;      // bits like dx, or null
+  const float* scale;       // (c)
+  const float* stats;       // (rows, 2)
+  void* dx;                 // (rows, c)
+  int64_t rows;
+  int32_t c;
+  int32_t rows_per_block;
+};
+
+// pointwise.cu
+struct AffineActivationArgs {
+  const void* x;            // (rows, c)
+  const void* dy;           // (rows, c); null: forward
+  const float* scale;       // (c)
+  const float* bias;        // (c)
+  const void* residual;     // the gradient: like dx, or null
+  const uint8_t* keep;      // the gradient: bits like dx, or null
+  void* y;                  // (rows, c); the gradient: dx
+  int64_t rows;
+  int32_t c;
+  int32_t rows_per_block;
+  int32_t act;
+  int32_t reserved;
+};
+
+// gate.cu
+struct GateArgs {
+  const void* x;            // (N, pixels, c); the gradient of x: dy
+  const void* gate;         // (N, c)
+  const void* residual;     // the gradient: like y, or null
+  const uint8_t* keep;      // the gradient: bits like y, or null
+  void* y;                  // (N, pixels, c)
+  int32_t pixels;
+  int32_t c;
+  int32_t per_block;        // pixels
+  int32_t reserved;
+};
+
+struct GateGradArgs {
+  const void* x;            // (N, pixels, c)
+  const void* dy;           // (N, pixels, c)
+  void* dgate;              // (N, c)
+  int32_t pixels;
+  int32_t c;
+  int32_t per_block;        // channels
+  int32_t reserved;
+};

@@ -2,6 +2,7 @@
 //
 //   activation      y = act(x)                      dx = (dy * act'(x) + residual) * keep
 //   affine          y = x * scale[c] + bias[c]      dx = (dy * scale[c] + residual) * keep      the same kernel without bias
+//   affine_act      y = act(x * scale[c] + bias[c]) dx = (dy * act'(..) * scale[c] + residual) * keep
 //   normalize       y = (x - mean[c]) / std[c]      dx = dy / std[c]                            x and dx in float32
 //   softmax         y = exp(x - max) / sum          dx = y * (dy - sum(dy * y))
 //
@@ -86,6 +87,25 @@ KERNEL(activation_grad_f32, ActivationGradArgs, 256, 1024) { activate_grad<float
 KERNEL(activation_grad_bf16, ActivationGradArgs, 256, 1024) { activate_grad<bf16>(block, a); }
 KERNEL(affine_f32, AffineArgs, 256, 1024) { affine<float>(block, a); }
 KERNEL(affine_bf16, AffineArgs, 256, 1024) { affine<bf16>(block, a); }
+
+template <class T> DEVICE void affine_activation(const Block& block, const AffineActivationArgs& p) {
+  const Rows rows = rows_of(block, p.rows, p.rows_per_block);
+  block::for_each_run(block, rows.count, p.c, [&](int r, int c, int count) {
+    const int64_t row = rows.first + r, at = row * p.c + c;
+    const Lanes scale = lanes::load(p.scale + c, count);
+    const Lanes u = lanes::fma(lanes::load(static_cast<const T*>(p.x) + at, count), scale, lanes::load(p.bias + c, count));
+    if (!p.dy) {
+      lanes::store(static_cast<T*>(p.y) + at, activation::apply(p.act, u), count);
+      return;
+    }
+    const Lanes v = lanes::load(static_cast<const T*>(p.dy) + at, count) * activation::slope(p.act, u) * scale;
+    lanes::store(static_cast<T*>(p.y) + at, contribute<T>(v, p.residual, p.keep, row, c, p.c, count), count);
+  });
+}
+
+// grid (ceil(rows / rows_per_block))
+KERNEL(affine_activation_f32, AffineActivationArgs, 256, 1024) { affine_activation<float>(block, a); }
+KERNEL(affine_activation_bf16, AffineActivationArgs, 256, 1024) { affine_activation<bf16>(block, a); }
 
 // The tables repeat the channels until a row of them is whole runs, so that three channels fill them too.
 template <class T, class F> DEVICE void normalized(const Block& block, const NormalizeArgs& p, F f) {

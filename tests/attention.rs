@@ -158,7 +158,7 @@ fn one_projection_holds_q_k_and_v() {
 
         let x = upload(&device, &[batch, 4, 5, 3 * heads * d], precision, &qkv);
         let g = Graph::recording(&device, precision);
-        let y = self_attention(&g, &x, heads).unwrap();
+        let y = self_attention(&g, &x, heads, None).unwrap();
         assert_eq!(y.shape(), [batch, 4, 5, heads * d]);
         assert_eq!(heads_first(&y.to_f32(&device).unwrap()), want);
         let dyt = upload(&device, y.shape(), precision, &dy);
@@ -198,5 +198,5 @@ fn what_does_not_fit_is_refused() {
     assert!(matches!(attention(&g, [&q, &none, &none], None, None), Err(Error::Shape { .. })));
     let bias = t(&[2, 2, 3, 3]);
     assert!(matches!(attention(&g, [&q, &q, &q], Some(&bias), None), Err(Error::Shape { .. })));
-    assert!(matches!(self_attention(&g, &t(&[1, 2, 2, 10]), 2), Err(Error::Shape { .. })));
+    assert!(matches!(self_attention(&g, &t(&[1, 2, 2, 10]), 2, None), Err(Error::Shape { .. })));
 }

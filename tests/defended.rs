@@ -32,7 +32,7 @@ impl Pipeline {
         Pipeline {
             classifier: Classifier::load(&device, Precision::F32, &weights("resnet50-w16"), [32, 32]).unwrap(),
             denoiser: Denoiser::load(&device, Precision::F32, &weights(demo::DENOISER)).unwrap(),
-            pixels: data.images.clone(),
+            pixels: data.batch(&(0..n).collect::<Vec<_>>()).unwrap(),
             labels: data.labels.clone(),
             ids: data.ids.iter().map(|id| id * 7 + 3).collect(),
             device,

@@ -9,6 +9,7 @@
 //! for a classifier that does too, batch size, order, sharding and resuming never change a result. The profiles that average
 //! their loss over the batch (torchattacks, cleverhans) depend on the batch on L2, as their originals do.
 
+mod normalised;
 mod pgd;
 mod start;
 mod target;
@@ -22,6 +23,7 @@ use crate::{Error, Result};
 
 pub use crate::ops::pgd::{Budget, Norm, Profile};
 pub use crate::ops::philox::{Purpose, Stream};
+pub use normalised::Normalised;
 pub use pgd::run;
 pub use start::{StartKind, Starts};
 pub use target::Target;
@@ -34,6 +36,11 @@ pub trait Classifier {
 
     /// Height, width, channels.
     fn image_shape(&self) -> [usize; 3];
+
+    /// Whether images are pixels in `[0, 1]`; an attack then refuses others.
+    fn takes_pixels(&self) -> bool {
+        true
+    }
 
     /// Logits `(N, K)` of images `(N, H, W, C)`, float32 in `[0, 1]`.
     ///
@@ -263,6 +270,12 @@ pub struct Outcome {
     pub l2: f32,
     /// True when one of the points kept breaks the budget.
     pub violation: bool,
+    /// Whether the label is among the five largest logits at the last point, and of the clean image; `None` where nobody asked,
+    /// as the attack itself does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top5: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clean_top5: Option<bool>,
 }
 
 /// Points that an attack leaves behind, `(N, H, W, C)` float32, and what they cost.

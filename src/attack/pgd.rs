@@ -80,8 +80,10 @@ fn check_inputs(model: &dyn Classifier, images: &[f32], labels: &[u32], ids: &[u
             labels[i],
         ));
     }
-    if let Some(i) = images.iter().position(|v| !(0.0..=1.0).contains(v)) {
-        return Err(Error::shape("attack", format!("value of image {}", ids[i / d]), "0 to 1", images[i]));
+    let refused = |v: &f32| if model.takes_pixels() { !(0.0..=1.0).contains(v) } else { !v.is_finite() };
+    if let Some(i) = images.iter().position(refused) {
+        let expected = if model.takes_pixels() { "0 to 1" } else { "a number" };
+        return Err(Error::shape("attack", format!("value of image {}", ids[i / d]), expected, images[i]));
     }
     Ok(())
 }
@@ -338,6 +340,8 @@ impl Attack<'_> {
                 linf: last[i].linf,
                 l2: last[i].l2,
                 violation: [last[i], margin[i], chosen[i]].iter().any(|b| b.violates(spec.norm, spec.eps)),
+                top5: None,
+                clean_top5: None,
             }
         });
         let outcomes = outcomes.collect();

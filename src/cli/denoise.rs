@@ -8,7 +8,9 @@ use clap::Args as ClapArgs;
 
 use super::emulator::EmulatorArgs;
 use super::say;
-use crate::data::folder::{self, decode};
+use crate::data::decode::decode;
+use crate::data::folder;
+use crate::data::resize::Rgb8;
 use crate::data::{demo, unit};
 use crate::defense::Denoiser;
 use crate::device::{DType, Device};
@@ -64,7 +66,7 @@ pub fn run(args: &Args) -> Result<()> {
     let levels = args.sigma.iter().map(|sigma| denoiser.level(sigma.0)).collect::<Result<Vec<_>>>()?;
     fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, "create the folder", e))?;
     for (file, name) in &files {
-        let ((h, w), bytes) = decode(file)?;
+        let Rgb8 { height: h, width: w, pixels: bytes } = decode(file)?;
         let multiple = denoiser.net().config().multiple();
         if !h.is_multiple_of(multiple) || !w.is_multiple_of(multiple) {
             let problem = format!("expected sides of a multiple of {multiple} pixels, found {h}x{w}");

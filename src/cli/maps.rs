@@ -9,7 +9,7 @@ use super::denoise::files;
 use super::emulator::EmulatorArgs;
 use super::say;
 use crate::attack::{self, Classifier as _, Purpose, Spec, Stream};
-use crate::data::{demo, folder::decode, unit};
+use crate::data::{decode::decode, demo, resize::Rgb8, unit};
 use crate::defense::Denoiser;
 use crate::defense::denoise::Level;
 use crate::device::{DType, Device};
@@ -112,7 +112,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut known: Option<([usize; 2], Classifier)> = None;
     let (mut views, mut csv) = (Vec::new(), String::from("image,module,state,shift\n"));
     for (file, name) in &files {
-        let ((h, w), bytes) = decode(file)?;
+        let Rgb8 { height: h, width: w, pixels: bytes } = decode(file)?;
         let net = match known.take() {
             Some((size, net)) if size == [h, w] => net,
             _ => Classifier::load(&device, args.precision, &weights, [h, w])?,

@@ -15,7 +15,7 @@ use crate::experiment::finished::Finished;
 use crate::experiment::page;
 use crate::experiment::progress::note;
 use crate::experiment::rundir::RunDir;
-use crate::experiment::settings::{DeviceChoice, Number};
+use crate::experiment::settings::{DatasetKind, DeviceChoice, Number};
 use crate::experiment::{Config, Engine, Overrides, run as run_experiment};
 use crate::report::eps_label;
 use crate::tape::Precision;
@@ -113,7 +113,13 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let mut config = load_config(&args)?;
     args.emulator.apply(&config.device.to_string())?;
+    if config.dataset.kind == DatasetKind::Imagenet {
+        note("reading every selected image once");
+    }
     let dataset = config.dataset.load(config.limit)?;
+    for skipped in &dataset.skipped {
+        note(format!("warning: left out: {}", skipped.problem));
+    }
     config.pin(&dataset)?;
     if args.dry_run {
         return say(&plan(&config, &dataset, &config.device.to_string()));
@@ -180,12 +186,16 @@ fn load_config(args: &Args) -> Result<Config> {
 /// Two or three lines: what will be run on what.
 fn plan(config: &Config, dataset: &Dataset, device: &str) -> String {
     let attack = &config.attack;
-    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let cells =
         [count(config.models.len(), "model"), count(attack.eps.len(), "epsilon"), count(dataset.len(), "image")];
     let eps: Vec<String> = attack.eps.iter().map(|&eps| eps_label(eps)).collect();
     let models: Vec<&str> = config.models.iter().map(|model| model.name.as_str()).collect();
     let defense = &config.defense;
+    let skipped = match dataset.skipped.len() {
+        0 => String::new(),
+        count => format!(" · {} left out", self::count(count, "unreadable file")),
+    };
+    let size = defense.size.map_or(String::new(), |[h, w]| format!(" at {h}x{w}"));
     let denoised = match defense.sigma.is_empty() {
         true => String::new(),
         false => {
@@ -194,11 +204,15 @@ fn plan(config: &Config, dataset: &Dataset, device: &str) -> String {
                 true => format!(", attacked through: {}, {} draws a step", defense.estimator(), defense.eot()),
                 false => String::new(),
             };
-            format!("\ndenoised at sigma {}, {}{through}", sigma.join(", "), count(defense.draws() as usize, "draw"))
+            format!(
+                "\ndenoised{size} at sigma {}, {}{through}",
+                sigma.join(", "),
+                count(defense.draws() as usize, "draw")
+            )
         }
     };
     format!(
-        "{}: device {device}, {} · {} of {} · seed {}\n{} {}, {}, {} · eps {} · {}{denoised}",
+        "{}: device {device}, {} · {} of {}{skipped} · seed {}\n{} {}, {}, {} · eps {} · {}{denoised}",
         config.name,
         config.precision,
         cells.join(" x "),
@@ -211,4 +225,8 @@ fn plan(config: &Config, dataset: &Dataset, device: &str) -> String {
         eps.join(", "),
         models.join(", "),
     )
+}
+
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }

@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use super::{Dataset, Select, check_label, unit};
+use rayon::prelude::*;
+
+use super::imagenet::Prepare;
+use super::resize::Rgb8;
+use super::{Dataset, Pixels, Select, check_label, unit};
 use crate::error::{Error, Result};
 
 pub const CLASSES: [&str; 10] =
@@ -12,18 +16,24 @@ const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
 const RECORD: usize = 1 + 3 * PLANE;
 
-/// A `.bin` file, or the test set `test_batch.bin` of a folder.
+/// A `.bin` file, or the test set `test_batch.bin` of a folder; with `prepare`, images are resized in 8 bits.
 ///
 /// # Errors
 /// [`Error::File`] when the file is empty, is no whole number of records or has a label outside 0 to 9; [`Error::Io`]
 /// when it cannot be read.
-pub fn load(path: &Path, limit: Option<usize>, select: Select) -> Result<Dataset> {
+pub fn load(path: &Path, limit: Option<usize>, select: Select, prepare: Option<Prepare>) -> Result<Dataset> {
     let file = if path.is_dir() { path.join("test_batch.bin") } else { path.to_owned() };
     let bytes = std::fs::read(&file).map_err(|e| Error::io(&file, "read", e))?;
-    decode(&file, &bytes, limit, select)
+    decode(&file, &bytes, limit, select, prepare)
 }
 
-fn decode(file: &Path, bytes: &[u8], limit: Option<usize>, select: Select) -> Result<Dataset> {
+fn decode(
+    file: &Path,
+    bytes: &[u8],
+    limit: Option<usize>,
+    select: Select,
+    prepare: Option<Prepare>,
+) -> Result<Dataset> {
     if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
         let problem = format!(
             "expected records of {RECORD} bytes, found {} bytes, {} too many",
@@ -36,19 +46,26 @@ fn decode(file: &Path, bytes: &[u8], limit: Option<usize>, select: Select) -> Re
     let check = |(i, record): (usize, &&[u8])| check_label(file, i, record[0], CLASSES.len());
     let labels = records.iter().enumerate().map(check).collect::<Result<Vec<u32>>>()?;
     let keep = select.indices(&labels, limit);
-    let mut images = Vec::with_capacity(keep.len() * 3 * PLANE);
-    for &i in &keep {
+    let pixels = |&i: &usize| {
         let planes = &records[i][1..];
-        images.extend((0..3 * PLANE).map(|at| unit(planes[at % 3 * PLANE + at / 3])));
-    }
+        (0..3 * PLANE).map(move |at| planes[at % 3 * PLANE + at / 3])
+    };
+    let (pixels, [height, width]) = match prepare {
+        None => (Pixels::Floats(keep.iter().flat_map(pixels).map(unit).collect()), [SIDE, SIDE]),
+        Some(prepare) => {
+            let resized = |i| prepare.apply(&Rgb8 { height: SIDE, width: SIDE, pixels: pixels(i).collect() }).pixels;
+            (Pixels::Bytes(keep.par_iter().flat_map_iter(resized).collect()), prepare.size)
+        }
+    };
     Ok(Dataset {
         name: "cifar10".into(),
-        height: SIDE,
-        width: SIDE,
+        height,
+        width,
         classes: CLASSES.map(String::from).to_vec(),
-        images,
+        pixels,
         labels: keep.iter().map(|&i| labels[i]).collect(),
         ids: keep.iter().map(|&i| i as u64).collect(),
+        skipped: vec![],
     })
 }
 
@@ -62,7 +79,7 @@ mod tests {
     }
 
     fn decode_all(bytes: &[u8]) -> Result<Dataset> {
-        decode(Path::new("test_batch.bin"), bytes, None, Select::First)
+        decode(Path::new("test_batch.bin"), bytes, None, Select::First, None)
     }
 
     #[test]
@@ -72,13 +89,24 @@ mod tests {
         assert_eq!((data.len(), data.height, data.width, &data.labels[..]), (3, 32, 32, &[9, 0, 4][..]));
         for (image, y, x, c) in [(0, 0, 0, 0), (1, 3, 30, 1), (2, 31, 31, 2)] {
             let byte = bytes[image * RECORD + 1 + c * PLANE + y * SIDE + x];
-            assert_eq!(data.image(image)[(y * SIDE + x) * 3 + c], f32::from(byte) / 255.0);
+            assert_eq!(data.image(image).unwrap()[(y * SIDE + x) * 3 + c], f32::from(byte) / 255.0);
         }
     }
 
     #[test]
+    fn images_can_be_enlarged() {
+        use crate::data::{imagenet::Fit, resize::Filter};
+        let prepare = Prepare { fit: Fit::Squash, size: [64, 96], shorter: 64, filter: Filter::Opencv };
+        let data = decode(Path::new("x"), &records(&[1, 7]), None, Select::First, Some(prepare)).unwrap();
+        assert_eq!((data.height, data.width, data.image(1).unwrap().len()), (64, 96, 64 * 96 * 3));
+        let small = decode_all(&records(&[1, 7])).unwrap();
+        let corner = |data: &Dataset| data.image(1).unwrap()[..3].to_vec();
+        assert_eq!(corner(&data), corner(&small));
+    }
+
+    #[test]
     fn a_limit_keeps_ids_of_the_source() {
-        let data = decode(Path::new("x"), &records(&[5, 5, 5, 2]), Some(2), Select::Balanced).unwrap();
+        let data = decode(Path::new("x"), &records(&[5, 5, 5, 2]), Some(2), Select::Balanced, None).unwrap();
         assert_eq!((&data.ids[..], &data.labels[..]), (&[0, 3][..], &[5, 2][..]));
     }
 

@@ -56,8 +56,8 @@ mod tests {
         let data = dataset(None, Select::First).unwrap();
         assert_eq!((data.len(), data.height, data.width, data.classes.len()), (512, 32, 32, 10));
         assert_eq!(data.labels[..8], [9, 2, 1, 1, 6, 1, 4, 6]);
-        assert!(data.images.iter().all(|v| (0.0..=1.0).contains(v)));
-        assert_eq!(dataset(Some(3), Select::First).unwrap(), data.take(3));
+        assert!(data.batch(&(0..512).collect::<Vec<_>>()).unwrap().iter().all(|v| (0.0..=1.0).contains(v)));
+        assert_eq!(dataset(Some(3), Select::First).unwrap(), data.take(3).unwrap());
     }
 
     #[test]

@@ -3,15 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use image::ImageReader;
-
-use super::{Dataset, Select, unit};
+use super::decode::decode;
+use super::{Dataset, Pixels, Select, unit};
 use crate::error::{Error, Result};
 
-const EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "bmp", "pbm", "pgm", "ppm", "pnm"];
-
 /// All images below `dir`, class by class, each class in the sorted order of its file names. Only the selected files
-/// are decoded; grey becomes three equal channels, an alpha channel is dropped, orientation tags are ignored.
+/// are decoded, as [`decode`] does.
 ///
 /// Names that start with a dot are skipped, and so are files beside the class folders. `size` is the `(height, width)`
 /// that every image must have; without it the first image decides.
@@ -37,13 +34,14 @@ pub fn load(dir: &Path, size: Option<(usize, usize)>, limit: Option<usize>, sele
     let keep = select.indices(&labels, limit);
     let (mut images, mut expected) = (Vec::new(), size);
     for &i in &keep {
-        let (found, pixels) = decode(&files[i])?;
+        let image = decode(&files[i])?;
+        let found = (image.height, image.width);
         let (height, width) = *expected.get_or_insert(found);
         if found != (height, width) {
             let problem = format!("expected {height}x{width} pixels (height x width), found {}x{}", found.0, found.1);
             return Err(Error::file(&files[i], problem));
         }
-        images.extend(pixels.into_iter().map(unit));
+        images.extend(image.pixels.into_iter().map(unit));
     }
     let (height, width) = expected.unwrap_or_default();
     Ok(Dataset {
@@ -51,9 +49,10 @@ pub fn load(dir: &Path, size: Option<(usize, usize)>, limit: Option<usize>, sele
         height,
         width,
         classes: folders.iter().map(|folder| name(folder)).collect(),
-        images,
+        pixels: Pixels::Floats(images),
         labels: keep.iter().map(|&i| labels[i]).collect(),
         ids: keep.iter().map(|&i| i as u64).collect(),
+        skipped: vec![],
     })
 }
 
@@ -71,22 +70,7 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// `((height, width), (H, W, 3) bytes)`.
-pub(crate) fn decode(file: &Path) -> Result<((usize, usize), Vec<u8>)> {
-    let extension = file.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    if !EXTENSIONS.contains(&extension.as_str()) {
-        return Err(Error::file(file, format!("expected an image ({}), found `.{extension}`", EXTENSIONS.join(", "))));
-    }
-    let reader = ImageReader::open(file).and_then(ImageReader::with_guessed_format);
-    let image = reader
-        .map_err(|e| Error::io(file, "open", e))?
-        .decode()
-        .map_err(|e| Error::file(file, format!("not a readable image: {e}")))?
-        .to_rgb8();
-    Ok(((image.height() as usize, image.width() as usize), image.into_raw()))
-}
-
-fn name(path: &Path) -> String {
+pub(super) fn name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
@@ -116,9 +100,9 @@ mod tests {
         let data = load_all(&root).unwrap();
         assert_eq!((data.name.as_str(), data.height, data.width), ("set", 3, 5));
         assert_eq!((&data.classes[..], &data.labels[..]), (&["ape".to_string(), "zebra".into()][..], &[0, 0, 1][..]));
-        assert_eq!(data.image(2)[(2 * 5 + 4) * 3..], [unit(30), unit(4), unit(2)]);
+        assert_eq!(data.image(2).unwrap()[(2 * 5 + 4) * 3..], [unit(30), unit(4), unit(2)]);
         let one = load(&root, Some((3, 5)), Some(2), Select::Balanced).unwrap();
-        assert_eq!((&one.ids[..], one.image(1)), (&[0, 2][..], data.image(2)));
+        assert_eq!((&one.ids[..], one.image(1).unwrap()), (&[0, 2][..], data.image(2).unwrap()));
     }
 
     #[test]
@@ -126,7 +110,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("a")).unwrap();
         GrayImage::from_pixel(2, 2, image::Luma([51])).save(dir.path().join("a/g.png")).unwrap();
-        assert_eq!(load_all(dir.path()).unwrap().images, [0.2; 12]);
+        assert_eq!(load_all(dir.path()).unwrap().image(0).unwrap(), [0.2; 12]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use flate2::read::GzDecoder;
 
-use super::{Dataset, Select, check_label, read_error, read_exactly, unit};
+use super::{Dataset, Pixels, Select, check_label, read_error, read_exactly, unit};
 use crate::error::{Error, Result};
 
 /// The classes of Fashion-MNIST.
@@ -82,9 +82,10 @@ pub(super) fn decode(images: Source, labels: Source, limit: Option<usize>, selec
         height: rows + 2 * pad,
         width: cols + 2 * pad,
         classes: FASHION.map(String::from).to_vec(),
-        images,
+        pixels: Pixels::Floats(images),
         labels: keep.iter().map(|&i| labels[i]).collect(),
         ids: keep.iter().map(|&i| i as u64).collect(),
+        skipped: vec![],
     })
 }
 
@@ -166,7 +167,7 @@ mod tests {
     fn pads_28_to_32_and_repeats_channels() {
         let data = load_bytes(&images(2, 28, 28, 2 * 784), &labels(&[3, 9]), "").unwrap();
         assert_eq!((data.len(), data.height, data.width, &data.labels[..]), (2, 32, 32, &[3, 9][..]));
-        let at = |i, y: usize, x: usize| &data.image(i)[(y * 32 + x) * 3..][..3];
+        let at = |i, y: usize, x: usize| data.image(i).unwrap()[(y * 32 + x) * 3..][..3].to_vec();
         let byte = |i: usize, y: usize, x: usize| unit(((i * 784 + y * 28 + x) % 251) as u8);
         assert_eq!(at(0, 1, 16), [0.0; 3]);
         assert_eq!(at(1, 31, 31), [0.0; 3]);

@@ -1,18 +1,24 @@
 //! Labelled images as `(N, H, W, 3)` floats in [0, 1], from the formats that evaluation sets come in.
 
 pub mod cifar10;
+pub mod decode;
 pub mod demo;
 pub mod folder;
 pub mod idx;
+pub mod imagenet;
+mod prepared;
+pub mod resize;
+mod subset;
 
 use std::io::{self, Read};
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+pub use prepared::{Pixels, Skipped};
+pub use subset::Select;
 
 use crate::error::{Error, Result};
 
-/// An evaluation set in memory.
+/// An evaluation set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dataset {
     pub name: String,
@@ -21,23 +27,13 @@ pub struct Dataset {
     pub width: usize,
     /// One name per class; labels index it.
     pub classes: Vec<String>,
-    /// `(N, H, W, 3)` in [0, 1]: a byte divided by 255.
-    pub images: Vec<f32>,
+    pub pixels: Pixels,
     /// `(N)`: the true class.
     pub labels: Vec<u32>,
     /// `(N)`: the index of each image in its source, whatever was selected. It keys the random streams.
     pub ids: Vec<u64>,
-}
-
-/// Which images a limit keeps. Either way they stay in the order of the source.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Select {
-    /// The first images of the source.
-    #[default]
-    First,
-    /// As many of each class as of any other, give or take one: the first of each.
-    Balanced,
+    /// Selected files that are not among the images because they cannot be read.
+    pub skipped: Vec<Skipped>,
 }
 
 impl Dataset {
@@ -50,35 +46,53 @@ impl Dataset {
         self.labels.is_empty()
     }
 
-    /// Floats per image: `H * W * 3`.
+    /// Values per image: `H * W * 3`.
     pub fn image_len(&self) -> usize {
         self.height * self.width * 3
     }
 
-    /// Image `i` as `(H, W, 3)`.
+    /// Image `i` as `(H, W, 3)` in [0, 1].
     ///
-    /// # Panics
-    /// When `i` is not below [`Dataset::len`].
-    pub fn image(&self, i: usize) -> &[f32] {
-        &self.images[i * self.image_len()..][..self.image_len()]
+    /// # Errors
+    /// As [`Dataset::batch`].
+    pub fn image(&self, i: usize) -> Result<Vec<f32>> {
+        self.batch(&[i])
     }
 
-    /// The first `limit` images, or all when there are fewer.
-    pub fn take(&self, limit: usize) -> Dataset {
+    /// Images in the order asked for, each `(H, W, 3)` in [0, 1]: a byte divided by 255.
+    ///
+    /// # Errors
+    /// [`Error::File`] when a file is no longer what it was when the set was opened; none for sets in memory.
+    ///
+    /// # Panics
+    /// When an index is not below [`Dataset::len`].
+    pub fn batch(&self, images: &[usize]) -> Result<Vec<f32>> {
+        self.pixels.batch(images, self.image_len())
+    }
+
+    /// The first `limit` images, or all when there are fewer, in memory.
+    ///
+    /// # Errors
+    /// As [`Dataset::batch`].
+    pub fn take(&self, limit: usize) -> Result<Dataset> {
         self.select(limit, Select::First)
     }
 
-    /// At most `limit` images.
-    pub fn select(&self, limit: usize, how: Select) -> Dataset {
+    /// At most `limit` images, in memory.
+    ///
+    /// # Errors
+    /// As [`Dataset::batch`].
+    pub fn select(&self, limit: usize, how: Select) -> Result<Dataset> {
         let keep = how.indices(&self.labels, Some(limit));
-        Dataset {
+        Ok(Dataset {
             name: self.name.clone(),
             classes: self.classes.clone(),
-            images: keep.iter().flat_map(|&i| self.image(i)).copied().collect(),
+            pixels: Pixels::Floats(self.batch(&keep)?),
             labels: keep.iter().map(|&i| self.labels[i]).collect(),
             ids: keep.iter().map(|&i| self.ids[i]).collect(),
+            skipped: self.skipped.clone(),
             ..*self
-        }
+        })
     }
 
     /// A checksum over sizes, ids, labels and pixels: tells whether two runs saw the same images.
@@ -88,31 +102,8 @@ impl Dataset {
         crc.update(&(self.width as u64).to_le_bytes());
         crc.update(bytemuck::cast_slice(&self.ids));
         crc.update(bytemuck::cast_slice(&self.labels));
-        crc.update(bytemuck::cast_slice(&self.images));
+        self.pixels.checksum(&mut crc, self.image_len());
         crc.sum()
-    }
-}
-
-impl Select {
-    /// The indices that `limit` keeps of a source with these labels, ascending. No limit keeps all.
-    pub fn indices(self, labels: &[u32], limit: Option<usize>) -> Vec<usize> {
-        let limit = limit.unwrap_or(labels.len()).min(labels.len());
-        let mut order: Vec<usize> = (0..labels.len()).collect();
-        if self == Select::Balanced {
-            let mut seen = std::collections::HashMap::new();
-            let rank: Vec<(usize, u32)> = labels
-                .iter()
-                .map(|&label| {
-                    let count = seen.entry(label).or_insert(0);
-                    *count += 1;
-                    (*count, label)
-                })
-                .collect();
-            order.sort_by_key(|&i| rank[i]);
-        }
-        order.truncate(limit);
-        order.sort_unstable();
-        order
     }
 }
 
@@ -164,25 +155,26 @@ mod tests {
             height: 1,
             width: 2,
             classes: vec!["a".into(), "b".into(), "c".into()],
-            images: (0..labels.len() * 6).map(|v| v as f32).collect(),
+            pixels: Pixels::Floats((0..labels.len() * 6).map(|v| v as f32).collect()),
             labels: labels.to_vec(),
             ids: (100..100 + labels.len() as u64).collect(),
+            skipped: vec![],
         }
     }
 
     #[test]
     fn take_keeps_the_first_images_with_their_ids() {
         let all = toy(&[2, 2, 1, 0]);
-        let two = all.take(2);
-        assert_eq!((two.len(), &two.ids[..], two.image(1)), (2, &[100, 101][..], all.image(1)));
-        assert_eq!(all.take(9), all);
-        assert!(all.take(0).is_empty());
+        let two = all.take(2).unwrap();
+        assert_eq!((two.len(), &two.ids[..], two.image(1).unwrap()), (2, &[100, 101][..], all.image(1).unwrap()));
+        assert_eq!(all.take(9).unwrap(), all);
+        assert!(all.take(0).unwrap().is_empty());
     }
 
     #[test]
     fn balanced_selection_is_even_and_in_source_order() {
         let all = toy(&[0, 0, 0, 0, 1, 1, 2]);
-        let ids = |limit| all.select(limit, Select::Balanced).ids;
+        let ids = |limit| all.select(limit, Select::Balanced).unwrap().ids;
         assert_eq!(ids(3), [100, 104, 106]);
         assert_eq!(ids(5), [100, 101, 104, 105, 106]);
         assert_eq!(ids(7), all.ids);
@@ -192,7 +184,8 @@ mod tests {
     fn checksum_sees_pixels_labels_and_ids() {
         let a = toy(&[0, 1]);
         let mut b = a.clone();
-        b.images[3] += 1.0;
+        let Pixels::Floats(pixels) = &mut b.pixels else { unreachable!("made above") };
+        pixels[3] += 1.0;
         let mut c = a.clone();
         c.ids[0] = 7;
         assert_eq!(a.crc32(), a.clone().crc32());

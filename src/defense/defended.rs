@@ -9,7 +9,7 @@ use crate::choice::choice;
 use crate::device::{DType, Device};
 use crate::models::batch::in_chunks;
 use crate::models::classifier::Classifier;
-use crate::ops::diffusion::{Range, sum_draws};
+use crate::ops::diffusion::sum_draws;
 use crate::ops::philox::{Purpose, Stream, normal};
 use crate::tape::Graph;
 use crate::tensor::Tensor;
@@ -49,7 +49,7 @@ struct Part {
 }
 
 impl Defended<'_> {
-    /// Noise `(draws * N, H, W, 3)`, draw by draw.
+    /// Noise `(draws * N, ..dims)`, draw by draw.
     fn noise(&self, query: &Query, ids: &[u64], dims: &[usize]) -> Result<Tensor> {
         let draws = (0..self.draws).map(|draw| {
             let stream = Stream {
@@ -104,7 +104,9 @@ impl Defended<'_> {
     fn part(&self, x: &Tensor, query: &Query, wanted: bool) -> Result<Part> {
         let (device, precision) = (self.classifier_device(), self.denoiser.precision());
         let (n, draws) = (x.shape()[0], self.draws as usize);
-        let noise = self.noise(query, query.ids, &x.shape()[1..])?;
+        let [_, h, w, _] = x.dims4("defended")?;
+        let noise = self.noise(query, query.ids, &self.denoiser.noise_shape(h, w))?;
+        let range = self.denoiser.output_range();
         let graph = |records| {
             if records { Graph::recording(device, precision) } else { Graph::inference(device, precision) }
         };
@@ -112,11 +114,11 @@ impl Defended<'_> {
         let through = wanted && self.estimator == Estimator::Bpda;
         // BPDA keeps the classifier's graph only: its input stands for the denoiser's.
         let (g, denoised) = if through {
-            let denoised = self.denoiser.estimate(&graph(false), x, &noise, &self.level, Range::TO_UNIT, false)?;
+            let denoised = self.denoiser.estimate(&graph(false), x, &noise, &self.level, range, false)?;
             (graph(true), denoised)
         } else {
             let g = graph(exact);
-            let denoised = self.denoiser.estimate(&g, x, &noise, &self.level, Range::TO_UNIT, false)?;
+            let denoised = self.denoiser.estimate(&g, x, &noise, &self.level, range, false)?;
             (g, denoised)
         };
         let logits = self.classifier.forward(&g, &denoised)?;

@@ -10,6 +10,7 @@ use crate::models::unet::{Conditioning, Config, UNet};
 use crate::models::weights::Weights;
 use crate::ops::diffusion::{Estimate, Range, denoise, q_sample, to_precision};
 use crate::ops::philox::{Stream, normal};
+use crate::ops::resize::{Filter, Resize, resize};
 use crate::tape::{Graph, Precision};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -25,8 +26,19 @@ pub struct Denoiser {
     schedule: Schedule,
     /// timesteps as the network was trained on them, per step of the schedule
     tau_scale: f32,
+    /// images at another size than the network's
+    resizes: Option<Resizes>,
+    /// of images on their way in and out
+    ranges: [Range; 2],
     /// per step
     known: Mutex<HashMap<usize, Arc<Conditioning>>>,
+}
+
+/// Between the size of images and that of the network, both ways.
+struct Resizes {
+    size: [usize; 2],
+    down: Arc<Resize>,
+    up: Arc<Resize>,
 }
 
 /// A sigma with everything that depends on it alone.
@@ -75,7 +87,50 @@ impl Denoiser {
             return Err(Error::usage("tau_scale", format!("expected a positive number, found {tau_scale}")));
         }
         let net = UNet::new(device, precision, weights, config, NOISE)?;
-        Ok(Denoiser { device: device.clone(), precision, net, schedule, tau_scale, known: Mutex::default() })
+        Ok(Denoiser {
+            device: device.clone(),
+            precision,
+            net,
+            schedule,
+            tau_scale,
+            resizes: None,
+            ranges: [Range::TO_SIGNED, Range::TO_UNIT],
+            known: Mutex::default(),
+        })
+    }
+
+    /// The network at `size` for images of another one (H, W): they are resized on their way in and back on their way out, with
+    /// antialias, and gradients run through both. Nothing is clamped: a bicubic resize overshoots [0, 1] a little.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a size of 0.
+    pub fn at(mut self, size: [usize; 2], images: [usize; 2], filter: Filter) -> Result<Self> {
+        let table = |from, to| Ok::<_, Error>(Arc::new(Resize::new(&self.device, from, to, filter, true)?));
+        self.resizes = match size == images {
+            true => None,
+            false => Some(Resizes { size, down: table(images, size)?, up: table(size, images)? }),
+        };
+        Ok(self)
+    }
+
+    /// Whether pixels in [0, 1] are mapped to the network's [-1, 1], and its estimate back. A study that left that out can be
+    /// repeated by leaving it out.
+    #[must_use]
+    pub fn rescaling(mut self, input: bool, output: bool) -> Self {
+        let range = |wanted, range| if wanted { range } else { Range::SAME };
+        self.ranges = [range(input, Range::TO_SIGNED), range(output, Range::TO_UNIT)];
+        self
+    }
+
+    /// Height, width and channels of the noise for images of `(H, W, 3)`: the network's.
+    pub fn noise_shape(&self, h: usize, w: usize) -> [usize; 3] {
+        let [h, w] = self.resizes.as_ref().map_or([h, w], |r| r.size);
+        [h, w, 3]
+    }
+
+    /// What [`Denoiser::estimate`] should map its result by.
+    pub fn output_range(&self) -> Range {
+        self.ranges[1]
     }
 
     pub fn device(&self) -> &Device {
@@ -114,6 +169,7 @@ impl Denoiser {
 
     /// How many images a thread of the host should take at once.
     pub(crate) fn chunk(&self, h: usize, w: usize) -> usize {
+        let [h, w, _] = self.noise_shape(h, w);
         chunk(&self.device, self.net.widest(h, w), self.net.parameters())
     }
 
@@ -122,7 +178,7 @@ impl Denoiser {
     /// | arg | shape | |
     /// |---|---|---|
     /// | `x` | `(N, H, W, 3)` | float32 in `[0, 1]` |
-    /// | `noise` | `(draws * N, H, W, 3)` | float32, standard normal |
+    /// | `noise` | `(draws * N, H', W', 3)` | float32, standard normal, see [`Denoiser::noise_shape`] |
     /// | ret | `(draws * N, H, W, 3)` | float32, `[-1, 1]` after `range` |
     ///
     /// # Errors
@@ -139,12 +195,17 @@ impl Denoiser {
         let _range = nvtx::range("denoise");
         let s = &level.step;
         let coefficients = vec![[s.image, s.noise]; noise.shape().first().copied().unwrap_or(0)];
-        let x_t = q_sample(g, x, noise, &coefficients, Range::TO_SIGNED)?;
+        let small = self.resizes.as_ref().map(|r| resize(g, x, &r.down)).transpose()?;
+        let x_t = q_sample(g, small.as_ref().unwrap_or(x), noise, &coefficients, self.ranges[0])?;
         let predicted = self.net.forward(g, &to_precision(g, &x_t)?, &level.conditioning)?;
-        denoise(g, &x_t, &predicted, Estimate { x_t: s.inverse, noise: s.ratio, straight }, range)
+        let y = denoise(g, &x_t, &predicted, Estimate { x_t: s.inverse, noise: s.ratio, straight }, range)?;
+        match &self.resizes {
+            Some(r) => resize(g, &y, &r.up),
+            None => Ok(y),
+        }
     }
 
-    /// Denoised images in `[0, 1]`; the noise of image `ids[i]` comes from its own stream.
+    /// Denoised images in `[0, 1]` (see [`Denoiser::at`], [`Denoiser::rescaling`]); the noise of image `ids[i]` comes from its own stream.
     ///
     /// # Errors
     /// As [`Denoiser::estimate`].
@@ -152,8 +213,8 @@ impl Denoiser {
         let [n, h, w, _] = x.dims4("denoise")?;
         let parts = in_chunks(&self.device, self.chunk(h, w), n, |range| {
             let g = Graph::inference(&self.device, self.precision);
-            let noise = normal(&self.device, stream, &ids[range.clone()], &x.shape()[1..])?;
-            self.estimate(&g, &x.rows(range.start, range.len())?, &noise, level, Range::TO_UNIT, false)
+            let noise = normal(&self.device, stream, &ids[range.clone()], &self.noise_shape(h, w))?;
+            self.estimate(&g, &x.rows(range.start, range.len())?, &noise, level, self.output_range(), false)
         })?;
         Tensor::concat(&self.device, &parts)
     }

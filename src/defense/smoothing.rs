@@ -33,6 +33,10 @@ pub struct Smoothed {
     pub correct_draws: u32,
     /// Mean over the draws of the softmax at the prediction.
     pub confidence: f32,
+    /// Whether the label is among the five classes with the most draws (under mean-logits the largest mean logit), the softmax
+    /// deciding among equals; `None` in records of sets that are not scored so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top5: Option<bool>,
 }
 
 /// Sums over the draws of one image.
@@ -64,12 +68,20 @@ impl Tally {
             Vote::MeanLogits => first_largest(self.logits.iter().copied()),
         };
         let draws: u32 = self.counts.iter().sum();
+        let score = |k: usize| match vote {
+            Vote::Majority => (f64::from(self.counts[k]), self.softmax[k]),
+            Vote::MeanLogits => (self.logits[k], self.softmax[k]),
+        };
+        let known = label as usize;
+        let ahead = |&k: &usize| score(k) > score(known) || (score(k) == score(known) && k < known);
+        let top5 = known < self.counts.len() && (0..self.counts.len()).filter(ahead).count() < 5;
         Smoothed {
             prediction: prediction as u32,
             correct: prediction == label as usize,
             draws,
             correct_draws: self.counts.get(label as usize).copied().unwrap_or(0),
             confidence: (self.softmax[prediction] / f64::from(draws.max(1))) as f32,
+            top5: Some(top5 || prediction == known),
         }
     }
 }
@@ -119,6 +131,18 @@ mod tests {
         assert!((f64::from(majority.confidence) - softmax).abs() < 1e-6);
         let mean = tally.finish(Vote::MeanLogits, 1);
         assert_eq!((mean.prediction, mean.correct, mean.correct_draws), (0, false, 2));
+    }
+
+    #[test]
+    fn the_five_likeliest_are_those_of_most_draws() {
+        let mut tally = Tally::new(7);
+        for logits in [[9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 9.0]] {
+            tally.add(&logits);
+        }
+        // Classes 0 and 6 have a draw each, 1 to 3 the largest softmax of the rest.
+        let top5 = |vote| (0..7).map(|label| tally.finish(vote, label).top5.unwrap()).collect::<Vec<_>>();
+        assert_eq!(top5(Vote::Majority), [true, true, true, true, false, false, true]);
+        assert_eq!(top5(Vote::MeanLogits), [true, true, true, true, false, false, true]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::config::Wrong;
 use super::file;
-use super::settings::Number;
+use super::settings::{HandOver, Number, Space};
 use crate::attack::{Loss, Method, Norm, Profile, Target};
 use crate::error::Result;
 
@@ -42,12 +42,28 @@ pub struct AttackConfig {
     /// A safetensors file of start points; then there is one restart and no random start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub starts: Option<PathBuf>,
+    /// What is moved and clipped, where it is not pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub space: Option<Space>,
+    /// How attacked images go on, where not as floats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hand_over: Option<HandOver>,
 }
 
 impl AttackConfig {
     /// The step at this epsilon, in pixel units.
     pub fn step_size(&self, eps: f64) -> f64 {
         self.step_size.unwrap_or_else(|| self.rel_step.unwrap_or_default() * eps)
+    }
+
+    /// Whether the attack moves the normalised tensor.
+    pub fn normalised(&self) -> bool {
+        self.space == Some(Space::Normalised)
+    }
+
+    /// Whether images are scored as they were handed on, not as the attack left them.
+    pub fn hands_over(&self) -> bool {
+        self.normalised() || self.hand_over == Some(HandOver::EightBit)
     }
 
     /// The attack in one word, as in `results.csv`: `pgd`, `torchattacks-pgd`, `pgd-dlr-targeted`.
@@ -61,6 +77,12 @@ impl AttackConfig {
         }
         if self.targeted != Target::None {
             label.push_str("-targeted");
+        }
+        if self.normalised() {
+            label.push_str("-normalised");
+        }
+        if self.hand_over == Some(HandOver::EightBit) {
+            label.push_str("-8bit");
         }
         label
     }
@@ -154,6 +176,18 @@ pub(super) fn resolve(
         (_, None) => None,
         (_, Some(_)) => return Err(wrong.at("attack.decay", format!("only mim has momentum, found method {method}"))),
     };
+    let space = file.space.filter(|&space| space != Space::Pixel);
+    let hand_over = file.hand_over.filter(|&how| how != HandOver::Float);
+    if space.is_some() && (norm != Norm::Linf || method == Method::Mim) {
+        return Err(
+            wrong.at("attack.space", format!("normalised goes with pgd or fgsm in linf, found {method} in {norm}"))
+        );
+    }
+    let targeted = file.targeted.unwrap_or(Target::None);
+    if (space.is_some() || hand_over.is_some()) && targeted != Target::None {
+        let field = if space.is_some() { "attack.space" } else { "attack.hand_over" };
+        return Err(wrong.at(field, "images that change after the attack are scored untargeted: leave out targeted"));
+    }
     let default_eps = if norm == Norm::Linf { EPS_LINF } else { EPS_L2 };
     let eps = match (eps, file.eps) {
         (Some(given), _) => given.to_vec(),
@@ -171,10 +205,12 @@ pub(super) fn resolve(
         restarts,
         random_start,
         loss: file.loss.unwrap_or(Loss::CrossEntropy),
-        targeted: file.targeted.unwrap_or(Target::None),
+        targeted,
         decay,
         early_stop: early_stop || file.early_stop,
         starts,
+        space,
+        hand_over,
     })
 }
 

@@ -8,11 +8,13 @@ use serde::Serialize;
 
 pub use super::attack_config::AttackConfig;
 use super::attack_config::resolve as resolve_attack;
+pub use super::dataset_config::DatasetConfig;
+use super::dataset_config::resolve as resolve_dataset;
 pub use super::defense_config::DefenseConfig;
 use super::defense_config::resolve as resolve_defense;
 use super::file;
 use super::settings::{DatasetKind, DeviceChoice, Score};
-use crate::data::{self, Dataset, Select};
+use crate::data::{self, Dataset};
 use crate::defense::Estimator;
 use crate::error::{Error, Result};
 use crate::tape::Precision;
@@ -35,25 +37,6 @@ pub struct Config {
     pub defense: DefenseConfig,
 }
 
-/// Where the images come from.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct DatasetConfig {
-    pub kind: DatasetKind,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub images: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub labels: Option<PathBuf>,
-    pub select: Select,
-    /// Height and width that every image of a folder must have.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub size: Option<[usize; 2]>,
-    /// Of the selected images, eight hexadecimal digits; see [`Config::pin`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub crc32: Option<String>,
-}
-
 /// One classifier.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelConfig {
@@ -73,7 +56,6 @@ pub enum Weights<'a> {
     File(&'a Path),
 }
 
-/// What the command line says in place of the config.
 /// What the command line says in place of the config.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overrides {
@@ -140,24 +122,6 @@ impl Config {
     }
 }
 
-impl DatasetConfig {
-    /// Reads the images, at most `limit`.
-    ///
-    /// # Errors
-    /// As the loaders of [`crate::data`].
-    pub fn load(&self, limit: usize) -> Result<Dataset> {
-        let (limit, select) = (Some(limit), self.select);
-        let path = self.path.as_deref().unwrap_or(Path::new("."));
-        match (self.kind, &self.images, &self.labels) {
-            (DatasetKind::Demo, ..) => data::demo::dataset(limit, select),
-            (DatasetKind::FashionMnist, Some(images), Some(labels)) => data::idx::load(images, labels, limit, select),
-            (DatasetKind::FashionMnist, ..) => data::idx::load_dir(path, limit, select),
-            (DatasetKind::Cifar10, ..) => data::cifar10::load(path, limit, select),
-            (DatasetKind::Folder, ..) => data::folder::load(path, self.size.map(|[h, w]| (h, w)), limit, select),
-        }
-    }
-}
-
 impl ModelConfig {
     pub fn weights(&self) -> Weights<'_> {
         source(&self.weights)
@@ -211,7 +175,7 @@ impl Wrong<'_> {
         if good { Ok(value) } else { Err(self.at(field, format!("expected a number of at least 0, found {value}"))) }
     }
 
-    fn at_least_one(&self, field: &str, value: usize) -> Result<usize> {
+    pub fn at_least_one(&self, field: &str, value: usize) -> Result<usize> {
         if value > 0 { Ok(value) } else { Err(self.at(field, "expected at least 1, found 0")) }
     }
 
@@ -261,39 +225,6 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
         dataset,
         attack,
         defense,
-    })
-}
-
-fn resolve_dataset(file: file::Dataset, wrong: &Wrong) -> Result<DatasetConfig> {
-    use DatasetKind::{Cifar10, Demo, FashionMnist, Folder};
-    let kind = file.kind.unwrap_or(Demo);
-    let pair = file.images.is_some() && file.labels.is_some();
-    let given = [&file.path, &file.images, &file.labels].into_iter().flatten().count();
-    match kind {
-        Demo if given == 0 => {}
-        FashionMnist if pair && given == 2 => {}
-        FashionMnist | Cifar10 | Folder if file.path.is_some() && given == 1 => {}
-        Demo => return Err(wrong.at("dataset", "the demo is embedded: leave out path, images and labels")),
-        FashionMnist => return Err(wrong.at("dataset", "expected either path, or images and labels")),
-        Cifar10 | Folder => {
-            return Err(wrong.at("dataset", format!("expected path and neither images nor labels for {kind}")));
-        }
-    }
-    if file.size.is_some() && kind != Folder {
-        return Err(
-            wrong.at("dataset.size", format!("only a folder of images has a size to choose, found kind {kind}"))
-        );
-    }
-    let path = |field, path: Option<PathBuf>| path.map(|path| wrong.existing(field, &path)).transpose();
-    Ok(DatasetConfig {
-        kind,
-        path: path("dataset.path", file.path)?,
-        images: path("dataset.images", file.images)?,
-        labels: path("dataset.labels", file.labels)?,
-        // A folder is sorted by class: its first images would be of one class.
-        select: file.select.unwrap_or(if kind == Folder { Select::Balanced } else { Select::First }),
-        size: file.size,
-        crc32: file.crc32,
     })
 }
 

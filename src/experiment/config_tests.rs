@@ -129,6 +129,26 @@ fn bad_configs_name_file_field_found_and_expected() {
         ("[attack]\nprofile = \"cleverhans\"", "try.toml: attack.steps", "no default for pgd"),
         ("[attack]\nmethod = \"mim\"\nnorm = \"l2\"", "try.toml: attack.norm", "found l2"),
         ("[attack]\nmethod = \"fgsm\"\nsteps = 3", "try.toml: attack.steps", "one step"),
+        ("[attack]\nspace = \"normalised\"\nnorm = \"l2\"", "try.toml: attack.space", "found pgd in l2"),
+        ("[attack]\nhand_over = \"8-bit\"\ntargeted = \"random\"", "try.toml: attack.hand_over", "leave out targeted"),
+        ("[attack]\nspace = \"normalised\"\n[defense]\nattack = true", "try.toml: defense.attack", "attack.space"),
+        ("[defense]\nsize = [0, 32]", "try.toml: defense.size", "found [0, 32]"),
+        ("[defense]\nfilter = \"bicubic\"", "try.toml: defense.filter", "expected a size"),
+        ("[defense]\nsize = [32, 32]\nfilter = \"opencv\"", "try.toml: defense.filter", "found opencv"),
+        ("[dataset]\nseed = 1", "try.toml: dataset.seed", "found select = \"first\""),
+        ("[dataset]\nfilter = \"bicubic\"", "try.toml: dataset.filter", "nothing is resized"),
+        ("[dataset]\nclasses = \"x\"", "try.toml: dataset.classes", "found kind demo"),
+        ("[dataset]\nkind = \"imagenet\"", "try.toml: dataset", "expected path"),
+        (
+            "[dataset]\nkind = \"imagenet\"\npath = \".\"\nfit = \"crop\"\nshorter = 100",
+            "try.toml: dataset.shorter",
+            "[224, 224], found 100",
+        ),
+        (
+            "[dataset]\nkind = \"imagenet\"\npath = \".\"\nshorter = 400",
+            "try.toml: dataset.shorter",
+            "found fit = \"squash\"",
+        ),
         ("[attack]\ndecay = 1", "try.toml: attack.decay", "found method pgd"),
         ("[attack]\nstarts = \"none\"", "try.toml: attack.starts", "No such file"),
         (
@@ -219,6 +239,6 @@ fn pinned_files_must_not_change() {
     config.pin(&dataset).unwrap();
     assert!(config.models.iter().all(|m| m.crc32.as_ref().is_some_and(|crc| crc.len() == 8)));
     config.pin(&dataset).unwrap();
-    let error = config.pin(&dataset.take(4)).unwrap_err().to_string();
+    let error = config.pin(&dataset.take(4).unwrap()).unwrap_err().to_string();
     assert!(error.contains("fashion-mnist: crc32: the config expects"), "{error}");
 }

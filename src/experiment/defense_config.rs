@@ -7,6 +7,7 @@ use super::config::{Wrong, locate};
 use super::file;
 use crate::attack::{Loss, Target};
 use crate::data::demo;
+use crate::data::resize::Filter;
 use crate::defense::{Estimator, Vote};
 use crate::error::Result;
 
@@ -32,6 +33,18 @@ pub struct DefenseConfig {
     pub eot: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimator: Option<Estimator>,
+    /// Height and width that the denoiser works at, where not at those of the images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<[usize; 2]>,
+    /// Of the resizes to that size and back, both with antialias.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
+    /// `false`: the denoiser gets [0, 1] where it expects [-1, 1].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rescale_input: Option<bool>,
+    /// `false`: the classifier gets the denoiser's [-1, 1].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rescale_output: Option<bool>,
     /// A safetensors file, or `demo:` and the name of an embedded one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
@@ -51,6 +64,10 @@ impl DefenseConfig {
 
     pub fn eot(&self) -> u32 {
         self.eot.unwrap_or(EOT)
+    }
+
+    pub fn rescaling(&self) -> (bool, bool) {
+        (self.rescale_input.unwrap_or(true), self.rescale_output.unwrap_or(true))
     }
 
     pub fn estimator(&self) -> Estimator {
@@ -100,6 +117,19 @@ pub(super) fn resolve(file: file::Defense, demo: bool, attack: &AttackConfig, wr
         let problem = "a stochastic defence must not be attacked with early stop: one lucky draw would end the attack";
         return Err(wrong.at("defense.attack", problem));
     }
+    if through && attack.normalised() {
+        return Err(wrong.at("defense.attack", "an attack through the defence moves pixels: leave out attack.space"));
+    }
+    if let Some(size) = file.size.filter(|size| size.iter().any(|side| !(1..=8192).contains(side))) {
+        return Err(wrong.at("defense.size", format!("expected sides of 1 to 8192 pixels, found {size:?}")));
+    }
+    match (file.filter, file.size) {
+        (Some(_), None) => return Err(wrong.at("defense.filter", "nothing is resized: expected a size beside it")),
+        (Some(Filter::Opencv), _) => {
+            return Err(wrong.at("defense.filter", "gradients run through bilinear and bicubic only, found opencv"));
+        }
+        _ => {}
+    }
     Ok(DefenseConfig {
         sigma,
         draws: Some(draws),
@@ -107,6 +137,10 @@ pub(super) fn resolve(file: file::Defense, demo: bool, attack: &AttackConfig, wr
         attack: through,
         eot: through.then_some(eot),
         estimator: through.then_some(estimator),
+        size: file.size,
+        filter: file.size.map(|_| file.filter.unwrap_or(Filter::Bicubic)),
+        rescale_input: file.rescale_input.filter(|rescale| !rescale),
+        rescale_output: file.rescale_output.filter(|rescale| !rescale),
         weights: Some(weights),
         crc32: file.crc32,
     })

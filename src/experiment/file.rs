@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::settings::{DatasetKind, DeviceChoice, Number, Score};
+use super::settings::{DatasetKind, DeviceChoice, HandOver, Number, Score, SelectBy, Space};
 use crate::attack::{Loss, Method, Norm, Profile, Target};
-use crate::data::Select;
+use crate::data::imagenet::Fit;
+use crate::data::resize;
 use crate::defense::{Estimator, Vote};
 use crate::tape::Precision;
 
@@ -36,8 +37,13 @@ pub(super) struct Dataset {
     pub path: Option<PathBuf>,
     pub images: Option<PathBuf>,
     pub labels: Option<PathBuf>,
-    pub select: Option<Select>,
+    pub classes: Option<PathBuf>,
+    pub select: Option<SelectBy>,
+    pub seed: Option<u32>,
     pub size: Option<[usize; 2]>,
+    pub fit: Option<Fit>,
+    pub shorter: Option<usize>,
+    pub filter: Option<resize::Filter>,
     pub crc32: Option<String>,
 }
 
@@ -66,6 +72,8 @@ pub(super) struct Attack {
     pub decay: Option<Number>,
     pub early_stop: bool,
     pub starts: Option<PathBuf>,
+    pub space: Option<Space>,
+    pub hand_over: Option<HandOver>,
 }
 
 #[derive(Default, Deserialize)]
@@ -80,4 +88,8 @@ pub(super) struct Defense {
     pub attack: bool,
     pub eot: Option<u32>,
     pub estimator: Option<Estimator>,
+    pub size: Option<[usize; 2]>,
+    pub filter: Option<resize::Filter>,
+    pub rescale_input: Option<bool>,
+    pub rescale_output: Option<bool>,
 }

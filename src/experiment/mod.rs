@@ -3,6 +3,7 @@
 mod attack_config;
 pub mod checks;
 pub mod config;
+mod dataset_config;
 mod defense_config;
 pub mod engine;
 mod file;

@@ -74,12 +74,28 @@ pub struct Cell {
     /// Draws of channel 2, and how many were right.
     pub draws: u64,
     pub correct_draws: u64,
+    /// Images with the label among the five likeliest classes, attacked or denoised, and before the attack; 0 where that is
+    /// not scored.
+    pub top5: u64,
+    pub clean_top5: u64,
 }
 
 impl Cell {
     pub fn new(model: usize, channel: Channel, eps: f64) -> Self {
-        let (n, clean, last, any, violations, draws, correct_draws) = (0, 0, 0, 0, 0, 0, 0);
-        Cell { model, channel, eps, n, clean, last, any, violations, draws, correct_draws }
+        Cell {
+            model,
+            channel,
+            eps,
+            n: 0,
+            clean: 0,
+            last: 0,
+            any: 0,
+            violations: 0,
+            draws: 0,
+            correct_draws: 0,
+            top5: 0,
+            clean_top5: 0,
+        }
     }
 
     pub fn add(&mut self, found: &Found) {
@@ -90,14 +106,22 @@ impl Cell {
                 self.last += u64::from(outcome.correct_last);
                 self.any += u64::from(outcome.correct_any);
                 self.violations += u64::from(outcome.violation);
+                self.top5 += u64::from(outcome.top5 == Some(true));
+                self.clean_top5 += u64::from(outcome.clean_top5 == Some(true));
             }
             Found::Denoised(smoothed) => {
                 self.last += u64::from(smoothed.correct);
                 self.any += u64::from(smoothed.correct_draws == smoothed.draws);
+                self.top5 += u64::from(smoothed.top5 == Some(true));
                 self.draws += u64::from(smoothed.draws);
                 self.correct_draws += u64::from(smoothed.correct_draws);
             }
         }
+    }
+
+    /// The same cell with the five likeliest classes counted in place of the first.
+    pub fn as_top5(&self) -> Cell {
+        Cell { clean: self.clean_top5, last: self.top5, any: self.top5, ..self.clone() }
     }
 
     /// How many are right: in channel 1 by the score, in channel 2 by the vote.

@@ -50,13 +50,15 @@ fn outcome(model: usize, eps: f64, id: u64, label: u32) -> Outcome {
         linf: eps as f32,
         l2: 1.5,
         violation: id == 4 && eps > 0.05,
+        top5: None,
+        clean_top5: None,
     }
 }
 
 fn smoothed(model: usize, eps: f64, sigma: f64, id: u64, label: u32) -> Smoothed {
     let correct = f64::from(outcome(model, eps, id, label).loss) > 2.0 * eps + 0.4 * sigma;
     let prediction = if correct { label } else { (label + 2) % 10 };
-    Smoothed { prediction, correct, draws: 1, correct_draws: u32::from(correct), confidence: 0.75 }
+    Smoothed { prediction, correct, draws: 1, correct_draws: u32::from(correct), confidence: 0.75, top5: None }
 }
 
 fn setup(batch: usize) -> (Config, Dataset) {

@@ -8,7 +8,7 @@ use super::maps::{self, Grid};
 use super::records::Found;
 use super::results::{Channel, channels};
 use crate::Result;
-use crate::attack::{self, Classifier as _};
+use crate::attack::Classifier as _;
 use crate::models::classifier::Classifier;
 use crate::ops::diffusion::{Range, q_sample};
 use crate::ops::philox::normal;
@@ -117,7 +117,8 @@ impl AttackEngine<'_> {
     pub fn samples(&self, run: &Finished) -> Result<Option<Samples>> {
         let Some(eps) = run.middle_eps() else { return Ok(None) };
         let (data, config) = (self.dataset(), self.config());
-        let (_, small) = heat::thumbnail(data.image(0), [data.height, data.width], SIDE);
+        let factor = data.height.max(data.width).div_ceil(SIDE).max(1);
+        let small = [data.height.div_ceil(factor), data.width.div_ceil(factor)];
         let pictures = (3 + 2 * config.defense.sigma.len()) * config.models.len();
         let count = (BYTES / (pictures * 4 * small[0] * small[1]).max(1)).clamp(LEAST, MOST);
         let place = |id: u64| data.ids.iter().position(|&other| other == id);
@@ -135,7 +136,7 @@ impl AttackEngine<'_> {
         let images: Vec<usize> = chosen.iter().map(|&(_, place)| place).collect();
         let batch = self.batch(&images)?;
         let (size, n) = ([data.height, data.width], images.len());
-        let attacked = attack::run(net, &batch.pixels, &batch.labels, &batch.ids, &self.spec(eps))?.1.last;
+        let attacked = self.attack(net, &batch, eps)?.pixels;
         let difference = batch.pixels.iter().zip(&attacked).map(|(a, b)| 10.0 * (b - a) + 0.5).collect();
         let mut states = vec![
             ("clean".to_owned(), batch.pixels.clone(), true),

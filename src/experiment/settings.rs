@@ -36,8 +36,40 @@ choice! {
         Demo = "demo",
         FashionMnist = "fashion-mnist",
         Cifar10 = "cifar10",
-        /// One folder of images per class.
+        /// One folder of images per class, all of one size.
         Folder = "folder",
+        /// ImageNet's validation set, images of any size.
+        Imagenet = "imagenet",
+    }
+}
+
+choice! {
+    /// Which images a limit keeps.
+    SelectBy {
+        /// The first of the source.
+        First = "first",
+        /// As many of each class as of any other.
+        Balanced = "balanced",
+        /// Drawn by `seed` of the dataset, as NumPy's shuffle would.
+        Random = "random",
+    }
+}
+
+choice! {
+    /// What an attack moves, and what is clipped to [0, 1].
+    Space {
+        Pixel = "pixel",
+        /// The normalised tensor, as in a published study; see [`crate::attack::Normalised`].
+        Normalised = "normalised",
+    }
+}
+
+choice! {
+    /// How attacked images are handed on to be scored and denoised.
+    HandOver {
+        Float = "float",
+        /// Rounded to 8 bits, as if they were saved as PNG and read again.
+        EightBit = "8-bit",
     }
 }
 

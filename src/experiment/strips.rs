@@ -3,17 +3,18 @@
 use super::engine::AttackEngine;
 use super::rundir::RunDir;
 use crate::Result;
-use crate::attack::{self, Classifier as _};
+use crate::attack::Classifier as _;
 use crate::models::classifier::Classifier;
 use crate::report::eps_label;
 use crate::report::strip::{Row, Tile, png};
 
 /// Images of a strip.
-const COUNT: usize = 8;
+pub(super) const COUNT: usize = 8;
 
 impl AttackEngine<'_> {
-    /// Writes `images/MODEL.png` for every model: the first images of the dataset at the middle epsilon, attacked again as in
-    /// the run. Returns how many strips there are.
+    /// Writes `images/MODEL-eps-E.png` for every model and every epsilon above 0: the first images of the dataset, with the classes
+    /// that are predicted; that of the middle epsilon is `images/MODEL.png` as well. Images that an earlier process attacked are
+    /// attacked again. Returns how many models there are.
     ///
     /// # Errors
     /// What attacking and writing return.
@@ -21,12 +22,17 @@ impl AttackEngine<'_> {
         let config = self.config();
         let attacked: Vec<f64> = config.attack.eps.iter().copied().filter(|&eps| eps > 0.0).collect();
         let Some(&eps) = attacked.get(attacked.len() / 2) else { return Ok(0) };
+        let size = [self.dataset().height, self.dataset().width];
         for (model, named) in config.models.iter().enumerate() {
-            let title =
-                format!("{}, {} {} eps {}", named.name, config.attack.label(), config.attack.norm, eps_label(eps));
-            let dataset = self.dataset();
-            let picture = png(&title, &self.rows(model, eps)?, [dataset.height, dataset.width])?;
-            dir.write(&format!("images/{}.png", named.name), &picture)?;
+            for &each in &attacked {
+                let label = eps_label(each);
+                let title = format!("{}, {} {} eps {label}", named.name, config.attack.label(), config.attack.norm);
+                let picture = png(&title, &self.rows(model, each)?, size)?;
+                dir.write(&format!("images/{}-eps-{}.png", named.name, label.replace('/', "_")), &picture)?;
+                if each == eps {
+                    dir.write(&format!("images/{}.png", named.name), &picture)?;
+                }
+            }
         }
         Ok(config.models.len())
     }
@@ -34,13 +40,17 @@ impl AttackEngine<'_> {
     fn rows(&self, model: usize, eps: f64) -> Result<Vec<Row>> {
         let images: Vec<usize> = (0..self.dataset().len().min(COUNT)).collect();
         let (batch, net) = (self.batch(&images)?, self.model(model)?);
-        let (_, adversarial) = attack::run(net, &batch.pixels, &batch.labels, &batch.ids, &self.spec(eps))?;
+        let known: Option<Vec<&[f32]>> = images.iter().map(|&i| self.shown(model, eps, i)).collect();
+        let adversarial = match known {
+            Some(parts) => parts.concat(),
+            None => self.attack(net, &batch, eps)?.pixels,
+        };
         let mut rows = vec![
             self.row("clean", net, &batch.pixels, &batch.labels)?,
-            self.row(&format!("attacked, eps {}", eps_label(eps)), net, &adversarial.last, &batch.labels)?,
+            self.row(&format!("attacked, eps {}", eps_label(eps)), net, &adversarial, &batch.labels)?,
         ];
         if let Some((denoiser, levels)) = self.denoiser() {
-            let x = self.tensor(&adversarial.last, images.len())?;
+            let x = self.tensor(&adversarial, images.len())?;
             for level in levels {
                 let denoised = denoiser.images(&x, &batch.ids, level, &self.noise())?.to_f32(denoiser.device())?;
                 rows.push(self.row(&format!("denoised, sigma {}", level.sigma), net, &denoised, &batch.labels)?);

@@ -61,7 +61,16 @@ pub(super) fn tables(config: &Config, dataset: &Dataset, cells: &[Cell], correct
             format!("{} of {} draw{}", defense.vote(), defense.draws(), if defense.draws() == 1 { "" } else { "s" });
         parts.push(table::accuracy(&format!("accuracy in %, {how}: {vote}"), &rows));
     }
+    if config.dataset.top5() {
+        let cells: Vec<Cell> = cells.iter().map(Cell::as_top5).collect();
+        let rows = results::series(config, &cells, Score::Last, |_| true);
+        parts.push(table::accuracy("top-5 accuracy in %: last iterates, and votes of the denoised", &rows));
+    }
     parts.extend(paired(config, cells, correct));
+    if !dataset.skipped.is_empty() {
+        let count = dataset.skipped.len();
+        parts.push(format!("{count} unreadable file{} left out\n", if count == 1 { "" } else { "s" }));
+    }
     parts.extend(adaptive(config, cells));
     parts.join("\n")
 }

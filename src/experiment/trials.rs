@@ -46,12 +46,15 @@ pub struct Trial {
 }
 
 impl AttackEngine<'_> {
-    /// Attacks the first images of the dataset in a few other ways; `None` without an epsilon above 0.
+    /// Attacks the first images of the dataset in a few other ways; `None` without an epsilon above 0, and
+    /// where budgets are not those of pixels.
     ///
     /// # Errors
     /// What attacking returns.
     pub fn trials(&self) -> Result<Option<Trials>> {
-        let Some(eps) = middle_eps(self.config()) else { return Ok(None) };
+        let Some(eps) = middle_eps(self.config()).filter(|_| !self.config().attack.normalised()) else {
+            return Ok(None);
+        };
         let n = self.dataset().len().min(COUNT);
         let models = (0..self.config().models.len()).map(|model| self.trial(model, eps, n)).collect::<Result<_>>()?;
         Ok(Some(Trials { n: n as u64, eps, models }))

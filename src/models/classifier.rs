@@ -74,6 +74,11 @@ impl Classifier {
         &self.net
     }
 
+    /// Mean and standard deviation per channel that pixels are normalised by.
+    pub fn normalisation(&self) -> ([f32; 3], [f32; 3]) {
+        (self.mean, self.std)
+    }
+
     pub fn precision(&self) -> Precision {
         self.precision
     }

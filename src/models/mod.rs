@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub mod classifier;
+pub mod coatnet;
 pub mod probe;
 pub mod resnet;
 pub mod unet;

@@ -3,16 +3,20 @@
 use crate::Result;
 use crate::tensor::Tensor;
 
-/// The modules that are asked for, and those that were found.
+/// Gets the name and output of a module.
+type See<'a> = Box<dyn FnMut(&str, &Tensor) + 'a>;
+
+/// Catches the outputs of modules that are asked for, or shows all of them.
 #[derive(Default)]
-pub struct Probe {
+pub struct Probe<'a> {
     wanted: Vec<String>,
     found: Vec<Option<Tensor>>,
     /// all that were seen, for messages
     names: Vec<String>,
+    every: Option<See<'a>>,
 }
 
-impl Probe {
+impl<'a> Probe<'a> {
     /// Asks for one module.
     pub fn new(module: &str) -> Self {
         Self::several(&[module.to_owned()])
@@ -20,7 +24,12 @@ impl Probe {
 
     /// Asks for several modules.
     pub fn several(modules: &[String]) -> Self {
-        Probe { wanted: modules.to_vec(), found: vec![None; modules.len()], names: Vec::new() }
+        Probe { wanted: modules.to_vec(), found: vec![None; modules.len()], ..Self::default() }
+    }
+
+    /// Calls `see` with the name and output of every module that a network computes anyway.
+    pub fn every(see: impl FnMut(&str, &Tensor) + 'a) -> Self {
+        Probe { every: Some(Box::new(see)), ..Self::default() }
     }
 
     /// The output of the first module that was asked for.
@@ -46,13 +55,16 @@ impl Probe {
 
     /// Whether anything is asked for.
     pub fn active(&self) -> bool {
-        !self.wanted.is_empty()
+        self.every.is_some() || !self.wanted.is_empty()
     }
 
     /// Shows the output of a module.
     pub fn see(&mut self, name: &str, t: &Tensor) {
         if !self.active() {
             return;
+        }
+        if let Some(see) = &mut self.every {
+            see(name, t);
         }
         self.names.push(name.into());
         for (wanted, found) in self.wanted.iter().zip(&mut self.found) {

@@ -482,7 +482,7 @@ impl Attention {
     fn run(&self, g: &Graph, x: &Tensor) -> Result<Tensor> {
         let h = group_norm(g, x, &self.norm, Activation::None)?;
         let qkv = conv2d(g, &h, &self.qkv, None, Activation::None)?;
-        let y = self_attention(g, &qkv, self.heads)?;
+        let y = self_attention(g, &qkv, self.heads, None)?;
         conv2d(g, &y, &self.projection, Some(x), Activation::None)
     }
 }

@@ -225,11 +225,12 @@ pub fn attention(g: &Graph, [q, k, v]: [&Tensor; 3], bias: Option<&Tensor>, scal
 /// | arg | shape | |
 /// |---|---|---|
 /// | `qkv` | `(N, H, W, 3 * heads * D)` | head by head, each head's q, k and v side by side |
+/// | `bias` | `(1, heads, H * W, H * W)` | float32, optional; has no gradient |
 /// | ret | `(N, H, W, heads * D)` | head by head |
 ///
 /// # Errors
 /// As [`attention`].
-pub fn self_attention(g: &Graph, qkv: &Tensor, heads: usize) -> Result<Tensor> {
+pub fn self_attention(g: &Graph, qkv: &Tensor, heads: usize, bias: Option<&Tensor>) -> Result<Tensor> {
     let [batch, h, w, c] = qkv.dims4("self_attention")?;
     if heads == 0 || !c.is_multiple_of(3 * heads) {
         return Err(Error::shape("self_attention", "channels", format!("a multiple of 3 x {heads} heads"), c));
@@ -237,13 +238,17 @@ pub fn self_attention(g: &Graph, qkv: &Tensor, heads: usize) -> Result<Tensor> {
     let d = c / (3 * heads);
     let s = Sizes { batch, heads, n: h * w, m: h * w, d, scale: 1.0 / (d as f32).sqrt() };
     s.check()?;
+    if let Some(b) = bias.filter(|b| b.shape() != [1, heads, h * w, h * w] || b.dtype() != DType::F32) {
+        let want = format!("F32{:?}", [1, heads, h * w, h * w]);
+        return Err(Error::shape("self_attention", "bias", want, format!("{b:?}")));
+    }
     let y = g.uninit(&[batch, h, w, heads * d])?;
-    let kept = s.forward(g, &fused(qkv, &s), joined(&y, &s), None)?;
+    let kept = s.forward(g, &fused(qkv, &s), joined(&y, &s), bias)?;
 
-    let (x_in, y_out) = (qkv.clone(), y.clone());
+    let (x_in, y_out, bias) = (qkv.clone(), y.clone(), bias.cloned());
     g.record("self_attention gradient", &[qkv], &y, move |g, dy, grads| {
         let dx = g.uninit(x_in.shape())?;
-        s.gradient(g, &fused(&x_in, &s), joined(&y_out, &s), joined(dy, &s), &fused(&dx, &s), None, &kept)?;
+        s.gradient(g, &fused(&x_in, &s), joined(&y_out, &s), joined(dy, &s), &fused(&dx, &s), bias.as_ref(), &kept)?;
         grads.add(g, &x_in, dx)
     });
     Ok(y)

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::device::{
     ACCUMULATE_BF16, ACCUMULATE_F32, ACTIVATION_BF16, ACTIVATION_F32, ACTIVATION_GRAD_BF16, ACTIVATION_GRAD_F32,
-    AFFINE_BF16, AFFINE_F32, AccumulateArgs, ActivationArgs, ActivationGradArgs, AffineArgs, CAST_BF16, CAST_F32,
-    CastArgs, DType, Device, NORMALIZE_BF16, NORMALIZE_F32, NORMALIZE_GRAD_BF16, NORMALIZE_GRAD_F32, NormalizeArgs,
-    SOFTMAX_BF16, SOFTMAX_F32, SOFTMAX_GRAD_BF16, SOFTMAX_GRAD_F32, SoftmaxArgs, SoftmaxGradArgs, TRANSPOSE_BF16,
-    TRANSPOSE_F32, TransposeArgs,
+    AFFINE_ACTIVATION_BF16, AFFINE_ACTIVATION_F32, AFFINE_BF16, AFFINE_F32, AccumulateArgs, ActivationArgs,
+    ActivationGradArgs, AffineActivationArgs, AffineArgs, CAST_BF16, CAST_F32, CastArgs, DType, Device, NORMALIZE_BF16,
+    NORMALIZE_F32, NORMALIZE_GRAD_BF16, NORMALIZE_GRAD_F32, NormalizeArgs, SOFTMAX_BF16, SOFTMAX_F32,
+    SOFTMAX_GRAD_BF16, SOFTMAX_GRAD_F32, SoftmaxArgs, SoftmaxGradArgs, TRANSPOSE_BF16, TRANSPOSE_F32, TransposeArgs,
 };
 use crate::tape::{Graph, Slot};
 use crate::tensor::Tensor;
@@ -176,6 +176,48 @@ pub fn affine(g: &Graph, x: &Tensor, constants: &Arc<Affine>) -> Result<Tensor> 
     g.record("affine gradient", &[x], &y, move |g, dy, grads| {
         let slot = grads.slot(&x_in);
         let dx = scale(g, dy, &constants.scale, None, &slot)?;
+        grads.put(&x_in, dx);
+        Ok(())
+    });
+    Ok(y)
+}
+
+/// `y[.., c] = act(x[.., c] * scale[c] + bias[c])`: batch norm with fixed statistics and its activation in one pass.
+///
+/// Keeps `x` by reference.
+///
+/// # Errors
+/// [`Error::Shape`] when the channels are not those of the constants.
+pub fn affine_activation(g: &Graph, x: &Tensor, constants: &Arc<Affine>, act: Activation) -> Result<Tensor> {
+    let (rows, c) = rows_of(x);
+    if c != constants.scale.len() {
+        return Err(Error::shape("affine_activation", "channels", constants.scale.len(), c));
+    }
+    let launch = move |g: &Graph, x: &Tensor, dy: Option<&Tensor>, constants: &Affine, slot: &Slot| -> Result<Tensor> {
+        let y = Tensor::uninit(g.device(), x.shape(), x.dtype())?;
+        let args = AffineActivationArgs {
+            x: x.address(),
+            dy: dy.map_or(0, Tensor::address),
+            scale: constants.scale.address(),
+            bias: constants.bias.address(),
+            residual: slot.residual_address(),
+            keep: slot.keep_address(),
+            y: y.address(),
+            rows: rows as i64,
+            c: c as i32,
+            rows_per_block: rows_per_block(c) as i32,
+            act: act as i32,
+            reserved: 0,
+        };
+        let kernel = if x.dtype() == DType::BF16 { &AFFINE_ACTIVATION_BF16 } else { &AFFINE_ACTIVATION_F32 };
+        g.launch(kernel, [rows.div_ceil(rows_per_block(c)), 1, 1], &args)?;
+        Ok(y)
+    };
+    let y = launch(g, x, None, constants, &Slot { residual: None, keep: None })?;
+    let (x_in, constants) = (x.clone(), constants.clone());
+    g.record("affine_activation gradient", &[x], &y, move |g, dy, grads| {
+        let slot = grads.slot(&x_in);
+        let dx = launch(g, &x_in, Some(dy), &constants, &slot)?;
         grads.put(&x_in, dx);
         Ok(())
     });

@@ -4,10 +4,13 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::picture;
+use crate::data::resize::{Filter, Rgb8, resize};
 use crate::error::{Error, Result};
 
 /// The side of a picture at least, in pixels, after enlarging by a whole number.
 const SIDE: usize = 96;
+/// Larger pictures are shrunk to this.
+const LARGEST: usize = 224;
 const GAP: usize = 10;
 const LINE: usize = 20;
 const NAMES: usize = 150;
@@ -32,7 +35,7 @@ pub struct Row {
     pub tiles: Vec<Tile>,
 }
 
-/// All rows below each other; pictures are `height` x `width`. Small images are enlarged by repeating pixels.
+/// All rows below each other; pictures are `height` x `width`. Small images are enlarged by repeating pixels, large ones resized.
 ///
 /// # Errors
 /// [`Error::Shape`] for a tile of another size, [`Error::Failed`] when the strip cannot be drawn.
@@ -43,6 +46,11 @@ pub fn png(title: &str, rows: &[Row], [height, width]: [usize; 2]) -> Result<Vec
             return Err(Error::shape("strip", "pixels of a tile", height * width * 3, tile.pixels.len()));
         }
     }
+    // The longer side decides, so that the aspect ratio stays.
+    let longest = height.max(width);
+    let (from, shrinks) = ((height, width), longest > LARGEST);
+    let side = |side: usize| if shrinks { (side * LARGEST / longest).max(1) } else { side };
+    let (height, width) = (side(height), side(width));
     let scale = SIDE.div_ceil(width.max(1)).max(1);
     let columns = rows.iter().map(|row| row.tiles.len()).max().unwrap_or(0);
     let (cell_w, cell_h) = (width * scale + GAP, height * scale + 2 * LINE + GAP);
@@ -50,7 +58,11 @@ pub fn png(title: &str, rows: &[Row], [height, width]: [usize; 2]) -> Result<Vec
     let mut pixels = vec![255u8; 3 * size.0 * size.1];
     for (r, row) in rows.iter().enumerate() {
         for (c, tile) in row.tiles.iter().enumerate() {
-            let bytes = picture::to_bytes(&tile.pixels);
+            let mut bytes = picture::to_bytes(&tile.pixels);
+            if shrinks {
+                let image = Rgb8 { height: from.0, width: from.1, pixels: bytes };
+                bytes = resize(&image, height, width, Filter::Bicubic).pixels;
+            }
             let (left, top) = (NAMES + c * cell_w, 2 * LINE + GAP + r * cell_h);
             for y in 0..height * scale {
                 for x in 0..width * scale {
@@ -86,7 +98,7 @@ fn write(
             let x = (NAMES + c * cell_w) as i32;
             let colour = if tile.correct { INK } else { WRONG };
             let y = (top + picture_h) as i32;
-            root.draw_text(&tile.label, &style(15, colour, HPos::Left), (x, y + 3))?;
+            root.draw_text(&shortened(&tile.label, cell_w - GAP), &style(15, colour, HPos::Left), (x, y + 3))?;
             let confidence = format!("{:.0} %", 100.0 * tile.confidence);
             root.draw_text(&confidence, &style(15, colour, HPos::Left), (x, y + LINE as i32))?;
         }
@@ -95,9 +107,31 @@ fn write(
     Ok(())
 }
 
+/// A name of at most about `width` pixels.
+fn shortened(name: &str, width: usize) -> String {
+    /// A letter of the font at the size of labels, on average.
+    const LETTER: usize = 7;
+    let most = width / LETTER;
+    if name.chars().count() <= most {
+        return name.to_owned();
+    }
+    name.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_pictures_are_shrunk_and_long_names_cut() {
+        let tile = Tile { pixels: vec![0.5; 448 * 300 * 3], label: "x".into(), confidence: 1.0, correct: true };
+        let rows = [Row { name: "clean".into(), tiles: vec![tile] }];
+        let decoded = image::load_from_memory(&png("t", &rows, [448, 300]).unwrap()).unwrap().to_rgb8();
+        assert_eq!(decoded.width() as usize, NAMES + 150 + 2 * GAP);
+        assert_eq!(decoded.get_pixel(NAMES as u32 + 149, (2 * LINE + GAP + 223) as u32).0, [128; 3]);
+        assert_eq!(shortened("tench", 96), "tench");
+        assert_eq!(shortened("standard schnauzer", 96), "standard sch…");
+    }
 
     fn tile(value: f32) -> Tile {
         Tile { pixels: vec![value; 2 * 3 * 3], label: "Bag".into(), confidence: 0.5, correct: value > 0.5 }

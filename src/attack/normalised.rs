@@ -1,0 +1,67 @@
+//! A classifier attacked behind its normalisation: images are what the network sees, `(pixel - mean) / std`.
+//!
+//! Budgets and steps are then in those units, while the box that an attack clips to is still [0, 1]: what lies below the mean is
+//! lost at the first step. It is a mistake that was made in a published study and is here to repeat it, for the L-inf norm.
+
+use super::{Classifier, Evaluation, Query};
+use crate::Result;
+use crate::device::Device;
+use crate::ops::pointwise::normalize_images;
+use crate::tape::{Graph, Precision};
+use crate::tensor::Tensor;
+
+/// A view of a classifier whose images are normalised.
+pub struct Normalised<'a> {
+    inner: &'a dyn Classifier,
+    mean: [f32; 3],
+    std: [f32; 3],
+}
+
+impl<'a> Normalised<'a> {
+    /// `mean` and `std` are those that the classifier applies to pixels.
+    pub fn new(inner: &'a dyn Classifier, mean: [f32; 3], std: [f32; 3]) -> Self {
+        Normalised { inner, mean, std }
+    }
+
+    /// Pixels `(N, H, W, 3)` as this classifier takes them.
+    pub fn from_pixels(&self, pixels: &[f32]) -> Vec<f32> {
+        pixels.iter().enumerate().map(|(i, v)| (v - self.mean[i % 3]) / self.std[i % 3]).collect()
+    }
+
+    fn pixels(&self, images: &Tensor) -> Result<Tensor> {
+        let g = Graph::inference(self.device(), Precision::F32);
+        let (mean, std) = ([0, 1, 2].map(|c| -self.mean[c] / self.std[c]), self.std.map(|s| 1.0 / s));
+        normalize_images(&g, images, mean, std)
+    }
+}
+
+impl Classifier for Normalised<'_> {
+    fn device(&self) -> &Device {
+        self.inner.device()
+    }
+
+    fn classes(&self) -> usize {
+        self.inner.classes()
+    }
+
+    fn image_shape(&self) -> [usize; 3] {
+        self.inner.image_shape()
+    }
+
+    fn takes_pixels(&self) -> bool {
+        false
+    }
+
+    fn logits(&self, images: &Tensor) -> Result<Tensor> {
+        self.inner.logits(&self.pixels(images)?)
+    }
+
+    /// The gradient is that of the pixels: of the same sign, as `std` is positive.
+    fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
+        self.inner.gradient(&self.pixels(images)?, query)
+    }
+
+    fn evaluate(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
+        self.inner.evaluate(&self.pixels(images)?, query)
+    }
+}

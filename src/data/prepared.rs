@@ -1,0 +1,179 @@
+//! Where the pixels of a set are: in memory, or in files that are decoded again, ahead of whoever needs them.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use flate2::Crc;
+use rayon::prelude::*;
+
+use super::imagenet::Prepare;
+use super::unit;
+use crate::error::{Error, Result};
+
+/// `(N, H, W, 3)`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pixels {
+    /// In [0, 1].
+    Floats(Vec<f32>),
+    Bytes(Vec<u8>),
+    /// Prepared from its file whenever it is asked for.
+    Files(Arc<Files>),
+}
+
+/// A file that was left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    pub file: PathBuf,
+    /// What is wrong with it; names the file.
+    pub problem: String,
+}
+
+impl Pixels {
+    pub(super) fn batch(&self, images: &[usize], len: usize) -> Result<Vec<f32>> {
+        match self {
+            Pixels::Floats(values) => Ok(images.iter().flat_map(|&i| &values[i * len..][..len]).copied().collect()),
+            Pixels::Bytes(bytes) => {
+                Ok(images.iter().flat_map(|&i| &bytes[i * len..][..len]).map(|&b| unit(b)).collect())
+            }
+            Pixels::Files(files) => Ok(files.batch(images)?.concat().into_iter().map(unit).collect()),
+        }
+    }
+
+    /// Bytes and files of the same content have the same checksum.
+    pub(super) fn checksum(&self, crc: &mut Crc, len: usize) {
+        match self {
+            Pixels::Floats(values) => crc.update(bytemuck::cast_slice(values)),
+            Pixels::Bytes(bytes) => {
+                bytes.chunks_exact(len.max(1)).for_each(|image| crc.update(&crc32(image).to_le_bytes()));
+            }
+            Pixels::Files(files) => files.crcs.iter().for_each(|sum| crc.update(&sum.to_le_bytes())),
+        }
+    }
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}
+
+/// Image files, how to prepare them, and what they were when the set was opened.
+pub struct Files {
+    paths: Vec<PathBuf>,
+    /// of the prepared bytes
+    crcs: Vec<u32>,
+    prepare: Prepare,
+    ahead: Mutex<Option<Ahead>>,
+}
+
+/// A batch that is being prepared on another thread.
+struct Ahead {
+    images: Vec<usize>,
+    work: JoinHandle<Vec<Result<Vec<u8>>>>,
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} files, {:?}", self.paths.len(), self.prepare)
+    }
+}
+
+impl PartialEq for Files {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.paths, &self.crcs, &self.prepare) == (&other.paths, &other.crcs, &other.prepare)
+    }
+}
+
+impl Files {
+    /// The bytes of each image. The images after the last one are then prepared in the background, as many as were asked for:
+    /// evaluation walks over a set in order, and starts again at the front.
+    fn batch(self: &Arc<Self>, images: &[usize]) -> Result<Vec<Vec<u8>>> {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known: Vec<(usize, Result<Vec<u8>>)> = match ahead.take() {
+            Some(Ahead { images, work }) => images
+                .into_iter()
+                .zip(work.join().map_err(|_| Error::Failed("preparing images failed".into()))?)
+                .collect(),
+            None => Vec::new(),
+        };
+        let missing: Vec<usize> = images.iter().copied().filter(|i| known.iter().all(|(k, _)| k != i)).collect();
+        known.extend(missing.iter().copied().zip(self.prepare(&missing)));
+
+        let n = self.paths.len();
+        if let Some(&last) = images.last().filter(|_| images.len() < n) {
+            let next: Vec<usize> = (0..images.len()).map(|k| (last + 1 + k) % n).collect();
+            let (files, these) = (Arc::clone(self), next.clone());
+            *ahead = Some(Ahead { images: next, work: std::thread::spawn(move || files.prepare(&these)) });
+        }
+        let at = |&i: &usize| {
+            let place = known.iter().position(|(k, _)| *k == i).expect("prepared above");
+            match &known[place].1 {
+                Ok(bytes) => Ok(bytes.clone()),
+                Err(e) => Err(Error::file(&self.paths[i], format!("was readable before: {e}"))),
+            }
+        };
+        images.iter().map(at).collect()
+    }
+
+    fn prepare(&self, images: &[usize]) -> Vec<Result<Vec<u8>>> {
+        let one = |&i: &usize| {
+            let bytes = self.prepare.file(&self.paths[i])?;
+            match crc32(&bytes) == self.crcs[i] {
+                true => Ok(bytes),
+                false => Err(Error::file(&self.paths[i], "other pixels than when the run began")),
+            }
+        };
+        images.par_iter().map(one).collect()
+    }
+}
+
+/// Reads every file once: which are readable, their pixels as bytes while these are at most `held` bytes in all, else only
+/// their checksums.
+pub(super) fn read(paths: Vec<PathBuf>, prepare: Prepare, held: usize) -> (Pixels, Vec<usize>, Vec<Skipped>) {
+    let len = prepare.image_len();
+    let hold = paths.len().saturating_mul(len) <= held;
+    let one = |path: &PathBuf| prepare.file(path).map(|bytes| (crc32(&bytes), if hold { bytes } else { Vec::new() }));
+    let (mut bytes, mut crcs, mut kept, mut skipped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    // In pieces, so that no more than one of them is in memory twice.
+    for (piece, paths) in paths.chunks(PIECE).enumerate() {
+        let results: Vec<_> = paths.par_iter().map(one).collect();
+        for (i, result) in results.into_iter().enumerate() {
+            match result {
+                Ok((crc, image)) => {
+                    bytes.extend(image);
+                    crcs.push(crc);
+                    kept.push(piece * PIECE + i);
+                }
+                Err(e) => skipped.push(Skipped { file: paths[i].clone(), problem: chain(&e) }),
+            }
+        }
+    }
+    let pixels = if hold {
+        Pixels::Bytes(bytes)
+    } else {
+        let paths = kept.iter().map(|&i| paths[i].clone()).collect();
+        Pixels::Files(Arc::new(Files { paths, crcs, prepare, ahead: Mutex::new(None) }))
+    };
+    (pixels, kept, skipped)
+}
+
+const PIECE: usize = 256;
+
+/// An error with its causes, on one line.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+impl Prepare {
+    fn file(&self, path: &Path) -> Result<Vec<u8>> {
+        Ok(self.apply(&super::decode::decode(path)?).pixels)
+    }
+}

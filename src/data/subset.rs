@@ -1,0 +1,119 @@
+//! Which images of a source are evaluated.
+
+use std::collections::HashMap;
+
+/// Which images a limit keeps. Either way they stay in the order of the source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Select {
+    /// The first images of the source.
+    #[default]
+    First,
+    /// As many of each class as of any other, give or take one: the first of each.
+    Balanced,
+    /// The first of a shuffled order: that of `numpy.random.seed(seed)` and `numpy.random.shuffle`, so that a subset drawn in
+    /// Python is drawn here too.
+    Random(u32),
+}
+
+impl Select {
+    /// The indices that `limit` keeps of a source with these labels, ascending. No limit keeps all.
+    pub fn indices(self, labels: &[u32], limit: Option<usize>) -> Vec<usize> {
+        let limit = limit.unwrap_or(labels.len()).min(labels.len());
+        let mut order: Vec<usize> = (0..labels.len()).collect();
+        match self {
+            Select::First => {}
+            Select::Balanced => {
+                let mut seen = HashMap::new();
+                let ranked = labels.iter().map(|&label| {
+                    let count = seen.entry(label).or_insert(0);
+                    *count += 1;
+                    (*count, label)
+                });
+                let rank: Vec<(usize, u32)> = ranked.collect();
+                order.sort_by_key(|&i| rank[i]);
+            }
+            Select::Random(seed) => shuffle(&mut order, seed),
+        }
+        order.truncate(limit);
+        order.sort_unstable();
+        order
+    }
+}
+
+/// Fisher-Yates from the end, each partner drawn by rejection under the smallest mask.
+fn shuffle(order: &mut [usize], seed: u32) {
+    let mut random = MersenneTwister::new(seed);
+    for i in (1..order.len()).rev() {
+        let mask = u32::MAX >> (i as u32).leading_zeros();
+        let j = loop {
+            let draw = (random.next() & mask) as usize;
+            if draw <= i {
+                break draw;
+            }
+        };
+        order.swap(i, j);
+    }
+}
+
+const STATE: usize = 624;
+
+/// MT19937 (Matsumoto & Nishimura 1998), seeded by one word.
+struct MersenneTwister {
+    state: [u32; STATE],
+    at: usize,
+}
+
+impl MersenneTwister {
+    fn new(seed: u32) -> Self {
+        let mut state = [seed; STATE];
+        for i in 1..STATE {
+            let before = state[i - 1];
+            state[i] = 1_812_433_253u32.wrapping_mul(before ^ (before >> 30)).wrapping_add(i as u32);
+        }
+        MersenneTwister { state, at: STATE }
+    }
+
+    fn next(&mut self) -> u32 {
+        if self.at == STATE {
+            for i in 0..STATE {
+                let mixed = (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % STATE] & 0x7fff_ffff);
+                let twist = if mixed & 1 == 1 { 0x9908_b0df } else { 0 };
+                self.state[i] = self.state[(i + 397) % STATE] ^ (mixed >> 1) ^ twist;
+            }
+            self.at = 0;
+        }
+        let mut y = self.state[self.at];
+        self.at += 1;
+        y ^= y >> 11;
+        y ^= (y << 7) & 0x9d2c_5680;
+        y ^= (y << 15) & 0xefc6_0000;
+        y ^ (y >> 18)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_generator_has_its_known_start() {
+        // The first output and the 10,000th for the seed that the reference implementation uses.
+        let mut random = MersenneTwister::new(5489);
+        assert_eq!(random.next(), 3_499_211_612);
+        assert_eq!((1..10_000).map(|_| random.next()).last(), Some(4_123_659_995));
+    }
+
+    #[test]
+    fn random_subsets_are_those_of_numpy() {
+        let shuffled = |n, seed| {
+            let mut order: Vec<usize> = (0..n).collect();
+            shuffle(&mut order, seed);
+            order
+        };
+        assert_eq!(shuffled(10, 42), [8, 1, 5, 0, 7, 2, 9, 4, 3, 6]);
+        assert_eq!(shuffled(50_000, 42)[..6], [33553, 9427, 199, 12447, 39489, 42724]);
+        assert_eq!(shuffled(1000, 0)[..6], [993, 859, 298, 553, 672, 971]);
+        assert_eq!(Select::Random(42).indices(&[0; 10], Some(3)), [1, 5, 8]);
+        assert!(shuffled(0, 1).is_empty());
+    }
+}

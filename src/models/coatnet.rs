@@ -1,0 +1,379 @@
+//! CoAtNet in timm's `rmlp_rw` form: MBConv stages, then transformer stages whose position bias is a small MLP of log coordinates.
+//!
+//! Sources: Dai et al. 2021; timm `models/maxxvit.py`, whose parameter names these are.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::probe::Probe;
+use super::weights::Weights;
+use crate::device::{DType, Device};
+use crate::ops::Activation;
+use crate::ops::attention::self_attention;
+use crate::ops::conv::{Conv2d, Window, conv2d, fold_batch_norm};
+use crate::ops::gate::gate;
+use crate::ops::gemm::{Linear, linear};
+use crate::ops::layer_norm::{LayerNorm, layer_norm};
+use crate::ops::pointwise::{Affine, affine_activation};
+use crate::ops::pool::{Pool, avg_pool2d, global_avg_pool};
+use crate::tape::{Graph, Precision};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+const BATCH_NORM_EPS: f32 = 1e-5;
+const LAYER_NORM_EPS: f32 = 1e-6;
+/// MBConv: the width inside, and by how much the squeeze is narrower.
+const EXPANSION: usize = 4;
+const SQUEEZE: usize = 4;
+/// Width of the transformer's MLP.
+const MLP: usize = 4;
+const HALF: Pool = Pool { kernel: [2, 2], stride: [2, 2], padding: [0, 0], ceil_mode: false };
+
+/// The shape of a network, as a checkpoint's metadata spells it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// channels of the two convolutions of the stem
+    pub stem: [usize; 2],
+    /// channels and blocks of each stage
+    pub dims: Vec<usize>,
+    pub depths: Vec<usize>,
+    /// `C` for a convolutional stage, `T` for a transformer
+    pub types: String,
+    pub head_dim: usize,
+    /// hidden width of the position bias's MLP
+    pub rel_pos_hidden: usize,
+    /// side of the image the position biases are built for
+    pub image: usize,
+    pub classes: usize,
+}
+
+impl Config {
+    fn check(&self) -> Result<()> {
+        let wrong = |field: &str, problem: String| Err(Error::usage(format!("config `{field}`"), problem));
+        let stages = self.dims.len();
+        if stages == 0 || stages > 8 || self.depths.len() != stages || self.types.len() != stages {
+            let found = format!("{:?}, {:?}, `{}`", self.dims, self.depths, self.types);
+            return wrong("dims", format!("expected 1 to 8 stages in dims, depths and types alike, found {found}"));
+        }
+        if let Some(other) = self.types.chars().find(|t| !matches!(t, 'C' | 'T')) {
+            return wrong("types", format!("expected C and T, found `{other}`"));
+        }
+        if self.stem.contains(&0) || self.dims.contains(&0) || self.depths.contains(&0) || self.classes == 0 {
+            return wrong("dims", "expected widths, depths and classes of at least 1".into());
+        }
+        if self.rel_pos_hidden == 0 || self.head_dim == 0 {
+            return wrong("head_dim", "expected head_dim and rel_pos_hidden of at least 1".into());
+        }
+        let multiple = 2 << stages;
+        if self.image == 0 || !self.image.is_multiple_of(multiple) {
+            return wrong("image", format!("expected a multiple of {multiple}, found {}", self.image));
+        }
+        Ok(())
+    }
+}
+
+/// Squeeze-and-excitation: two projections of the mean.
+struct Squeeze {
+    reduce: Arc<Linear>,
+    expand: Arc<Linear>,
+}
+
+struct MbConv {
+    stride: usize,
+    shortcut: Option<Arc<Conv2d>>,
+    pre_norm: Arc<Affine>,
+    expand: Arc<Conv2d>,
+    depthwise: Arc<Conv2d>,
+    squeeze: Squeeze,
+    project: Arc<Conv2d>,
+}
+
+struct Transformer {
+    stride: usize,
+    shortcut: Option<Arc<Conv2d>>,
+    norm1: Arc<LayerNorm>,
+    qkv: Arc<Conv2d>,
+    heads: usize,
+    /// `(1, heads, T, T)`
+    bias: Tensor,
+    projection: Arc<Conv2d>,
+    norm2: Arc<LayerNorm>,
+    fc1: Arc<Conv2d>,
+    fc2: Arc<Conv2d>,
+}
+
+enum Block {
+    Conv(Box<MbConv>),
+    Transformer(Box<Transformer>),
+}
+
+/// A CoAtNet on one device, for images of one size.
+pub struct CoAtNet {
+    config: Config,
+    stem: [Arc<Conv2d>; 2],
+    blocks: Vec<(String, Block)>,
+    norm: Arc<LayerNorm>,
+    head: Arc<Linear>,
+}
+
+/// What a builder needs at every step.
+struct Builder<'a> {
+    device: &'a Device,
+    precision: Precision,
+    weights: &'a Weights,
+}
+
+impl Builder<'_> {
+    fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.weights.get(name, shape)
+    }
+
+    /// Batch norm as scale and bias.
+    fn batch_norm(&self, name: &str, c: usize) -> Result<(Vec<f64>, Vec<f64>)> {
+        let get = |part: &str| self.get(&format!("{name}.{part}"), &[c]);
+        let (weight, bias, mean, var) = (get("weight")?, get("bias")?, get("running_mean")?, get("running_var")?);
+        fold_batch_norm(&weight, &bias, &mean, &var, BATCH_NORM_EPS)
+            .map_err(|problem| Error::tensor(self.weights.origin(), format!("{name}.running_var"), problem))
+    }
+
+    /// A convolution without bias, and the batch norm behind it folded in, if any.
+    fn conv_bn(&self, conv: &str, bn: Option<&str>, shape: [usize; 4], window: Window) -> Result<Arc<Conv2d>> {
+        let mut weight = self.get(&format!("{conv}.weight"), &shape)?;
+        let bias = bn.map(|bn| self.batch_norm(bn, shape[0])).transpose()?.map(|(scale, bias)| {
+            let taps = weight.len() / shape[0];
+            for (row, s) in weight.chunks_exact_mut(taps).zip(&scale) {
+                row.iter_mut().for_each(|w| *w = (f64::from(*w) * s) as f32);
+            }
+            bias.into_iter().map(|b| b as f32).collect::<Vec<f32>>()
+        });
+        Ok(Arc::new(Conv2d::new(self.device, self.precision, &weight, shape, bias.as_deref(), window)?))
+    }
+
+    /// A 1x1 convolution with bias, and a layer scale behind it folded in, if any.
+    fn projection(&self, name: &str, [o, c]: [usize; 2], scale: Option<&str>) -> Result<Arc<Conv2d>> {
+        let mut weight = self.get(&format!("{name}.weight"), &[o, c, 1, 1])?;
+        let mut bias = self.get(&format!("{name}.bias"), &[o])?;
+        if let Some(scale) = scale {
+            let gamma = self.get(&format!("{scale}.gamma"), &[o])?;
+            for ((row, b), g) in weight.chunks_exact_mut(c).zip(&mut bias).zip(&gamma) {
+                row.iter_mut().for_each(|w| *w *= g);
+                *b *= g;
+            }
+        }
+        let shape = [o, c, 1, 1];
+        Ok(Arc::new(Conv2d::new(self.device, self.precision, &weight, shape, Some(&bias), Window::default())?))
+    }
+
+    fn layer_norm(&self, name: &str, c: usize) -> Result<Arc<LayerNorm>> {
+        let (w, b) = (self.get(&format!("{name}.weight"), &[c])?, self.get(&format!("{name}.bias"), &[c])?);
+        Ok(Arc::new(LayerNorm::new(self.device, LAYER_NORM_EPS, &w, &b)?))
+    }
+
+    fn mbconv(&self, name: &str, c: usize, o: usize, stride: usize) -> Result<Block> {
+        let at = |part: &str| format!("{name}.{part}");
+        let mid = EXPANSION * c;
+        let shortcut = (stride != 1 && c != o)
+            .then(|| self.conv_bn(&at("shortcut.expand"), None, [o, c, 1, 1], Window::default()))
+            .transpose()?;
+        let (scale, bias) = self.batch_norm(&at("pre_norm"), c)?;
+        let single = |v: Vec<f64>| v.into_iter().map(|v| v as f32).collect::<Vec<f32>>();
+        let pre_norm = Arc::new(Affine::new(self.device, &single(scale), &single(bias))?);
+        let expand = self.conv_bn(&at("conv1_1x1"), Some(&at("norm1")), [mid, c, 1, 1], Window::default())?;
+        let window = Window { groups: mid, ..Window::square(stride, 1) };
+        let depthwise = self.conv_bn(&at("conv2_kxk"), Some(&at("norm2")), [mid, 1, 3, 3], window)?;
+        let fc = |part: &str, o: usize, c: usize| -> Result<Arc<Linear>> {
+            let weight = self.get(&at(&format!("se.{part}.weight")), &[o, c, 1, 1])?;
+            let bias = self.get(&at(&format!("se.{part}.bias")), &[o])?;
+            Ok(Arc::new(Linear::new(self.device, self.precision, &weight, [o, c], Some(&bias))?))
+        };
+        let squeeze = Squeeze { reduce: fc("fc1", mid / SQUEEZE, mid)?, expand: fc("fc2", mid, mid / SQUEEZE)? };
+        let project = self.conv_bn(&at("conv3_1x1"), None, [o, mid, 1, 1], Window::default())?;
+        Ok(Block::Conv(Box::new(MbConv { stride, shortcut, pre_norm, expand, depthwise, squeeze, project })))
+    }
+
+    fn transformer(&self, name: &str, [c, o, stride, side]: [usize; 4], config: &Config) -> Result<Block> {
+        let at = |part: &str| format!("{name}.{part}");
+        if !c.is_multiple_of(config.head_dim) {
+            let problem = format!("{c} channels do not fall into heads of {}", config.head_dim);
+            return Err(Error::usage("config `head_dim`", problem));
+        }
+        let heads = c / config.head_dim;
+        let shortcut = (stride != 1).then(|| self.projection(&at("shortcut.expand"), [o, c], None)).transpose()?;
+        let hidden = config.rel_pos_hidden;
+        let fc1 = (
+            self.get(&at("attn.rel_pos.mlp.fc1.weight"), &[hidden, 2])?,
+            self.get(&at("attn.rel_pos.mlp.fc1.bias"), &[hidden])?,
+        );
+        let fc2 = (
+            self.get(&at("attn.rel_pos.mlp.fc2.weight"), &[heads, hidden])?,
+            self.get(&at("attn.rel_pos.mlp.fc2.bias"), &[heads])?,
+        );
+        let bias = position_bias(side, heads, (&fc1.0, &fc1.1), (&fc2.0, &fc2.1));
+        let tokens = side * side;
+        let norm1 = if stride != 1 { "norm1.norm" } else { "norm1" };
+        Ok(Block::Transformer(Box::new(Transformer {
+            stride,
+            shortcut,
+            norm1: self.layer_norm(&at(norm1), c)?,
+            qkv: self.projection(&at("attn.qkv"), [3 * c, c], None)?,
+            heads,
+            bias: Tensor::from_f32(self.device, &[1, heads, tokens, tokens], DType::F32, &bias)?,
+            projection: self.projection(&at("attn.proj"), [o, c], Some(&at("ls1")))?,
+            norm2: self.layer_norm(&at("norm2"), o)?,
+            fc1: self.projection(&at("mlp.fc1"), [MLP * o, o], None)?,
+            fc2: self.projection(&at("mlp.fc2"), [o, MLP * o], Some(&at("ls2")))?,
+        })))
+    }
+}
+
+/// Added to the logits of query q and key k on a map of `side` x `side` tokens: an MLP of the signed logs of their distance down and
+/// across, query less key. `(heads, T, T)`, sums in float64.
+pub fn position_bias(side: usize, heads: usize, fc1: (&[f32], &[f32]), fc2: (&[f32], &[f32])) -> Vec<f32> {
+    let (span, tokens, hidden) = (2 * side - 1, side * side, fc1.1.len());
+    let log = |d: usize| {
+        let d = d as f64 - (side as f64 - 1.0);
+        d.signum() * (1.0 + d.abs()).ln() * f64::from(u8::from(d != 0.0))
+    };
+    let mut table = vec![0f32; span * span * heads];
+    for (at, row) in table.chunks_exact_mut(heads).enumerate() {
+        let (dy, dx) = (log(at / span), log(at % span));
+        let inner: Vec<f64> = (0..hidden)
+            .map(|j| (f64::from(fc1.0[2 * j]) * dy + f64::from(fc1.0[2 * j + 1]) * dx + f64::from(fc1.1[j])).max(0.0))
+            .collect();
+        for (h, value) in row.iter_mut().enumerate() {
+            let weights = &fc2.0[h * hidden..(h + 1) * hidden];
+            let sum: f64 = weights.iter().zip(&inner).map(|(w, v)| f64::from(*w) * v).sum();
+            *value = (sum + f64::from(fc2.1[h])) as f32;
+        }
+    }
+    let mut bias = vec![0f32; heads * tokens * tokens];
+    for (h, plane) in bias.chunks_exact_mut(tokens * tokens).enumerate() {
+        for (q, row) in plane.chunks_exact_mut(tokens).enumerate() {
+            for (k, value) in row.iter_mut().enumerate() {
+                let (dy, dx) = (q / side + side - 1 - k / side, q % side + side - 1 - k % side);
+                *value = table[(dy * span + dx) * heads + h];
+            }
+        }
+    }
+    bias
+}
+
+impl CoAtNet {
+    /// Takes every parameter of `config` from `weights` and refuses what is left over.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] as [`Weights::get`] and [`Weights::finish`] say; [`Error::Usage`] for an impossible config.
+    pub fn new(device: &Device, precision: Precision, weights: &Weights, config: &Config) -> Result<Self> {
+        config.check()?;
+        let b = Builder { device, precision, weights };
+        let [first, second] = config.stem;
+        let stem = [
+            b.conv_bn("stem.conv1", Some("stem.norm1"), [first, 3, 3, 3], Window::square(2, 1))?,
+            b.conv_bn("stem.conv2", None, [second, first, 3, 3], Window::square(1, 1))?,
+        ];
+        let mut blocks = Vec::new();
+        let (mut c, mut side) = (second, config.image / 2);
+        for (stage, kind) in config.types.chars().enumerate() {
+            let o = config.dims[stage];
+            side /= 2;
+            for index in 0..config.depths[stage] {
+                let name = format!("stages.{stage}.blocks.{index}");
+                let stride = if index == 0 { 2 } else { 1 };
+                let block = match kind {
+                    'C' => b.mbconv(&name, c, o, stride)?,
+                    _ => b.transformer(&name, [c, o, stride, side], config)?,
+                };
+                blocks.push((name, block));
+                c = o;
+            }
+        }
+        let norm = b.layer_norm("norm", c)?;
+        let (weight, bias) =
+            (b.get("head.fc.weight", &[config.classes, c])?, b.get("head.fc.bias", &[config.classes])?);
+        let head = Arc::new(Linear::new(device, precision, &weight, [config.classes, c], Some(&bias))?);
+        weights.finish()?;
+        Ok(CoAtNet { config: config.clone(), stem, blocks, norm, head })
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Values of the widest activation of one image: inside the first MBConv.
+    pub fn widest(&self) -> usize {
+        let half = self.config.image / 2;
+        half * half * self.config.stem[1] * EXPANSION
+    }
+
+    /// Logits `(N, classes)` of normalised images `(N, image, image, 3)`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for images of another size.
+    pub fn forward(&self, g: &Graph, x: &Tensor) -> Result<Tensor> {
+        self.probe(g, x, &mut Probe::default())
+    }
+
+    /// The same, and the output of one module by its name: `stem`, `stages.0.blocks.0`, .., `norm`, `head.fc`.
+    ///
+    /// # Errors
+    /// As [`CoAtNet::forward`].
+    pub fn probe(&self, g: &Graph, x: &Tensor, probe: &mut Probe) -> Result<Tensor> {
+        let ([_, h, w, _], side) = (x.dims4("coatnet")?, self.config.image);
+        if h != side || w != side {
+            return Err(Error::shape("coatnet", "image", format!("{side}x{side}"), format!("{h}x{w}")));
+        }
+        let mut x = conv2d(g, x, &self.stem[0], None, Activation::Silu)?;
+        x = conv2d(g, &x, &self.stem[1], None, Activation::None)?;
+        probe.see("stem", &x);
+        for (name, block) in &self.blocks {
+            let _range = crate::device::nvtx::range(name);
+            x = match block {
+                Block::Conv(block) => block.run(g, &x)?,
+                Block::Transformer(block) => block.run(g, &x)?,
+            };
+            probe.see(name, &x);
+        }
+        x = layer_norm(g, &x, &self.norm)?;
+        probe.see("norm", &x);
+        let logits = linear(g, &global_avg_pool(g, &x)?, &self.head, Activation::None)?;
+        probe.see("head.fc", &logits);
+        Ok(logits)
+    }
+}
+
+impl MbConv {
+    fn run(&self, g: &Graph, x: &Tensor) -> Result<Tensor> {
+        let mut skip = if self.stride == 1 { x.clone() } else { avg_pool2d(g, x, HALF, true)? };
+        if let Some(conv) = &self.shortcut {
+            skip = conv2d(g, &skip, conv, None, Activation::None)?;
+        }
+        let h = affine_activation(g, x, &self.pre_norm, Activation::Silu)?;
+        let h = conv2d(g, &h, &self.expand, None, Activation::Silu)?;
+        let h = conv2d(g, &h, &self.depthwise, None, Activation::Silu)?;
+        let mean = global_avg_pool(g, &h)?;
+        let hidden = linear(g, &mean, &self.squeeze.reduce, Activation::Silu)?;
+        let gates = linear(g, &hidden, &self.squeeze.expand, Activation::Sigmoid)?;
+        conv2d(g, &gate(g, &h, &gates)?, &self.project, Some(&skip), Activation::None)
+    }
+}
+
+impl Transformer {
+    fn run(&self, g: &Graph, x: &Tensor) -> Result<Tensor> {
+        let (mut skip, mut h) = (x.clone(), layer_norm(g, x, &self.norm1)?);
+        if self.stride != 1 {
+            skip = avg_pool2d(g, x, HALF, true)?;
+            h = avg_pool2d(g, &h, HALF, true)?;
+        }
+        if let Some(conv) = &self.shortcut {
+            skip = conv2d(g, &skip, conv, None, Activation::None)?;
+        }
+        let qkv = conv2d(g, &h, &self.qkv, None, Activation::None)?;
+        let attended = self_attention(g, &qkv, self.heads, Some(&self.bias))?;
+        let y = conv2d(g, &attended, &self.projection, Some(&skip), Activation::None)?;
+        let h = layer_norm(g, &y, &self.norm2)?;
+        let h = conv2d(g, &h, &self.fc1, None, Activation::Gelu)?;
+        conv2d(g, &h, &self.fc2, Some(&y), Activation::None)
+    }
+}
