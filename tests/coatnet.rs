@@ -36,7 +36,7 @@ fn near(what: &str, got: f64, want: f64, relative: f64) {
 fn the_full_network() {
     let device = Device::host().unwrap();
     let weights = Weights::seeded();
-    let net = CoAtNet::new(&device, Precision::F32, &weights, &full()).unwrap();
+    let net = CoAtNet::new(&device, Precision::F32, &weights, &full(), [384, 384]).unwrap();
     let x = Tensor::from_f32(&device, &[1, 384, 384, 3], DType::F32, &input(384)).unwrap();
     let g = Graph::recording(&device, Precision::F32);
     let logits = net.forward(&g, &x).unwrap();
@@ -109,7 +109,7 @@ fn the_trace_of_its_blocks() {
         ("norm", 1.009952),
     ];
     let device = Device::host().unwrap();
-    let net = CoAtNet::new(&device, Precision::F32, &Weights::seeded(), &full()).unwrap();
+    let net = CoAtNet::new(&device, Precision::F32, &Weights::seeded(), &full(), [384, 384]).unwrap();
     let x = Tensor::from_f32(&device, &[1, 384, 384, 3], DType::F32, &input(384)).unwrap();
     let mut seen = Vec::new();
     let mut probe = Probe::every(|name, t| {
@@ -129,7 +129,7 @@ fn the_trace_of_its_blocks() {
 #[test]
 fn it_has_its_public_size() {
     let weights = Weights::seeded();
-    CoAtNet::new(&Device::host().unwrap(), Precision::F32, &weights, &full()).unwrap();
+    CoAtNet::new(&Device::host().unwrap(), Precision::F32, &weights, &full(), [384, 384]).unwrap();
     // 73,881,264 parameters, and the running mean and variance of the 25 batch norms.
     assert_eq!(weights.taken(), 73_881_264 + statistics());
 }
@@ -146,7 +146,7 @@ fn the_position_bias_of_a_block() {
     let get = |part: &str, shape: &[usize]| fill(&name(part), shape);
     let (w1, b1) = (get("fc1.weight", &[512, 2]), get("fc1.bias", &[512]));
     let (w2, b2) = (get("fc2.weight", &[16, 512]), get("fc2.bias", &[16]));
-    let bias = position_bias(24, 16, (&w1, &b1), (&w2, &b2));
+    let bias = position_bias([24, 24], 16, (&w1, &b1), (&w2, &b2));
     let at = |h: usize, q: usize, k: usize| f64::from(bias[(h * 576 + q) * 576 + k]);
     for (k, want) in [-0.29852251, -0.75330436, -1.06908522, -1.29481039].into_iter().enumerate() {
         assert!((at(0, 0, k) - want).abs() <= 1e-6);

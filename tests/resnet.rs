@@ -2,6 +2,7 @@
 
 use rampart::device::{DType, Device};
 use rampart::models::resnet::{Attention, Config, ResNet, Stem};
+use rampart::models::resnet_study;
 use rampart::models::weights::{Weights, uniform};
 use rampart::ops::loss::{LossKind, loss};
 use rampart::tape::{Graph, Precision};
@@ -42,16 +43,20 @@ struct Run {
 fn run(config: &Config, precision: Precision, size: usize, labels: &[u32]) -> Run {
     let device = Device::host().unwrap();
     let net = ResNet::new(&device, precision, &Weights::seeded(), config).unwrap();
+    run_network(&device, &net, precision, size, labels)
+}
+
+fn run_network(device: &Device, net: &ResNet, precision: Precision, size: usize, labels: &[u32]) -> Run {
     let n = labels.len();
-    let x = Tensor::from_f32(&device, &[n, size, size, 3], precision.dtype(), &input(n, size)).unwrap();
-    let g = Graph::recording(&device, precision);
+    let x = Tensor::from_f32(device, &[n, size, size, 3], precision.dtype(), &input(n, size)).unwrap();
+    let g = Graph::recording(device, precision);
     let logits = net.forward(&g, &x).unwrap();
     let out = loss(&g, &logits, labels, None, LossKind::CrossEntropy { label_smoothing: 0.0 }).unwrap();
-    let values = logits.to_f32(&device).unwrap();
-    let loss = out.loss.to_f32(&device).unwrap().iter().map(|&l| f64::from(l)).sum::<f64>() / n as f64;
+    let values = logits.to_f32(device).unwrap();
+    let loss = out.loss.to_f32(device).unwrap().iter().map(|&l| f64::from(l)).sum::<f64>() / n as f64;
     let dx = g.backward(&logits, out.dlogits, &x).unwrap();
     assert_eq!(dx.dtype(), if precision == Precision::Bf16 { DType::BF16 } else { DType::F32 });
-    let mut gradient = to_channels_first(&dx.to_f32(&device).unwrap(), n, size);
+    let mut gradient = to_channels_first(&dx.to_f32(device).unwrap(), n, size);
     gradient.iter_mut().for_each(|v| *v /= n as f32);
     Run { logits: values, loss, gradient }
 }
@@ -215,4 +220,45 @@ fn torchvision_resnet50_has_its_golden_values() {
     let squares: f64 = r.logits.iter().map(|&v| f64::from(v).powi(2)).sum();
     close("sum of logits", sum, -60.37374615, 1e-5);
     close("sum of squares", squares, 4322.06264318, 1e-5);
+}
+
+#[test]
+fn variant_s_with_cbam_has_its_golden_values() {
+    let device = Device::host().unwrap();
+    let config = resnet_study::Config { attention: Attention::Cbam, classes: 10, width: 64 };
+    let net = resnet_study::build(&device, Precision::F32, &Weights::seeded(), &config).unwrap();
+    let r = run_network(&device, &net, Precision::F32, 224, &[3]);
+    let want = Golden {
+        logits: &[
+            -0.09468608,
+            -0.05172758,
+            -0.45344595,
+            0.63437250,
+            0.18964601,
+            0.42040890,
+            -0.08102549,
+            -0.17202564,
+            0.69153391,
+            0.12468067,
+        ],
+        loss: 1.8510019690,
+        l1: 7.1966301431,
+        l2: 3.8815490386e-2,
+        signs: -398,
+        first: &[-4.47447545e-4, -4.76873957e-4, -3.74399674e-5, -1.29526474e-5],
+    };
+    check("variant S", &r, &want, 5e-6, 2e-5, 20);
+}
+
+#[test]
+fn variant_s_has_its_public_size() {
+    let device = Device::host().unwrap();
+    // Parameters, and the running mean and variance of every batch norm.
+    for (attention, parameters, norms) in [(Attention::None, 15_434_314, 36_224), (Attention::Cbam, 17_010_150, 36_246)]
+    {
+        let weights = Weights::seeded();
+        let config = resnet_study::Config { attention, classes: 10, width: 64 };
+        resnet_study::build(&device, Precision::F32, &weights, &config).unwrap();
+        assert_eq!(weights.taken(), parameters + norms);
+    }
 }

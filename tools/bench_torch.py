@@ -4,6 +4,7 @@
   bench_torch.py                                            PyTorch alone, a ResNet-50
   bench_torch.py --rampart target/release/rampart           both, interleaved, with the ratio PyTorch / Rampart
   bench_torch.py --arch unet --batch 8                      the denoiser of CIFAR-10, 52.5 M parameters
+  bench_torch.py --arch coatnet --size 384x384 --batch 2    timm's CoAtNet
   bench_torch.py --arch unet --config '{"channels": 32, "channel_mult": [1, 2, 2], "res_blocks": 2, "out_channels": 3}'
 
 PyTorch runs eager, channels_last, with frozen parameters, on seeded weights; bf16 is model.to(bfloat16). `forward` is the
@@ -35,13 +36,15 @@ def measure(args):
     import torch
     import torch.nn.functional as F
 
+    import coatnet_reference
     import resnet_reference
+    import resnet_study_reference
     import unet_reference
     from resnet_reference import fill_state, fill_tensor
     torch.set_num_threads(args.threads)
     before = peak_rss()
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[args.precision[0]]
-    build = {"resnet": resnet_reference, "unet": unet_reference}[args.arch].build
+    build = {"resnet": resnet_reference, "resnet_study": resnet_study_reference, "coatnet": coatnet_reference, "unet": unet_reference}[args.arch].build
     net = fill_state(build(args.config)).to(dtype).to(memory_format=torch.channels_last)
     x = fill_tensor("input", (args.batch, 3, *args.size)).to(dtype).contiguous(memory_format=torch.channels_last)
     if args.arch == "unet":
@@ -76,6 +79,8 @@ def measure(args):
 
 UNET = {"channels": 128, "channel_mult": [1, 2, 2, 2], "res_blocks": 3, "attention_factors": [2, 4], "heads": 4, "resblock_updown": False,
         "out_channels": 6}
+COATNET = {"stem": [64, 128], "dims": [128, 256, 512, 1024], "depths": [2, 6, 14, 2], "types": "CCTT", "head_dim": 32, "rel_pos_hidden": 512,
+           "image": 384, "classes": 1000}
 
 
 def config_of(args):
@@ -83,6 +88,10 @@ def config_of(args):
     given = json.loads(args.config or "{}")
     if not isinstance(given, dict):
         raise ValueError(f"--config: expected a JSON object, found {args.config}")
+    if args.arch == "coatnet":
+        return {**COATNET, **given}
+    if args.arch == "resnet_study":
+        return {"attention": args.attention, "classes": args.classes, "width": args.width, **given}
     if args.arch == "unet":
         config = {**UNET, **given}
         return {k: v for k, v in config.items() if k != "heads" or "head_channels" not in given}
@@ -158,7 +167,7 @@ def main():
     parser.add_argument("--rampart", metavar="BINARY", help="the engine to time beside PyTorch")
     parser.add_argument("--what", nargs="+", choices=("forward", "gradient"), default=["forward", "gradient"])
     parser.add_argument("--precision", nargs="+", choices=("f32", "bf16"), default=["f32", "bf16"])
-    parser.add_argument("--arch", choices=("resnet", "unet"), default="resnet")
+    parser.add_argument("--arch", choices=("resnet", "resnet_study", "coatnet", "unet"), default="resnet")
     parser.add_argument("--config", metavar="JSON", help="config keys that differ from the defaults, as in a checkpoint's metadata")
     parser.add_argument("--depth", type=int, choices=(18, 34, 50), default=50)
     parser.add_argument("--stem", choices=("cifar", "imagenet"), default="cifar")

@@ -107,6 +107,6 @@ def bf16_outputs(op, attrs, inputs, weights):
     ways = {}
     if op not in FLOAT32_OPS | FOLDED_ONLY:
         ways["plain"] = replay(op, attrs, inputs, weights, torch.bfloat16)
-    if op in FOLDED and attrs.get("arch") != "unet":
+    if op in FOLDED and attrs.get("arch", "resnet") == "resnet":
         ways["folded"] = replay(op, attrs, inputs, weights, torch.float32, FOLDED[op])
     return ways

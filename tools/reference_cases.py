@@ -6,7 +6,9 @@ from typing import Callable
 import numpy as np
 import torch
 
+import coatnet_reference as coatnet
 import resnet_reference as resnet
+import resnet_study_reference as resnet_study
 from bf16_reference import rounded
 from settled_network import GAPS, settle
 
@@ -153,20 +155,20 @@ def loss(op, name, n, classes, scale=2.0, targets=False, seed=0, **attrs):
     return Case(op, name, attrs, make, seed)
 
 
-def network_weights(config, tracked=False):
+def network_weights(config, tracked=False, family=resnet):
     """State of the network by the deterministic fill, `num_batches_tracked` only if `tracked`."""
-    state = resnet.fill_state(resnet.build(config)).state_dict()
+    state = resnet.fill_state(family.build(config)).state_dict()
     return {k: t for k, t in state.items() if tracked or not k.endswith("num_batches_tracked")}
 
 
-def settled_weights(config, x, rng, dtype, tracked=False, gaps=GAPS):
+def settled_weights(config, x, rng, dtype, tracked=False, gaps=GAPS, family=resnet):
     """The same with biases for which no pre-activation of x comes close to zero, and with weaker branches and gates."""
-    weights = network_weights(config, tracked)
-    last = ".bn3.weight" if config["depth"] == 50 else ".bn2.weight"
+    weights = network_weights(config, tracked, family)
+    last = ".bn3.weight" if config.get("depth", 50) == 50 else ".bn2.weight"
     for key, t in weights.items():
-        if key.endswith(last) or ".mlp." in key:
+        if key.endswith(last) or "mlp." in key:
             t *= 0.5
-    net = resnet.build(config).double()
+    net = family.build(config).double()
     resnet.load_state(net, {k: stored(t, dtype, True).to(net.state_dict()[k].dtype) for k, t in weights.items()})
     state = settle(net, rounded(x).double(), rng, gaps).state_dict()
     return {k: state[k].float() if t.is_floating_point() else t for k, t in weights.items()}
@@ -179,6 +181,29 @@ def model(name, x, seed, dtype=torch.float16, tracked=False, **config):
         inputs = {"x": normal(rng, x), "labels": torch.from_numpy(rng.integers(0, config["classes"], x[0]))}
         return inputs, settled_weights(config, inputs["x"], rng, dtype, tracked)
     return Case("model", name, {"arch": "resnet", "config": config}, make, seed, dtype)
+
+
+def study(name, x, seed, **config):
+    def make(rng):
+        inputs = {"x": normal(rng, x), "labels": torch.from_numpy(rng.integers(0, config["classes"], x[0]))}
+        return inputs, settled_weights(config, inputs["x"], rng, torch.float16, family=resnet_study)
+    return Case("model", name, {"arch": "resnet_study", "config": config}, make, seed, torch.float16)
+
+
+def coatnet_model(name, n, dtype, seed=0, **config):
+    def make(rng):
+        x = normal(rng, (n, 3, config["image"], config["image"]))
+        labels = torch.from_numpy(rng.integers(0, config["classes"], n))
+        return {"x": x, "labels": labels}, network_weights(config, family=coatnet)
+    return Case("model", name, {"arch": "coatnet", "config": config}, make, seed, dtype)
+
+
+def layer_norm(name, x, dim, eps=1e-6, affine=True, spread=1.0, shift=0.0, **case):
+    def make(rng):
+        c = x[1] if dim == "channel" else x[-1]
+        weights = {"weight": 1 + normal(rng, (c,), 0.3), "bias": normal(rng, (c,), 0.3)} if affine else {}
+        return {"x": normal(rng, x, spread) + shift}, weights
+    return Case("layer_norm", name, {"eps": eps, "dim": dim}, make, **case)
 
 
 def feature_map(name, x, layer, **config):
@@ -333,6 +358,18 @@ CASES = [
     batch_norm("64_channels", (2, 64, 3, 2)),
     batch_norm("eps_1e-3_tracked", (2, 3, 4, 5), eps=1e-3, tracked=True),
 
+    layer_norm("odd", (3, 5, 7), "last"),
+    layer_norm("three_values", (2, 4, 3), "last", eps=1e-2),
+    layer_norm("plain", (4, 33), "last", affine=False),
+    layer_norm("wide", (2, 1024), "last"),
+    layer_norm("many_rows", (1, 130, 19), "last"),
+    layer_norm("channels", (2, 48, 3, 5), "channel"),
+    layer_norm("channels_one_pixel", (2, 7, 1, 1), "channel", eps=1e-5),
+    layer_norm("low_variance", (2, 64, 3, 2), "channel", spread=1e-3),
+    layer_norm("low_variance_last", (3, 40), "last", spread=2e-3),
+    layer_norm("far_from_zero", (2, 96, 2, 3), "channel", shift=32.0),
+    layer_norm("float32", (5, 37), "last", exact=False),
+
     *ELEMENTWISE,
 
     on_x("softmax", "odd", (3, 7)),
@@ -416,6 +453,12 @@ CASES = [
     model("resnet50_w8", (2, 3, 32, 32), seed=2, width=8),
     model("resnet50_cbam_w8", (2, 3, 32, 32), seed=37, width=8, attention="cbam"),
     model("resnet50_imagenet_w3", (1, 3, 64, 48), seed=20, stem="imagenet", width=3, classes=13),
+    study("study_w4", (2, 3, 48, 40), seed=41, attention="none", classes=10, width=4),
+    study("study_cbam_w4", (1, 3, 64, 48), seed=26, attention="cbam", classes=10, width=4),
+    coatnet_model("coatnet_w8", 2, torch.float16, stem=[4, 8], dims=[8, 16, 24, 32], depths=[1, 2, 2, 1], types="CCTT", head_dim=8,
+                  rel_pos_hidden=16, image=64, classes=11),
+    coatnet_model("coatnet_two_stages", 1, torch.bfloat16, stem=[3, 16], dims=[16, 24], depths=[2, 3], types="CT", head_dim=8,
+                  rel_pos_hidden=7, image=72, classes=5),
     feature_map("block", (2, 3, 16, 16), "layer2.0", depth=18, width=3),
     feature_map("cbam", (2, 3, 16, 16), "layer2.1.cbam", depth=18, width=3, attention="cbam"),
     feature_map("cbam_channel_gate", (2, 3, 16, 16), "layer2.1.cbam.channel_gate", depth=18, width=3, attention="cbam"),

@@ -7,8 +7,10 @@
 import torch
 import torch.nn.functional as F
 
+import coatnet_reference as coatnet
 import diffusion_reference as diffusion
 import resnet_reference as resnet
+import resnet_study_reference as resnet_study
 import unet_reference as unet
 
 ACTIVATIONS = {
@@ -129,6 +131,13 @@ def group_norm(attrs, ins, w):
     return ACTIVATIONS[attrs.get("activation")](y)
 
 
+def layer_norm(attrs, ins, w):
+    """over the last dimension, or with dim `channel` over C of x [N,C,H,W]"""
+    x = ins["x"].movedim(1, -1) if attrs["dim"] == "channel" else ins["x"]
+    y = F.layer_norm(x, x.shape[-1:], w.get("weight"), w.get("bias"), attrs["eps"])
+    return y.movedim(-1, 1) if attrs["dim"] == "channel" else y
+
+
 def attention(attrs, ins, w):
     return unet.attend(ins["q"], ins["k"], ins["v"], attrs.get("scale", ins["q"].shape[-1] ** -0.5), ins.get("bias"))
 
@@ -180,7 +189,7 @@ def dlr_loss(attrs, logits, ins):
 
 
 # ------------------------------------------------------------------------------------------------ networks
-ARCHITECTURES = {"resnet": resnet, "unet": unet}
+ARCHITECTURES = {"resnet": resnet, "resnet_study": resnet_study, "coatnet": coatnet, "unet": unet}
 
 
 def network(attrs, w):
@@ -281,6 +290,7 @@ OPS = {
     "spatial_gate": differentiable(spatial_gate),
     "cbam": differentiable(cbam),
     "group_norm": differentiable(group_norm, ["x"]),
+    "layer_norm": differentiable(layer_norm),
     "attention": differentiable(attention, ["q", "k", "v"]),
     "timestep_embedding": timestep_embedding,
     "q_sample": differentiable(q_sample, ["x0", "noise"]),

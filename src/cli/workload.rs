@@ -8,6 +8,7 @@ use crate::defense::schedule::{Kind, Schedule};
 use crate::device::{DType, Device};
 use crate::models::batch::{chunk, in_chunks};
 use crate::models::classifier::Classifier;
+use crate::models::network::{ARCHITECTURES, Config};
 use crate::models::unet::{Conditioning, UNet};
 use crate::models::weights::{Weights, uniform};
 use crate::ops::diffusion::to_precision;
@@ -32,10 +33,10 @@ pub enum What {
 
 #[derive(ClapArgs, Clone, Debug)]
 pub struct Args {
-    /// Architecture: resnet or unet
+    /// Architecture: resnet, resnet_study, coatnet or unet
     #[arg(long, default_value = "resnet")]
     pub arch: String,
-    /// Its config as JSON, as in a checkpoint's metadata [default: ResNet-50 and the U-Net for CIFAR-10]
+    /// Its config as JSON, as in a checkpoint's metadata [default: that of CIFAR-10, for coatnet of ImageNet at 384x384]
     #[arg(long)]
     pub config: Option<String>,
     /// Images per batch
@@ -70,9 +71,13 @@ enum Model {
 
 const RESNET: &str = r#"{"depth":50,"stem":"cifar","width":64,"attention":"none","classes":10}"#;
 const UNET: &str = r#"{"channels":128,"channel_mult":[1,2,2,2],"res_blocks":3,"attention_factors":[2,4],"heads":4,"resblock_updown":false,"out_channels":6}"#;
+const STUDY: &str = r#"{"attention":"none","classes":10}"#;
+const COATNET: &str = r#"{"stem":[64,128],"dims":[128,256,512,1024],"depths":[2,6,14,2],"types":"CCTT","head_dim":32,"rel_pos_hidden":512,"image":384,"classes":1000}"#;
 /// The same in a few seconds on the emulated GPU.
 const SMALL_RESNET: &str = r#"{"depth":18,"stem":"cifar","width":16,"attention":"none","classes":10}"#;
 const SMALL_UNET: &str = r#"{"channels":32,"channel_mult":[1,2],"res_blocks":1,"attention_factors":[2],"heads":4,"resblock_updown":false,"out_channels":6}"#;
+const SMALL_STUDY: &str = r#"{"attention":"none","classes":10,"width":8}"#;
+const SMALL_COATNET: &str = r#"{"stem":[8,16],"dims":[16,32,64,64],"depths":[1,1,1,1],"types":"CCTT","head_dim":32,"rel_pos_hidden":16,"image":64,"classes":10}"#;
 /// Where the denoiser is timed: as the public CIFAR-10 checkpoint counts its steps.
 const SIGMA: f64 = 0.25;
 const STEPS: usize = 4000;
@@ -97,11 +102,7 @@ impl Args {
         let (h, w) = size.ok_or_else(|| {
             Error::usage("--size", format!("expected HEIGHTxWIDTH such as 32x32, found `{}`", self.size))
         })?;
-        let denoises = match self.arch.as_str() {
-            "resnet" => false,
-            "unet" => true,
-            other => return Err(Error::usage("--arch", format!("expected resnet or unet, found `{other}`"))),
-        };
+        let denoises = self.arch == "unet";
         let fits = if denoises { self.what != What::PgdStep } else { self.what != What::Denoise };
         if !fits {
             let problem = format!("expected work that {} does, found {:?}", self.arch, self.what);
@@ -126,10 +127,13 @@ impl Args {
             };
             (device, model)
         } else {
-            let config = serde_json::from_str(json).map_err(bad)?;
+            let config = serde_json::from_str(json).and_then(|json| Config::parse(&self.arch, json)).map_err(bad)?;
+            let config = config.ok_or_else(|| {
+                Error::usage("--arch", format!("expected {ARCHITECTURES}, or unet, found `{}`", self.arch))
+            })?;
             let device = open()?;
             let (mean, std) = ([0.5; 3], [0.25; 3]);
-            let model = Classifier::resnet(&device, self.precision, &weights, &config, mean, std, [h, w, 3])?;
+            let model = Classifier::new(&device, self.precision, &weights, &config, mean, std, [h, w])?;
             (device, Model::Classifier(Box::new(model)))
         };
         let pixels: Vec<f32> = uniform("input", self.batch * h * w * 3).map(|v| 0.5 + 0.5 * v).collect();
@@ -141,12 +145,22 @@ impl Args {
 
     /// The network's config.
     pub fn json(&self) -> &str {
-        self.config.as_deref().unwrap_or(if self.arch == "unet" { UNET } else { RESNET })
+        self.config.as_deref().unwrap_or(match self.arch.as_str() {
+            "unet" => UNET,
+            "coatnet" => COATNET,
+            "resnet_study" => STUDY,
+            _ => RESNET,
+        })
     }
 
     /// Without a config: a small network of the architecture.
     pub fn default_to_small(&mut self) {
-        let small = if self.arch == "unet" { SMALL_UNET } else { SMALL_RESNET };
+        let small = match self.arch.as_str() {
+            "unet" => SMALL_UNET,
+            "coatnet" => SMALL_COATNET,
+            "resnet_study" => SMALL_STUDY,
+            _ => SMALL_RESNET,
+        };
         self.config.get_or_insert_with(|| small.into());
     }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::attack::{self, Evaluation, Loss, Query};
 use crate::device::{Device, nvtx};
 use crate::models::batch::{chunk, in_chunks};
+use crate::models::network::{ARCHITECTURES, Config, Network};
 use crate::models::probe::Probe;
-use crate::models::resnet::{Config, ResNet};
+use crate::models::resnet;
 use crate::models::weights::Weights;
 use crate::ops::loss::{LossKind, LossOutput, loss};
 use crate::ops::pointwise::{Affine, affine, normalize_images};
@@ -18,7 +19,7 @@ use crate::{Error, Result};
 pub struct Classifier {
     device: Device,
     precision: Precision,
-    net: ResNet,
+    net: Network,
     mean: [f32; 3],
     std: [f32; 3],
     /// H, W, 3
@@ -34,10 +35,11 @@ impl Classifier {
     /// [`Error::File`] for metadata that is missing or of another architecture, [`Error::Tensor`] for wrong tensors.
     pub fn load(device: &Device, precision: Precision, weights: &Weights, size: [usize; 2]) -> Result<Self> {
         let arch = weights.metadata("arch")?;
-        if arch != "resnet" {
-            return Err(Error::file(weights.origin(), format!("expected the architecture resnet, found `{arch}`")));
-        }
-        let config: Config = weights.metadata_json("config")?;
+        let bad = |e| Error::file(weights.origin(), format!("metadata `config`: {e}"));
+        let Some(config) = Config::parse(arch, weights.metadata_json("config")?).map_err(bad)? else {
+            let problem = format!("expected the architecture {ARCHITECTURES}, found `{arch}`");
+            return Err(Error::file(weights.origin(), problem));
+        };
         let (mean, std): ([f32; 3], [f32; 3]) = (weights.metadata_json("mean")?, weights.metadata_json("std")?);
         if std.iter().chain(&mean).any(|v| !v.is_finite()) || std.iter().any(|&s| s <= 0.0) {
             return Err(Error::file(
@@ -45,7 +47,7 @@ impl Classifier {
                 format!("expected a finite mean and a positive std, found {mean:?}, {std:?}"),
             ));
         }
-        Self::resnet(device, precision, weights, &config, mean, std, [size[0], size[1], 3]).map_err(|e| match e {
+        Self::new(device, precision, weights, &config, mean, std, size).map_err(|e| match e {
             Error::Usage { flag, problem } => Error::file(weights.origin(), format!("metadata: {flag}: {problem}")),
             other => other,
         })
@@ -54,23 +56,40 @@ impl Classifier {
     /// A ResNet with a given normalisation.
     ///
     /// # Errors
-    /// As [`ResNet::new`].
+    /// As [`Network::new`].
     pub fn resnet(
+        device: &Device,
+        precision: Precision,
+        weights: &Weights,
+        config: &resnet::Config,
+        mean: [f32; 3],
+        std: [f32; 3],
+        [h, w, _]: [usize; 3],
+    ) -> Result<Self> {
+        Self::new(device, precision, weights, &Config::ResNet(config.clone()), mean, std, [h, w])
+    }
+
+    /// Any network with a given normalisation, for images of `size` (H, W).
+    ///
+    /// # Errors
+    /// As [`Network::new`].
+    pub fn new(
         device: &Device,
         precision: Precision,
         weights: &Weights,
         config: &Config,
         mean: [f32; 3],
         std: [f32; 3],
-        shape: [usize; 3],
+        size: [usize; 2],
     ) -> Result<Self> {
         let before = weights.taken();
-        let net = ResNet::new(device, precision, weights, config)?;
-        let chunk = chunk(device, net.widest(shape[0], shape[1]), weights.taken() - before);
+        let net = Network::new(device, precision, weights, config, size)?;
+        let shape = [size[0], size[1], 3];
+        let chunk = chunk(device, net.widest(size[0], size[1]), weights.taken() - before);
         Ok(Classifier { device: device.clone(), precision, net, mean, std, shape, chunk })
     }
 
-    pub fn net(&self) -> &ResNet {
+    pub fn net(&self) -> &Network {
         &self.net
     }
 
@@ -191,7 +210,7 @@ impl attack::Classifier for Classifier {
     }
 
     fn classes(&self) -> usize {
-        self.net.config().classes
+        self.net.classes()
     }
 
     fn image_shape(&self) -> [usize; 3] {

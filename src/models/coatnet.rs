@@ -44,7 +44,7 @@ pub struct Config {
     pub head_dim: usize,
     /// hidden width of the position bias's MLP
     pub rel_pos_hidden: usize,
-    /// side of the image the position biases are built for
+    /// side of the image it was trained on
     pub image: usize,
     pub classes: usize,
 }
@@ -66,11 +66,16 @@ impl Config {
         if self.rel_pos_hidden == 0 || self.head_dim == 0 {
             return wrong("head_dim", "expected head_dim and rel_pos_hidden of at least 1".into());
         }
-        let multiple = 2 << stages;
+        let multiple = self.multiple();
         if self.image == 0 || !self.image.is_multiple_of(multiple) {
             return wrong("image", format!("expected a multiple of {multiple}, found {}", self.image));
         }
         Ok(())
+    }
+
+    /// Height and width must be multiples of this.
+    pub fn multiple(&self) -> usize {
+        2 << self.dims.len()
     }
 }
 
@@ -112,6 +117,8 @@ enum Block {
 /// A CoAtNet on one device, for images of one size.
 pub struct CoAtNet {
     config: Config,
+    /// of the images: H, W
+    size: [usize; 2],
     stem: [Arc<Conv2d>; 2],
     blocks: Vec<(String, Block)>,
     norm: Arc<LayerNorm>,
@@ -193,7 +200,7 @@ impl Builder<'_> {
         Ok(Block::Conv(Box::new(MbConv { stride, shortcut, pre_norm, expand, depthwise, squeeze, project })))
     }
 
-    fn transformer(&self, name: &str, [c, o, stride, side]: [usize; 4], config: &Config) -> Result<Block> {
+    fn transformer(&self, name: &str, [c, o, stride]: [usize; 3], map: [usize; 2], config: &Config) -> Result<Block> {
         let at = |part: &str| format!("{name}.{part}");
         if !c.is_multiple_of(config.head_dim) {
             let problem = format!("{c} channels do not fall into heads of {}", config.head_dim);
@@ -210,8 +217,8 @@ impl Builder<'_> {
             self.get(&at("attn.rel_pos.mlp.fc2.weight"), &[heads, hidden])?,
             self.get(&at("attn.rel_pos.mlp.fc2.bias"), &[heads])?,
         );
-        let bias = position_bias(side, heads, (&fc1.0, &fc1.1), (&fc2.0, &fc2.1));
-        let tokens = side * side;
+        let bias = position_bias(map, heads, (&fc1.0, &fc1.1), (&fc2.0, &fc2.1));
+        let tokens = map[0] * map[1];
         let norm1 = if stride != 1 { "norm1.norm" } else { "norm1" };
         Ok(Block::Transformer(Box::new(Transformer {
             stride,
@@ -228,32 +235,32 @@ impl Builder<'_> {
     }
 }
 
-/// Added to the logits of query q and key k on a map of `side` x `side` tokens: an MLP of the signed logs of their distance down and
+/// Added to the logits of query q and key k on a map of `h` x `w` tokens: an MLP of the signed logs of their distance down and
 /// across, query less key. `(heads, T, T)`, sums in float64.
-pub fn position_bias(side: usize, heads: usize, fc1: (&[f32], &[f32]), fc2: (&[f32], &[f32])) -> Vec<f32> {
-    let (span, tokens, hidden) = (2 * side - 1, side * side, fc1.1.len());
-    let log = |d: usize| {
-        let d = d as f64 - (side as f64 - 1.0);
-        d.signum() * (1.0 + d.abs()).ln() * f64::from(u8::from(d != 0.0))
+pub fn position_bias([h, w]: [usize; 2], heads: usize, fc1: (&[f32], &[f32]), fc2: (&[f32], &[f32])) -> Vec<f32> {
+    let (span, tokens, hidden) = (2 * w - 1, h * w, fc1.1.len());
+    let log = |at: usize, length: usize| {
+        let d = at as f64 - (length as f64 - 1.0);
+        if d == 0.0 { 0.0 } else { d.signum() * (1.0 + d.abs()).ln() }
     };
-    let mut table = vec![0f32; span * span * heads];
+    let mut table = vec![0f32; (2 * h - 1) * span * heads];
     for (at, row) in table.chunks_exact_mut(heads).enumerate() {
-        let (dy, dx) = (log(at / span), log(at % span));
+        let (dy, dx) = (log(at / span, h), log(at % span, w));
         let inner: Vec<f64> = (0..hidden)
             .map(|j| (f64::from(fc1.0[2 * j]) * dy + f64::from(fc1.0[2 * j + 1]) * dx + f64::from(fc1.1[j])).max(0.0))
             .collect();
-        for (h, value) in row.iter_mut().enumerate() {
-            let weights = &fc2.0[h * hidden..(h + 1) * hidden];
+        for (head, value) in row.iter_mut().enumerate() {
+            let weights = &fc2.0[head * hidden..(head + 1) * hidden];
             let sum: f64 = weights.iter().zip(&inner).map(|(w, v)| f64::from(*w) * v).sum();
-            *value = (sum + f64::from(fc2.1[h])) as f32;
+            *value = (sum + f64::from(fc2.1[head])) as f32;
         }
     }
     let mut bias = vec![0f32; heads * tokens * tokens];
-    for (h, plane) in bias.chunks_exact_mut(tokens * tokens).enumerate() {
+    for (head, plane) in bias.chunks_exact_mut(tokens * tokens).enumerate() {
         for (q, row) in plane.chunks_exact_mut(tokens).enumerate() {
             for (k, value) in row.iter_mut().enumerate() {
-                let (dy, dx) = (q / side + side - 1 - k / side, q % side + side - 1 - k % side);
-                *value = table[(dy * span + dx) * heads + h];
+                let (dy, dx) = (q / w + h - 1 - k / w, q % w + w - 1 - k % w);
+                *value = table[(dy * span + dx) * heads + head];
             }
         }
     }
@@ -261,12 +268,25 @@ pub fn position_bias(side: usize, heads: usize, fc1: (&[f32], &[f32]), fc2: (&[f
 }
 
 impl CoAtNet {
-    /// Takes every parameter of `config` from `weights` and refuses what is left over.
+    /// Takes every parameter of `config` from `weights` and refuses what is left over. The position biases are built for images
+    /// of `size` (H, W), which need not be that of the training.
     ///
     /// # Errors
-    /// [`Error::Tensor`] as [`Weights::get`] and [`Weights::finish`] say; [`Error::Usage`] for an impossible config.
-    pub fn new(device: &Device, precision: Precision, weights: &Weights, config: &Config) -> Result<Self> {
+    /// [`Error::Tensor`] as [`Weights::get`] and [`Weights::finish`] say; [`Error::Usage`] for an impossible config or size.
+    pub fn new(
+        device: &Device,
+        precision: Precision,
+        weights: &Weights,
+        config: &Config,
+        size: [usize; 2],
+    ) -> Result<Self> {
         config.check()?;
+        let multiple = config.multiple();
+        if size.iter().any(|&side| side == 0 || side % multiple != 0) {
+            let problem =
+                format!("expected images with sides of a multiple of {multiple}, found {}x{}", size[0], size[1]);
+            return Err(Error::usage("size", problem));
+        }
         let b = Builder { device, precision, weights };
         let [first, second] = config.stem;
         let stem = [
@@ -274,16 +294,16 @@ impl CoAtNet {
             b.conv_bn("stem.conv2", None, [second, first, 3, 3], Window::square(1, 1))?,
         ];
         let mut blocks = Vec::new();
-        let (mut c, mut side) = (second, config.image / 2);
+        let (mut c, mut map) = (second, size.map(|side| side / 2));
         for (stage, kind) in config.types.chars().enumerate() {
             let o = config.dims[stage];
-            side /= 2;
+            map = map.map(|side| side / 2);
             for index in 0..config.depths[stage] {
                 let name = format!("stages.{stage}.blocks.{index}");
                 let stride = if index == 0 { 2 } else { 1 };
                 let block = match kind {
                     'C' => b.mbconv(&name, c, o, stride)?,
-                    _ => b.transformer(&name, [c, o, stride, side], config)?,
+                    _ => b.transformer(&name, [c, o, stride], map, config)?,
                 };
                 blocks.push((name, block));
                 c = o;
@@ -294,7 +314,7 @@ impl CoAtNet {
             (b.get("head.fc.weight", &[config.classes, c])?, b.get("head.fc.bias", &[config.classes])?);
         let head = Arc::new(Linear::new(device, precision, &weight, [config.classes, c], Some(&bias))?);
         weights.finish()?;
-        Ok(CoAtNet { config: config.clone(), stem, blocks, norm, head })
+        Ok(CoAtNet { config: config.clone(), size, stem, blocks, norm, head })
     }
 
     pub fn config(&self) -> &Config {
@@ -303,11 +323,10 @@ impl CoAtNet {
 
     /// Values of the widest activation of one image: inside the first MBConv.
     pub fn widest(&self) -> usize {
-        let half = self.config.image / 2;
-        half * half * self.config.stem[1] * EXPANSION
+        self.size[0] * self.size[1] / 4 * self.config.stem[1] * EXPANSION
     }
 
-    /// Logits `(N, classes)` of normalised images `(N, image, image, 3)`.
+    /// Logits `(N, classes)` of normalised images `(N, H, W, 3)`.
     ///
     /// # Errors
     /// [`Error::Shape`] for images of another size.
@@ -320,9 +339,9 @@ impl CoAtNet {
     /// # Errors
     /// As [`CoAtNet::forward`].
     pub fn probe(&self, g: &Graph, x: &Tensor, probe: &mut Probe) -> Result<Tensor> {
-        let ([_, h, w, _], side) = (x.dims4("coatnet")?, self.config.image);
-        if h != side || w != side {
-            return Err(Error::shape("coatnet", "image", format!("{side}x{side}"), format!("{h}x{w}")));
+        let ([_, h, w, _], [height, width]) = (x.dims4("coatnet")?, self.size);
+        if [h, w] != self.size {
+            return Err(Error::shape("coatnet", "image", format!("{height}x{width}"), format!("{h}x{w}")));
         }
         let mut x = conv2d(g, x, &self.stem[0], None, Activation::Silu)?;
         x = conv2d(g, &x, &self.stem[1], None, Activation::None)?;

@@ -76,33 +76,48 @@ impl Config {
     }
 }
 
-struct Block {
-    name: String,
+pub(super) struct Block {
+    pub name: String,
     /// all but the last, each followed by a ReLU
-    inner: Vec<Arc<Conv2d>>,
-    last: Arc<Conv2d>,
-    shortcut: Option<Arc<Conv2d>>,
-    attention: Option<Arc<Cbam>>,
+    pub inner: Vec<Arc<Conv2d>>,
+    pub last: Arc<Conv2d>,
+    pub shortcut: Option<Arc<Conv2d>>,
+    pub attention: Option<Arc<Cbam>>,
 }
 
 /// A residual network on one device.
 pub struct ResNet {
-    config: Config,
-    stem: Arc<Conv2d>,
-    blocks: Vec<Block>,
-    fc: Arc<Linear>,
+    pub(super) classes: usize,
+    pub(super) stem: Arc<Conv2d>,
+    pub(super) max_pool: bool,
+    pub(super) blocks: Vec<Block>,
+    pub(super) fc: Arc<Linear>,
+    /// channels of the first layer's output
+    pub(super) first: usize,
+    /// how the stem and the last layer are called
+    pub(super) ends: [&'static str; 2],
 }
 
 /// What a builder needs at every step.
-struct Builder<'a> {
-    device: &'a Device,
-    precision: Precision,
-    weights: &'a Weights,
+pub(super) struct Builder<'a> {
+    pub device: &'a Device,
+    pub precision: Precision,
+    pub weights: &'a Weights,
 }
+
+/// Names of the gates' layers within a block: the two of the shared MLP, the convolution, its batch norm.
+pub(super) type GateNames = [&'static str; 4];
+
+const GATES: GateNames = [
+    "cbam.ChannelGate.mlp.1",
+    "cbam.ChannelGate.mlp.3",
+    "cbam.SpatialGate.spatial.conv",
+    "cbam.SpatialGate.spatial.bn",
+];
 
 impl Builder<'_> {
     /// A convolution without bias and the batch norm behind it, folded in float64.
-    fn conv_bn(&self, conv: &str, bn: &str, [o, c, k]: [usize; 3], stride: usize) -> Result<Arc<Conv2d>> {
+    pub fn conv_bn(&self, conv: &str, bn: &str, [o, c, k]: [usize; 3], stride: usize) -> Result<Arc<Conv2d>> {
         let mut weight = self.weights.get(&format!("{conv}.weight"), &[o, c, k, k])?;
         let (scale, bias) = self.batch_norm(bn, o)?;
         for (taps, &s) in weight.chunks_exact_mut(c * k * k).zip(&scale) {
@@ -121,16 +136,23 @@ impl Builder<'_> {
             .map_err(|problem| Error::tensor(self.weights.origin(), format!("{name}.running_var"), problem))
     }
 
-    fn cbam(&self, prefix: &str, c: usize, reduction: usize) -> Result<Arc<Cbam>> {
+    pub fn cbam(&self, block: &str, names: &GateNames, c: usize, reduction: usize) -> Result<Arc<Cbam>> {
         let hidden = (c / reduction).max(1);
-        let get = |part: &str, shape: &[usize]| self.weights.get(&format!("{prefix}.{part}"), shape);
-        let w1 = get("ChannelGate.mlp.1.weight", &[hidden, c])?;
-        let b1 = get("ChannelGate.mlp.1.bias", &[hidden])?;
-        let w3 = get("ChannelGate.mlp.3.weight", &[c, hidden])?;
-        let b3 = get("ChannelGate.mlp.3.bias", &[c])?;
-        let kernel = get("SpatialGate.spatial.conv.weight", &[1, 2, 7, 7])?;
-        let (scale, bias) = self.batch_norm(&format!("{prefix}.SpatialGate.spatial.bn"), 1)?;
+        let [mlp1, mlp3, conv, bn] = names;
+        let get =
+            |layer: &str, part: &str, shape: &[usize]| self.weights.get(&format!("{block}.{layer}.{part}"), shape);
+        let (w1, b1) = (get(mlp1, "weight", &[hidden, c])?, get(mlp1, "bias", &[hidden])?);
+        let (w3, b3) = (get(mlp3, "weight", &[c, hidden])?, get(mlp3, "bias", &[c])?);
+        let kernel = get(conv, "weight", &[1, 2, 7, 7])?;
+        let (scale, bias) = self.batch_norm(&format!("{block}.{bn}"), 1)?;
         Ok(Arc::new(Cbam::new(self.device, (&w1, &b1), (&w3, &b3), &kernel, (scale[0] as f32, bias[0] as f32))?))
+    }
+
+    /// The last layer, a weight `(classes, c)` and a bias.
+    pub fn linear(&self, name: &str, [classes, c]: [usize; 2]) -> Result<Arc<Linear>> {
+        let weight = self.weights.get(&format!("{name}.weight"), &[classes, c])?;
+        let bias = self.weights.get(&format!("{name}.bias"), &[classes])?;
+        Ok(Arc::new(Linear::new(self.device, self.precision, &weight, [classes, c], Some(&bias))?))
     }
 }
 
@@ -170,21 +192,27 @@ impl ResNet {
                     .then(|| b.conv_bn(&at("downsample.0"), &at("downsample.1"), [out, c, 1], stride))
                     .transpose()?;
                 let attention = (config.attention == Attention::Cbam)
-                    .then(|| b.cbam(&at("cbam"), out, config.reduction))
+                    .then(|| b.cbam(&name, &GATES, out, config.reduction))
                     .transpose()?;
                 blocks.push(Block { name, inner, last, shortcut, attention });
                 c = out;
             }
         }
-        let fc = weights.get("fc.weight", &[config.classes, c])?;
-        let bias = weights.get("fc.bias", &[config.classes])?;
-        let fc = Arc::new(Linear::new(device, precision, &fc, [config.classes, c], Some(&bias))?);
+        let fc = b.linear("fc", [config.classes, c])?;
         weights.finish()?;
-        Ok(ResNet { config: config.clone(), stem, blocks, fc })
+        Ok(ResNet {
+            classes: config.classes,
+            stem,
+            max_pool: config.stem == Stem::Imagenet,
+            blocks,
+            fc,
+            first: if bottleneck { 4 * config.width } else { config.width },
+            ends: ["relu", "fc"],
+        })
     }
 
-    pub fn config(&self) -> &Config {
-        &self.config
+    pub fn classes(&self) -> usize {
+        self.classes
     }
 
     /// The modules worth a look: the stem and the last block of each layer, by the names that [`ResNet::probe`] knows.
@@ -202,9 +230,8 @@ impl ResNet {
 
     /// Values of the widest activation of one image of h x w pixels: the first layer's output.
     pub fn widest(&self, h: usize, w: usize) -> usize {
-        let expansion = if self.config.depth == 50 { 4 } else { 1 };
-        let points = if self.config.stem == Stem::Cifar { h * w } else { h * w / 16 };
-        points * self.config.width * expansion
+        let points = if self.max_pool { h * w / 16 } else { h * w };
+        points * self.first
     }
 
     /// Logits `(N, classes)` of normalised images `(N, H, W, 3)`.
@@ -222,8 +249,8 @@ impl ResNet {
     /// As [`ResNet::forward`].
     pub fn probe(&self, g: &Graph, x: &Tensor, probe: &mut Probe) -> Result<Tensor> {
         let mut h = conv2d(g, x, &self.stem, None, Activation::Relu)?;
-        probe.see("relu", &h);
-        if self.config.stem == Stem::Imagenet {
+        probe.see(self.ends[0], &h);
+        if self.max_pool {
             h = max_pool2d(g, &h, Pool { kernel: [3, 3], stride: [2, 2], padding: [1, 1], ceil_mode: false })?;
             probe.see("maxpool", &h);
         }
@@ -234,7 +261,7 @@ impl ResNet {
         let pooled = global_avg_pool(g, &h)?;
         probe.see("avgpool", &pooled);
         let logits = linear(g, &pooled, &self.fc, Activation::None)?;
-        probe.see("fc", &logits);
+        probe.see(self.ends[1], &logits);
         Ok(logits)
     }
 }

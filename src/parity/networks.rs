@@ -5,8 +5,8 @@ use crate::Result;
 use crate::attack::{Classifier as _, Loss, Query};
 use crate::device::DType;
 use crate::models::classifier::Classifier;
+use crate::models::network::{ARCHITECTURES, Config, Network};
 use crate::models::probe::Probe;
-use crate::models::resnet::{Config, ResNet};
 use crate::models::weights::Weights;
 use crate::ops::loss::{LossKind, loss};
 use crate::ops::pgd::{self, Norm, Profile, Step};
@@ -19,38 +19,38 @@ pub(super) fn run(r: &Replay) -> Result<(Vec<Output>, Option<Comparison>)> {
     if arch == "unet" && r.dump.op == "model" {
         return Ok((super::diffusion::unet(r)?, None));
     }
-    if arch != "resnet" {
-        return Err(r.fail(format!("expected the architecture resnet or, for `model`, unet, found `{arch}`")));
-    }
-    let config: Config = r.dump.attr("config")?;
+    let config = Config::parse(&arch, r.dump.attr("config")?);
+    let Some(config) = config.map_err(|e| r.fail(format!("attribute `config`: {e}")))? else {
+        return Err(r.fail(format!("expected the architecture {ARCHITECTURES} or, for `model`, unet, found `{arch}`")));
+    };
     let weights = Weights::from_bytes(&r.dump.path, r.dump.bytes().to_vec(), "w.")?;
-    match r.dump.op.as_str() {
-        "pgd" => pgd_trajectory(r, &weights, &config).map(|(x, comparison)| (vec![x], Some(comparison))),
-        "feature_map" => Ok((feature_map(r, &ResNet::new(r.device, r.precision, &weights, &config)?)?, None)),
-        _ => Ok((model(r, &ResNet::new(r.device, r.precision, &weights, &config)?)?, None)),
+    if r.dump.op == "pgd" {
+        return pgd_trajectory(r, &weights, &config).map(|(x, comparison)| (vec![x], Some(comparison)));
     }
+    let x = r.image("in.x")?;
+    let [_, h, w, _] = x.dims4("model")?;
+    let net = Network::new(r.device, r.precision, &weights, &config, [h, w])?;
+    Ok((if r.dump.op == "feature_map" { feature_map(r, &net, &x)? } else { model(r, &net, &x)? }, None))
 }
 
-fn model(r: &Replay, net: &ResNet) -> Result<Vec<Output>> {
-    let x = r.image("in.x")?;
+fn model(r: &Replay, net: &Network, x: &Tensor) -> Result<Vec<Output>> {
     let g = Graph::recording(r.device, r.precision);
-    let logits = net.forward(&g, &x)?;
+    let logits = net.forward(&g, x)?;
     let mut outputs = vec![Output::new("logits", logits.to_f32(r.device)?)];
     if r.dump.has("in.labels") {
         let out =
             loss(&g, &logits, &r.dump.labels("in.labels")?, None, LossKind::CrossEntropy { label_smoothing: 0.0 })?;
         outputs.push(Output::new("loss", out.loss.to_f32(r.device)?));
-        let dx = g.backward(&logits, out.dlogits, &x)?;
+        let dx = g.backward(&logits, out.dlogits, x)?;
         outputs.push(Output::new("dx", r.image_values(&dx)?));
     }
     Ok(outputs)
 }
 
-fn feature_map(r: &Replay, net: &ResNet) -> Result<Vec<Output>> {
+fn feature_map(r: &Replay, net: &Network, x: &Tensor) -> Result<Vec<Output>> {
     let layer: String = r.dump.attr("layer")?;
-    let x = r.image("in.x")?;
     let mut probe = Probe::new(&layer);
-    net.probe(&Graph::inference(r.device, r.precision), &x, &mut probe)?;
+    net.probe(&Graph::inference(r.device, r.precision), x, &mut probe)?;
     let y = probe
         .found()
         .map_err(|names| r.fail(format!("layer `{layer}` is unknown; expected one of {}", names.join(", "))))?;
@@ -78,7 +78,7 @@ fn pgd_trajectory(r: &Replay, weights: &Weights, config: &Config) -> Result<(Out
     };
     let (x0, start, labels) = (image("in.x")?, image("in.start")?, d.labels("in.labels")?);
     let [_, h, w, _] = x0.dims4("pgd")?;
-    let net = Classifier::resnet(r.device, r.precision, weights, config, mean, std, [h, w, 3])?;
+    let net = Classifier::new(r.device, r.precision, weights, config, mean, std, [h, w])?;
     let mut x = start;
     for _ in 0..steps {
         let at = net.gradient(&x, &Query::new(&labels, Loss::CrossEntropy))?;

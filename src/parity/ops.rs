@@ -10,6 +10,7 @@ use crate::ops::Activation;
 use crate::ops::cbam::{Cbam, cbam};
 use crate::ops::conv::{Conv2d, Window, conv2d, fold_batch_norm};
 use crate::ops::gemm::{Linear, linear, matmul};
+use crate::ops::layer_norm::{LayerNorm, layer_norm};
 use crate::ops::loss::{LossKind, loss};
 use crate::ops::pgd::{self, Profile, Step};
 use crate::ops::pointwise::{Affine, activation, affine, softmax};
@@ -27,6 +28,7 @@ pub(super) fn run(r: &Replay) -> Result<Vec<Output>> {
         "linear" => fully_connected(r),
         "matmul" => product(r),
         "batch_norm" => batch_norm(r),
+        "layer_norm" => layer_normalisation(r),
         "softmax" => {
             let (g, x) = (r.graph(), r.plain("in.x")?);
             let y = softmax(&g, &x)?;
@@ -168,6 +170,24 @@ fn batch_norm(r: &Replay) -> Result<Vec<Output>> {
     let (g, x) = (r.graph(), r.image("in.x")?);
     let y = affine(&g, &x, &constants)?;
     r.image_outputs(g, &y, &[("x", &x)])
+}
+
+/// Over the last dimension, or over the channels of an image.
+fn layer_normalisation(r: &Replay) -> Result<Vec<Output>> {
+    let (d, dim): (_, String) = (r.dump, r.dump.attr("dim")?);
+    let image = match dim.as_str() {
+        "channel" => true,
+        "last" => false,
+        other => return Err(r.fail(format!("attribute `dim`: expected last or channel, found `{other}`"))),
+    };
+    let (g, x) = (r.graph(), if image { r.image("in.x")? } else { r.plain("in.x")? });
+    let c = x.shape().last().copied().unwrap_or(0);
+    let row = |name: &str, value: f32| Ok(d.optional(name)?.map_or_else(|| vec![value; c], |a| a.values));
+    let (w, b): (Result<Vec<f32>>, Result<Vec<f32>>) = (row("w.weight", 1.0), row("w.bias", 0.0));
+    let eps: f64 = d.attr("eps")?;
+    let norm = Arc::new(LayerNorm::new(r.device, eps as f32, &w?, &b?)?);
+    let y = layer_norm(&g, &x, &norm)?;
+    if image { r.image_outputs(g, &y, &[("x", &x)]) } else { r.plain_outputs(g, &y, &[("x", &x)]) }
 }
 
 /// An op of one image-like input without weights.
