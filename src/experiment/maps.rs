@@ -52,11 +52,9 @@ pub fn grid(net: &Classifier, modules: &[String], states: &[(String, Vec<f32>)],
     Ok(Grid { columns, rows })
 }
 
-/// The modules to look at when none are named: the stages, and the gates of their attention.
+/// The modules to look at when none are named: the stages, and the maps of their attention.
 pub fn modules(net: &Classifier) -> Vec<String> {
-    let gates = net.net().attention_modules().into_iter();
-    let gates = gates.flat_map(|name| ["spatial_gate", "channel_gate"].map(|gate| format!("{name}.{gate}")));
-    net.net().stages().into_iter().chain(gates).collect()
+    net.net().stages().into_iter().chain(net.net().attention_maps()).collect()
 }
 
 fn row(module: &str, values: &[f32], shape: &[usize], states: &[(String, Vec<f32>)], size: [usize; 2]) -> Result<Row> {

@@ -7,5 +7,6 @@ pub mod network;
 pub mod probe;
 pub mod resnet;
 pub mod resnet_study;
+pub mod rollout;
 pub mod unet;
 pub mod weights;

@@ -58,6 +58,11 @@ impl<'a> Probe<'a> {
         self.every.is_some() || !self.wanted.is_empty()
     }
 
+    /// Whether this module is asked for.
+    pub fn wants(&self, name: &str) -> bool {
+        self.wanted.iter().any(|wanted| wanted == name)
+    }
+
     /// Shows the output of a module.
     pub fn see(&mut self, name: &str, t: &Tensor) {
         if !self.active() {
@@ -79,7 +84,7 @@ impl<'a> Probe<'a> {
     /// # Errors
     /// What `compute` returns.
     pub fn offer(&mut self, name: &str, compute: impl FnOnce() -> Result<Tensor>) -> Result<()> {
-        if self.wanted.iter().any(|wanted| wanted == name) {
+        if self.wants(name) {
             self.see(name, &compute()?);
         } else if self.active() {
             self.names.push(name.into());

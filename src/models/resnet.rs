@@ -222,10 +222,12 @@ impl ResNet {
         std::iter::once("relu".to_owned()).chain(last.map(|(_, block)| block.name.clone())).collect()
     }
 
-    /// Of [`ResNet::stages`], the attention modules whose gates [`ResNet::probe`] knows: `layer1.2.cbam`, ..
-    pub fn attention_modules(&self) -> Vec<String> {
-        let blocks = if self.config.attention == Attention::Cbam { self.stages().split_off(1) } else { vec![] };
-        blocks.into_iter().map(|name| format!("{name}.cbam")).collect()
+    /// The gates of the attention in [`ResNet::stages`]: `layer1.2.cbam.spatial_gate`, .., `layer1.2.cbam.channel_gate`, ..
+    pub fn attention_maps(&self) -> Vec<String> {
+        let stages = self.stages();
+        let gated = |block: &&Block| block.attention.is_some() && stages.contains(&block.name);
+        let gates = |block: &Block| ["spatial_gate", "channel_gate"].map(|gate| format!("{}.cbam.{gate}", block.name));
+        self.blocks.iter().filter(gated).flat_map(gates).collect()
     }
 
     /// Values of the widest activation of one image of h x w pixels: the first layer's output.
