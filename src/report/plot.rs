@@ -85,7 +85,9 @@ pub fn inline(x_axis: &str, series: &[Series]) -> Result<[String; 2]> {
             .map_err(|e| Error::Failed(format!("the page's figure: {e}")))?;
         // Scales with its column instead of keeping its size.
         let fixed = format!("<svg width=\"{}\" height=\"{}\"", size.0, size.1);
-        Ok(svg.replacen(&fixed, "<svg role=\"img\" aria-label=\"accuracy over epsilon\"", 1))
+        let svg = svg.replacen(&fixed, "<svg role=\"img\" aria-label=\"accuracy over epsilon\"", 1);
+        // Inside a page it needs no namespace.
+        Ok(svg.replacen(" xmlns=\"http://www.w3.org/2000/svg\"", "", 1))
     };
     Ok([draw_in(WIDE)?, draw_in(NARROW)?])
 }
