@@ -214,7 +214,7 @@ def feature_map(name, x, layer, **config):
     return Case("feature_map", name, {"arch": "resnet", "config": config, "layer": layer}, make, 0, torch.float16)
 
 
-def coatnet_map(name, n, layer, dtype=torch.float16, sharpness=4.0, **config):
+def coatnet_map(name, n, layer, dtype=torch.float16, sharpness=2.0, **config):
     """A `feature_map` of a CoAtNet; queries and keys are scaled up by `sharpness`, or else its attention would be almost uniform."""
     def make(rng):
         weights = network_weights(config, family=coatnet)
@@ -474,8 +474,8 @@ CASES = [
     feature_map("cbam", (2, 3, 16, 16), "layer2.1.cbam", depth=18, width=3, attention="cbam"),
     feature_map("cbam_channel_gate", (2, 3, 16, 16), "layer2.1.cbam.channel_gate", depth=18, width=3, attention="cbam"),
     feature_map("cbam_spatial_gate", (2, 3, 16, 16), "layer2.1.cbam.spatial_gate", depth=18, width=3, attention="cbam"),
-    coatnet_map("coatnet_attention", 2, "stages.1.blocks.1.attn.weights", stem=[4, 8], dims=[8, 24], depths=[1, 2], types="CT", head_dim=8,
+    coatnet_map("coatnet_attention", 2, "stages.1.blocks.1.attn.weights", stem=[4, 8], dims=[8, 16], depths=[1, 2], types="CT", head_dim=8,
                 rel_pos_hidden=16, image=48, classes=3),
-    coatnet_map("coatnet_rollout", 2, "stages.1.attention_rollout", stem=[4, 8], dims=[8, 24, 32], depths=[1, 3, 1], types="CTT", head_dim=8,
+    coatnet_map("coatnet_rollout", 2, "stages.1.attention_rollout", stem=[4, 8], dims=[8, 16, 16], depths=[1, 3, 1], types="CTT", head_dim=8,
                 rel_pos_hidden=16, image=48, classes=3),
 ]
