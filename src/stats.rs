@@ -65,6 +65,52 @@ pub fn mcnemar(b: u64, c: u64) -> Mcnemar {
     Mcnemar { exact: twice.min(1.0), mid_p: (twice - binomial.pmf(b.min(c))).min(1.0) }
 }
 
+/// Accuracy of the first model less that of the second on the same images, with its 95 % interval: `a` images that both have
+/// right, `b` only the first, `c` only the second, `d` neither. 0 within [-1, 1] without images.
+///
+/// Source: Newcombe 1998 (square-and-add, with correlation).
+pub fn newcombe(a: u64, b: u64, c: u64, d: u64) -> (f64, Interval) {
+    let n = a + b + c + d;
+    if n == 0 {
+        return (0.0, Interval { lo: -1.0, hi: 1.0 });
+    }
+    let (p1, p2) = ((a + b) as f64 / n as f64, (a + c) as f64 / n as f64);
+    let (first, second) = (wilson(a + b, n), wilson(a + c, n));
+    let [a, b, c, d] = [a, b, c, d].map(|count| count as f64);
+    let product = a * d - b * c;
+    let corrected = if product > 0.0 { (product - n as f64 / 2.0).max(0.0) } else { product };
+    let root = ((a + b) * (c + d) * (a + c) * (b + d)).sqrt();
+    let phi = if root > 0.0 { corrected / root } else { 0.0 };
+    let reach = |x: f64, y: f64| (x * x - 2.0 * phi * x * y + y * y).max(0.0).sqrt();
+    let difference = p1 - p2;
+    let lo = difference - reach(p1 - first.lo, second.hi - p2);
+    let hi = difference + reach(first.hi - p1, p2 - second.lo);
+    (difference, Interval { lo, hi })
+}
+
+/// The one-sided exact p value of finding at least `more` of `more + fewer` fair coins on one side.
+pub fn sign_test(more: u64, fewer: u64) -> f64 {
+    let n = more + fewer;
+    match (more > 0).then(|| Binomial::new(0.5, n).ok()).flatten() {
+        Some(binomial) => binomial.sf(more - 1).min(1.0),
+        None => 1.0,
+    }
+}
+
+/// P values adjusted for being several, in the order given.
+///
+/// Source: Holm 1979.
+pub fn holm(p: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|&i, &j| p[i].total_cmp(&p[j]));
+    let (mut adjusted, mut largest) = (vec![1.0; p.len()], 0.0f64);
+    for (rank, &i) in order.iter().enumerate() {
+        largest = largest.max((p.len() - rank) as f64 * p[i]).min(1.0);
+        adjusted[i] = largest;
+    }
+    adjusted
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +134,28 @@ mod tests {
             let got = mcnemar(b, c);
             assert_abs_diff_eq!(got.exact, exact, epsilon = 5e-9);
             assert_abs_diff_eq!(got.mid_p, mid_p, epsilon = 5e-9);
+        }
+    }
+
+    #[test]
+    fn newcombe_known_answers() {
+        for ([a, b, c, d], difference, lo, hi) in
+            [([1, 1, 7, 12], -0.285714, -0.506920, -0.025559), ([20, 12, 2, 16], 0.2, 0.056156, 0.329207)]
+        {
+            let (got, interval) = newcombe(a, b, c, d);
+            assert_abs_diff_eq!(got, difference, epsilon = 6e-7);
+            check(interval, lo, hi);
+        }
+    }
+
+    #[test]
+    fn sign_tests_and_holm_by_hand() {
+        assert_abs_diff_eq!(sign_test(3, 0), 0.125, epsilon = 1e-12);
+        assert_abs_diff_eq!(sign_test(3, 1), 5.0 / 16.0, epsilon = 1e-12);
+        assert_eq!((sign_test(0, 5), sign_test(0, 0)), (1.0, 1.0));
+        let adjusted = holm(&[0.04, 0.01, 0.03, 0.5]);
+        for (got, want) in adjusted.iter().zip([0.09, 0.04, 0.09, 0.5]) {
+            assert_abs_diff_eq!(*got, want, epsilon = 1e-12);
         }
     }
 

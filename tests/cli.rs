@@ -527,3 +527,79 @@ fn every_example_can_be_run() {
         }
     }
 }
+
+#[test]
+fn a_run_opens_as_one_page_and_is_reported_again() {
+    let place = Place::new();
+    place.write("small.toml", SMALL);
+    place.run("sweep --config small.toml --limit 6 --out a").ok();
+    place.run("sweep --config small.toml --limit 6 --seed 1 --no-checks --out b").ok();
+    let page = place.read("a/report.html");
+    for part in [
+        "id=\"figure\"",
+        "id=\"accuracy\"",
+        "class=\"strip\"",
+        "id=\"maps\"",
+        "class=\"verdict\"",
+        "spatial_gate",
+        "prefers-color-scheme",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(!page.contains("http://") && !page.contains("https://"), "the page asks for something from elsewhere");
+    let pictures = page.matches("src=\"data:image/png;base64,iVBORw0KGgo").count();
+    assert_eq!(pictures, page.matches("<img ").count());
+    assert!(place.path("a/trials.json").exists() && !place.path("b/trials.json").exists());
+    assert!(place.read("b/report.html").contains("needs trials.json"));
+
+    fs::remove_file(place.path("a/report.html")).unwrap();
+    place.run("report a").ok();
+    assert_eq!(place.read("a/report.html"), page);
+    place.run("report a b --out both.html").ok();
+    assert!(place.read("both.html").contains("The same model in two runs"));
+    let csv = place.run("report a b --format csv").ok().stdout;
+    assert_eq!(csv.lines().count(), 1 + 2 * place.results("a").lines().skip(1).count(), "{csv}");
+    let json: serde_json::Value = serde_json::from_str(&place.run("report a --format json").ok().stdout).unwrap();
+    assert_eq!(json["runs"][0]["cells"][0]["n"], 6);
+    let markdown = place.run("report a --format markdown").ok().stdout;
+    assert!(markdown.contains("| ε | 0 | 0.005 | 0.01 |") && markdown.contains("n = 6 images"), "{markdown}");
+
+    place.run("report a b").refused(2, &["--out", "several runs"]);
+    place.run("report nowhere").refused(2, &["nowhere", "expected a run directory"]);
+    place.run("report a --format xml").refused(2, &["xml"]);
+    let records = place.read("a/records.jsonl");
+    place.write("a/records.jsonl", format!("oops\n{records}"));
+    place.run("report a").refused(1, &["records.jsonl: line 1: not a record"]);
+    assert_eq!(place.read("a/report.html"), page, "a failed report must leave the page as it was");
+}
+
+#[test]
+fn maps_of_files_of_ones_own() {
+    let place = Place::new();
+    let grey = |seed: u32| image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([(x * y * seed % 251) as u8; 3]));
+    grey(3).save(place.path("one.png")).unwrap();
+    grey(5).save(place.path("two.png")).unwrap();
+    place.run("maps one.png two.png --eps 0.01,0.03 --sigma 0.25 --device host --out m").ok();
+    let csv = place.read("m/maps.csv");
+    let rows: Vec<Vec<String>> = csv::Reader::from_reader(csv.as_bytes())
+        .records()
+        .map(|r| r.unwrap().iter().map(str::to_owned).collect())
+        .collect();
+    // Two images, five stages and four gates of either kind, four states.
+    assert_eq!(rows.len(), 2 * (5 + 8) * 4, "{csv}");
+    for row in &rows {
+        let shift: f64 = row[3].parse().unwrap();
+        assert!(if row[2] == "clean" { shift == 0.0 } else { shift > 0.0 && shift.is_finite() }, "{row:?}");
+    }
+    let page = place.read("m/maps.html");
+    assert_eq!(page.matches("<img ").count(), 2 * (4 + 13 * 4));
+    place
+        .run("maps one.png --layers relu,layer9.0 --device host")
+        .refused(2, &["--layers", "layer9.0", "layer4.2.cbam.spatial_gate"]);
+    place.run("maps one.png --eps 8 --device host").refused(2, &["--eps", "at most 1"]);
+    place.run("maps one.png --weights demo:vgg --device host").refused(2, &["--weights", "demo:vgg"]);
+    place.write("no.png", "not a picture");
+    place.run("maps no.png --device host").refused(1, &["no.png", "not a readable image"]);
+    image::RgbImage::new(30, 30).save(place.path("odd.png")).unwrap();
+    place.run("maps odd.png --sigma 0.25 --device host").refused(1, &["odd.png", "a multiple of"]);
+}

@@ -2,7 +2,7 @@
 
 use rampart::device::{DType, Device};
 use rampart::models::coatnet::{CoAtNet, Config, position_table};
-use rampart::models::resnet::Probe;
+use rampart::models::probe::Probe;
 use rampart::models::weights::{Weights, fill, uniform};
 use rampart::ops::attention::position_bias;
 use rampart::ops::loss::{LossKind, loss};

@@ -214,6 +214,17 @@ def feature_map(name, x, layer, **config):
     return Case("feature_map", name, {"arch": "resnet", "config": config, "layer": layer}, make, 0, torch.float16)
 
 
+def coatnet_map(name, n, layer, dtype=torch.float16, sharpness=2.0, **config):
+    """A `feature_map` of a CoAtNet; queries and keys are scaled up by `sharpness`, or else its attention would be almost uniform."""
+    def make(rng):
+        weights = network_weights(config, family=coatnet)
+        for key, t in weights.items():
+            if "attn.qkv" in key:
+                t *= sharpness
+        return {"x": normal(rng, (n, 3, config["image"], config["image"]))}, weights
+    return Case("feature_map", name, {"arch": "coatnet", "config": config, "layer": layer}, make, 0, dtype)
+
+
 def images(rng, shape):
     """8-bit pixels as float32 in [0,1]"""
     return torch.from_numpy(rng.integers(0, 256, shape).astype(np.float32) / np.float32(255))
@@ -461,4 +472,10 @@ CASES = [
                   rel_pos_hidden=7, image=72, classes=5),
     feature_map("block", (2, 3, 16, 16), "layer2.0", depth=18, width=3),
     feature_map("cbam", (2, 3, 16, 16), "layer2.1.cbam", depth=18, width=3, attention="cbam"),
+    feature_map("cbam_channel_gate", (2, 3, 16, 16), "layer2.1.cbam.channel_gate", depth=18, width=3, attention="cbam"),
+    feature_map("cbam_spatial_gate", (2, 3, 16, 16), "layer2.1.cbam.spatial_gate", depth=18, width=3, attention="cbam"),
+    coatnet_map("coatnet_attention", 2, "stages.1.blocks.1.attn.weights", stem=[4, 8], dims=[8, 16], depths=[1, 2], types="CT", head_dim=8,
+                rel_pos_hidden=16, image=48, classes=3),
+    coatnet_map("coatnet_rollout", 2, "stages.1.attention_rollout", stem=[4, 8], dims=[8, 16, 16], depths=[1, 3, 1], types="CTT", head_dim=8,
+                rel_pos_hidden=16, image=48, classes=3),
 ]

@@ -215,12 +215,47 @@ def run_model(net, ins):
     return {"logits": logits, "loss": loss, "dx": torch.autograd.grad(loss.sum(), x)[0]}
 
 
-def run_feature_map(net, layer, ins):
-    """y: the output of the module at the path `layer`"""
+# A CBAM module multiplies by its gates without naming them: the part whose sigmoid (of the sum over its calls) is the gate.
+GATES = {"channel_gate": "ChannelGate.mlp", "spatial_gate": "SpatialGate.spatial"}
+
+
+def attention_weights(net, blocks, x):
+    """Of timm's attention in each of the named blocks for x [N,3,H,W]: the softmax, mean over the heads, [N,T,T]"""
     kept = []
-    net.get_submodule(layer).register_forward_hook(lambda module, args, y: kept.append(y.clone()))
+    for block in blocks:
+        attention = net.get_submodule(f"{block}.attn")
+        attention.fused_attn = False                               # the fused product never has the softmax
+        attention.attn_drop.register_forward_hook(lambda module, args, y: kept.append(y.mean(1)))
+    net(x)
+    return kept
+
+
+def attention_rollout(net, stage, x):
+    """Abnar & Zuidema 2020 over the blocks of a stage: the product of (A + I) / 2, rows summing to 1; the mean over queries [N,1,H,W]"""
+    sizes = []
+    net.get_submodule(stage).register_forward_hook(lambda module, args, y: sizes.append(y.shape[2:]))
+    blocks = [f"{stage}.blocks.{i}" for i in range(len(net.get_submodule(f"{stage}.blocks")))]
+    product = None
+    for weights in attention_weights(net, blocks, x):
+        layer = (weights + torch.eye(weights.shape[-1], dtype=weights.dtype)) / 2
+        layer = layer / layer.sum(-1, keepdim=True)
+        product = layer if product is None else layer @ product
+    return product.mean(1).unflatten(1, (1, *sizes[0]))
+
+
+def run_feature_map(net, layer, ins):
+    """y: the output of the module at the path `layer`, or of a gate: `layer1.0.cbam.channel_gate` [N,C], `.spatial_gate` [N,1,H,W];
+    of a CoAtNet also `stages.2.blocks.0.attn.weights` [N,T,T] and `stages.2.attention_rollout` [N,1,H,W]"""
+    kept = []
+    owner, _, gate = layer.rpartition(".")
+    if gate == "weights":
+        return {"y": attention_weights(net, [owner.removesuffix(".attn")], ins["x"])[0]}
+    if gate == "attention_rollout":
+        return {"y": attention_rollout(net, owner, ins["x"])}
+    module = net.get_submodule(f"{owner}.{GATES[gate]}" if gate in GATES else layer)
+    module.register_forward_hook(lambda module, args, y: kept.append(y.clone()))
     net(ins["x"])
-    return {"y": kept[0]}
+    return {"y": torch.sigmoid(sum(kept)) if gate in GATES else kept[0]}
 
 
 # ------------------------------------------------------------------------------------------------ attack

@@ -110,7 +110,7 @@ impl Args {
 }
 
 /// Every image with the name its results get.
-fn files(given: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
+pub(super) fn files(given: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
     let mut all = Vec::new();
     for path in given {
         match path.is_dir() {

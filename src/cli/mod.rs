@@ -4,8 +4,10 @@ pub mod bench;
 pub mod denoise;
 pub mod emulator;
 pub mod info;
+pub mod maps;
 pub mod parity;
 pub mod profile;
+pub mod report;
 pub mod sweep;
 pub mod workload;
 
@@ -28,6 +30,10 @@ pub struct Cli {
 enum Command {
     /// Accuracy over epsilon for one or more models; without a config, the embedded demo
     Sweep(sweep::Args),
+    /// The page of a run, or a comparison of several, from what they left behind
+    Report(report::Args),
+    /// Feature maps and attention of image files, clean, attacked and denoised
+    Maps(maps::Args),
     /// Noise and denoise image files
     Denoise(denoise::Args),
     /// Replay PyTorch dumps and compare
@@ -49,6 +55,8 @@ impl Cli {
         match self.command {
             Command::Sweep(args) => sweep::run(args),
             Command::Denoise(args) => denoise::run(&args),
+            Command::Report(args) => report::run(&args),
+            Command::Maps(args) => maps::run(&args),
             Command::Parity(args) => parity::run(args),
             Command::Bench(args) => bench::run(&args),
             Command::Profile(args) => profile::run(&args),

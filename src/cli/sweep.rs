@@ -1,6 +1,7 @@
 //! `rampart sweep`: every model at every epsilon.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
@@ -10,6 +11,8 @@ use crate::data::Dataset;
 use crate::defense::Estimator;
 use crate::error::Result;
 use crate::experiment::engine::AttackEngine;
+use crate::experiment::finished::Finished;
+use crate::experiment::page;
 use crate::experiment::progress::note;
 use crate::experiment::rundir::RunDir;
 use crate::experiment::settings::{DatasetKind, DeviceChoice, Number};
@@ -94,6 +97,10 @@ pub struct Args {
     #[arg(long)]
     pub early_stop: bool,
 
+    /// Leave out the sanity checks of the attack that need small attacks of their own
+    #[arg(long)]
+    pub no_checks: bool,
+
     /// Check everything and print the plan, but run nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -129,8 +136,29 @@ pub fn run(args: Args) -> Result<()> {
         let count = summary.violations;
         note(format!("warning: {count} perturbations exceed their budget; see `violation` in records.jsonl"));
     }
+    let pictures = Instant::now();
     engine.strips(&dir)?;
-    note(format!("results.csv, plots/accuracy.{{svg,png}} and images/ are in {}", dir.path().display()));
+    let spent = engine.spent();
+    let mut times = vec![("attack on the classifiers", spent.attack), ("denoising and its votes", spent.denoise)];
+    if config.defense.attack {
+        times.push(("attack through the defence", spent.adaptive));
+    }
+    let run = Finished::read(dir.path())?;
+    if let Some(samples) = engine.samples(&run)? {
+        page::store(&dir, page::SAMPLES, &samples)?;
+    }
+    times.push(("strips, samples and maps", pictures.elapsed().as_secs_f64()));
+    // The emulated GPU would take longer over them than over a small sweep.
+    if !args.no_checks && engine.device_name() != "emulated" && !dir.path().join(page::TRIALS).exists() {
+        let begin = Instant::now();
+        if let Some(trials) = engine.trials()? {
+            page::store(&dir, page::TRIALS, &trials)?;
+        }
+        times.push(("sanity checks", begin.elapsed().as_secs_f64()));
+    }
+    page::add_times(&dir, &times)?;
+    dir.write("report.html", page::of_run(&run)?.as_bytes())?;
+    note(format!("report.html, results.csv, plots/accuracy.{{svg,png}} and images/ are in {}", dir.path().display()));
     Ok(())
 }
 

@@ -81,15 +81,27 @@ impl Config {
     /// [`Error::Usage`] naming the flag, or the file and the field, with what was found and what is expected.
     pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Config> {
         let Some(path) = path else {
-            let wrong = Wrong { file: None, overrides };
+            let wrong = Wrong { file: None, overrides, past: false };
             return resolve(file::File::default(), "demo", &wrong);
         };
+        Self::read(path, overrides, false)
+    }
+
+    /// Reads the config that a run left behind. The files that it names need not exist any more.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn of_run(path: &Path) -> Result<Config> {
+        Self::read(path, &Overrides::default(), true)
+    }
+
+    fn read(path: &Path, overrides: &Overrides, past: bool) -> Result<Config> {
         let name = || path.display().to_string();
         let text =
             fs::read_to_string(path).map_err(|e| Error::usage(name(), format!("cannot read the config: {e}")))?;
         let file = toml::from_str(&text).map_err(|e| Error::usage(name(), e.to_string().trim_end()))?;
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        resolve(file, &stem, &Wrong { file: Some(path), overrides })
+        resolve(file, &stem, &Wrong { file: Some(path), overrides, past })
     }
 
     /// Notes checksums of the images and the weights, so that a resumed run can tell whether they are still the same.
@@ -126,6 +138,8 @@ pub fn source(weights: &str) -> Weights<'_> {
 pub(super) struct Wrong<'a> {
     file: Option<&'a Path>,
     pub overrides: &'a Overrides,
+    /// Whether the experiment is over: then its files may be gone.
+    past: bool,
 }
 
 impl Wrong<'_> {
@@ -168,6 +182,9 @@ impl Wrong<'_> {
     /// The absolute form of a path that is relative to the folder of the config file.
     pub fn existing(&self, field: &str, path: &Path) -> Result<PathBuf> {
         let full = self.file.and_then(Path::parent).unwrap_or(Path::new("")).join(path);
+        if self.past {
+            return Ok(full);
+        }
         fs::canonicalize(&full).map_err(|e| self.at(field, format!("{}: {e}", full.display())))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Instant;
 
 use super::config::{Config, Weights as Source, source};
 use super::runner::{Attacked, Engine};
@@ -30,6 +31,16 @@ pub struct AttackEngine<'a> {
     denoiser: Option<(Denoiser, Vec<Level>)>,
     starts: Option<Starts>,
     shown: Shown,
+    /// Seconds so far.
+    spent: Spent,
+}
+
+/// Seconds that the phases of a run took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spent {
+    pub attack: f64,
+    pub denoise: f64,
+    pub adaptive: f64,
 }
 
 /// Attacked pixels by model, epsilon and image: of the few images that strips show.
@@ -51,8 +62,16 @@ impl<'a> AttackEngine<'a> {
     pub fn new(config: &'a Config, dataset: &'a Dataset) -> Result<Self> {
         let device = Device::open(&config.device.to_string())?;
         let starts = config.attack.starts.as_deref().map(Starts::load).transpose()?;
-        let mut engine =
-            AttackEngine { config, dataset, device, models: Vec::new(), denoiser: None, starts, shown: Shown::new() };
+        let mut engine = AttackEngine {
+            config,
+            dataset,
+            device,
+            models: Vec::new(),
+            denoiser: None,
+            starts,
+            shown: Shown::new(),
+            spent: Spent::default(),
+        };
         for model in &config.models {
             let weights = open(&model.weights)?;
             let size = [dataset.height, dataset.width];
@@ -93,6 +112,11 @@ impl<'a> AttackEngine<'a> {
             engine.denoiser = Some((denoiser, levels));
         }
         Ok(engine)
+    }
+
+    /// Seconds that [`Engine::run`] took so far.
+    pub fn spent(&self) -> Spent {
+        self.spent
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -267,13 +291,19 @@ impl Engine for AttackEngine<'_> {
         let _range = crate::device::nvtx::range("attack");
         let batch = self.batch(images)?;
         let net = self.model(model)?;
+        let mut spent = self.spent;
+        let begin = Instant::now();
         let Handed { outcomes, pixels } = self.attack(net, &batch, eps)?;
+        spent.attack += begin.elapsed().as_secs_f64();
         let mut denoised = Vec::new();
         if let Some((denoiser, levels)) = &self.denoiser {
             let defense = &self.config.defense;
+            let begin = Instant::now();
             for level in levels {
                 denoised.push(self.smoothed(net, denoiser, &pixels, &batch, level)?);
             }
+            spent.denoise += begin.elapsed().as_secs_f64();
+            let begin = Instant::now();
             for level in levels.iter().filter(|_| defense.attack) {
                 // Without a budget there is nothing to attack: the clean image, scored as above.
                 if eps == 0.0 {
@@ -292,7 +322,9 @@ impl Engine for AttackEngine<'_> {
                 let adaptive = self.hand_over(adaptive.last);
                 denoised.push(self.smoothed(net, denoiser, &adaptive, &batch, level)?);
             }
+            spent.adaptive += begin.elapsed().as_secs_f64();
         }
+        self.spent = spent;
         self.keep(model, eps, images, pixels);
         Ok(Attacked { outcomes, denoised })
     }

@@ -111,23 +111,42 @@ impl Records {
     }
 }
 
+/// Reads a file without changing it, record by record, each with its line number; a last line that is unfinished is left out.
+///
+/// # Errors
+/// As [`Records::open`]; what `take` finds wrong, with the line.
+pub fn each(path: &Path, take: impl FnMut(Record) -> Result<(), String>) -> Result<()> {
+    let file = File::open(path).map_err(|e| Error::io(path, "read the records", e))?;
+    walk(path, &file, take).map(drop)
+}
+
 /// The records of a file and the length of the part that holds them.
 fn parse(path: &Path, file: &File) -> Result<(Vec<Record>, u64)> {
-    let mut reader = BufReader::new(file);
-    let (mut records, mut len, mut line) = (Vec::new(), 0, Vec::new());
+    let mut records = Vec::new();
+    let len = walk(path, file, |record| {
+        records.push(record);
+        Ok(())
+    })?;
+    Ok((records, len))
+}
+
+fn walk(path: &Path, file: &File, mut take: impl FnMut(Record) -> Result<(), String>) -> Result<u64> {
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let (mut count, mut len, mut line) = (0, 0, Vec::new());
     let mut broken: Option<String> = None;
     loop {
         line.clear();
         let read = reader.read_until(b'\n', &mut line).map_err(|e| Error::io(path, "read the records", e))?;
         if read == 0 {
-            return Ok((records, len));
+            return Ok(len);
         }
         if let Some(problem) = broken {
-            return Err(Error::file(path, format!("line {}: not a record: {problem}", records.len() + 1)));
+            return Err(Error::file(path, format!("line {}: not a record: {problem}", count + 1)));
         }
         match serde_json::from_slice(&line) {
             Ok(record) if line.ends_with(b"\n") => {
-                records.push(record);
+                count += 1;
+                take(record).map_err(|problem| Error::file(path, format!("line {count}: {problem}")))?;
                 len += read as u64;
             }
             Ok(_) => broken = Some("no end of line".into()),

@@ -39,7 +39,7 @@ impl Channel {
     }
 
     /// For figures and tables: nothing for channel 1.
-    fn label(self) -> String {
+    pub fn label(self) -> String {
         match self {
             Channel::Undefended => String::new(),
             Channel::Denoised { sigma, through: false } => format!(", σ {sigma}"),

@@ -82,20 +82,7 @@ impl RunDir {
     /// # Errors
     /// [`Error::Io`].
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.path.join(name);
-        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = path.with_file_name(format!(".{file_name}.tmp"));
-        let whole = || {
-            fs::create_dir_all(path.parent().unwrap_or(&self.path))?;
-            let mut file = File::create(&temporary)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)
-        };
-        whole().map_err(|e| {
-            let _ = fs::remove_file(&temporary);
-            Error::io(&path, "write", e)
-        })
+        write_whole(&self.path.join(name), bytes)
     }
 
     /// Finds out now, not after the first batch, whether files can be written here.
@@ -105,6 +92,26 @@ impl RunDir {
         written.map_err(|e| Error::io(&self.path, "write into the run directory", e))?;
         Ok(self)
     }
+}
+
+/// Writes a file, and the folders it lies in, so that it is either whole or as before.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{file_name}.tmp"));
+    let whole = || {
+        fs::create_dir_all(path.parent().unwrap_or(Path::new("")))?;
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    whole().map_err(|e| {
+        let _ = fs::remove_file(&temporary);
+        Error::io(path, "write", e)
+    })
 }
 
 fn create_numbered(name: &str) -> Result<RunDir> {

@@ -116,7 +116,7 @@ fn paired(config: &Config, cells: &[Cell], correct: &[Vec<Option<bool>>]) -> Opt
 }
 
 /// One sentence per model: how much an attack that does not know of the defence overstates it.
-fn adaptive(config: &Config, cells: &[Cell]) -> Option<String> {
+pub(super) fn adaptive(config: &Config, cells: &[Cell]) -> Option<String> {
     if !config.defense.attack {
         return None;
     }
@@ -146,14 +146,14 @@ fn adaptive(config: &Config, cells: &[Cell]) -> Option<String> {
     Some(lines.join("\n") + "\n")
 }
 
-fn symbol(norm: Norm) -> &'static str {
+pub(super) fn symbol(norm: Norm) -> &'static str {
     match norm {
         Norm::Linf => "L∞",
         Norm::L2 => "L2",
     }
 }
 
-fn what_counts(score: Score) -> &'static str {
+pub(super) fn what_counts(score: Score) -> &'static str {
     match score {
         Score::Last => "the last iterate counts",
         Score::Any => "any successful iterate counts",

@@ -6,6 +6,7 @@ use crate::attack::{self, Evaluation, Loss, Query};
 use crate::device::{Device, nvtx};
 use crate::models::batch::{chunk, in_chunks};
 use crate::models::network::{ARCHITECTURES, Config, Network};
+use crate::models::probe::Probe;
 use crate::models::resnet;
 use crate::models::weights::Weights;
 use crate::ops::loss::{LossKind, LossOutput, loss};
@@ -108,6 +109,20 @@ impl Classifier {
     pub fn forward(&self, g: &Graph, images: &Tensor) -> Result<Tensor> {
         let _range = nvtx::range("forward");
         self.net.forward(g, &normalize_images(g, images, self.mean, self.std)?)
+    }
+
+    /// The outputs of modules for images `(N, H, W, 3)`, float32 in `[0, 1]`, by the names of [`ResNet::probe`].
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a module that the network does not have; what its ops return.
+    pub fn probe(&self, images: &Tensor, modules: &[String]) -> Result<Vec<Tensor>> {
+        self.check(images)?;
+        let g = Graph::inference(&self.device, self.precision);
+        let mut probe = Probe::several(modules);
+        self.net.probe(&g, &normalize_images(&g, images, self.mean, self.std)?, &mut probe)?;
+        probe.all().map_err(|(missing, known)| {
+            Error::usage("--layers", format!("expected some of {}, found `{missing}`", known.join(", ")))
+        })
     }
 
     fn check(&self, images: &Tensor) -> Result<usize> {

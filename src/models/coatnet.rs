@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::resnet::Probe;
+use super::probe::Probe;
+use super::rollout::Rollout;
 use super::weights::Weights;
 use crate::device::{DType, Device};
 use crate::ops::Activation;
@@ -326,7 +327,8 @@ impl CoAtNet {
         self.probe(g, x, &mut Probe::default())
     }
 
-    /// The same, and the output of one module by its name: `stem`, `stages.0.blocks.0`, .., `norm`, `head.fc`.
+    /// The same, and the output of one module by its name: `stem`, `stages.0.blocks.0`, .., `norm`, `head.fc`;
+    /// of transformer stages also what [`super::rollout`] computes: `stages.2.blocks.0.attn.weights`, `stages.2.attention_rollout`.
     ///
     /// # Errors
     /// As [`CoAtNet::forward`].
@@ -338,11 +340,14 @@ impl CoAtNet {
         let mut x = conv2d(g, x, &self.stem[0], None, Activation::Silu)?;
         x = conv2d(g, &x, &self.stem[1], None, Activation::None)?;
         probe.see("stem", &x);
+        let mut rollout = Rollout::new(&self.config);
         for (name, block) in &self.blocks {
             let _range = crate::device::nvtx::range(name);
             x = match block {
                 Block::Conv(block) => block.run(g, &x)?,
-                Block::Transformer(block) => block.run(g, &x)?,
+                Block::Transformer(block) => {
+                    block.run(g, &x, |qkv| rollout.see(g, probe, name, qkv, block.heads, &block.position))?
+                }
             };
             probe.see(name, &x);
         }
@@ -376,7 +381,8 @@ impl MbConv {
 }
 
 impl Transformer {
-    fn run(&self, g: &Graph, x: &Tensor) -> Result<Tensor> {
+    /// `see` gets what the attention reads.
+    fn run(&self, g: &Graph, x: &Tensor, see: impl FnOnce(&Tensor) -> Result<()>) -> Result<Tensor> {
         let (mut skip, mut h) = (x.clone(), layer_norm(g, x, &self.norm1)?);
         if self.stride != 1 {
             skip = avg_pool2d(g, x, HALF, true)?;
@@ -386,6 +392,7 @@ impl Transformer {
             skip = conv2d(g, &skip, conv, None, Activation::None)?;
         }
         let qkv = conv2d(g, &h, &self.qkv, None, Activation::None)?;
+        see(&qkv)?;
         let attended = self_attention(g, &qkv, self.heads, Some(&self.position))?;
         let y = conv2d(g, &attended, &self.projection, Some(&skip), Activation::None)?;
         let h = layer_norm(g, &y, &self.norm2)?;

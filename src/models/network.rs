@@ -3,8 +3,10 @@
 use serde_json::Value;
 
 use super::coatnet::{self, CoAtNet};
-use super::resnet::{self, Probe, ResNet};
+use super::probe::Probe;
+use super::resnet::{self, ResNet};
 use super::resnet_study;
+use super::rollout;
 use super::weights::Weights;
 use crate::Result;
 use crate::device::Device;
@@ -66,6 +68,22 @@ impl Network {
         match self {
             Network::ResNet(net) => net.classes(),
             Network::CoAtNet(net) => net.config().classes,
+        }
+    }
+
+    /// The modules worth a look, by the names that [`Network::probe`] knows: the ends of the stages.
+    pub fn stages(&self) -> Vec<String> {
+        match self {
+            Network::ResNet(net) => net.stages(),
+            Network::CoAtNet(net) => rollout::ends(net.config()),
+        }
+    }
+
+    /// The same of attention: gates of CBAM, or the attention of a transformer stage rolled out.
+    pub fn attention_maps(&self) -> Vec<String> {
+        match self {
+            Network::ResNet(net) => net.attention_maps(),
+            Network::CoAtNet(net) => rollout::maps(net.config()),
         }
     }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::probe::Probe;
 use super::weights::Weights;
 use crate::device::Device;
 use crate::ops::Activation;
-use crate::ops::cbam::{Cbam, cbam};
+use crate::ops::cbam::{Cbam, cbam, cbam_with_gates};
 use crate::ops::conv::{Conv2d, Window, conv2d, fold_batch_norm};
 use crate::ops::gemm::{Linear, linear};
 use crate::ops::pool::{Pool, global_avg_pool, max_pool2d};
@@ -214,6 +215,21 @@ impl ResNet {
         self.classes
     }
 
+    /// The modules worth a look: the stem and the last block of each layer, by the names that [`ResNet::probe`] knows.
+    pub fn stages(&self) -> Vec<String> {
+        let ends = |next: Option<&Block>, block: &Block| next.is_none_or(|next| next.name[..6] != block.name[..6]);
+        let last = self.blocks.iter().enumerate().filter(|(i, block)| ends(self.blocks.get(i + 1), block));
+        std::iter::once("relu".to_owned()).chain(last.map(|(_, block)| block.name.clone())).collect()
+    }
+
+    /// The gates of the attention in [`ResNet::stages`]: `layer1.2.cbam.spatial_gate`, .., `layer1.2.cbam.channel_gate`, ..
+    pub fn attention_maps(&self) -> Vec<String> {
+        let stages = self.stages();
+        let gated = |block: &&Block| block.attention.is_some() && stages.contains(&block.name);
+        let gates = |block: &Block| ["spatial_gate", "channel_gate"].map(|gate| format!("{}.cbam.{gate}", block.name));
+        self.blocks.iter().filter(gated).flat_map(gates).collect()
+    }
+
     /// Values of the widest activation of one image of h x w pixels: the first layer's output.
     pub fn widest(&self, h: usize, w: usize) -> usize {
         let points = if self.max_pool { h * w / 16 } else { h * w };
@@ -228,8 +244,8 @@ impl ResNet {
         self.probe(g, x, &mut Probe::default())
     }
 
-    /// The same, and the output of one module by its name: `relu` (the stem's), `maxpool`, `layer1.0`, `layer1.0.cbam`, ..,
-    /// `avgpool`, `fc`.
+    /// The same, and the outputs of modules by their names: `relu` (the stem's), `maxpool`, `layer1.0`, `layer1.0.cbam`,
+    /// `layer1.0.cbam.channel_gate` `(N, C)`, `layer1.0.cbam.spatial_gate` `(N, H, W, 1)`, .., `avgpool`, `fc`.
     ///
     /// # Errors
     /// As [`ResNet::forward`].
@@ -252,49 +268,6 @@ impl ResNet {
     }
 }
 
-/// Gets the name and output of a module.
-type See<'a> = Box<dyn FnMut(&str, &Tensor) + 'a>;
-
-/// Catches the output of one module on its way through a network, or shows all of them.
-#[derive(Default)]
-pub struct Probe<'a> {
-    module: String,
-    found: Option<Tensor>,
-    names: Vec<String>,
-    every: Option<See<'a>>,
-}
-
-impl<'a> Probe<'a> {
-    pub fn new(module: &str) -> Self {
-        Probe { module: module.into(), ..Self::default() }
-    }
-
-    /// Calls `see` with the name and output of every module.
-    pub fn every(see: impl FnMut(&str, &Tensor) + 'a) -> Self {
-        Probe { every: Some(Box::new(see)), ..Self::default() }
-    }
-
-    /// The output of the module that was asked for.
-    ///
-    /// # Errors
-    /// The names of all modules that were seen instead.
-    pub fn found(self) -> Result<Tensor, Vec<String>> {
-        self.found.ok_or(self.names)
-    }
-
-    pub(super) fn see(&mut self, name: &str, t: &Tensor) {
-        if !self.module.is_empty() {
-            self.names.push(name.into());
-        }
-        if name == self.module {
-            self.found = Some(t.clone());
-        }
-        if let Some(see) = &mut self.every {
-            see(name, t);
-        }
-    }
-}
-
 impl Block {
     fn forward(&self, g: &Graph, x: &Tensor, probe: &mut Probe) -> Result<Tensor> {
         let _range = crate::device::nvtx::range(&self.name);
@@ -310,11 +283,18 @@ impl Block {
             return conv2d(g, &h, &self.last, Some(&shortcut), Activation::Relu);
         };
         let h = conv2d(g, &h, &self.last, None, Activation::None)?;
-        let name = format!("{}.cbam", self.name);
-        // The gates' own output exists only inside the fused kernel; it is computed apart for whoever asks.
-        if probe.module == name {
-            probe.see(&name, &cbam(&Graph::inference(g.device(), g.precision()), &h, gates, None, Activation::None)?);
+        if !probe.active() {
+            return cbam(g, &h, gates, Some(&shortcut), Activation::Relu);
         }
-        cbam(g, &h, gates, Some(&shortcut), Activation::Relu)
+        // The gates' own output exists only inside the fused kernel; it is computed apart for whoever asks.
+        let name = format!("{}.cbam", self.name);
+        probe.offer(&name, || cbam(&Graph::inference(g.device(), g.precision()), &h, gates, None, Activation::None))?;
+        let (y, left) = cbam_with_gates(g, &h, gates, Some(&shortcut), Activation::Relu)?;
+        for (part, gate) in [("channel_gate", left.channel), ("spatial_gate", left.spatial)] {
+            if let Some(gate) = gate {
+                probe.see(&format!("{name}.{part}"), &gate);
+            }
+        }
+        Ok(y)
     }
 }

@@ -177,6 +177,29 @@ struct Saved {
 /// [`Error::Shape`] when channels or the residual disagree, there is no pixel, or for another activation; [`Error::Limit`] for
 /// images so wide that not one row's maps fit shared memory.
 pub fn cbam(g: &Graph, x: &Tensor, gates: &Arc<Cbam>, residual: Option<&Tensor>, act: Activation) -> Result<Tensor> {
+    Ok(cbam_with_gates(g, x, gates, residual, act)?.0)
+}
+
+/// What the gates let through, float32; `None` for a gate that is absent.
+#[derive(Clone, Debug)]
+pub struct Gates {
+    /// `(N, C)`
+    pub channel: Option<Tensor>,
+    /// `(N, H, W, 1)`
+    pub spatial: Option<Tensor>,
+}
+
+/// [`cbam`], and its gates, which the kernel leaves behind in any case.
+///
+/// # Errors
+/// As [`cbam`].
+pub fn cbam_with_gates(
+    g: &Graph,
+    x: &Tensor,
+    gates: &Arc<Cbam>,
+    residual: Option<&Tensor>,
+    act: Activation,
+) -> Result<(Tensor, Gates)> {
     let [n, h, w, c] = x.dims4("cbam")?;
     if let Some(gate) = gates.channel.as_ref().filter(|gate| gate.c != c) {
         return Err(Error::shape("cbam", "channels", gate.c, c));
@@ -252,6 +275,10 @@ pub fn cbam(g: &Graph, x: &Tensor, gates: &Arc<Cbam>, residual: Option<&Tensor>,
         g.mask(&y, bits);
     }
 
+    let left = Gates {
+        channel: channel.map(|_| saved.gate.clone()),
+        spatial: spatial.map(|_| saved.spatial.reshaped(&[n, h, w, 1])).transpose()?,
+    };
     let inputs = residual.map_or(vec![x], |r| vec![x, r]);
     let (gates, residual) = (gates.clone(), residual.map(Tensor::outline));
     g.record("cbam gradient", &inputs, &y, move |g, dy, grads| {
@@ -263,7 +290,7 @@ pub fn cbam(g: &Graph, x: &Tensor, gates: &Arc<Cbam>, residual: Option<&Tensor>,
         grads.put(&saved.x, dx);
         Ok(())
     });
-    Ok(y)
+    Ok((y, left))
 }
 
 impl Cbam {

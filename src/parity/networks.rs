@@ -6,7 +6,7 @@ use crate::attack::{Classifier as _, Loss, Query};
 use crate::device::DType;
 use crate::models::classifier::Classifier;
 use crate::models::network::{ARCHITECTURES, Config, Network};
-use crate::models::resnet::Probe;
+use crate::models::probe::Probe;
 use crate::models::weights::Weights;
 use crate::ops::loss::{LossKind, loss};
 use crate::ops::pgd::{self, Norm, Profile, Step};

@@ -1,5 +1,7 @@
 //! Results as people read them: tables for the terminal, figures for a page.
 
+pub mod heat;
+pub mod page;
 pub mod picture;
 pub mod plot;
 pub mod profile;

@@ -1,0 +1,227 @@
+//! `rampart maps`: what the layers of a classifier make of images of one's own, clean, attacked and denoised.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+
+use super::denoise::files;
+use super::emulator::EmulatorArgs;
+use super::say;
+use crate::attack::{self, Classifier as _, Purpose, Spec, Stream};
+use crate::data::{decode::decode, demo, resize::Rgb8, unit};
+use crate::defense::Denoiser;
+use crate::defense::denoise::Level;
+use crate::device::{DType, Device};
+use crate::experiment::config::{Weights as Source, source};
+use crate::experiment::maps::{self, Grid};
+use crate::experiment::rundir::write_whole;
+use crate::experiment::settings::Number;
+use crate::models::classifier::Classifier;
+use crate::models::weights::Weights;
+use crate::report::page::{Page, render};
+use crate::report::{eps_label, heat, picture};
+use crate::tape::Precision;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+#[derive(ClapArgs, Debug)]
+pub struct Args {
+    /// Images, or folders of them
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// The classifier: a safetensors file, or demo:NAME
+    #[arg(long, value_name = "FILE|demo:NAME", default_value = "demo:resnet50-cbam-w16")]
+    weights: String,
+    /// Modules by their names, as in relu,layer2.3,layer1.0.cbam.spatial_gate; by default the end of each stage, and its gates
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    layers: Option<Vec<String>>,
+    /// Budgets of the attack (PGD, linf) in pixel units of [0, 1], as in 0.01,8/255
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "0.005,0.01,0.02,0.03,0.06",
+        allow_hyphen_values = true
+    )]
+    eps: Vec<Number>,
+    /// Noise of the defence in pixel units; the image attacked at the middle budget is denoised
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
+    sigma: Option<Vec<Number>>,
+    /// The denoiser of --sigma
+    #[arg(long, value_name = "FILE", default_value = "demo:unet-small")]
+    denoiser: String,
+    /// Steps of the attack
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    steps: u32,
+    /// Folder for maps.html and maps.csv
+    #[arg(long, value_name = "DIR", default_value = "maps")]
+    out: PathBuf,
+    /// Seed of the start and of the noise
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Number format of weights and activations
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Precision,
+    /// auto, host, cuda or emulated
+    #[arg(long, default_value = "auto")]
+    device: String,
+    #[command(flatten)]
+    emulator: EmulatorArgs,
+}
+
+fn open(flag: &str, name: &str, known: &[&str]) -> Result<Weights> {
+    if let Some(unknown) = name.strip_prefix("demo:").filter(|name| !known.contains(name)) {
+        let problem = format!("expected a file or demo: with one of {}, found `demo:{unknown}`", known.join(", "));
+        return Err(Error::usage(flag, problem));
+    }
+    match source(name) {
+        Source::Embedded(bytes) => Weights::embedded(name, bytes),
+        Source::File(path) => Weights::open(path),
+    }
+}
+
+/// # Errors
+/// [`Error::Usage`] for bad flags and unknown layers, [`Error::File`] for a file that is no image or of a size the networks cannot
+/// take, [`Error::Io`].
+pub fn run(args: &Args) -> Result<()> {
+    let mut eps: Vec<f64> = args.eps.iter().map(|n| n.0).collect();
+    if let Some(bad) = eps.iter().find(|e| !(**e > 0.0 && **e <= 1.0)) {
+        return Err(Error::usage("--eps", format!("expected numbers above 0 and at most 1, found {bad}")));
+    }
+    eps.sort_by(f64::total_cmp);
+    if args.steps == 0 {
+        return Err(Error::usage("--steps", "expected at least 1, found 0"));
+    }
+    args.emulator.apply(&args.device)?;
+    let files = files(&args.images)?;
+    let device = Device::open(&args.device)?;
+    let weights = open("--weights", &args.weights, &demo::MODELS)?;
+    let sigma: Vec<f64> = args.sigma.iter().flatten().map(|n| n.0).collect();
+    let denoiser = match sigma.is_empty() {
+        true => None,
+        false => {
+            let weights = open("--denoiser", &args.denoiser, &[demo::DENOISER])?;
+            Some(Denoiser::load(&device, args.precision, &weights)?)
+        }
+    };
+    let defence = match &denoiser {
+        Some(denoiser) => Some((denoiser, sigma.iter().map(|&s| denoiser.level(s)).collect::<Result<Vec<_>>>()?)),
+        None => None,
+    };
+    let mut known: Option<([usize; 2], Classifier)> = None;
+    let (mut views, mut csv) = (Vec::new(), String::from("image,module,state,shift\n"));
+    for (file, name) in &files {
+        let Rgb8 { height: h, width: w, pixels: bytes } = decode(file)?;
+        let net = match known.take() {
+            Some((size, net)) if size == [h, w] => net,
+            _ => Classifier::load(&device, args.precision, &weights, [h, w])?,
+        };
+        let pixels: Vec<f32> = bytes.iter().copied().map(unit).collect();
+        let mut crc = flate2::Crc::new();
+        crc.update(&bytes);
+        let one = One { args, net: &net, file, pixels, size: [h, w], id: u64::from(crc.sum()) };
+        let states = one.states(&eps, defence.as_ref().map(|(d, levels)| (*d, levels.as_slice())))?;
+        let modules = args.layers.clone().unwrap_or_else(|| maps::modules(&net));
+        let grid = maps::grid(&net, &modules, &states, [h, w])?;
+        for row in &grid.rows {
+            for (column, cell) in grid.columns.iter().zip(&row.cells) {
+                csv += &format!("{},{},\"{column}\",{:.6}\n", quoted(name), row.module, cell.shift);
+            }
+        }
+        views.push(one.view(name, &states, &grid)?);
+        known = Some(([h, w], net));
+    }
+    let what = [
+        ("model", args.weights.clone()),
+        (
+            "attack",
+            format!(
+                "PGD L∞, {} steps of 2.5 ε / {0}, away from the class predicted for the clean image; seed {}",
+                args.steps, args.seed
+            ),
+        ),
+        (
+            "shift",
+            "|f(x′) − f(x)| / |f(x)| in L2 over all values of the module, against the clean image; n = 1 image each"
+                .into(),
+        ),
+        ("colours", "viridis, one scale for all pictures of a row; gates run from 0 (nothing passes) to 1".into()),
+    ];
+    let html = render(Page::Maps, json!({ "title": "Feature maps and attention", "what": what, "images": views }))?;
+    write_whole(&args.out.join("maps.html"), html.as_bytes())?;
+    write_whole(&args.out.join("maps.csv"), csv.as_bytes())?;
+    say(&format!(
+        "maps of {} image{}: maps.html and maps.csv in {}",
+        files.len(),
+        if files.len() == 1 { "" } else { "s" },
+        args.out.display()
+    ))
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// One image of the user's.
+struct One<'a> {
+    args: &'a Args,
+    net: &'a Classifier,
+    file: &'a Path,
+    pixels: Vec<f32>,
+    size: [usize; 2],
+    id: u64,
+}
+
+impl One<'_> {
+    fn tensor(&self, pixels: &[f32]) -> Result<Tensor> {
+        Tensor::from_f32(self.net.device(), &[1, self.size[0], self.size[1], 3], DType::F32, pixels)
+    }
+
+    /// The class of highest logit and its softmax.
+    fn says(&self, pixels: &[f32]) -> Result<(u32, f32)> {
+        let z = self.net.logits(&self.tensor(pixels)?)?.to_f32(self.net.device())?;
+        let top = (0..z.len()).fold(0, |best, k| if z[k] > z[best] { k } else { best });
+        let total: f64 = z.iter().map(|v| f64::from(v - z[top]).exp()).sum();
+        Ok((top as u32, (1.0 / total) as f32))
+    }
+
+    /// Clean, attacked at each budget, and the middle one denoised at each sigma.
+    fn states(&self, eps: &[f64], defence: Option<(&Denoiser, &[Level])>) -> Result<Vec<(String, Vec<f32>)>> {
+        let label = [self.says(&self.pixels)?.0];
+        let mut states = vec![("clean".to_owned(), self.pixels.clone())];
+        for &eps in eps {
+            let spec = Spec { eps, steps: self.args.steps, seed: self.args.seed, ..Spec::default() };
+            let (_, points) = attack::run(self.net, &self.pixels, &label, &[self.id], &spec)?;
+            states.push((format!("ε {}", eps_label(eps)), points.last));
+        }
+        if let Some((denoiser, levels)) = defence {
+            let multiple = denoiser.net().config().multiple();
+            let [h, w] = self.size;
+            if !h.is_multiple_of(multiple) || !w.is_multiple_of(multiple) {
+                let problem =
+                    format!("expected sides of a multiple of {multiple} pixels for the denoiser, found {h}x{w}");
+                return Err(Error::file(self.file, problem));
+            }
+            let middle = 1 + eps.len() / 2;
+            let (name, pixels) = states[middle.min(states.len() - 1)].clone();
+            let stream = Stream::new(self.args.seed, Purpose::Noise);
+            for level in levels {
+                let denoised = denoiser.images(&self.tensor(&pixels)?, &[self.id], level, &stream)?;
+                states.push((format!("{name}, denoised σ {}", level.sigma), denoised.to_f32(denoiser.device())?));
+            }
+        }
+        Ok(states)
+    }
+
+    fn view(&self, name: &str, states: &[(String, Vec<f32>)], grid: &Grid) -> Result<serde_json::Value> {
+        let mut pictures = Vec::new();
+        for (state, pixels) in states {
+            let (class, confidence) = self.says(pixels)?;
+            let (small, size) = heat::thumbnail(pixels, self.size, 128);
+            let uri = heat::data_uri(&picture::to_bytes(&small), size)?;
+            pictures.push(json!({ "name": state, "uri": uri, "says": [format!("class {class}"), confidence] }));
+        }
+        Ok(json!({ "name": name, "pictures": pictures, "maps": grid }))
+    }
+}

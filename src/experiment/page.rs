@@ -1,0 +1,286 @@
+//! `report.html`: a run, or several side by side, from what they left in their directories.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::checks;
+use super::config::Config;
+use super::finished::Finished;
+use super::paired;
+use super::rundir::RunDir;
+use super::samples::{Fate, Samples, Strip, fates};
+use super::summary::{self, symbol, what_counts};
+use super::trials::Trials;
+use crate::error::{Error, Result};
+use crate::report::page::{Page, render};
+use crate::report::{Series, eps_label, plot};
+use crate::stats::wilson;
+
+/// The pictures, the trials and the times of a run, each in a file of its own.
+pub const SAMPLES: &str = "images/samples.json";
+pub const TRIALS: &str = "trials.json";
+const TIMES: &str = "timings.json";
+
+/// Bytes of pictures in a page at most; what is left over is left out, strip by strip.
+const PICTURES: usize = 10 << 20;
+
+/// Writes a value as JSON into the directory.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Failed`] for a value that JSON cannot hold.
+pub fn store(dir: &RunDir, name: &str, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_vec(value).map_err(|e| Error::Failed(format!("{name}: {e}")))?;
+    dir.write(name, &text)
+}
+
+/// Reads what [`store`] wrote; `None` when there is no such file.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::File`] when it holds something else.
+pub fn stored<T: DeserializeOwned>(dir: &Path, name: &str) -> Result<Option<T>> {
+    let path = dir.join(name);
+    match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::file(&path, e.to_string())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(&path, "read", e)),
+    }
+}
+
+/// Adds seconds to the phases of a run that may have begun in an earlier process.
+///
+/// # Errors
+/// As [`store`] and [`stored`].
+pub fn add_times(dir: &RunDir, seconds: &[(&str, f64)]) -> Result<()> {
+    let mut times: Vec<(String, f64)> = stored(dir.path(), TIMES)?.unwrap_or_default();
+    for &(phase, more) in seconds {
+        match times.iter_mut().find(|(name, _)| name == phase) {
+            Some((_, total)) => *total += more,
+            None => times.push((phase.to_owned(), more)),
+        }
+    }
+    store(dir, TIMES, &times)
+}
+
+/// The page of one run.
+///
+/// # Errors
+/// [`Error::File`] for damaged files of the run, [`Error::Failed`] when the page cannot be made.
+pub fn of_run(run: &Finished) -> Result<String> {
+    let samples: Option<Samples> = stored(&run.dir, SAMPLES)?;
+    let trials: Option<Trials> = stored(&run.dir, TRIALS)?;
+    let times: Vec<(String, f64)> = stored(&run.dir, TIMES)?.unwrap_or_default();
+    let checks = checks::all(run, trials.as_ref());
+    let (done, all) = run.progress();
+    let adaptive = summary::adaptive(&run.config, &run.cells);
+    render(
+        Page::Run,
+        json!({
+            "title": format!("{}: accuracy under attack", run.config.name),
+            "failed": checks::failed(&checks),
+            "unfinished": (done < all || all == 0).then(|| format!("{done} of {all} records so far (sweep --resume goes on)")),
+            "what": what(run),
+            "times": times,
+            "figure": figure(run)?,
+            "adaptive": adaptive.map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()),
+            "pairs": paired::models(run),
+            "checks": checks,
+            "samples": samples.map(|samples| pictures(run, samples)),
+            "models": run.config.models.iter().map(|m| &m.name).collect::<Vec<_>>(),
+        }),
+    )
+}
+
+/// Several runs on one page.
+///
+/// # Errors
+/// As [`of_run`].
+pub fn of_runs(runs: &[Finished]) -> Result<String> {
+    let whats: Vec<Vec<(String, String)>> = runs.iter().map(what).collect();
+    let differs = |name: &str, value: &str| {
+        !whats.iter().all(|what| what.iter().any(|(other, text)| other == name && text == value))
+    };
+    let mut views = Vec::new();
+    for (run, what) in runs.iter().zip(&whats) {
+        let trials: Option<Trials> = stored(&run.dir, TRIALS)?;
+        let rows: Vec<(&str, &str, bool)> =
+            what.iter().map(|(name, text)| (name.as_str(), text.as_str(), differs(name, text))).collect();
+        let failed = checks::failed(&checks::all(run, trials.as_ref()));
+        views.push(json!({ "name": run.name(), "what": rows, "failed": failed, "figure": figure(run)? }));
+    }
+    let names: Vec<String> = runs.iter().map(Finished::name).collect();
+    let values = json!({ "title": names.join(", "), "runs": views, "pairs": paired::runs(runs) });
+    render(Page::Compare, values)
+}
+
+/// What was run, as names and values.
+pub fn what(run: &Finished) -> Vec<(String, String)> {
+    let Config { attack, defense, models, seed, precision, score, .. } = &run.config;
+    let mut rows: Vec<(String, String)> = Vec::new();
+    let mut row = |name: &str, value: String| rows.push((name.to_owned(), value));
+    let list = |values: &[f64]| values.iter().map(|&v| eps_label(v)).collect::<Vec<_>>().join(", ");
+    let crc = |crc: &Option<String>| crc.as_ref().map_or(String::new(), |crc| format!(" (crc32 {crc})"));
+    for model in models {
+        row(&format!("model {}", model.name), format!("{}{}", model.weights, crc(&model.crc32)));
+    }
+    row("data", format!("{} images of {}{}", run.ids.len(), run.dataset, crc(&run.config.dataset.crc32)));
+    let step = match (attack.step_size, attack.rel_step) {
+        (Some(size), _) => eps_label(size),
+        (None, share) => format!("{} ε", share.unwrap_or_default()),
+    };
+    let start = match (&attack.starts, attack.random_start) {
+        (Some(_), _) => "starts from a file",
+        (None, true) => "random start",
+        (None, false) => "from the clean image",
+    };
+    let profile = format!("{} arithmetic, loss {}", attack.profile, attack.loss);
+    row(
+        "attack",
+        format!(
+            "{} {}, {} steps of {step}, {} × {start}, {profile}",
+            attack.label(),
+            symbol(attack.norm),
+            attack.steps,
+            attack.restarts
+        ),
+    );
+    row("ε, pixel units", list(&attack.eps));
+    row("counts", what_counts(*score).to_owned());
+    match defense.sigma.is_empty() {
+        true => row("defence", "none".into()),
+        false => {
+            let weights = defense.weights.clone().unwrap_or_default();
+            row(
+                "defence",
+                format!(
+                    "one-shot denoising by {weights}{}, {} draws, {}",
+                    crc(&defense.crc32),
+                    defense.draws(),
+                    defense.vote()
+                ),
+            );
+            row("σ, pixel units", list(&defense.sigma));
+            let through = match defense.attack {
+                true => format!("yes: {}, {} draws a step", defense.estimator(), defense.eot()),
+                false => "no: the defended accuracies are under a non-adaptive attack".into(),
+            };
+            row("attacked through the defence", through);
+        }
+    }
+    row("seed", seed.to_string());
+    row("device", format!("{}, {precision}", run.device));
+    row("rampart", run.version.clone());
+    rows
+}
+
+/// The curves, drawn and as numbers.
+fn figure(run: &Finished) -> Result<Value> {
+    let (config, series) = (&run.config, run.series());
+    let axis = format!("ε, {} budget in pixel units", symbol(config.attack.norm));
+    let [wide, narrow] = plot::inline(&axis, &series)?;
+    let mut eps: Vec<f64> = series.iter().flat_map(|s| s.points.iter().map(|p| p.eps)).collect();
+    eps.sort_by(f64::total_cmp);
+    eps.dedup();
+    let line = |s: &Series| {
+        let point = |&at: &f64| {
+            let p = s.points.iter().find(|p| p.eps == at)?;
+            let interval = wilson(p.correct, p.n);
+            Some(
+                json!({ "eps": eps_label(at), "accuracy": 100.0 * p.accuracy(), "lo": 100.0 * interval.lo, "hi": 100.0 * interval.hi, "correct": p.correct, "n": p.n }),
+            )
+        };
+        let dash = [None, Some("9 6"), Some("3 6")][s.mark.min(2)];
+        json!({ "name": s.name, "colour": plot::css_colour(s.colour), "mark": s.mark % 3, "dash": dash, "points": eps.iter().map(point).collect::<Vec<_>>() })
+    };
+    let n = run.ids.len();
+    let denoised = if config.defense.sigma.is_empty() { "" } else { "; σ: denoised before the classifier" };
+    Ok(json!({
+        "wide": wide,
+        "narrow": narrow,
+        "series": series.iter().map(line).collect::<Vec<_>>(),
+        "eps": eps.iter().map(|&eps| eps_label(eps)).collect::<Vec<_>>(),
+        "caption": format!("Accuracy in % over ε, n = {n} images of {}. Bands: Wilson 95 % intervals. {}{denoised}.", run.dataset, capital(what_counts(config.score))),
+        "table_caption": format!("The same as numbers: accuracy in %, [Wilson 95 % interval], images right of n = {n}."),
+    }))
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+const FATES: [(Fate, &str, &str); 5] = [
+    (Fate::Recovered, "recovered", "broken by the attack, recovered by the defence"),
+    (Fate::Broken, "broken", "broken by the attack, for good"),
+    (Fate::Robust, "robust", "right in spite of the attack"),
+    (Fate::Spoiled, "spoiled", "right when attacked, wrong when denoised"),
+    (Fate::WrongWhenClean, "wrong-when-clean", "wrong when clean"),
+];
+
+fn pictures(run: &Finished, samples: Samples) -> Value {
+    let mut room = PICTURES;
+    let eps = samples.eps;
+    let mut left_out = 0;
+    let mut models = Vec::new();
+    for of_model in samples.models {
+        let index = run.config.models.iter().position(|m| m.name == of_model.model);
+        let mut counts: BTreeMap<Fate, usize> = BTreeMap::new();
+        index
+            .map_or(vec![], |model| fates(run, model, eps))
+            .into_iter()
+            .flatten()
+            .for_each(|fate| *counts.entry(fate).or_default() += 1);
+        let words =
+            FATES.iter().filter_map(|(fate, _, words)| counts.get(fate).map(|count| format!("{count} {words}")));
+        let words: Vec<String> = words.collect();
+        let mut strips = Vec::new();
+        for strip in of_model.strips {
+            let bytes: usize = strip.pictures.iter().map(|p| p.uri.len()).sum();
+            match room.checked_sub(bytes) {
+                Some(rest) => {
+                    room = rest;
+                    strips.push(view(strip));
+                }
+                None => left_out += 1,
+            }
+        }
+        models.push(json!({
+            "model": of_model.model, "image": of_model.image, "maps": of_model.maps, "strips": strips,
+            "fates": format!("All {} images at ε {}: {}.", run.ids.len(), eps_label(eps), words.join(" · ")),
+        }));
+    }
+    let rest = if left_out > 0 { format!(" {left_out} strips are only in {SAMPLES}.") } else { String::new() };
+    json!({
+        "caption": format!(
+            "A sample at ε {}: images taken in turn from what attack and best defence did on the first model, the same for every model; all \
+             others are in records.jsonl. Under each picture the predicted class with its softmax; ✗ and a frame mark wrong ones. The difference is attacked less clean, \
+             times 10, plus grey 0.5.{rest}",
+            eps_label(eps)
+        ),
+        "maps_caption": format!(
+            "One image at ε {}, n = 1. Each row has one colour scale (viridis) for all its pictures. Shift: |f(x′) − f(x)| / |f(x)| in L2 over all values of the module, \
+             against the clean image. Gates run from 0 (nothing passes) to 1; the spatial gate lies over the image.",
+            eps_label(eps)
+        ),
+        "fate_names": FATES.iter().map(|(_, key, words)| (key, words)).collect::<Vec<_>>(),
+        "models": models,
+    })
+}
+
+fn view(strip: Strip) -> Value {
+    let confidence = |p: Option<&super::samples::Picture>| p.and_then(|p| p.says.as_ref()).map_or(0.0, |says| says.1);
+    let (clean, last) = (confidence(strip.pictures.first()), confidence(strip.pictures.last()));
+    let rank = FATES.iter().position(|(fate, ..)| *fate == strip.fate).unwrap_or(FATES.len());
+    let words = FATES.get(rank).map_or("", |(_, _, words)| words);
+    json!({
+        "image": strip.image, "label": strip.label, "fate": strip.fate, "rank": rank, "fate_name": words, "clean": clean, "last": last,
+        "pictures": strip.pictures,
+    })
+}
+
+#[cfg(test)]
+#[path = "page_tests.rs"]
+mod tests;
