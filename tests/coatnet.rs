@@ -3,6 +3,7 @@
 use rampart::device::{DType, Device};
 use rampart::models::coatnet::{CoAtNet, Config, position_table};
 use rampart::models::probe::Probe;
+use rampart::models::rollout::rollout;
 use rampart::models::weights::{Weights, fill, uniform};
 use rampart::ops::attention::position_bias;
 use rampart::ops::loss::{LossKind, loss};
@@ -160,4 +161,57 @@ fn the_position_bias_of_a_block() {
         assert!((at(15, 575, k) - want).abs() <= 2e-6);
     }
     assert!((at(3, 100, 200) - 1.61316686).abs() <= 1e-6);
+}
+
+fn small() -> Config {
+    Config {
+        stem: [4, 8],
+        dims: vec![8, 16, 24],
+        depths: vec![1, 2, 1],
+        types: "CTT".into(),
+        head_dim: 8,
+        rel_pos_hidden: 16,
+        image: 48,
+        classes: 5,
+    }
+}
+
+#[test]
+fn attention_is_computed_for_whoever_asks() {
+    let device = Device::host().unwrap();
+    let net = CoAtNet::new(&device, Precision::F32, &Weights::seeded(), &small(), [48, 32]).unwrap();
+    let values: Vec<f32> = uniform("two images", 2 * 48 * 32 * 3).collect();
+    let x = Tensor::from_f32(&device, &[2, 48, 32, 3], DType::F32, &values).unwrap();
+    let look = |modules: &[&str]| {
+        let g = Graph::inference(&device, Precision::F32);
+        let mut probe = Probe::several(&modules.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+        let logits = net.probe(&g, &x, &mut probe).unwrap().to_f32(&device).unwrap();
+        (logits, probe.all())
+    };
+    let (first, second) = ("stages.1.blocks.0.attn.weights", "stages.1.blocks.1.attn.weights");
+    let (logits, seen) = look(&[second, "stages.1.attention_rollout", first, "stages.2.attention_rollout"]);
+    let seen = seen.unwrap();
+    assert_eq!(
+        seen.iter().map(Tensor::shape).collect::<Vec<_>>(),
+        [&[2, 24, 24][..], &[2, 6, 4, 1], &[2, 24, 24], &[2, 3, 2, 1]]
+    );
+    let seen: Vec<Vec<f32>> = seen.iter().map(|t| t.to_f32(&device).unwrap()).collect();
+    for row in seen[0].chunks_exact(24).chain(seen[2].chunks_exact(24)) {
+        assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{row:?}");
+    }
+    for image in 0..2 {
+        let of_image = |t: &'_ Vec<f32>| t[image * 576..(image + 1) * 576].to_vec();
+        let (first, second) = (of_image(&seen[2]), of_image(&seen[0]));
+        let map = rollout([first.as_slice(), second.as_slice()].into_iter(), 24);
+        assert_eq!(seen[1][image * 24..][..24], map);
+        assert!((map.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+    }
+    assert_ne!(seen[1][..24], seen[1][24..], "two images");
+    assert_eq!(logits, look(&[]).0, "looking must not change what is seen");
+
+    let (missing, known) = look(&[first, "stages.0.attention_rollout"]).1.err().unwrap();
+    assert_eq!(missing, "stages.0.attention_rollout");
+    for name in [first, second, "stages.1.attention_rollout", "stages.2.attention_rollout", "stages.0.blocks.0"] {
+        assert_eq!(known.iter().filter(|known| *known == name).count(), 1, "{name} in {known:?}");
+    }
 }

@@ -67,11 +67,7 @@ pub fn run(args: &Args) -> Result<()> {
     fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, "create the folder", e))?;
     for (file, name) in &files {
         let Rgb8 { height: h, width: w, pixels: bytes } = decode(file)?;
-        let multiple = denoiser.net().config().multiple();
-        if !h.is_multiple_of(multiple) || !w.is_multiple_of(multiple) {
-            let problem = format!("expected sides of a multiple of {multiple} pixels, found {h}x{w}");
-            return Err(Error::file(file, problem));
-        }
+        denoiser.takes([h, w]).map_err(|problem| Error::file(file, problem))?;
         let mut crc = flate2::Crc::new();
         crc.update(&bytes);
         let (pixels, ids): (Vec<f32>, _) = (bytes.into_iter().map(unit).collect(), [u64::from(crc.sum())]);

@@ -1,24 +1,26 @@
 //! `rampart maps`: what the layers of a classifier make of images of one's own, clean, attacked and denoised.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::denoise::files;
 use super::emulator::EmulatorArgs;
-use super::say;
+use super::{say, sides};
 use crate::attack::{self, Classifier as _, Purpose, Spec, Stream};
+use crate::data::imagenet::{Classes, Fit, Prepare};
 use crate::data::{decode::decode, demo, resize::Rgb8, unit};
 use crate::defense::Denoiser;
 use crate::defense::denoise::Level;
 use crate::device::{DType, Device};
 use crate::experiment::config::{Weights as Source, source};
-use crate::experiment::maps::{self, Grid};
+use crate::experiment::maps::{self, CAPTION, Grid};
 use crate::experiment::rundir::write_whole;
 use crate::experiment::settings::Number;
 use crate::models::classifier::Classifier;
 use crate::models::weights::Weights;
+use crate::ops::resize::Filter;
 use crate::report::page::{Page, render};
 use crate::report::{eps_label, heat, picture};
 use crate::tape::Precision;
@@ -33,9 +35,14 @@ pub struct Args {
     /// The classifier: a safetensors file, or demo:NAME
     #[arg(long, value_name = "FILE|demo:NAME", default_value = "demo:resnet50-cbam-w16")]
     weights: String,
-    /// Modules by their names, as in relu,layer2.3,layer1.0.cbam.spatial_gate; by default the end of each stage, and its gates
+    /// Modules by their names, as in relu,layer2.3,layer1.0.cbam.spatial_gate,stages.2.blocks.0.attn.weights; by default the end of each
+    /// stage, and its gates or its attention rolled out
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     layers: Option<Vec<String>>,
+    /// How a network of one size gets images of any (CoAtNet; the others take every image as it is): all of it squashed, or the
+    /// centre of it, its shorter side resized; bicubic as in Pillow
+    #[arg(long, value_enum, default_value = "squash")]
+    fit: Fit,
     /// Budgets of the attack (PGD, linf) in pixel units of [0, 1], as in 0.01,8/255
     #[arg(
         long,
@@ -51,6 +58,9 @@ pub struct Args {
     /// The denoiser of --sigma
     #[arg(long, value_name = "FILE", default_value = "demo:unet-small")]
     denoiser: String,
+    /// Height x width that the denoiser works at, where not at the image's; resized there and back, bicubic with antialias
+    #[arg(long, value_name = "HxW")]
+    denoiser_size: Option<String>,
     /// Steps of the attack
     #[arg(long, value_name = "N", default_value_t = 10)]
     steps: u32,
@@ -98,21 +108,23 @@ pub fn run(args: &Args) -> Result<()> {
     let device = Device::open(&args.device)?;
     let weights = open("--weights", &args.weights, &demo::MODELS)?;
     let sigma: Vec<f64> = args.sigma.iter().flatten().map(|n| n.0).collect();
-    let denoiser = match sigma.is_empty() {
+    let works_at = args.denoiser_size.as_deref().map(|text| sides("--denoiser-size", text)).transpose()?;
+    let mut defence = match sigma.is_empty() {
         true => None,
         false => {
             let weights = open("--denoiser", &args.denoiser, &[demo::DENOISER])?;
-            Some(Denoiser::load(&device, args.precision, &weights)?)
+            let denoiser = Denoiser::load(&device, args.precision, &weights)?;
+            let levels = sigma.iter().map(|&s| denoiser.level(s)).collect::<Result<Vec<_>>>()?;
+            Some((denoiser, levels))
         }
     };
-    let defence = match &denoiser {
-        Some(denoiser) => Some((denoiser, sigma.iter().map(|&s| denoiser.level(s)).collect::<Result<Vec<_>>>()?)),
-        None => None,
-    };
+    let prepare = Classifier::config(&weights)?.size().map(|size| Prepare::at(size, args.fit));
     let mut known: Option<([usize; 2], Classifier)> = None;
     let (mut views, mut csv) = (Vec::new(), String::from("image,module,state,shift\n"));
     for (file, name) in &files {
-        let Rgb8 { height: h, width: w, pixels: bytes } = decode(file)?;
+        let image = decode(file)?;
+        let image = if let Some(prepare) = prepare { prepare.apply(&image) } else { image };
+        let Rgb8 { height: h, width: w, pixels: bytes } = image;
         let net = match known.take() {
             Some((size, net)) if size == [h, w] => net,
             _ => Classifier::load(&device, args.precision, &weights, [h, w])?,
@@ -120,8 +132,15 @@ pub fn run(args: &Args) -> Result<()> {
         let pixels: Vec<f32> = bytes.iter().copied().map(unit).collect();
         let mut crc = flate2::Crc::new();
         crc.update(&bytes);
-        let one = One { args, net: &net, file, pixels, size: [h, w], id: u64::from(crc.sum()) };
-        let states = one.states(&eps, defence.as_ref().map(|(d, levels)| (*d, levels.as_slice())))?;
+        if let Some((denoiser, levels)) = defence.take() {
+            let size = works_at.unwrap_or([h, w]);
+            denoiser
+                .takes(size)
+                .map_err(|problem| Error::file(file, format!("denoiser: {problem}; --denoiser-size resizes them")))?;
+            defence = Some((denoiser.at(size, [h, w], Filter::Bicubic)?, levels));
+        }
+        let one = One { args, net: &net, pixels, size: [h, w], id: u64::from(crc.sum()) };
+        let states = one.states(&eps, defence.as_ref().map(|(d, levels)| (d, levels.as_slice())))?;
         let modules = args.layers.clone().unwrap_or_else(|| maps::modules(&net));
         let grid = maps::grid(&net, &modules, &states, [h, w])?;
         for row in &grid.rows {
@@ -146,7 +165,7 @@ pub fn run(args: &Args) -> Result<()> {
             "|f(x′) − f(x)| / |f(x)| in L2 over all values of the module, against the clean image; n = 1 image each"
                 .into(),
         ),
-        ("colours", "viridis, one scale for all pictures of a row; gates run from 0 (nothing passes) to 1".into()),
+        ("colours", CAPTION.into()),
     ];
     let html = render(Page::Maps, json!({ "title": "Feature maps and attention", "what": what, "images": views }))?;
     write_whole(&args.out.join("maps.html"), html.as_bytes())?;
@@ -167,7 +186,6 @@ fn quoted(name: &str) -> String {
 struct One<'a> {
     args: &'a Args,
     net: &'a Classifier,
-    file: &'a Path,
     pixels: Vec<f32>,
     size: [usize; 2],
     id: u64,
@@ -196,13 +214,6 @@ impl One<'_> {
             states.push((format!("ε {}", eps_label(eps)), points.last));
         }
         if let Some((denoiser, levels)) = defence {
-            let multiple = denoiser.net().config().multiple();
-            let [h, w] = self.size;
-            if !h.is_multiple_of(multiple) || !w.is_multiple_of(multiple) {
-                let problem =
-                    format!("expected sides of a multiple of {multiple} pixels for the denoiser, found {h}x{w}");
-                return Err(Error::file(self.file, problem));
-            }
             let middle = 1 + eps.len() / 2;
             let (name, pixels) = states[middle.min(states.len() - 1)].clone();
             let stream = Stream::new(self.args.seed, Purpose::Noise);
@@ -216,11 +227,15 @@ impl One<'_> {
 
     fn view(&self, name: &str, states: &[(String, Vec<f32>)], grid: &Grid) -> Result<serde_json::Value> {
         let mut pictures = Vec::new();
+        // The only set of 1000 classes here; of others a checkpoint does not tell the names.
+        let imagenet = Classes::imagenet();
+        let names = if self.net.classes() == imagenet.len() { imagenet.names() } else { &[] };
         for (state, pixels) in states {
             let (class, confidence) = self.says(pixels)?;
+            let says = names.get(class as usize).cloned().unwrap_or_else(|| format!("class {class}"));
             let (small, size) = heat::thumbnail(pixels, self.size, 128);
             let uri = heat::data_uri(&picture::to_bytes(&small), size)?;
-            pictures.push(json!({ "name": state, "uri": uri, "says": [format!("class {class}"), confidence] }));
+            pictures.push(json!({ "name": state, "uri": uri, "says": [says, confidence] }));
         }
         Ok(json!({ "name": name, "pictures": pictures, "maps": grid }))
     }

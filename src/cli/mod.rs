@@ -65,6 +65,13 @@ impl Cli {
     }
 }
 
+/// Height and width from `HEIGHTxWIDTH`.
+fn sides(flag: &str, text: &str) -> Result<[usize; 2]> {
+    let side = |text: &str| text.parse::<usize>().ok().filter(|&side| side > 0);
+    let sides = text.split_once('x').and_then(|(h, w)| Some([side(h)?, side(w)?]));
+    sides.ok_or_else(|| Error::usage(flag, format!("expected HEIGHTxWIDTH such as 32x32, found `{text}`")))
+}
+
 /// Prints to standard output, which may be a file on a full disk.
 fn say(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();

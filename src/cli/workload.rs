@@ -94,14 +94,7 @@ impl Args {
         if self.batch == 0 {
             return Err(Error::usage("--batch", "expected at least 1, found 0"));
         }
-        let size = self
-            .size
-            .split_once('x')
-            .and_then(|(h, w)| Some((h.parse::<usize>().ok()?, w.parse::<usize>().ok()?)))
-            .filter(|&(h, w)| h > 0 && w > 0);
-        let (h, w) = size.ok_or_else(|| {
-            Error::usage("--size", format!("expected HEIGHTxWIDTH such as 32x32, found `{}`", self.size))
-        })?;
+        let [h, w] = super::sides("--size", &self.size)?;
         let denoises = self.arch == "unet";
         let fits = if denoises { self.what != What::PgdStep } else { self.what != What::Denoise };
         if !fits {

@@ -40,6 +40,11 @@ impl Prepare {
     /// What torchvision gives a ResNet-50.
     pub const CROP: Prepare = Prepare { fit: Fit::Crop, size: [224, 224], shorter: 256, filter: Filter::Bilinear };
 
+    /// What timm gives a network for images of this size that wants all of the image, or else its centre.
+    pub fn at(size: [usize; 2], fit: Fit) -> Prepare {
+        Prepare { fit, size, shorter: size[0].max(size[1]), filter: Filter::Bicubic }
+    }
+
     /// The image at the size wanted.
     pub fn apply(&self, image: &Rgb8) -> Rgb8 {
         let [height, width] = self.size;
@@ -102,6 +107,11 @@ impl Classes {
 
     pub fn len(&self) -> usize {
         self.ids.len()
+    }
+
+    /// In the order of the classes.
+    pub fn names(&self) -> &[String] {
+        &self.names
     }
 
     pub fn is_empty(&self) -> bool {

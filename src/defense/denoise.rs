@@ -113,6 +113,18 @@ impl Denoiser {
         Ok(self)
     }
 
+    /// Whether the network takes images of this size (H, W).
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn takes(&self, [h, w]: [usize; 2]) -> Result<(), String> {
+        let multiple = self.net.config().multiple();
+        match h.is_multiple_of(multiple) && w.is_multiple_of(multiple) {
+            true => Ok(()),
+            false => Err(format!("expected images with sides of a multiple of {multiple}, found {h}x{w}")),
+        }
+    }
+
     /// Whether pixels in [0, 1] are mapped to the network's [-1, 1], and its estimate back. A study that left that out can be
     /// repeated by leaving it out.
     #[must_use]

@@ -94,7 +94,7 @@ pub fn failed(checks: &[Check]) -> Vec<&'static str> {
     checks.iter().filter(|check| check.verdict == Verdict::Fail).map(|check| check.name).collect()
 }
 
-fn outcomes<'a>(run: &'a Finished, cell: usize) -> impl Iterator<Item = &'a Outcome> {
+fn outcomes(run: &Finished, cell: usize) -> impl Iterator<Item = &Outcome> {
     run.found[cell].iter().filter_map(|found| match found {
         Some(Found::Attacked(outcome)) => Some(outcome),
         _ => None,
@@ -253,7 +253,7 @@ fn adaptive(run: &Finished) -> Check {
 fn trace(trial: &Trial, n: u64) -> (Verdict, String) {
     let losses: Vec<f64> = std::iter::once(trial.clean_loss).chain(trial.trace.iter().map(|t| t.1)).collect();
     let range = losses.iter().copied().fold(f64::NEG_INFINITY, f64::max) - trial.clean_loss;
-    let falls = losses.windows(2).any(|pair| !(pair[1] >= pair[0] - 0.02 * range.abs()));
+    let falls = !losses.windows(2).all(|pair| pair[1] >= pair[0] - 0.02 * range.abs());
     let rises = losses.last().is_some_and(|&last| last > trial.clean_loss);
     let last: Vec<u64> = trial.trace.iter().rev().take(2).map(|t| t.2).collect();
     let broken = last.get(1).zip(last.first()).map_or(0, |(before, after)| before.saturating_sub(*after));

@@ -93,21 +93,17 @@ impl<'a> AttackEngine<'a> {
         if let Some(name) = &config.defense.weights {
             let weights = open(name)?;
             let denoiser = Denoiser::load(&engine.device, config.precision, &weights)?;
-            let multiple = denoiser.net().config().multiple();
             let images = [dataset.height, dataset.width];
-            let [height, width] = config.defense.size.unwrap_or(images);
-            if !height.is_multiple_of(multiple) || !width.is_multiple_of(multiple) {
-                let problem = format!(
-                    "expected images with sides of a multiple of {multiple}, found {height}x{width}; [defense] size resizes them"
-                );
-                return Err(Error::file(weights.origin(), problem));
-            }
+            let size = config.defense.size.unwrap_or(images);
+            denoiser
+                .takes(size)
+                .map_err(|problem| Error::file(weights.origin(), format!("{problem}; [defense] size resizes them")))?;
             let filter = match config.defense.filter {
                 Some(Pixels8::Bilinear) => Filter::Bilinear,
                 _ => Filter::Bicubic,
             };
             let (input, output) = config.defense.rescaling();
-            let denoiser = denoiser.at([height, width], images, filter)?.rescaling(input, output);
+            let denoiser = denoiser.at(size, images, filter)?.rescaling(input, output);
             let levels = config.defense.sigma.iter().map(|&sigma| denoiser.level(sigma)).collect::<Result<_>>()?;
             engine.denoiser = Some((denoiser, levels));
         }

@@ -7,6 +7,10 @@ use crate::models::classifier::Classifier;
 use crate::report::heat;
 use crate::tensor::Tensor;
 
+/// What the colours of a grid mean, for people.
+pub const CAPTION: &str = "viridis, one scale for all pictures of a row; gates run from 0 (nothing passes) to 1, rolled-out attention sums to 1; \
+                           the latter and spatial gates lie over the image";
+
 /// Rows are modules, columns the states of the image.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Grid {
@@ -65,7 +69,11 @@ fn row(module: &str, values: &[f32], shape: &[usize], states: &[(String, Vec<f32
     let shift = |v: &[f32]| length(&mut v.iter().zip(reference).map(|(a, b)| a - b)) / norm;
 
     let gate = module.ends_with("_gate");
+    let rollout = module.ends_with(".attention_rollout");
+    let overlaid = shape.len() == 3 && (gate || rollout);
     let (what, map_size): (&str, [usize; 2]) = match *shape {
+        [h, w, _] if rollout => ("attention rolled out over the stage's blocks, mean over its queries", [h, w]),
+        [queries, keys] => ("attention of each query (row) to each key (column), mean over heads", [queries, keys]),
         [h, w, 1] if gate => ("gate over the image", [h, w]),
         [h, w, _] => ("mean over channels of the absolute value", [h, w]),
         _ if gate => ("gate per channel, in the order of the clean image", [1, each]),
@@ -76,20 +84,21 @@ fn row(module: &str, values: &[f32], shape: &[usize], states: &[(String, Vec<f32
     let maps: Vec<Vec<f32>> = values
         .chunks_exact(each.max(1))
         .map(|v| match shape {
+            [_, _] => v.to_vec(),
             [_, _, c] => v.chunks_exact(*c).map(|p| p.iter().map(|x| x.abs()).sum::<f32>() / *c as f32).collect(),
             _ => order.iter().map(|&i| v[i]).collect(),
         })
         .collect();
     let all = || maps.iter().flatten().copied();
     let (lo, hi) = (all().fold(f32::INFINITY, f32::min), all().fold(f32::NEG_INFINITY, f32::max));
-    let lo = if shape.len() == 3 && !gate { 0.0 } else { lo };
+    let lo = if shape.len() == 3 && !overlaid { 0.0 } else { lo };
     let cells = maps.iter().zip(states).zip(values.chunks_exact(each.max(1))).map(|((map, (_, image)), v)| {
-        let picture = match (shape.len(), gate) {
-            (3, true) => {
+        let picture = match overlaid {
+            true => {
                 let (small, at) = heat::thumbnail(image, size, 128);
                 heat::data_uri(&heat::overlay(&small, at, map, map_size, (lo, hi)), at)?
             }
-            _ => heat::data_uri(&heat::colours(map, (lo, hi)), map_size)?,
+            false => heat::data_uri(&heat::colours(map, (lo, hi)), map_size)?,
         };
         Ok(Cell { picture, shift: shift(v) })
     });
@@ -99,7 +108,7 @@ fn row(module: &str, values: &[f32], shape: &[usize], states: &[(String, Vec<f32
         shape: shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x"),
         lo,
         hi,
-        strip: shape.len() != 3,
+        strip: shape.len() < 2,
         cells: cells.collect::<Result<_>>()?,
     })
 }

@@ -261,9 +261,9 @@ fn pictures(run: &Finished, samples: Samples) -> Value {
             eps_label(eps)
         ),
         "maps_caption": format!(
-            "One image at ε {}, n = 1. Each row has one colour scale (viridis) for all its pictures. Shift: |f(x′) − f(x)| / |f(x)| in L2 over all values of the module, \
-             against the clean image. Gates run from 0 (nothing passes) to 1; the spatial gate lies over the image.",
-            eps_label(eps)
+            "One image at ε {}, n = 1. Shift: |f(x′) − f(x)| / |f(x)| in L2 over all values of the module, against the clean image. Colours: {}.",
+            eps_label(eps),
+            super::maps::CAPTION
         ),
         "fate_names": FATES.iter().map(|(_, key, words)| (key, words)).collect::<Vec<_>>(),
         "models": models,

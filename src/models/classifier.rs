@@ -34,12 +34,7 @@ impl Classifier {
     /// # Errors
     /// [`Error::File`] for metadata that is missing or of another architecture, [`Error::Tensor`] for wrong tensors.
     pub fn load(device: &Device, precision: Precision, weights: &Weights, size: [usize; 2]) -> Result<Self> {
-        let arch = weights.metadata("arch")?;
-        let bad = |e| Error::file(weights.origin(), format!("metadata `config`: {e}"));
-        let Some(config) = Config::parse(arch, weights.metadata_json("config")?).map_err(bad)? else {
-            let problem = format!("expected the architecture {ARCHITECTURES}, found `{arch}`");
-            return Err(Error::file(weights.origin(), problem));
-        };
+        let config = Self::config(weights)?;
         let (mean, std): ([f32; 3], [f32; 3]) = (weights.metadata_json("mean")?, weights.metadata_json("std")?);
         if std.iter().chain(&mean).any(|v| !v.is_finite()) || std.iter().any(|&s| s <= 0.0) {
             return Err(Error::file(
@@ -50,6 +45,19 @@ impl Classifier {
         Self::new(device, precision, weights, &config, mean, std, size).map_err(|e| match e {
             Error::Usage { flag, problem } => Error::file(weights.origin(), format!("metadata: {flag}: {problem}")),
             other => other,
+        })
+    }
+
+    /// The network that a checkpoint's metadata describes.
+    ///
+    /// # Errors
+    /// [`Error::File`] for metadata that is missing or of another architecture.
+    pub fn config(weights: &Weights) -> Result<Config> {
+        let arch = weights.metadata("arch")?;
+        let bad = |e| Error::file(weights.origin(), format!("metadata `config`: {e}"));
+        Config::parse(arch, weights.metadata_json("config")?).map_err(bad)?.ok_or_else(|| {
+            let problem = format!("expected the architecture {ARCHITECTURES}, found `{arch}`");
+            Error::file(weights.origin(), problem)
         })
     }
 

@@ -208,7 +208,8 @@ impl Builder<'_> {
             return Err(Error::usage("config `head_dim`", problem));
         }
         let heads = c / config.head_dim;
-        let shortcut = (stride != 1).then(|| self.projection(&at("shortcut.expand"), [o, c], None)).transpose()?;
+        let widens = stride != 1 && c != o;
+        let shortcut = widens.then(|| self.projection(&at("shortcut.expand"), [o, c], None)).transpose()?;
         let hidden = config.rel_pos_hidden;
         let fc1 = (
             self.get(&at("attn.rel_pos.mlp.fc1.weight"), &[hidden, 2])?,

@@ -39,6 +39,16 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Height and width of the images it was trained on, if a network is built for images of one size; `None` if it takes any.
+    pub fn size(&self) -> Option<[usize; 2]> {
+        match self {
+            Config::ResNet(_) | Config::Study(_) => None,
+            Config::CoAtNet(config) => Some([config.image; 2]),
+        }
+    }
+}
+
 /// A classifying network on one device.
 pub enum Network {
     ResNet(ResNet),
