@@ -156,9 +156,10 @@ pub fn what(run: &Finished) -> Vec<(String, String)> {
             row(
                 "defence",
                 format!(
-                    "one-shot denoising by {weights}{}, {} draws, {}",
+                    "one-shot denoising by {weights}{}, {} draw{}, {}",
                     crc(&defense.crc32),
                     defense.draws(),
+                    if defense.draws() == 1 { "" } else { "s" },
                     defense.vote()
                 ),
             );
@@ -261,7 +262,7 @@ fn pictures(run: &Finished, samples: Samples) -> Value {
             eps_label(eps)
         ),
         "maps_caption": format!(
-            "One image at ε {}, n = 1. Shift: |f(x′) − f(x)| / |f(x)| in L2 over all values of the module, against the clean image. Colours: {}.",
+            "One image, n = 1: clean, attacked at every ε, and denoised where ε is {}. Shift: |f(x′) − f(x)| / |f(x)| in L2 over all values of the module, against the clean image. Colours: {}.",
             eps_label(eps),
             super::maps::CAPTION
         ),

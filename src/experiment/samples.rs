@@ -188,11 +188,19 @@ impl AttackEngine<'_> {
             });
         };
         let len = data.image_len();
-        let of_image: Vec<(String, Vec<f32>)> = states
-            .iter()
-            .filter(|(name, ..)| !name.starts_with("difference") && !name.starts_with("noised"))
-            .map(|(name, pixels, _)| (name.clone(), pixels[at * len..][..len].to_vec()))
-            .collect();
+        let of = |name: &str, pixels: &[f32]| (name.to_owned(), pixels[at * len..][..len].to_vec());
+        let mut of_image = vec![of("clean", &batch.pixels)];
+        let alone = self.batch(&images[at..=at])?;
+        for other in self.config().attack.eps.iter().copied().filter(|&other| other > 0.0) {
+            let name = format!("attacked, ε\u{a0}{}", eps_label(other));
+            of_image.push(if other == eps {
+                of(&name, &attacked)
+            } else {
+                (name, self.attack(net, &alone, other)?.pixels)
+            });
+        }
+        let denoised = states.iter().filter(|(name, ..)| name.starts_with("denoised"));
+        of_image.extend(denoised.map(|(name, pixels, _)| of(&format!("ε\u{a0}{}, {name}", eps_label(eps)), pixels)));
         let maps = maps::grid(net, &maps::modules(net), &of_image, size)?;
         Ok(OfModel { model: self.config().models[model].name.clone(), image: Some(strips[at].image), strips, maps })
     }
