@@ -33,6 +33,24 @@ pub(crate) fn in_chunks<R: Send>(
     }
     // As many ranges as threads, or a multiple, so that they end together.
     let rounds = even.div_ceil(chunk);
-    let count = threads * rounds;
+    let count = (threads * rounds).min(n);
     (0..count).into_par_iter().map(|i| f(n * i / count..n * (i + 1) / count)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_follow_each_other_and_none_is_empty() {
+        let device = Device::host().unwrap();
+        for n in 0..20 {
+            for chunk in 1..6 {
+                let ranges = in_chunks(&device, chunk, n, Ok).unwrap();
+                let all: Vec<usize> = ranges.iter().cloned().flatten().collect();
+                assert_eq!(all, (0..n).collect::<Vec<_>>(), "{n} in {chunk}");
+                assert!(ranges.iter().all(|range| !range.is_empty()), "{n} in {chunk}: {ranges:?}");
+            }
+        }
+    }
 }

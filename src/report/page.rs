@@ -33,6 +33,7 @@ pub fn render(page: Page, values: impl Serialize) -> Result<String> {
     environment.set_lstrip_blocks(true);
     environment.add_filter("fixed", |value: f64, digits: usize| format!("{value:.digits$}"));
     environment.add_filter("p_value", p_value);
+    environment.add_filter("significant", significant);
     environment.add_global("style", include_str!("page/style.css"));
     environment.add_global("script", include_str!("page/script.js"));
     environment.add_global("version", env!("CARGO_PKG_VERSION"));
@@ -52,6 +53,12 @@ fn p_value(p: f64) -> String {
     if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }
 }
 
+/// Three significant digits: `0`, `0.00174`, `0.302`, `15.0`.
+fn significant(value: f64) -> String {
+    let digits = (2.0 - value.abs().log10().floor()).clamp(0.0, 9.0) as usize;
+    if value == 0.0 { "0".into() } else { format!("{value:.digits$}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +68,7 @@ mod tests {
         let error = render(Page::Maps, serde_json::json!({ "title": "<x>" })).map(|html| html.len());
         assert!(error.is_err() || error.is_ok_and(|len| len > 0));
         assert_eq!([p_value(0.0004), p_value(0.0421)], ["< 0.001", "0.042"]);
+        assert_eq!([0.0, 0.001736, -0.3015, 15.0, 1234.5].map(significant), ["0", "0.00174", "-0.301", "15.0", "1234"]);
     }
 
     #[test]
