@@ -196,3 +196,27 @@ fn what_cannot_be_meant_is_refused() {
     let nobody = Query { ids: &[], ..p.query() };
     assert!(matches!(target.gradient(&x, &nobody), Err(rampart::Error::Shape { .. })));
 }
+
+/// The picture of a noised image: the noise of sigma in units of pixels, at the denoiser's size where that differs.
+#[test]
+fn noised_pictures_show_the_noise_the_network_gets() {
+    let p = Pipeline::new(4);
+    let (level, stream) = (p.denoiser.level(SIGMA).unwrap(), Stream::new(SEED, Purpose::Noise));
+    let x = p.images(&p.pixels);
+    let noised = |d: &Denoiser| d.noised(&x, &p.ids, &level, &stream).unwrap().to_f32(&p.device).unwrap();
+    let noise = normal(&p.device, &stream, &p.ids, &[32, 32, 3]).unwrap().to_f32(&p.device).unwrap();
+    for ((got, x), noise) in noised(&p.denoiser).iter().zip(&p.pixels).zip(&noise) {
+        let want = f64::from(*x) + level.step.ratio as f64 / 2.0 * f64::from(*noise);
+        assert!((f64::from(*got) - want).abs() < 1e-5, "got {got}, want {want}");
+    }
+    assert!((f64::from(level.step.ratio) / 2.0 - SIGMA).abs() < 0.01 * SIGMA);
+
+    // At half the size: the enlarged noise varies less than the noise itself.
+    let half = Pipeline::new(4).denoiser.at([16, 16], [32, 32], rampart::ops::resize::Filter::Bilinear).unwrap();
+    let deviation = |a: &[f32]| {
+        let sum: f64 = a.iter().zip(&p.pixels).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+        (sum / a.len() as f64).sqrt()
+    };
+    let (whole, small) = (deviation(&noised(&p.denoiser)), deviation(&noised(&half)));
+    assert!((whole - SIGMA).abs() < 0.02 && small > 0.1 && small < 0.9 * whole, "{whole} and {small}");
+}

@@ -7,6 +7,10 @@
   dump_reference.py --find-seed 300 --only PATTERN    of that many, the seed that serves each case best: clear of
                                                       the kinks of its gradient, then the least error in bfloat16
 
+A map of one's own network, to be replayed by `rampart parity FILE`: a safetensors file with `w.*` the state dict, `in.x` [N,3,H,W],
+`out.y` what a hook on one module saw, and the metadata op=feature_map, attrs={"arch", "config", "layer"}, where `layer` is the module's
+path. Gates of CBAM and attention of CoAtNet have paths too, see `run_feature_map` in reference_ops.py.
+
 References are computed in float64 from inputs and weights that the file holds exactly, and stored as float32.
 PATTERN is a shell pattern for OP/NAME, e.g. 'conv2d/*' or 'model/resnet50*'.
 """

@@ -217,6 +217,25 @@ impl Denoiser {
         }
     }
 
+    /// What the network is to denoise, in units of pixels and at the size of `x`: for the eye, as it overshoots `[0, 1]`.
+    ///
+    /// # Errors
+    /// As [`Denoiser::estimate`].
+    pub fn noised(&self, x: &Tensor, ids: &[u64], level: &Level, stream: &Stream) -> Result<Tensor> {
+        let [n, h, w, _] = x.dims4("denoise")?;
+        let g = Graph::inference(&self.device, self.precision);
+        let noise = normal(&self.device, stream, ids, &self.noise_shape(h, w))?;
+        let small = self.resizes.as_ref().map(|r| resize(&g, x, &r.down)).transpose()?;
+        // A unit of pixels is so many of the network.
+        let unit = 1.0 / self.ranges[0].mul;
+        let coefficients = vec![[1.0, unit * level.step.ratio]; n];
+        let y = q_sample(&g, small.as_ref().unwrap_or(x), &noise, &coefficients, Range::SAME)?;
+        match &self.resizes {
+            Some(r) => resize(&g, &y, &r.up),
+            None => Ok(y),
+        }
+    }
+
     /// Denoised images in `[0, 1]` (see [`Denoiser::at`], [`Denoiser::rescaling`]); the noise of image `ids[i]` comes from its own stream.
     ///
     /// # Errors

@@ -10,10 +10,7 @@ use super::results::{Channel, channels};
 use crate::Result;
 use crate::attack::Classifier as _;
 use crate::models::classifier::Classifier;
-use crate::ops::diffusion::{Range, q_sample};
-use crate::ops::philox::normal;
 use crate::report::{eps_label, heat, picture};
-use crate::tape::Graph;
 
 /// The longest side of a picture.
 const SIDE: usize = 112;
@@ -146,11 +143,7 @@ impl AttackEngine<'_> {
         if let Some((denoiser, levels)) = self.denoiser() {
             let x = self.tensor(&attacked, n)?;
             for level in levels {
-                let g = Graph::inference(denoiser.device(), denoiser.precision());
-                let noise = normal(denoiser.device(), &self.noise(), &batch.ids, &[size[0], size[1], 3])?;
-                let coefficients = vec![[1.0, level.step.ratio]; n];
-                let noised = q_sample(&g, &x, &noise, &coefficients, Range::TO_SIGNED)?.to_f32(denoiser.device())?;
-                let noised = noised.iter().map(|v| 0.5 * v + 0.5).collect();
+                let noised = denoiser.noised(&x, &batch.ids, level, &self.noise())?.to_f32(denoiser.device())?;
                 let denoised = denoiser.images(&x, &batch.ids, level, &self.noise())?.to_f32(denoiser.device())?;
                 states.push((format!("noised, σ\u{a0}{}", level.sigma), noised, true));
                 states.push((format!("denoised, σ\u{a0}{}", level.sigma), denoised, true));
