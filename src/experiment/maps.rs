@@ -91,7 +91,6 @@ fn row(module: &str, values: &[f32], shape: &[usize], states: &[(String, Vec<f32
         .collect();
     let all = || maps.iter().flatten().copied();
     let (lo, hi) = (all().fold(f32::INFINITY, f32::min), all().fold(f32::NEG_INFINITY, f32::max));
-    let lo = if shape.len() == 3 && !overlaid { 0.0 } else { lo };
     let cells = maps.iter().zip(states).zip(values.chunks_exact(each.max(1))).map(|((map, (_, image)), v)| {
         let picture = match overlaid {
             true => {

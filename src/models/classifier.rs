@@ -119,7 +119,7 @@ impl Classifier {
         self.net.forward(g, &normalize_images(g, images, self.mean, self.std)?)
     }
 
-    /// The outputs of modules for images `(N, H, W, 3)`, float32 in `[0, 1]`, by the names of [`ResNet::probe`].
+    /// The outputs of modules for images `(N, H, W, 3)`, float32 in `[0, 1]`, by the names of [`Network::probe`].
     ///
     /// # Errors
     /// [`Error::Usage`] for a module that the network does not have; what its ops return.
