@@ -1,12 +1,13 @@
-//! 2-D convolution with bias, residual and activation: `kernels/conv.cu` and, one channel per group, `kernels/depthwise.cu`.
+//! 2-D convolution with bias, residual and activation: `kernels/conv.cu`; with one channel per group `depthwise.rs`.
 
 use std::sync::{Arc, OnceLock};
 
+use super::depthwise::Depthwise;
 use super::pointwise::Activation;
 use super::weights::{Packed, Sequence};
 use crate::device::{
-    CONV_BF16, CONV_BF16_SMALL, CONV_F32, CONV_F32_SMALL, CONV_TF32, CONV_TF32_SMALL, ConvArgs, DEPTHWISE_BF16,
-    DEPTHWISE_F32, DType, DepthwiseArgs, Device, Divisor, Kernel,
+    CONV_BF16, CONV_BF16_SMALL, CONV_F32, CONV_F32_SMALL, CONV_TF32, CONV_TF32_SMALL, ConvArgs, DType, Device, Divisor,
+    Kernel,
 };
 use crate::tape::{Graph, Precision, Slot};
 use crate::tensor::Tensor;
@@ -58,8 +59,8 @@ pub struct Conv2d {
 
 enum Form {
     Product(Packed),
-    /// One channel per group: `(R, S, C)` float32
-    Depthwise(Tensor),
+    /// One channel per group.
+    Depthwise(Depthwise),
 }
 
 /// The part of an input gradient that falls on every stride-th input point from `off` on: a convolution of dy with stride 1.
@@ -128,8 +129,7 @@ impl Conv2d {
             return Err(Error::shape("conv2d", "bias", out, b.len()));
         }
         let forward = if groups > 1 && c == 1 && out == groups {
-            let taps: Vec<f32> = (0..r * s).flat_map(|tap| (0..out).map(move |o| weight[o * r * s + tap])).collect();
-            Form::Depthwise(Tensor::from_f32(device, &[r * s, out], DType::F32, &taps)?)
+            Form::Depthwise(Depthwise::new(device, weight, [out, r, s])?)
         } else {
             let mut channels_last = vec![0f32; weight.len()];
             for (oc, taps) in weight.chunks_exact(r * s).enumerate() {
@@ -228,7 +228,7 @@ pub fn conv2d(g: &Graph, x: &Tensor, conv: &Arc<Conv2d>, residual: Option<&Tenso
     };
     let Window { stride, padding, dilation, .. } = conv.window;
     match &conv.forward {
-        Form::Depthwise(w) => conv.launch_depthwise(g, x, w, &y, false, &epilogue)?,
+        Form::Depthwise(taps) => taps.launch(g, x, &y, &conv.window, false, &epilogue)?,
         Form::Product(packed) => {
             let pad = [padding[0] as i64, padding[2] as i64];
             let l = Launch {
@@ -287,8 +287,8 @@ impl Conv2d {
         };
         let forward = match &self.forward {
             Form::Product(packed) => packed,
-            Form::Depthwise(w) => {
-                self.launch_depthwise(g, dy, w, &dx, true, &epilogue)?;
+            Form::Depthwise(taps) => {
+                taps.launch(g, dy, &dx, &self.window, true, &epilogue)?;
                 return Ok(dx);
             }
         };
@@ -309,49 +309,6 @@ impl Conv2d {
             l.run(g, dy, &dx, &epilogue)?;
         }
         Ok(dx)
-    }
-
-    fn launch_depthwise(
-        &self,
-        g: &Graph,
-        x: &Tensor,
-        w: &Tensor,
-        y: &Tensor,
-        gradient: bool,
-        e: &Epilogue,
-    ) -> Result<()> {
-        let ([n, x_h, x_w, c], [_, y_h, y_w, _]) = (x.dims4("conv2d")?, y.dims4("conv2d")?);
-        let points = n * y_h * y_w;
-        let points_per_block = super::pointwise::rows_per_block(c * self.r * self.s);
-        let args = DepthwiseArgs {
-            x: x.address(),
-            w: w.address(),
-            bias: e.bias,
-            residual: e.residual,
-            keep: e.keep,
-            y: y.address(),
-            positive: e.positive,
-            q: Divisor::new(y_w),
-            pq: Divisor::new(y_h * y_w),
-            points: points as i32,
-            points_per_block: points_per_block as i32,
-            gradient: i32::from(gradient),
-            x_h: x_h as i32,
-            x_w: x_w as i32,
-            c: c as i32,
-            r: self.r as i32,
-            s: self.s as i32,
-            stride_h: self.window.stride[0] as i32,
-            stride_w: self.window.stride[1] as i32,
-            pad_h: self.window.padding[0] as i32,
-            pad_w: self.window.padding[2] as i32,
-            dil_h: self.window.dilation[0] as i32,
-            dil_w: self.window.dilation[1] as i32,
-            act: e.act as i32,
-            reserved: 0,
-        };
-        let kernel = if g.dtype() == DType::BF16 { &DEPTHWISE_BF16 } else { &DEPTHWISE_F32 };
-        g.launch(kernel, [points.div_ceil(points_per_block), 1, 1], &args)
     }
 }
 

@@ -4,6 +4,7 @@ pub mod attention;
 pub mod cbam;
 pub mod conv;
 pub mod conv_upsampled;
+mod depthwise;
 pub mod diffusion;
 pub mod gate;
 pub mod gemm;

@@ -39,6 +39,7 @@ pub mod unsupported;
 mod capture;
 mod leaks;
 mod state;
+mod table;
 mod work;
 
 use std::cell::Cell;
