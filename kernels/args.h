@@ -494,8 +494,11 @@ struct AttentionArgs {
   TokensView v;             // (batch, heads, m, d)
   TokensView y;             // (batch, heads, n, d)
   const float* bias;        // (batch or 1, heads, n, m) or null: added to the logits
+  const float* table;       // (heads, 2 map_h - 1, 2 map_w - 1) or null: by place of the key less that of the query, added too
   float* kept;              // (batch, heads, n, 2): the largest logit of a row, and 1 / the sum of exp of all less that
   int64_t bias_batch;       // elements from one batch's bias to the next, 0 where all share it
+  Divisor map_w;
+  int32_t map_h;
   int32_t heads;
   int32_t n;
   int32_t m;
@@ -514,23 +517,19 @@ struct AttentionGradArgs {
   TokensView dk;
   TokensView dv;
   const float* bias;
+  const float* table;
+  const float* turned;      // the table by place of the query less that of the key
   const float* kept;
   float* delta;             // (batch, heads, n): sum of y * dy over a row
   int64_t bias_batch;
+  Divisor map_w;
+  int32_t map_h;
   int32_t heads;
   int32_t n;
   int32_t m;
   int32_t d;
   float scale;
   int32_t reserved;
-};
-
-// Differences k - q of the tokens' positions, row by row, to a bias for every pair.
-struct PositionBiasArgs {
-  const float* table;       // (heads, 2 h - 1, 2 w - 1)
-  float* bias;              // (heads, h * w, h * w): query, key
-  int32_t h;
-  int32_t w;
 };
 
 // diffusion.cu

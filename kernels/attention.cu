@@ -1,7 +1,7 @@
 // Scaled dot-product attention with an additive bias, forward and the gradients of q, k and v. The matrix of scores exists only a
 // square at a time.
 //
-//   s = scale * q k^T + bias      p = softmax(s) over the keys      y = p v
+//   s = scale * q k^T + bias + table[place of k - place of q]      p = softmax(s) over the keys      y = p v
 //   dv = p^T dy      ds = p * (dy v^T - delta),  delta = sum(y * dy) per query      dq = scale * ds k      dk = scale * ds^T q
 //
 // The forward pass walks over the keys with a running maximum and sum (Milakov & Gimelshein 2018; Dao et al. 2022) and keeps two
@@ -27,6 +27,31 @@ DEVICE Lanes masked(Lanes v, int left) {
   return left < lanes::SIZE ? lanes::select((1u << (left < 0 ? 0 : left)) - 1, v, lanes::fill(-INFINITY)) : v;
 }
 
+// What is added to a score for the places of its two tokens on a map of h x w, row by row.
+struct Places {
+  const float* table;  // of one head: (2 h - 1, 2 w - 1), by the place of the second token less that of the first; may be null
+  Divisor w;
+  int h;
+
+  // For `count` second tokens from `other` on. Where these go on in the next row of the map, they go on in the next row of the table,
+  // which for the same place is w - 1 further from the start of the run.
+  DEVICE Lanes run(int token, int other, int count) const {
+    const int width = w.value, y = divide(token, w), x = token - y * width, other_y = divide(other, w), other_x = other - other_y * width;
+    const float* at = table + (other_y - y + h - 1) * (2 * width - 1) + other_x - x + width - 1;
+    Lanes v = lanes::load(at, count);
+    for (int done = width - other_x; done < count; done += width) {
+      at += width - 1;
+      v = lanes::select(~0u << done, lanes::load(at, count), v);
+    }
+    return v;
+  }
+};
+
+template <class A> DEVICE Places places(const A& a, const float* table, int head) {
+  const int size = (2 * a.map_h - 1) * (2 * int(a.map_w.value) - 1);
+  return {table ? table + int64_t(head) * size : nullptr, a.map_w, a.map_h};
+}
+
 template <class T, int D> struct Forward {
   static constexpr int QUERIES = 64, KEYS = 64;
   using Tokens = matrix::Small<T>;
@@ -44,6 +69,7 @@ template <class T, int D> DEVICE void forward(const Block& block, const Attentio
   const typename L::Scores s(block.shared + L::S, L::KEYS), staged(block.shared + L::Q, D);
   float *most = reinterpret_cast<float*>(block.shared + L::ROWS), *total = most + L::QUERIES, *shrink = total + L::QUERIES;
   const float* bias = a.bias ? a.bias + batch * a.bias_batch + (int64_t(head) * a.n + i0) * a.m : nullptr;
+  const Places place = places(a, a.table, head);
   const int d = padded(a.d);
 
   matrix::load(block, q, at<const T>(a.q, batch, head, i0), a.q.token, rows, a.d, L::QUERIES, d);
@@ -65,6 +91,7 @@ template <class T, int D> DEVICE void forward(const Block& block, const Attentio
         [&](Lanes& top, int i, int j, int count) {
           Lanes v = lanes::load(s.at + i * s.row + j, count) * lanes::fill(a.scale);
           if (bias && i < rows && j < keys) v = v + lanes::load(bias + int64_t(i) * a.m + j0 + j, at_most(count, keys - j));
+          if (place.table && i < rows && j < keys) v = v + place.run(i0 + i, j0 + j, at_most(count, keys - j));
           v = masked(v, keys - j);
           lanes::store(s.at + i * s.row + j, v, count);
           top = lanes::maximum(top, v);
@@ -119,6 +146,7 @@ template <class T, int D> DEVICE void query_gradient(const Block& block, const A
   float *most = reinterpret_cast<float*>(block.shared + L::ROWS), *inverse = most + L::B, *delta = inverse + L::B;
   const int64_t first = (int64_t(batch) * a.heads + head) * a.n + i0;
   const float* bias = a.bias ? a.bias + batch * a.bias_batch + (int64_t(head) * a.n + i0) * a.m : nullptr;
+  const Places place = places(a, a.table, head);
   const int d = padded(a.d);
 
   matrix::load(block, q, at<const T>(a.q, batch, head, i0), a.q.token, rows, a.d, L::B, d);
@@ -154,6 +182,7 @@ template <class T, int D> DEVICE void query_gradient(const Block& block, const A
     block::for_each_run(block, L::B, depth, [&](int i, int j, int count) {
       Lanes x = lanes::load(s.at + i * s.row + j, count) * lanes::fill(a.scale);
       if (bias && i < rows && j < keys) x = x + lanes::load(bias + int64_t(i) * a.m + j0 + j, at_most(count, keys - j));
+      if (place.table && i < rows && j < keys) x = x + place.run(i0 + i, j0 + j, at_most(count, keys - j));
       const Lanes p = activation::exp(x - lanes::fill(most[i])) * lanes::fill(inverse[i]);
       const Lanes v = p * (lanes::load(dp.at + i * dp.row + j, count) - lanes::fill(delta[i]));
       lanes::store(ds.at + i * ds.row + j, lanes::head(v, keys - j), count);
@@ -176,6 +205,7 @@ template <class T, int D> DEVICE void key_gradient(const Block& block, const Att
   float *most = reinterpret_cast<float*>(block.shared + L::ROWS), *inverse = most + L::B, *delta = inverse + L::B;
   const int64_t row0 = (int64_t(batch) * a.heads + head) * a.n;
   const float* bias = a.bias ? a.bias + batch * a.bias_batch + int64_t(head) * a.n * a.m + j0 : nullptr;
+  const Places place = places(a, a.turned, head);
   const int d = padded(a.d);
 
   matrix::load(block, k, at<const T>(a.k, batch, head, j0), a.k.token, keys, a.d, L::B, d);
@@ -206,6 +236,7 @@ template <class T, int D> DEVICE void key_gradient(const Block& block, const Att
       Lanes x = lanes::load(s.at + j * s.row + i, count) * lanes::fill(a.scale);
       if (bias && j < keys)
         for (int l = 0; l < count && i + l < queries; ++l) x = x + lanes::one_hot(l, bias[int64_t(i0 + i + l) * a.m + j]);
+      if (place.table && j < keys && i < queries) x = x + place.run(j0 + j, i0 + i, at_most(count, queries - i));
       const Lanes power = activation::exp(x - lanes::load(most + i, count)) * lanes::load(inverse + i, count);
       const Lanes v = power * (lanes::load(dp.at + j * dp.row + i, count) - lanes::load(delta + i, count));
       lanes::store(p.at + j * p.row + i, power, count);
@@ -224,23 +255,7 @@ template <class T, int D> DEVICE void key_gradient(const Block& block, const Att
   });
 }
 
-// Adds what depends on the places of two tokens alone: the rows of a table are expanded where attention is about to read them,
-// for a model's tables are small and its biases are not. Flipped as it is, every run of keys is a run of the table.
-DEVICE void position_bias(const Block& block, const PositionBiasArgs& a) {
-  const int q_row = block.index.x, head = block.index.y, tokens = a.h * a.w, span = 2 * a.w - 1;
-  const float* table = a.table + int64_t(head) * (2 * a.h - 1) * span;
-  float* bias = a.bias + (int64_t(head) * tokens + q_row * a.w) * tokens;
-  block::for_each_run(block, a.w * a.h, a.w, [&](int r, int c, int count) {
-    const int q = r / a.h, k_row = r % a.h;
-    const float* from = table + (k_row - q_row + a.h - 1) * span + c - q + a.w - 1;
-    lanes::store(bias + int64_t(q) * tokens + k_row * a.w + c, lanes::load(from, count), count);
-  });
-}
-
 }  // namespace attention
-
-// grid (h, heads)
-KERNEL(position_bias, PositionBiasArgs, 256, 1024) { attention::position_bias(block, a); }
 
 // grid (ceil(n / 64), heads, batch)
 KERNEL(attention_f32_64, AttentionArgs, 128, 53248) { attention::forward<float, 64>(block, a); }

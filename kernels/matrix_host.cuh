@@ -1,7 +1,50 @@
 // The host half of matrix.cuh: a few rows x runs of columns in registers, the depth innermost.
 #pragma once
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace matrix {
+
+// to[c][r] = from[r][c] for r < rows, c < columns, both multiples of 16.
+inline void turn(const float* from, int from_row, int rows, int columns, float* to, int to_row) {
+#if defined(__AVX512F__)
+  for (int r0 = 0; r0 < rows; r0 += 16)
+    for (int c0 = 0; c0 < columns; c0 += 16) {
+      __m512 row[16], pair[16], four[16], eight[16];
+      UNROLL for (int i = 0; i < 16; ++i) row[i] = _mm512_loadu_ps(from + (r0 + i) * from_row + c0);
+      // Within every 128 bits: values of two rows, then of four, side by side.
+      UNROLL for (int i = 0; i < 16; i += 2) {
+        pair[i] = _mm512_unpacklo_ps(row[i], row[i + 1]);
+        pair[i + 1] = _mm512_unpackhi_ps(row[i], row[i + 1]);
+      }
+      UNROLL for (int i = 0; i < 16; i += 4)
+        UNROLL for (int k = 0; k < 2; ++k) {
+          const __m512d a = _mm512_castps_pd(pair[i + k]), b = _mm512_castps_pd(pair[i + k + 2]);
+          four[i + 2 * k] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+          four[i + 2 * k + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+      // four[4 q + k] holds columns k, k + 4, k + 8, k + 12 of rows 4 q to 4 q + 3; the 128-bit parts are sorted next.
+      UNROLL for (int k = 0; k < 4; ++k) {
+        eight[k] = _mm512_shuffle_f32x4(four[k], four[4 + k], 0x88);
+        eight[4 + k] = _mm512_shuffle_f32x4(four[k], four[4 + k], 0xdd);
+        eight[8 + k] = _mm512_shuffle_f32x4(four[8 + k], four[12 + k], 0x88);
+        eight[12 + k] = _mm512_shuffle_f32x4(four[8 + k], four[12 + k], 0xdd);
+      }
+      UNROLL for (int k = 0; k < 4; ++k) {
+        float* at = to + (c0 + k) * to_row + r0;
+        _mm512_storeu_ps(at, _mm512_shuffle_f32x4(eight[k], eight[8 + k], 0x88));
+        _mm512_storeu_ps(at + 8 * to_row, _mm512_shuffle_f32x4(eight[k], eight[8 + k], 0xdd));
+        _mm512_storeu_ps(at + 4 * to_row, _mm512_shuffle_f32x4(eight[4 + k], eight[12 + k], 0x88));
+        _mm512_storeu_ps(at + 12 * to_row, _mm512_shuffle_f32x4(eight[4 + k], eight[12 + k], 0xdd));
+      }
+    }
+#else
+  for (int c = 0; c < columns; ++c)
+    for (int r = 0; r < rows; ++r) to[c * to_row + r] = from[r * from_row + c];
+#endif
+}
 
 template <int M, int N, int WARPS_M> struct Product {
   alignas(64) float sum[M][N];
@@ -13,8 +56,7 @@ template <int M, int N, int WARPS_M> struct Product {
       multiply(a, b.at, b.row, k, n);
     } else {
       alignas(64) float turned[128 * N];
-      for (int d = 0; d < k; ++d)
-        for (int j = 0; j < n; ++j) turned[d * N + j] = b.at[j * b.row + d];
+      turn(b.at, b.row, n, k, turned, N);
       multiply(a, turned, N, k, n);
     }
   }

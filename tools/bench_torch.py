@@ -5,6 +5,7 @@
   bench_torch.py --rampart target/release/rampart           both, interleaved, with the ratio PyTorch / Rampart
   bench_torch.py --arch unet --batch 8                      the denoiser of CIFAR-10, 52.5 M parameters
   bench_torch.py --arch coatnet --size 384x384 --batch 2    timm's CoAtNet
+  bench_torch.py --openvino --what forward                  OpenVINO's CPU plugin as a third side
   bench_torch.py --arch unet --config '{"channels": 32, "channel_mult": [1, 2, 2], "res_blocks": 2, "out_channels": 3}'
 
 PyTorch runs eager, channels_last, with frozen parameters, on seeded weights; bf16 is model.to(bfloat16). `forward` is the
@@ -77,6 +78,37 @@ def measure(args):
             "peak_bytes": peak_rss() - before, "torch": torch.__version__}
 
 
+def measure_openvino(args):
+    """One measurement of OpenVINO's CPU plugin on the same seeded network, as `measure`; forward only."""
+    import openvino
+    import torch
+
+    import coatnet_reference
+    import resnet_reference
+    import resnet_study_reference
+    import unet_reference
+    from resnet_reference import fill_state, fill_tensor
+    build = {"resnet": resnet_reference, "resnet_study": resnet_study_reference, "coatnet": coatnet_reference, "unet": unet_reference}[args.arch].build
+    inputs = [fill_tensor("input", (args.batch, 3, *args.size))]
+    if args.arch == "unet":
+        inputs.append(torch.full((args.batch,), 289.5))
+    before = peak_rss()
+    with torch.inference_mode():
+        model = openvino.convert_model(fill_state(build(args.config)).eval(), example_input=tuple(inputs))
+    model.reshape({i: list(x.shape) for i, x in enumerate(inputs)})
+    compiled = openvino.compile_model(model, "CPU", {
+        "INFERENCE_NUM_THREADS": args.threads, "INFERENCE_PRECISION_HINT": args.precision[0], "PERFORMANCE_HINT": "LATENCY"})
+    request, times = compiled.create_infer_request(), []
+    feed = {i: x.numpy() for i, x in enumerate(inputs)}
+    for i in range(args.warmup + args.runs):
+        since = time.perf_counter()
+        request.infer(feed, share_inputs=True)
+        if i >= args.warmup:
+            times.append(time.perf_counter() - since)
+    return {"times": times, "median_s": statistics.median(times), "min_s": min(times), "max_s": max(times),
+            "peak_bytes": peak_rss() - before, "openvino": openvino.__version__}
+
+
 UNET = {"channels": 128, "channel_mult": [1, 2, 2, 2], "res_blocks": 3, "attention_factors": [2, 4], "heads": 4, "resblock_updown": False,
         "out_channels": 6}
 COATNET = {"stem": [64, 128], "dims": [128, 256, 512, 1024], "depths": [2, 6, 14, 2], "types": "CCTT", "head_dim": 32, "rel_pos_hidden": 512,
@@ -114,8 +146,8 @@ def run_child(command, env=None):
         raise RuntimeError(f"no JSON object at the end of the output of: {' '.join(command)}") from None
 
 
-def torch_command(args, what, precision):
-    return [sys.executable, os.path.abspath(__file__), "--worker", "--what", what, "--precision", precision,
+def torch_command(args, what, precision, side="torch"):
+    return [sys.executable, os.path.abspath(__file__), "--worker", side, "--what", what, "--precision", precision,
             "--arch", args.arch, "--config", json.dumps(args.config), "--batch", str(args.batch), "--size", "x".join(map(str, args.size)),
             "--threads", str(args.threads), "--runs", str(args.runs), "--warmup", str(args.warmup)]
 
@@ -138,20 +170,24 @@ def compare(args):
     print(f"{args.arch} {json.dumps(args.config)}, batch {args.batch}, "
           f"{args.size[0]}x{args.size[1]}, {args.threads} threads, {args.rounds} rounds of {args.runs} runs")
     print(f"{'what':9} {'prec':5} {'side':8} {'median s':>9} {'min s':>9} {'max s':>9} {'images/s':>9} "
-          f"{'peak RSS MiB':>13} {'own MiB':>8} {'PyTorch/Rampart':>16}")
+          f"{'peak RSS MiB':>13} {'own MiB':>8} {'PyTorch / side':>16}")
     for what in args.what:
         for precision in args.precision:
             sides = {"PyTorch": []}
+            if args.openvino and what == "forward":
+                sides["OpenVINO"] = []
             if args.rampart:
                 sides["Rampart"] = []
             for _ in range(args.rounds):
                 sides["PyTorch"].append(run_child(torch_command(args, what, precision)))
+                if "OpenVINO" in sides:
+                    sides["OpenVINO"].append(run_child(torch_command(args, what, precision, "openvino")))
                 if args.rampart:
                     sides["Rampart"].append(run_child(rampart_command(args, what, precision), env))
             reference = summary(sides["PyTorch"])[0]
             for side, results in sides.items():
                 median, low, high, rss, own = summary(results)
-                ratio = f"{reference / median:16.2f}" if side == "Rampart" else f"{'':16}"
+                ratio = f"{reference / median:16.2f}" if side != "PyTorch" else f"{'':16}"
                 print(f"{what:9} {precision:5} {side:8} {median:9.4f} {low:9.4f} {high:9.4f} {args.batch / median:9.1f} "
                       f"{rss / MiB:13.0f} {own / MiB:8.0f} {ratio}", flush=True)
 
@@ -180,14 +216,15 @@ def main():
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5, help="timed runs per round and side")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--worker", action="store_true", help="one PyTorch measurement in this process, as JSON")
+    parser.add_argument("--openvino", action="store_true", help="OpenVINO's forward pass too (pip install openvino==2026.4.1)")
+    parser.add_argument("--worker", choices=("torch", "openvino"), help="one measurement in this process, as JSON")
     args = parser.parse_args()
     if min(args.width, args.classes, args.batch, *args.size, args.threads, args.runs, args.rounds) < 1 or args.warmup < 0:
         parser.error("sizes and counts must be at least 1")
     try:
         args.config = config_of(args)
         if args.worker:
-            print(json.dumps(measure(args)))
+            print(json.dumps({"torch": measure, "openvino": measure_openvino}[args.worker](args)))
         else:
             compare(args)
         return 0

@@ -16,7 +16,7 @@ use super::rollout::Rollout;
 use super::weights::Weights;
 use crate::device::Device;
 use crate::ops::Activation;
-use crate::ops::attention::self_attention;
+use crate::ops::attention::{Positions, self_attention};
 use crate::ops::conv::{Conv2d, Window, conv2d};
 use crate::ops::gate::gate;
 use crate::ops::gemm::{Linear, linear};
@@ -105,8 +105,7 @@ struct Transformer {
     norm1: Arc<LayerNorm>,
     qkv: Arc<Conv2d>,
     heads: usize,
-    /// `(heads, 2 H - 1, 2 W - 1)`
-    position: Tensor,
+    positions: Arc<Positions>,
     projection: Arc<Conv2d>,
     norm2: Arc<LayerNorm>,
     fc1: Arc<Conv2d>,
@@ -215,7 +214,7 @@ impl CoAtNet {
             x = match block {
                 Block::Conv(block) => block.run(g, &x)?,
                 Block::Transformer(block) => {
-                    block.run(g, &x, |qkv| rollout.see(g, probe, name, qkv, block.heads, &block.position))?
+                    block.run(g, &x, |qkv| rollout.see(g, probe, name, qkv, block.heads, &block.positions))?
                 }
             };
             probe.see(name, &x);
@@ -262,7 +261,7 @@ impl Transformer {
         }
         let qkv = conv2d(g, &h, &self.qkv, None, Activation::None)?;
         see(&qkv)?;
-        let attended = self_attention(g, &qkv, self.heads, Some(&self.position))?;
+        let attended = self_attention(g, &qkv, self.heads, Some(&self.positions))?;
         let y = conv2d(g, &attended, &self.projection, Some(&skip), Activation::None)?;
         let h = layer_norm(g, &y, &self.norm2)?;
         let h = conv2d(g, &h, &self.fc1, None, Activation::Gelu)?;

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::coatnet::Config;
 use super::probe::Probe;
 use crate::device::{DType, Device};
-use crate::ops::attention::position_bias;
+use crate::ops::attention::Positions;
 use crate::tape::Graph;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -47,7 +47,7 @@ impl Rollout {
         block: &str,
         qkv: &Tensor,
         heads: usize,
-        table: &Tensor,
+        positions: &Positions,
     ) -> Result<()> {
         if !probe.active() {
             return Ok(());
@@ -59,7 +59,7 @@ impl Rollout {
         let (rolled, last) = (format!("{stage}.attention_rollout"), self.ends.iter().any(|end| end == block));
         let keeps = probe.wants(&rolled);
         if keeps || probe.wants(&own) {
-            self.layers.push(weights(g.device(), qkv, heads, &position_bias(g, table, [h, w])?)?);
+            self.layers.push(weights(g.device(), qkv, heads, positions)?);
         }
         probe.offer(&own, || {
             let weights = self.layers.last().map_or(&[][..], Vec::as_slice);
@@ -84,21 +84,21 @@ impl Rollout {
 /// | arg | shape | |
 /// |---|---|---|
 /// | `qkv` | `(N, H, W, 3 * heads * D)` | as [`crate::ops::attention::self_attention`] takes it, T = H * W |
-/// | `bias` | `(1, heads, T, T)` | |
+/// | `positions` | for these heads on H x W | |
 ///
 /// # Errors
 /// [`Error::Shape`] when shapes disagree; what the device reports.
-pub fn weights(device: &Device, qkv: &Tensor, heads: usize, bias: &Tensor) -> Result<Vec<f32>> {
+pub fn weights(device: &Device, qkv: &Tensor, heads: usize, positions: &Positions) -> Result<Vec<f32>> {
     let [n, h, w, c] = qkv.dims4("attention weights")?;
     let tokens = h * w;
     if heads == 0 || !c.is_multiple_of(3 * heads) {
         return Err(Error::shape("attention weights", "channels", format!("a multiple of 3 x {heads} heads"), c));
     }
-    if bias.shape() != [1, heads, tokens, tokens] {
-        let want = format!("{:?}", [1, heads, tokens, tokens]);
-        return Err(Error::shape("attention weights", "bias", want, format!("{bias:?}")));
+    if positions.heads() != heads || positions.map() != [h, w] {
+        let found = format!("{} heads on {:?}", positions.heads(), positions.map());
+        return Err(Error::shape("attention weights", "positions", format!("{heads} heads on {:?}", [h, w]), found));
     }
-    let (d, qkv, bias) = (c / (3 * heads), qkv.to_f32(device)?, bias.to_f32(device)?);
+    let (d, qkv, bias) = (c / (3 * heads), qkv.to_f32(device)?, positions.expanded(device)?);
     let scale = 1.0 / (d as f32).sqrt();
     let mut all = vec![0f32; n * tokens * tokens];
     if all.is_empty() {
@@ -155,6 +155,8 @@ pub fn rollout<'a>(layers: impl DoubleEndedIterator<Item = &'a [f32]>, tokens: u
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::models::weights::uniform;
     use crate::ops::attention::self_attention;
@@ -162,42 +164,39 @@ mod tests {
 
     const SHAPE: [usize; 4] = [2, 3, 4, 24];
 
-    /// qkv of `SHAPE`, and a table of positions for `heads` with its bias.
-    fn operands(device: &Device, heads: usize) -> [Tensor; 3] {
-        let random = |name: &str, shape: &[usize]| {
-            let values: Vec<f32> = uniform(name, shape.iter().product()).map(|v| 3.0 * v).collect();
-            Tensor::from_f32(device, shape, DType::F32, &values).unwrap()
-        };
-        let table = random("table", &[heads, 5, 7]);
-        let bias = position_bias(&Graph::inference(device, Precision::F32), &table, [3, 4]).unwrap();
-        [random("qkv", &SHAPE), table, bias]
+    /// qkv of `SHAPE`, and positions for `heads`.
+    fn operands(device: &Device, heads: usize) -> (Tensor, Arc<Positions>) {
+        let random = |name: &str, n: usize| uniform(name, n).map(|v| 3.0 * v).collect::<Vec<f32>>();
+        let qkv = Tensor::from_f32(device, &SHAPE, DType::F32, &random("qkv", SHAPE.iter().product())).unwrap();
+        let positions = Positions::new(device, heads, [3, 4], &random("table", heads * 5 * 7)).unwrap();
+        (qkv, Arc::new(positions))
     }
 
     #[test]
     fn rows_are_means_of_softmaxes() {
         let device = Device::host().unwrap();
-        let [qkv, _, bias] = operands(&device, 2);
-        let all = weights(&device, &qkv, 2, &bias).unwrap();
+        let (qkv, positions) = operands(&device, 2);
+        let all = weights(&device, &qkv, 2, &positions).unwrap();
         assert_eq!(all.len(), 2 * 12 * 12);
         for row in all.chunks_exact(12) {
             let total: f64 = row.iter().map(|&p| f64::from(p)).sum();
             assert!((total - 1.0).abs() < 1e-6 && row.iter().all(|&p| p > 0.0), "{row:?}");
         }
         assert!(all.iter().any(|&p| p > 0.3), "the attention of a test should not be uniform");
-        let error = weights(&device, &qkv, 3, &bias).unwrap_err().to_string();
+        let error = weights(&device, &qkv, 3, &positions).unwrap_err().to_string();
         assert!(error.contains("multiple of 3 x 3 heads"), "{error}");
-        let error = weights(&device, &qkv, 1, &bias).unwrap_err().to_string();
-        assert!(error.contains("[1, 1, 12, 12]"), "{error}");
+        let error = weights(&device, &qkv, 1, &positions).unwrap_err().to_string();
+        assert!(error.contains("1 heads on [3, 4]"), "{error}");
     }
 
     /// With one head the mean is that head, and its weights times the values are what the kernel computes.
     #[test]
     fn weights_are_those_of_the_fused_kernel() {
         let device = Device::host().unwrap();
-        let [qkv, table, bias] = operands(&device, 1);
-        let y = self_attention(&Graph::inference(&device, Precision::F32), &qkv, 1, Some(&table)).unwrap();
+        let (qkv, positions) = operands(&device, 1);
+        let y = self_attention(&Graph::inference(&device, Precision::F32), &qkv, 1, Some(&positions)).unwrap();
         let (y, x) = (y.to_f32(&device).unwrap(), qkv.to_f32(&device).unwrap());
-        let all = weights(&device, &qkv, 1, &bias).unwrap();
+        let all = weights(&device, &qkv, 1, &positions).unwrap();
         for (at, got) in y.iter().enumerate() {
             let (image, query, c) = (at / (12 * 8), at / 8 % 12, at % 8);
             let row = &all[(image * 12 + query) * 12..][..12];

@@ -1,10 +1,12 @@
 //! Scaled dot-product attention: `kernels/attention.cu`.
 
+use std::sync::Arc;
+
 use crate::device::{
     ATTENTION_BF16_64, ATTENTION_BF16_128, ATTENTION_F32_64, ATTENTION_F32_128, ATTENTION_KEY_GRAD_BF16_64,
     ATTENTION_KEY_GRAD_BF16_128, ATTENTION_KEY_GRAD_F32_64, ATTENTION_KEY_GRAD_F32_128, ATTENTION_QUERY_GRAD_BF16_64,
     ATTENTION_QUERY_GRAD_BF16_128, ATTENTION_QUERY_GRAD_F32_64, ATTENTION_QUERY_GRAD_F32_128, AttentionArgs,
-    AttentionGradArgs, DType, Kernel, POSITION_BIAS, PositionBiasArgs, TokensView,
+    AttentionGradArgs, DType, Device, Divisor, Kernel, TokensView,
 };
 use crate::tape::Graph;
 use crate::tensor::Tensor;
@@ -32,6 +34,78 @@ struct Views {
     q: TokensView,
     k: TokensView,
     v: TokensView,
+}
+
+/// What is added to a score for the places of its two tokens on a map: a table of their differences, small enough to be read where
+/// the score is made.
+pub struct Positions {
+    /// `(heads, 2 H - 1, 2 W - 1)` float32: row and column of the key less those of the query, from `1 - H` and `1 - W` on
+    table: Tensor,
+    /// the query less the key
+    turned: Tensor,
+    map: [usize; 2],
+}
+
+impl Positions {
+    /// A table `(heads, 2 H - 1, 2 W - 1)` for a map of H x W tokens.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a table of another size.
+    pub fn new(device: &Device, heads: usize, map @ [h, w]: [usize; 2], table: &[f32]) -> Result<Self> {
+        if h == 0 || w == 0 || heads == 0 || table.len() != heads * (2 * h - 1) * (2 * w - 1) {
+            let want = format!("({heads}, 2 x {h} - 1, 2 x {w} - 1)");
+            return Err(Error::shape("attention", "table of positions", want, table.len()));
+        }
+        let shape = [heads, 2 * h - 1, 2 * w - 1];
+        let turned: Vec<f32> = table.chunks_exact(shape[1] * shape[2]).flat_map(|t| t.iter().rev()).copied().collect();
+        let upload = |values: &[f32]| Tensor::from_f32(device, &shape, DType::F32, values);
+        Ok(Positions { table: upload(table)?, turned: upload(&turned)?, map })
+    }
+
+    pub fn heads(&self) -> usize {
+        self.table.shape()[0]
+    }
+
+    /// H and W.
+    pub fn map(&self) -> [usize; 2] {
+        self.map
+    }
+
+    /// The bias of every pair, `(heads, H * W, H * W)`: query, key. For whoever wants to look.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn expanded(&self, device: &Device) -> Result<Vec<f32>> {
+        let ([h, w], tokens, table) = (self.map, self.map[0] * self.map[1], self.table.to_f32(device)?);
+        let at = |i: usize| {
+            let (key, query, head) = (i % tokens, i / tokens % tokens, i / tokens / tokens);
+            let (down, across) = (key / w + h - 1 - query / w, key % w + w - 1 - query % w);
+            table[(head * (2 * h - 1) + down) * (2 * w - 1) + across]
+        };
+        Ok((0..self.heads() * tokens * tokens).map(at).collect())
+    }
+}
+
+/// What is added to the scores.
+#[derive(Clone, Copy)]
+enum Added<'a> {
+    Nothing,
+    Bias(&'a Tensor),
+    Places(&'a Positions),
+}
+
+impl Added<'_> {
+    fn bias(&self) -> u64 {
+        if let Added::Bias(bias) = self { bias.address() } else { 0 }
+    }
+
+    /// Addresses of both tables and the map.
+    fn places(&self) -> ([u64; 2], Divisor, i32) {
+        match self {
+            Added::Places(p) => ([p.table.address(), p.turned.address()], Divisor::new(p.map[1]), p.map[0] as i32),
+            _ => ([0; 2], Divisor::new(1), 0),
+        }
+    }
 }
 
 /// Every kernel exists for heads up to 64 and up to 128.
@@ -91,16 +165,20 @@ impl Sizes {
     }
 
     /// Writes y and returns what the gradient needs of each row, `(batch, heads, n, 2)`.
-    fn forward(&self, g: &Graph, x: &Views, y: TokensView, bias: Option<&Tensor>) -> Result<Tensor> {
+    fn forward(&self, g: &Graph, x: &Views, y: TokensView, added: Added) -> Result<Tensor> {
+        let ([table, _], map_w, map_h) = added.places();
         let kept = Tensor::uninit(g.device(), &[self.batch, self.heads, self.n, 2], DType::F32)?;
         let args = AttentionArgs {
             q: x.q,
             k: x.k,
             v: x.v,
             y,
-            bias: bias.map_or(0, Tensor::address),
+            bias: added.bias(),
+            table,
             kept: kept.address(),
-            bias_batch: self.bias_batch(bias),
+            bias_batch: self.bias_batch(added),
+            map_w,
+            map_h,
             heads: self.heads as i32,
             n: self.n as i32,
             m: self.m as i32,
@@ -114,8 +192,11 @@ impl Sizes {
         Ok(kept)
     }
 
-    fn bias_batch(&self, bias: Option<&Tensor>) -> i64 {
-        bias.filter(|b| b.shape()[0] != 1).map_or(0, |_| (self.heads * self.n * self.m) as i64)
+    fn bias_batch(&self, added: Added) -> i64 {
+        match added {
+            Added::Bias(b) if b.shape()[0] != 1 => (self.heads * self.n * self.m) as i64,
+            _ => 0,
+        }
     }
 
     #[allow(clippy::too_many_arguments, reason = "one per operand of the formula")]
@@ -126,9 +207,10 @@ impl Sizes {
         y: TokensView,
         dy: TokensView,
         dx: &Views,
-        bias: Option<&Tensor>,
+        added: Added,
         kept: &Tensor,
     ) -> Result<()> {
+        let ([table, turned], map_w, map_h) = added.places();
         let delta = Tensor::uninit(g.device(), &[self.batch, self.heads, self.n], DType::F32)?;
         let args = AttentionGradArgs {
             q: x.q,
@@ -139,10 +221,14 @@ impl Sizes {
             dq: dx.q,
             dk: dx.k,
             dv: dx.v,
-            bias: bias.map_or(0, Tensor::address),
+            bias: added.bias(),
+            table,
+            turned,
             kept: kept.address(),
             delta: delta.address(),
-            bias_batch: self.bias_batch(bias),
+            bias_batch: self.bias_batch(added),
+            map_w,
+            map_h,
             heads: self.heads as i32,
             n: self.n as i32,
             m: self.m as i32,
@@ -205,14 +291,15 @@ pub fn attention(g: &Graph, [q, k, v]: [&Tensor; 3], bias: Option<&Tensor>, scal
         v: contiguous(v, heads, m, d),
     };
     let y = g.uninit(q.shape())?;
-    let kept = s.forward(g, &views(q, k, v), contiguous(&y, heads, n, d), bias)?;
+    let kept = s.forward(g, &views(q, k, v), contiguous(&y, heads, n, d), bias.map_or(Added::Nothing, Added::Bias))?;
 
     let (q_in, k_in, v_in, y_out, bias) = (q.clone(), k.clone(), v.clone(), y.clone(), bias.cloned());
     g.record("attention gradient", &[q, k, v], &y, move |g, dy, grads| {
         let (dq, dk, dv) = (g.uninit(q_in.shape())?, g.uninit(k_in.shape())?, g.uninit(v_in.shape())?);
         let at = |t: &Tensor| contiguous(t, heads, n, d);
         let (x, dx) = (views(&q_in, &k_in, &v_in), views(&dq, &dk, &dv));
-        s.gradient(g, &x, at(&y_out), at(dy), &dx, bias.as_ref(), &kept)?;
+        let added = bias.as_ref().map_or(Added::Nothing, Added::Bias);
+        s.gradient(g, &x, at(&y_out), at(dy), &dx, added, &kept)?;
         grads.add(g, &q_in, dq)?;
         grads.add(g, &k_in, dk)?;
         grads.add(g, &v_in, dv)
@@ -225,15 +312,14 @@ pub fn attention(g: &Graph, [q, k, v]: [&Tensor; 3], bias: Option<&Tensor>, scal
 /// | arg | shape | |
 /// |---|---|---|
 /// | `qkv` | `(N, H, W, 3 * heads * D)` | head by head, each head's q, k and v side by side |
-/// | `table` | `(heads, 2 H - 1, 2 W - 1)` | float32, optional: what [`position_bias`] expands, added to the logits; has no gradient |
+/// | `positions` | of a map H x W | optional, added to the logits; has no gradient |
 /// | ret | `(N, H, W, heads * D)` | head by head |
 ///
-/// With gradients on, keeps `qkv` and the result by reference and two numbers per query. The bias is expanded for the launches that
-/// read it and never kept.
+/// With gradients on, keeps `qkv` and the result by reference and two numbers per query.
 ///
 /// # Errors
 /// As [`attention`].
-pub fn self_attention(g: &Graph, qkv: &Tensor, heads: usize, table: Option<&Tensor>) -> Result<Tensor> {
+pub fn self_attention(g: &Graph, qkv: &Tensor, heads: usize, positions: Option<&Arc<Positions>>) -> Result<Tensor> {
     let [batch, h, w, c] = qkv.dims4("self_attention")?;
     if heads == 0 || !c.is_multiple_of(3 * heads) {
         return Err(Error::shape("self_attention", "channels", format!("a multiple of 3 x {heads} heads"), c));
@@ -241,40 +327,20 @@ pub fn self_attention(g: &Graph, qkv: &Tensor, heads: usize, table: Option<&Tens
     let d = c / (3 * heads);
     let s = Sizes { batch, heads, n: h * w, m: h * w, d, scale: 1.0 / (d as f32).sqrt() };
     s.check()?;
-    if let Some(t) = table.filter(|t| t.shape().first() != Some(&heads)) {
-        return Err(Error::shape("self_attention", "heads of the table", heads, format!("{t:?}")));
+    if let Some(p) = positions.filter(|p| p.heads() != heads || p.map != [h, w]) {
+        let found = format!("{} heads on {}x{}", p.heads(), p.map[0], p.map[1]);
+        return Err(Error::shape("self_attention", "positions", format!("{heads} heads on {h}x{w}"), found));
     }
-    let expand = move |g: &Graph, table: Option<&Tensor>| table.map(|t| position_bias(g, t, [h, w])).transpose();
+    let added = positions.map_or(Added::Nothing, |p| Added::Places(p));
     let y = g.uninit(&[batch, h, w, heads * d])?;
-    let kept = s.forward(g, &fused(qkv, &s), joined(&y, &s), expand(g, table)?.as_ref())?;
+    let kept = s.forward(g, &fused(qkv, &s), joined(&y, &s), added)?;
 
-    let (x_in, y_out, table) = (qkv.clone(), y.clone(), table.cloned());
+    let (x_in, y_out, positions) = (qkv.clone(), y.clone(), positions.cloned());
     g.record("self_attention gradient", &[qkv], &y, move |g, dy, grads| {
         let dx = g.uninit(x_in.shape())?;
-        let bias = expand(g, table.as_ref())?;
-        s.gradient(g, &fused(&x_in, &s), joined(&y_out, &s), joined(dy, &s), &fused(&dx, &s), bias.as_ref(), &kept)?;
+        let added = positions.as_ref().map_or(Added::Nothing, |p| Added::Places(p));
+        s.gradient(g, &fused(&x_in, &s), joined(&y_out, &s), joined(dy, &s), &fused(&dx, &s), added, &kept)?;
         grads.add(g, &x_in, dx)
     });
     Ok(y)
-}
-
-/// The bias of every pair of tokens of a map of `h` x `w`, from a table of their differences.
-///
-/// | arg | shape | |
-/// |---|---|---|
-/// | `table` | `(heads, 2 h - 1, 2 w - 1)` | float32; row and column of the key less those of the query, from `1 - h` and `1 - w` on |
-/// | ret | `(1, heads, h * w, h * w)` | query, key |
-///
-/// # Errors
-/// [`Error::Shape`] for a table of another map.
-pub fn position_bias(g: &Graph, table: &Tensor, [h, w]: [usize; 2]) -> Result<Tensor> {
-    let heads = table.shape().first().copied().unwrap_or(0);
-    if h == 0 || w == 0 || table.shape() != [heads, 2 * h - 1, 2 * w - 1] || table.dtype() != DType::F32 {
-        let want = format!("F32 (heads, {}, {})", 2 * h as i64 - 1, 2 * w as i64 - 1);
-        return Err(Error::shape("position_bias", "table", want, format!("{table:?}")));
-    }
-    let bias = Tensor::uninit(g.device(), &[1, heads, h * w, h * w], DType::F32)?;
-    let args = PositionBiasArgs { table: table.address(), bias: bias.address(), h: h as i32, w: w as i32 };
-    g.launch(&POSITION_BIAS, [h, heads, 1], &args)?;
-    Ok(bias)
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::{Block, Config, EXPANSION, MLP, MbConv, SQUEEZE, Squeeze, Transformer};
-use crate::device::{DType, Device};
+use crate::device::Device;
 use crate::models::weights::Weights;
+use crate::ops::attention::Positions;
 use crate::ops::conv::{Conv2d, Window, fold_batch_norm};
 use crate::ops::gemm::Linear;
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::pointwise::Affine;
 use crate::tape::Precision;
-use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 const BATCH_NORM_EPS: f32 = 1e-5;
@@ -116,7 +116,6 @@ impl Builder<'_> {
             self.get(&at("attn.rel_pos.mlp.fc2.bias"), &[heads])?,
         );
         let table = position_table(map, heads, (&fc1.0, &fc1.1), (&fc2.0, &fc2.1));
-        let shape = [heads, 2 * map[0] - 1, 2 * map[1] - 1];
         let norm1 = if stride != 1 { "norm1.norm" } else { "norm1" };
         Ok(Block::Transformer(Box::new(Transformer {
             stride,
@@ -124,7 +123,7 @@ impl Builder<'_> {
             norm1: self.layer_norm(&at(norm1), c)?,
             qkv: self.projection(&at("attn.qkv"), [3 * c, c], None)?,
             heads,
-            position: Tensor::from_f32(self.device, &shape, DType::F32, &table)?,
+            positions: Arc::new(Positions::new(self.device, heads, map, &table)?),
             projection: self.projection(&at("attn.proj"), [o, c], Some(&at("ls1")))?,
             norm2: self.layer_norm(&at("norm2"), o)?,
             fc1: self.projection(&at("mlp.fc1"), [MLP * o, o], None)?,
@@ -133,8 +132,8 @@ impl Builder<'_> {
     }
 }
 
-/// What [`crate::ops::attention::position_bias`] adds to the logits of query and key on a map of `h` x `w` tokens: an MLP of the
-/// signed logs of their distance down and across, query less key. `(heads, 2 h - 1, 2 w - 1)`, sums in float64.
+/// What is added to the logits of query and key on a map of `h` x `w` tokens, as [`Positions`] takes it: an MLP of the signed logs of
+/// their distance down and across, query less key. `(heads, 2 h - 1, 2 w - 1)`, sums in float64.
 pub fn position_table([h, w]: [usize; 2], heads: usize, fc1: (&[f32], &[f32]), fc2: (&[f32], &[f32])) -> Vec<f32> {
     let (rows, span, hidden) = (2 * h - 1, 2 * w - 1, fc1.1.len());
     // The table runs over key less query.
