@@ -189,10 +189,14 @@ impl Wrong<'_> {
     }
 }
 
+/// Whether names of experiments and models, which become names of files, may hold it.
+fn plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "._-".contains(c)
+}
+
 fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config> {
     let o = wrong.overrides;
     let name = file.name.unwrap_or_else(|| default_name.to_owned());
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
         return Err(wrong.at("name", format!("expected letters, digits, `.`, `_`, `-`, found `{name}`")));
     }
@@ -239,7 +243,12 @@ fn resolve_models(mut models: Vec<file::Model>, demo: bool, wrong: &Wrong) -> Re
     let mut resolved: Vec<ModelConfig> = Vec::new();
     for file::Model { name, weights, crc32 } in models {
         let (default_name, weights) = locate(&weights, "models.weights", &data::demo::MODELS, wrong)?;
-        let name = name.unwrap_or(default_name);
+        // Pictures and curves are named by it.
+        if let Some(bad) = name.as_deref().and_then(|name| name.chars().find(|&c| !plain(c))) {
+            let problem = format!("expected letters, digits and ._- of ASCII, found `{bad}`");
+            return Err(wrong.at("models.name", problem));
+        }
+        let name = name.unwrap_or_else(|| default_name.chars().map(|c| if plain(c) { c } else { '-' }).collect());
         if name.is_empty() || resolved.iter().any(|model| model.name == name) {
             return Err(
                 wrong.at("models.name", format!("expected a different name for each model, found `{name}` again"))

@@ -188,6 +188,7 @@ fn bad_configs_name_file_field_found_and_expected() {
             "try.toml: models.name",
             "found `resnet50-w16` again",
         ),
+        ("[[models]]\nname = \"../x\"\nweights = \"demo:resnet50-w16\"", "try.toml: models.name", "found `/`"),
     ] {
         let error = load(text).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{error}");
