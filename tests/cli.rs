@@ -682,3 +682,41 @@ fn maps_of_a_transformer_take_photos_of_any_size() {
         &["--layers", "stages.1.blocks.2.attn.weights", "stages.1.attention_rollout", "found `stages.1.blocks.2.attn`"],
     );
 }
+
+/// CoAtNet from end to end: folder, attack at its own size, denoiser at another, page with its attention.
+#[test]
+fn a_transformer_is_swept_behind_the_denoiser() {
+    let place = Place::new();
+    write_coatnet(&place.path("coatnet.safetensors"));
+    for (class, seed) in [("n01440764", 3u32), ("n01443537", 5)] {
+        let folder = place.path(&format!("val/{class}"));
+        fs::create_dir_all(&folder).unwrap();
+        let photo = image::RgbImage::from_fn(70, 53, |x, y| {
+            image::Rgb([(x * 3) as u8, (y * 4) as u8, (x * y * seed % 251) as u8])
+        });
+        photo.save(folder.join("1.png")).unwrap();
+    }
+    place.write(
+        "c.toml",
+        "limit = 2\n[dataset]\nkind = \"imagenet\"\npath = \"val\"\nfit = \"squash\"\nsize = [48, 48]\nfilter = \"bicubic\"\n\
+         [[models]]\nweights = \"coatnet.safetensors\"\n[attack]\neps = [0, \"8/255\"]\nsteps = 2\n\
+         [defense]\nweights = \"demo:unet-small\"\nsigma = [0.25]\nsize = [32, 32]\nfilter = \"bicubic\"\n",
+    );
+    let ran = place.run("sweep --config c.toml --device host --no-checks --out r").ok();
+    assert!(ran.stdout.contains("top-5 accuracy in %") && ran.stderr.contains("denoised at 32x32"), "{}", ran.stderr);
+    let records = place.read("r/records.jsonl");
+    // Two images at two epsilons in two channels.
+    assert_eq!(records.lines().count(), 2 * 2 * 2, "{records}");
+    for line in records.lines() {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(record["prediction"].as_u64().unwrap() < 1000);
+        if let Some(linf) = record["linf"].as_f64() {
+            let eps = record["eps"].as_f64().unwrap();
+            assert!(linf <= eps + 1e-6 && (linf > 0.0) == (eps > 0.0), "{line}");
+        }
+    }
+    let page = place.read("r/report.html");
+    for part in ["stages.2.attention_rollout", "48x48", "denoiser at", "32x32"] {
+        assert!(page.contains(part), "{part}");
+    }
+}

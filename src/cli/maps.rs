@@ -140,8 +140,10 @@ pub fn run(args: &Args) -> Result<()> {
             defence = Some((denoiser.at(size, [h, w], Filter::Bicubic)?, levels));
         }
         let one = One { args, net: &net, pixels, size: [h, w], id: u64::from(crc.sum()) };
-        let states = one.states(&eps, defence.as_ref().map(|(d, levels)| (d, levels.as_slice())))?;
         let modules = args.layers.clone().unwrap_or_else(|| maps::modules(&net));
+        // A name that is none is found before the attacks.
+        net.probe(&one.tensor(&one.pixels)?, &modules)?;
+        let states = one.states(&eps, defence.as_ref().map(|(d, levels)| (d, levels.as_slice())))?;
         let grid = maps::grid(&net, &modules, &states, [h, w])?;
         for row in &grid.rows {
             for (column, cell) in grid.columns.iter().zip(&row.cells) {

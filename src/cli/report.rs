@@ -51,9 +51,10 @@ struct Row {
     channel: u8,
     n: u64,
     correct: u64,
-    accuracy: f64,
-    ci_low: f64,
-    ci_high: f64,
+    /// none without a record
+    accuracy: Option<f64>,
+    ci_low: Option<f64>,
+    ci_high: Option<f64>,
     seed: u64,
     device: String,
     precision: String,
@@ -102,9 +103,9 @@ fn rows(run: &Finished) -> Vec<Row> {
             channel: cell.channel.number(),
             n: cell.n,
             correct,
-            accuracy: correct as f64 / cell.n.max(1) as f64,
-            ci_low: interval.lo,
-            ci_high: interval.hi,
+            accuracy: (cell.n > 0).then(|| correct as f64 / cell.n as f64),
+            ci_low: (cell.n > 0).then_some(interval.lo),
+            ci_high: (cell.n > 0).then_some(interval.hi),
             seed: config.seed,
             device: run.device.clone(),
             precision: config.precision.to_string(),
@@ -154,7 +155,7 @@ fn markdown(runs: &[Finished]) -> String {
         lines.push(cells("---", vec!["---".into(); eps.len()]));
         for s in &series {
             let at = |&eps: &f64| {
-                let Some(p) = s.points.iter().find(|p| p.eps == eps) else { return String::new() };
+                let Some(p) = s.points.iter().find(|p| p.eps == eps) else { return "–".into() };
                 let interval = wilson(p.correct, p.n);
                 format!("{:.1} [{:.1}, {:.1}]", 100.0 * p.accuracy(), 100.0 * interval.lo, 100.0 * interval.hi)
             };

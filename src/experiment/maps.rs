@@ -1,6 +1,6 @@
 //! What the layers of a classifier make of one image in several states: clean, attacked, denoised.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Result;
 use crate::models::classifier::Classifier;
@@ -25,7 +25,9 @@ pub struct Row {
     pub what: String,
     /// As the network computes it, without the batch: `32x32x64`.
     pub shape: String,
+    #[serde(deserialize_with = "single")]
     pub lo: f32,
+    #[serde(deserialize_with = "single")]
     pub hi: f32,
     /// Whether the pictures are rows of single values.
     pub strip: bool,
@@ -36,7 +38,13 @@ pub struct Row {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
     pub picture: String,
+    #[serde(deserialize_with = "super::trials::number")]
     pub shift: f64,
+}
+
+/// As [`super::trials::number`].
+fn single<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<f32, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f32::NAN))
 }
 
 /// The maps of `modules` for the states of one image, `(H, W, 3)` in [0, 1] each, the first of which is the reference.

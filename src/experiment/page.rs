@@ -65,6 +65,16 @@ pub fn add_times(dir: &RunDir, seconds: &[(&str, f64)]) -> Result<()> {
     store(dir, TIMES, &times)
 }
 
+/// What is missing of a run, if it did not come to its end.
+fn unfinished(run: &Finished) -> Option<String> {
+    let (done, all) = run.progress();
+    let ended = run.dir.join(TIMES).exists();
+    (done < all || all == 0 || !ended).then(|| {
+        let least = if ended { "" } else { "at least " };
+        format!("{done} of {least}{all} records so far (sweep --resume goes on)")
+    })
+}
+
 /// The page of one run.
 ///
 /// # Errors
@@ -74,14 +84,14 @@ pub fn of_run(run: &Finished) -> Result<String> {
     let trials: Option<Trials> = stored(&run.dir, TRIALS)?;
     let times: Vec<(String, f64)> = stored(&run.dir, TIMES)?.unwrap_or_default();
     let checks = checks::all(run, trials.as_ref());
-    let (done, all) = run.progress();
+    let unfinished = unfinished(run);
     let adaptive = summary::adaptive(&run.config, &run.cells);
     render(
         Page::Run,
         json!({
             "title": format!("{}: accuracy under attack", run.config.name),
             "failed": checks::failed(&checks),
-            "unfinished": (done < all || all == 0).then(|| format!("{done} of {all} records so far (sweep --resume goes on)")),
+            "unfinished": unfinished,
             "what": what(run),
             "times": times,
             "figure": figure(run)?,
@@ -109,11 +119,16 @@ pub fn of_runs(runs: &[Finished]) -> Result<String> {
         let rows: Vec<(&str, &str, bool)> =
             what.iter().map(|(name, text)| (name.as_str(), text.as_str(), differs(name, text))).collect();
         let failed = checks::failed(&checks::all(run, trials.as_ref()));
-        views.push(json!({ "name": run.name(), "what": rows, "failed": failed, "figure": figure(run)? }));
+        views.push(json!({ "name": run.name(), "what": rows, "failed": failed, "figure": figure(run)?, "unfinished": unfinished(run) }));
     }
     let names: Vec<String> = runs.iter().map(Finished::name).collect();
     let values = json!({ "title": names.join(", "), "runs": views, "pairs": paired::runs(runs) });
     render(Page::Compare, values)
+}
+
+/// Of budgets.
+pub(super) fn units(config: &Config) -> &'static str {
+    if config.attack.normalised() { "units of normalised images" } else { "pixel units" }
 }
 
 /// What was run, as names and values.
@@ -127,6 +142,15 @@ pub fn what(run: &Finished) -> Vec<(String, String)> {
         row(&format!("model {}", model.name), format!("{}{}", model.weights, crc(&model.crc32)));
     }
     row("data", format!("{} images of {}{}", run.ids.len(), run.dataset, crc(&run.config.dataset.crc32)));
+    let data = &run.config.dataset;
+    let sides = |[h, w]: [usize; 2]| format!("{h}x{w}");
+    let prepared = [
+        data.size.map(sides),
+        data.fit.map(|fit| json!(fit)).and_then(|v| v.as_str().map(|fit| format!("fit: {fit}"))),
+        data.filter.map(|filter| json!(filter)).and_then(|v| v.as_str().map(str::to_owned)),
+        json!(data.select).as_str().map(|select| format!("selection: {select}")),
+    ];
+    row("images", prepared.into_iter().flatten().collect::<Vec<_>>().join(", "));
     let step = match (attack.step_size, attack.rel_step) {
         (Some(size), _) => eps_label(size),
         (None, share) => format!("{} ε", share.unwrap_or_default()),
@@ -140,14 +164,15 @@ pub fn what(run: &Finished) -> Vec<(String, String)> {
     row(
         "attack",
         format!(
-            "{} {}, {} steps of {step}, {} × {start}, {profile}",
+            "{} {}, {} steps of {step}, {} × {start}, {profile}{}",
             attack.label(),
             symbol(attack.norm),
             attack.steps,
-            attack.restarts
+            attack.restarts,
+            if attack.early_stop { ", stopping at the first success" } else { "" }
         ),
     );
-    row("ε, pixel units", list(&attack.eps));
+    row(&format!("ε, {}", units(&run.config)), list(&attack.eps));
     row("counts", what_counts(*score).to_owned());
     match defense.sigma.is_empty() {
         true => row("defence", "none".into()),
@@ -164,6 +189,15 @@ pub fn what(run: &Finished) -> Vec<(String, String)> {
                 ),
             );
             row("σ, pixel units", list(&defense.sigma));
+            if let Some(size) = defense.size {
+                let filter = defense.filter.map(|filter| json!(filter)).and_then(|v| v.as_str().map(str::to_owned));
+                row("denoiser at", format!("{}, {}", sides(size), filter.unwrap_or_default()));
+            }
+            if defense.rescale_input == Some(false) || defense.rescale_output == Some(false) {
+                let left = [(defense.rescale_input, "input"), (defense.rescale_output, "output")];
+                let left = left.iter().filter(|(is, _)| *is == Some(false)).map(|(_, name)| *name);
+                row("rescaling left out", format!("of the denoiser's {}", left.collect::<Vec<_>>().join(" and ")));
+            }
             let through = match defense.attack {
                 true => format!("yes: {}, {} draws a step", defense.estimator(), defense.eot()),
                 false => "no: the defended accuracies are under a non-adaptive attack".into(),
@@ -180,7 +214,7 @@ pub fn what(run: &Finished) -> Vec<(String, String)> {
 /// The curves, drawn and as numbers.
 fn figure(run: &Finished) -> Result<Value> {
     let (config, series) = (&run.config, run.series());
-    let axis = format!("ε, {} budget in pixel units", symbol(config.attack.norm));
+    let axis = format!("ε, {} budget in {}", symbol(config.attack.norm), units(config));
     let [wide, narrow] = plot::inline(&axis, &series)?;
     let mut eps: Vec<f64> = series.iter().flat_map(|s| s.points.iter().map(|p| p.eps)).collect();
     eps.sort_by(f64::total_cmp);
@@ -214,7 +248,7 @@ fn capital(text: &str) -> String {
 }
 
 const FATES: [(Fate, &str, &str); 5] = [
-    (Fate::Recovered, "recovered", "broken by the attack, recovered by the defence"),
+    (Fate::Recovered, "recovered", "broken by the attack, recovered at one sigma or more"),
     (Fate::Broken, "broken", "broken by the attack, for good"),
     (Fate::Robust, "robust", "right in spite of the attack"),
     (Fate::Spoiled, "spoiled", "right when attacked, wrong when denoised"),
@@ -250,13 +284,19 @@ fn pictures(run: &Finished, samples: Samples) -> Value {
         }
         models.push(json!({
             "model": of_model.model, "image": of_model.image, "maps": of_model.maps, "strips": strips,
-            "fates": format!("All {} images at ε {}: {}.", run.ids.len(), eps_label(eps), words.join(" · ")),
+            "fates": match words.is_empty() {
+                true => String::new(),
+                false => format!(
+                    "All {} images at ε {}, under the attack that does not know of the defence: {}.",
+                    counts.values().sum::<usize>(), eps_label(eps), words.join(" · ")
+                ),
+            },
         }));
     }
     let rest = if left_out > 0 { format!(" {left_out} strips are only in {SAMPLES}.") } else { String::new() };
     json!({
         "caption": format!(
-            "A sample at ε {}: images taken in turn from what attack and best defence did on the first model, the same for every model; all \
+            "A sample at ε {}: images taken in turn from what attack and defence (at one sigma or more) did on the first model, the same for every model; all \
              others are in records.jsonl. Under each picture the predicted class with its softmax; ✗ and a frame mark wrong ones. The difference is attacked less clean, \
              times 10, plus grey 0.5.{rest}",
             eps_label(eps)

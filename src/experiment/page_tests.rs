@@ -49,6 +49,7 @@ fn write_run(dir: &Path, config: &Config, n: u64) -> usize {
         }
     }
     fs::write(dir.join("records.jsonl"), text).unwrap();
+    fs::write(dir.join(TIMES), "[]").unwrap();
     count
 }
 
@@ -179,4 +180,31 @@ fn checks_judge_what_the_records_show() {
     }
     let none = checks::all(&Finished::read(dir.path()).unwrap(), None);
     assert_eq!(verdict(&none, "masked"), NotRun);
+}
+
+/// Records of one cell alone: nothing is said of the others, and no check passes for want of something to look at.
+#[test]
+fn what_has_no_records_is_not_measured() {
+    let (dir, config) = (tempfile::tempdir().unwrap(), config(&[0.0, 0.02, 0.06]));
+    write_run(dir.path(), &config, 20);
+    let path = dir.path().join("records.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    let first: String = text.split_inclusive('\n').take(20).collect();
+    fs::write(&path, first).unwrap();
+    fs::remove_file(dir.path().join(TIMES)).unwrap();
+    let run = Finished::read(dir.path()).unwrap();
+    let points: usize = run.series().iter().map(|s| s.points.len()).sum();
+    assert_eq!(points, 1);
+    let html = of_run(&run).unwrap();
+    assert!(!html.contains("0/0") && html.contains("20 of at least"));
+    for check in checks::all(&run, None) {
+        let looked = ["perturbations stay", "without a budget"].iter().any(|name| check.name.starts_with(name));
+        assert_eq!(check.verdict == checks::Verdict::NotRun, !looked, "{} {:?}", check.name, check.numbers);
+    }
+    write_run(dir.path(), &config, 20);
+    let trials = json!({ "n": 16, "eps": 0.02, "models": [{ "model": "m", "clean_loss": null, "trace": [[1, null, 13]],
+        "restarts": null, "single_step": [9, 1], "large_eps": 0.5, "large_correct": 2, "largest_class": 3, "zero": 0, "tiny": 0,
+        "not_finite": 16, "median_log10": -1.0 }] });
+    fs::write(dir.path().join(TRIALS), trials.to_string()).unwrap();
+    assert!(of_run(&Finished::read(dir.path()).unwrap()).unwrap().contains("a mean loss is not finite"));
 }

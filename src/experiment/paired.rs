@@ -48,7 +48,12 @@ pub fn models(run: &Finished) -> Vec<Pair> {
 pub fn runs(runs: &[Finished]) -> Vec<Pair> {
     let mut pairs = Vec::new();
     for (i, a) in runs.iter().enumerate() {
-        for b in runs[i + 1..].iter().filter(|b| b.dataset == a.dataset) {
+        // Equal numbers mean equal budgets in one norm and one space only.
+        let alike = |b: &&Finished| {
+            let (x, y) = (&a.config.attack, &b.config.attack);
+            b.dataset == a.dataset && x.norm == y.norm && x.normalised() == y.normalised()
+        };
+        for b in runs[i + 1..].iter().filter(alike) {
             for (first, model) in a.config.models.iter().enumerate() {
                 let Some(second) = b.config.models.iter().position(|m| m.name == model.name) else { continue };
                 let name = |run: &Finished| format!("{}: {}", run.name(), model.name);

@@ -192,7 +192,7 @@ pub fn csv(config: &Config, dataset: &str, device: &str, cells: &[Cell]) -> Resu
 }
 
 /// The curves of a figure or the rows of a table: every model in every channel. They begin with the clean accuracy at epsilon 0,
-/// unless the attack was run there; that of a denoised channel is known only where it was.
+/// unless the attack was run there; that of a denoised channel is known only where it was. Cells without a record are left out.
 pub fn series(config: &Config, cells: &[Cell], score: Score, wanted: impl Fn(Channel) -> bool) -> Vec<Series> {
     let channels = channels(config);
     let mut all = Vec::new();
@@ -203,7 +203,12 @@ pub fn series(config: &Config, cells: &[Cell], score: Score, wanted: impl Fn(Cha
             let clean = clean.map(|first| Point { eps: 0.0, correct: first.clean, n: first.n });
             let points = own().map(|cell| Point { eps: cell.eps, correct: cell.correct(score), n: cell.n });
             let name = format!("{}{}", named.name, channel.label());
-            all.push(Series { name, points: clean.into_iter().chain(points).collect(), colour, mark: model });
+            all.push(Series {
+                name,
+                points: clean.into_iter().chain(points).filter(|p| p.n > 0).collect(),
+                colour,
+                mark: model,
+            });
         }
     }
     all

@@ -27,7 +27,7 @@ pub(super) fn figure(config: &Config, dataset: &Dataset, cells: &[Cell]) -> Resu
         true => format!("Accuracy under attack: {}", dataset.name),
         false => format!("Accuracy under attack, undefended and denoised: {}", dataset.name),
     };
-    let x_axis = format!("ε, {} budget in pixel units", symbol(attack.norm));
+    let x_axis = format!("ε, {} budget in {}", symbol(attack.norm), super::page::units(config));
     plot::accuracy(&title, &how.join(" · "), &x_axis, &results::series(config, cells, config.score, |_| true))
 }
 

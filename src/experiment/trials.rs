@@ -1,6 +1,6 @@
 //! Small extra attacks after a sweep that show whether its attack works: what the records cannot tell.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::config::Config;
 use super::engine::AttackEngine;
@@ -28,7 +28,9 @@ pub struct Trials {
 pub struct Trial {
     pub model: String,
     /// Mean loss of the clean images, and steps with the mean loss of the last point and the images that no iterate broke.
+    #[serde(deserialize_with = "number")]
     pub clean_loss: f64,
+    #[serde(deserialize_with = "numbers")]
     pub trace: Vec<(u32, f64, u64)>,
     /// Images that are still right after one restart and after three; none without a random start.
     pub restarts: Option<[u64; 2]>,
@@ -43,6 +45,16 @@ pub struct Trial {
     pub tiny: u64,
     pub not_finite: u64,
     pub median_log10: f64,
+}
+
+/// JSON has no NaN: what is not finite was written as null.
+pub(super) fn number<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
+fn numbers<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<(u32, f64, u64)>, D::Error> {
+    let all: Vec<(u32, Option<f64>, u64)> = Vec::deserialize(from)?;
+    Ok(all.into_iter().map(|(steps, loss, right)| (steps, loss.unwrap_or(f64::NAN), right)).collect())
 }
 
 impl AttackEngine<'_> {
