@@ -201,6 +201,7 @@ fn what_has_no_records_is_not_measured() {
         let looked = ["perturbations stay", "without a budget"].iter().any(|name| check.name.starts_with(name));
         assert_eq!(check.verdict == checks::Verdict::NotRun, !looked, "{} {:?}", check.name, check.numbers);
     }
+    let dir = tempfile::tempdir().unwrap();
     write_run(dir.path(), &config, 20);
     let trials = json!({ "n": 16, "eps": 0.02, "models": [{ "model": "m", "clean_loss": null, "trace": [[1, null, 13]],
         "restarts": null, "single_step": [9, 1], "large_eps": 0.5, "large_correct": 2, "largest_class": 3, "zero": 0, "tiny": 0,
