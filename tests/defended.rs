@@ -220,3 +220,36 @@ fn noised_pictures_show_the_noise_the_network_gets() {
     let (whole, small) = (deviation(&noised(&p.denoiser)), deviation(&noised(&half)));
     assert!((whole - SIGMA).abs() < 0.02 && small > 0.1 && small < 0.9 * whole, "{whole} and {small}");
 }
+
+/// More draws than are denoised at once: the gradients of all of them add up, for eot_prob by their share of the probability.
+#[test]
+fn many_draws_are_taken_in_pieces() {
+    const DRAWS: u32 = 30;
+    let p = Pipeline::new(1);
+    let level = p.denoiser.level(SIGMA).unwrap();
+    let (mut losses, mut gradients) = (Vec::new(), Vec::new());
+    for draw in 0..DRAWS {
+        let g = Graph::recording(&p.device, Precision::F32);
+        let x = p.images(&p.pixels);
+        let h = p.denoiser.estimate(&g, &x, &p.noise(draw), &level, Range::TO_UNIT, false).unwrap();
+        let logits = p.classifier.forward(&g, &h).unwrap();
+        let kind = rampart::ops::loss::LossKind::CROSS_ENTROPY;
+        let out = rampart::ops::loss::loss(&g, &logits, &p.labels, None, kind).unwrap();
+        losses.push(f64::from(out.loss.to_f32(&p.device).unwrap()[0]));
+        gradients.push(g.backward(&logits, out.dlogits, &x).unwrap().to_f32(&p.device).unwrap());
+    }
+    let total: f64 = losses.iter().map(|l| (-l).exp()).sum();
+    for (estimator, prob) in [(Estimator::EotGrad, false), (Estimator::EotProb, true)] {
+        let mut want = vec![0f64; 3072];
+        for (loss, gradient) in losses.iter().zip(&gradients) {
+            let weight = if prob { (-loss).exp() / total * f64::from(DRAWS) } else { 1.0 };
+            want.iter_mut().zip(gradient).for_each(|(w, g)| *w += weight * f64::from(*g));
+        }
+        let want: Vec<f32> = want.into_iter().map(|v| v as f32).collect();
+        let error = relative(&p.gradient(&p.defended(estimator, DRAWS), &p.pixels), &want);
+        assert!(error < 1e-5, "{estimator}: {error}");
+    }
+    let e = p.defended(Estimator::EotGrad, DRAWS).evaluate(&p.images(&p.pixels), &p.query()).unwrap();
+    let mean = losses.iter().sum::<f64>() / f64::from(DRAWS);
+    assert!((f64::from(e.loss[0]) - mean).abs() < 1e-5 * mean.abs().max(1e-3), "{} and {mean}", e.loss[0]);
+}

@@ -1,7 +1,9 @@
 //! The defended pipeline as an attack sees it: gradients run through noising, denoiser, clip and classifier.
 //!
-//! Every evaluation takes K fresh draws of noise per image and treats them as one batch. Loss and margin are means over the draws,
+//! Every evaluation takes K fresh draws of noise per image, as many in one batch as memory allows. Loss and margin are means over the draws,
 //! the prediction is their vote. Sources: Athalye et al. 2018 (EOT, BPDA), Salman et al. 2019 (mean softmax), Lee & Kim 2023.
+
+use std::ops::Range;
 
 use super::denoise::{Denoiser, Level};
 use crate::attack::{self, Evaluation, Loss, Query};
@@ -11,6 +13,7 @@ use crate::models::batch::in_chunks;
 use crate::models::classifier::Classifier;
 use crate::ops::diffusion::sum_draws;
 use crate::ops::philox::{Purpose, Stream, normal};
+use crate::ops::pointwise::accumulate;
 use crate::tape::Graph;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -50,8 +53,8 @@ struct Part {
 
 impl Defended<'_> {
     /// Noise `(draws * N, ..dims)`, draw by draw.
-    fn noise(&self, query: &Query, ids: &[u64], dims: &[usize]) -> Result<Tensor> {
-        let draws = (0..self.draws).map(|draw| {
+    fn noise(&self, query: &Query, draws: &Range<usize>, dims: &[usize]) -> Result<Tensor> {
+        let draws = (draws.start as u32..draws.end as u32).map(|draw| {
             let stream = Stream {
                 seed: self.seed,
                 purpose: Purpose::AttackNoise,
@@ -59,7 +62,7 @@ impl Defended<'_> {
                 step: query.step,
                 draw,
             };
-            normal(self.classifier_device(), &stream, ids, dims)
+            normal(self.classifier_device(), &stream, query.ids, dims)
         });
         Tensor::concat(self.classifier_device(), &draws.collect::<Result<Vec<_>>>()?)
     }
@@ -76,7 +79,7 @@ impl Defended<'_> {
         if self.estimator == Estimator::EotProb && (query.loss != Loss::CrossEntropy || query.targets.is_some()) {
             return Err(Error::usage("--estimator", "eot_prob is defined for the untargeted cross-entropy only"));
         }
-        let chunk = self.denoiser.chunk(h, w).div_ceil(self.draws as usize).max(1);
+        let chunk = (self.denoiser.chunk(h, w) / self.at_once(h, w)).max(1);
         let parts = in_chunks(self.classifier_device(), chunk, n, |range| {
             let x = images.rows(range.start, range.len())?;
             let part = Query {
@@ -101,11 +104,63 @@ impl Defended<'_> {
         Ok(all)
     }
 
+    /// Draws that are denoised, and recorded, together: whatever the batch, so that sums are the same in any. On the host as many as
+    /// the network walks over at a time; on a GPU one, so that the batch alone says how much memory a pass takes.
+    fn at_once(&self, h: usize, w: usize) -> usize {
+        if self.classifier_device().is_host() { self.denoiser.chunk(h, w).clamp(1, self.draws as usize) } else { 1 }
+    }
+
     fn part(&self, x: &Tensor, query: &Query, wanted: bool) -> Result<Part> {
+        let ([n, h, w, _], draws) = (x.dims4("defended")?, self.draws as usize);
+        let at_once = self.at_once(h, w);
+        let pieces = || (0..draws).step_by(at_once).map(|first| first..(first + at_once).min(draws));
+        // The weights of eot_prob depend on the losses of all draws: without a gradient first, where one pass does not hold them.
+        let mut weights = None;
+        if wanted && self.estimator == Estimator::EotProb && at_once < draws {
+            let mut loss = Vec::new();
+            for piece in pieces() {
+                loss.extend(self.pass(x, query, &piece, false, None)?.loss);
+            }
+            weights = Some(shares(&loss, n));
+        }
+        let mut all = Part { gradient: None, loss: vec![], margin: vec![], prediction: vec![] };
+        for piece in pieces() {
+            let own = weights.as_ref().map(|w| &w[piece.start * n..piece.end * n]);
+            let Part { gradient, loss, margin, prediction } = self.pass(x, query, &piece, wanted, own)?;
+            all.gradient = match (all.gradient, gradient) {
+                (Some(sum), Some(more)) => {
+                    let g = Graph::inference(self.classifier_device(), self.denoiser.precision());
+                    Some(accumulate(&g, &sum, Some(&more), None)?)
+                }
+                (sum, more) => sum.or(more),
+            };
+            all.loss.extend(loss);
+            all.margin.extend(margin);
+            all.prediction.extend(prediction);
+        }
+        let mean = |values: &[f32], i: usize| {
+            (0..draws).map(|k| f64::from(values[k * n + i])).sum::<f64>() as f32 / draws as f32
+        };
+        Ok(Part {
+            gradient: all.gradient,
+            loss: (0..n).map(|i| mean(&all.loss, i)).collect(),
+            margin: (0..n).map(|i| mean(&all.margin, i)).collect(),
+            prediction: (0..n).map(|i| vote((0..draws).map(|k| all.prediction[k * n + i]))).collect(),
+        })
+    }
+
+    /// Some draws of noise: the sum of their gradients, and loss, margin and prediction of each, `(draws * N)`.
+    fn pass(
+        &self,
+        x: &Tensor,
+        query: &Query,
+        piece: &Range<usize>,
+        wanted: bool,
+        weights: Option<&[f32]>,
+    ) -> Result<Part> {
         let (device, precision) = (self.classifier_device(), self.denoiser.precision());
-        let (n, draws) = (x.shape()[0], self.draws as usize);
-        let [_, h, w, _] = x.dims4("defended")?;
-        let noise = self.noise(query, query.ids, &self.denoiser.noise_shape(h, w))?;
+        let ([n, h, w, _], draws) = (x.dims4("defended")?, piece.len());
+        let noise = self.noise(query, piece, &self.denoiser.noise_shape(h, w))?;
         let range = self.denoiser.output_range();
         let graph = |records| {
             if records { Graph::recording(device, precision) } else { Graph::inference(device, precision) }
@@ -132,7 +187,10 @@ impl Defended<'_> {
             Estimator::Blind => None,
             Estimator::EotGrad => Some(g.backward(&logits, out.dlogits, x)?),
             Estimator::EotProb => {
-                let scaled = weighted(device, &out.dlogits, &loss, n)?;
+                let scaled = match weights {
+                    Some(weights) => weighted(device, &out.dlogits, weights)?,
+                    None => weighted(device, &out.dlogits, &shares(&loss, n))?,
+                };
                 Some(g.backward(&logits, scaled, x)?)
             }
             Estimator::Bpda => {
@@ -140,33 +198,29 @@ impl Defended<'_> {
                 Some(sum_draws(&graph(false), &dx, n)?)
             }
         };
-        let mean = |values: &[f32], i: usize| {
-            (0..draws).map(|k| f64::from(values[k * n + i])).sum::<f64>() as f32 / draws as f32
-        };
-        Ok(Part {
-            gradient,
-            loss: (0..n).map(|i| mean(&loss, i)).collect(),
-            margin: (0..n).map(|i| mean(&margin, i)).collect(),
-            prediction: (0..n).map(|i| vote((0..draws).map(|k| prediction[k * n + i] as u32))).collect(),
-        })
+        Ok(Part { gradient, loss, margin, prediction: prediction.into_iter().map(|class| class as u32).collect() })
     }
 }
 
-/// The gradient of `-log mean p` with respect to each draw's logits: that of the draw's own loss, weighted by its share of the sum
-/// of `p = exp(-loss)`; times the number of draws, as the other estimators sum over them.
-fn weighted(device: &Device, dlogits: &Tensor, loss: &[f32], n: usize) -> Result<Tensor> {
-    let [rows, classes] = dlogits.dims2("eot_prob")?;
-    let mut values = dlogits.to_f32(device)?;
-    let draws = rows / n.max(1);
+/// The gradient of `-log mean p` with respect to each draw's logits is that of the draw's own loss, weighted by its share of the sum
+/// of `p = exp(-loss)`; times the number of draws, as the other estimators sum over them. `(draws * N)`
+fn shares(loss: &[f32], n: usize) -> Vec<f32> {
+    let draws = loss.len() / n.max(1);
+    let mut weights = vec![0.0; loss.len()];
     for i in 0..n {
         let least = (0..draws).map(|k| f64::from(loss[k * n + i])).fold(f64::INFINITY, f64::min);
         let powers: Vec<f64> = (0..draws).map(|k| (least - f64::from(loss[k * n + i])).exp()).collect();
         let total: f64 = powers.iter().sum();
-        for (k, p) in powers.iter().enumerate() {
-            let row = k * n + i;
-            let weight = (p / total * draws as f64) as f32;
-            values[row * classes..(row + 1) * classes].iter_mut().for_each(|v| *v *= weight);
-        }
+        powers.iter().enumerate().for_each(|(k, p)| weights[k * n + i] = (p / total * draws as f64) as f32);
+    }
+    weights
+}
+
+fn weighted(device: &Device, dlogits: &Tensor, weights: &[f32]) -> Result<Tensor> {
+    let [rows, classes] = dlogits.dims2("eot_prob")?;
+    let mut values = dlogits.to_f32(device)?;
+    for (row, weight) in values.chunks_exact_mut(classes.max(1)).zip(weights) {
+        row.iter_mut().for_each(|v| *v *= weight);
     }
     Tensor::from_f32(device, &[rows, classes], dlogits.dtype(), &values)
 }
