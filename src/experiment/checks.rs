@@ -9,7 +9,7 @@ use super::records::Found;
 use super::results::{self, Channel};
 use super::settings::{DatasetKind, Score};
 use super::trials::{Trial, Trials};
-use crate::attack::{Norm, Outcome};
+use crate::attack::{Norm, Outcome, Target};
 use crate::report::eps_label;
 use crate::stats::{holm, sign_test};
 
@@ -64,7 +64,11 @@ pub fn all(run: &Finished, trials: Option<&Trials>) -> Vec<Check> {
         ),
     };
     let at = trials.map_or(String::new(), |t| format!(" ({} images, eps {})", t.n, eps_label(t.eps)));
-    checks.push(check("the loss rises with steps", format!("each longer run of equal steps ends at a higher mean loss; the last doubling breaks under 1 image in 16 more{at}"), per_model(&trace)));
+    let rises = match run.config.attack.targeted {
+        Target::None => per_model(&trace),
+        _ => not_run("the trials' loss is that of an untargeted attack"),
+    };
+    checks.push(check("the loss rises with steps", format!("each longer run of equal steps ends at a higher mean loss; the last doubling breaks under 1 image in 16 more{at}"), rises));
     checks.push(check("the largest budget reaches 0", "where every image can be made grey, at most the share of the largest class stays right (linf 0.5, or its L2 counterpart)", per_model(&grey)));
     checks.push(check(
         "restarts never weaken the attack",

@@ -44,7 +44,7 @@ pub fn models(run: &Finished) -> Vec<Pair> {
     adjusted(pairs)
 }
 
-/// Models of one name in two runs over the same dataset, on the images that both runs scored.
+/// Models of one name and checksum in two runs over the same dataset, on the images that both runs scored.
 pub fn runs(runs: &[Finished]) -> Vec<Pair> {
     let mut pairs = Vec::new();
     for (i, a) in runs.iter().enumerate() {
@@ -55,7 +55,10 @@ pub fn runs(runs: &[Finished]) -> Vec<Pair> {
         };
         for b in runs[i + 1..].iter().filter(alike) {
             for (first, model) in a.config.models.iter().enumerate() {
-                let Some(second) = b.config.models.iter().position(|m| m.name == model.name) else { continue };
+                let Some(second) = b.config.models.iter().position(|m| m.name == model.name && m.crc32 == model.crc32)
+                else {
+                    continue;
+                };
                 let name = |run: &Finished| format!("{}: {}", run.name(), model.name);
                 compare((a, first, name(a)), (b, second, name(b)), &mut pairs);
             }

@@ -205,7 +205,7 @@ impl AttackEngine<'_> {
         let one = |(z, &label): (&[f32], &u32)| {
             let top = (0..classes).fold(0, |best, k| if z[k] > z[best] { k } else { best });
             let total: f64 = z.iter().map(|v| f64::from(v - z[top]).exp()).sum();
-            Some((self.dataset().classes[top].clone(), (1.0 / total) as f32, top == label as usize))
+            Some((self.dataset().classes[top].clone(), ((1.0 / total) as f32).max(0.0), top == label as usize))
         };
         Ok(logits.chunks_exact(classes).zip(labels).map(one).collect())
     }

@@ -127,7 +127,8 @@ pub(super) fn adaptive(config: &Config, cells: &[Cell]) -> Option<String> {
             let Channel::Denoised { sigma, through: true } = cell.channel else { return None };
             let channel = Channel::Denoised { sigma, through: false };
             let other = cells.iter().find(|c| c.model == model && c.eps == cell.eps && c.channel == channel)?;
-            Some((share(other) - share(cell), sigma, cell, other))
+            // Half of a cell is of other images than the whole of the other.
+            (cell.n > 0 && cell.n == other.n).then(|| (share(other) - share(cell), sigma, cell, other))
         });
         let Some((gap, sigma, cell, other)) = pairs.max_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
         let eps = report::eps_label(cell.eps);
@@ -143,7 +144,7 @@ pub(super) fn adaptive(config: &Config, cells: &[Cell]) -> Option<String> {
             format!("{}: the attack through the defence finds nothing that the transferred one does not.", named.name)
         });
     }
-    Some(lines.join("\n") + "\n")
+    (!lines.is_empty()).then(|| lines.join("\n") + "\n")
 }
 
 pub(super) fn symbol(norm: Norm) -> &'static str {

@@ -44,6 +44,7 @@ pub struct Trial {
     pub zero: u64,
     pub tiny: u64,
     pub not_finite: u64,
+    #[serde(deserialize_with = "number")]
     pub median_log10: f64,
 }
 
