@@ -1,9 +1,9 @@
 //! CoAtNet at full size against golden values computed in float64 from the deterministic fill of `models::weights`.
 
 use rampart::device::{DType, Device};
+use rampart::models::coatnet::rollout::rollout;
 use rampart::models::coatnet::{CoAtNet, Config, position_table};
 use rampart::models::probe::Probe;
-use rampart::models::rollout::rollout;
 use rampart::models::weights::{Weights, fill, uniform};
 use rampart::ops::attention::Positions;
 use rampart::ops::loss::{LossKind, loss};

@@ -7,20 +7,17 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 
 use super::emulator::EmulatorArgs;
-use super::say;
+use super::{open, say};
 use crate::data::decode::decode;
 use crate::data::folder;
 use crate::data::resize::Rgb8;
 use crate::data::{demo, unit};
 use crate::defense::Denoiser;
 use crate::device::{DType, Device};
-use crate::experiment::config::{Weights as Source, source};
 use crate::experiment::settings::Number;
-use crate::models::weights::Weights;
-use crate::ops::diffusion::{Range, q_sample};
-use crate::ops::philox::{Purpose, Stream, normal};
+use crate::ops::philox::{Purpose, Stream};
 use crate::report::picture;
-use crate::tape::{Graph, Precision};
+use crate::tape::Precision;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -54,14 +51,10 @@ pub struct Args {
 /// # Errors
 /// [`Error::Usage`] for bad flags, [`Error::File`] for a file that is no image or of a size the network cannot take.
 pub fn run(args: &Args) -> Result<()> {
-    self::Args::check(args)?;
     args.emulator.apply(&args.device)?;
     let files = files(&args.images)?;
     let device = Device::open(&args.device)?;
-    let weights = match source(&args.weights) {
-        Source::Embedded(bytes) => Weights::embedded(&args.weights, bytes)?,
-        Source::File(path) => Weights::open(path)?,
-    };
+    let weights = open("--weights", &args.weights, &[demo::DENOISER])?;
     let denoiser = Denoiser::load(&device, args.precision, &weights)?;
     let levels = args.sigma.iter().map(|sigma| denoiser.level(sigma.0)).collect::<Result<Vec<_>>>()?;
     fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, "create the folder", e))?;
@@ -74,12 +67,8 @@ pub fn run(args: &Args) -> Result<()> {
         let x = Tensor::from_f32(&device, &[1, h, w, 3], DType::F32, &pixels)?;
         let stream = Stream::new(args.seed, Purpose::Noise);
         for level in &levels {
-            let g = Graph::inference(&device, args.precision);
-            let noise = normal(&device, &stream, &ids, &[h, w, 3])?;
             let s = &level.step;
-            // The noisy image on the scale of the clean one.
-            let noisy = q_sample(&g, &x, &noise, &[[1.0, s.ratio]], Range::TO_SIGNED)?.to_f32(&device)?;
-            let noisy: Vec<f32> = noisy.iter().map(|v| 0.5 * v + 0.5).collect();
+            let noisy = denoiser.noised(&x, &ids, level, &stream)?.to_f32(&device)?;
             let clean = denoiser.images(&x, &ids, level, &stream)?.to_f32(&device)?;
             for (what, values) in [("noised", &noisy), ("denoised", &clean)] {
                 let png = picture::png(&picture::to_bytes(values), (w as u32, h as u32))?;
@@ -93,16 +82,6 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     say(&format!("{} images in {}", 2 * files.len() * levels.len(), args.out.display()))
-}
-
-impl Args {
-    fn check(&self) -> Result<()> {
-        if let Some(unknown) = self.weights.strip_prefix("demo:").filter(|name| *name != demo::DENOISER) {
-            let problem = format!("expected a file or demo:{}, found `demo:{unknown}`", demo::DENOISER);
-            return Err(Error::usage("--weights", problem));
-        }
-        Ok(())
-    }
 }
 
 /// Every image with the name its results get.

@@ -7,19 +7,17 @@ use serde_json::json;
 
 use super::denoise::files;
 use super::emulator::EmulatorArgs;
-use super::{say, sides};
+use super::{open, say, sides};
 use crate::attack::{self, Classifier as _, Purpose, Spec, Stream};
 use crate::data::imagenet::{Classes, Fit, Prepare};
 use crate::data::{decode::decode, demo, resize::Rgb8, unit};
 use crate::defense::Denoiser;
 use crate::defense::denoise::Level;
 use crate::device::{DType, Device};
-use crate::experiment::config::{Weights as Source, source};
 use crate::experiment::maps::{self, CAPTION, Grid};
 use crate::experiment::rundir::write_whole;
 use crate::experiment::settings::Number;
 use crate::models::classifier::Classifier;
-use crate::models::weights::Weights;
 use crate::ops::resize::Filter;
 use crate::report::page::{Page, render};
 use crate::report::{eps_label, heat, picture};
@@ -78,17 +76,6 @@ pub struct Args {
     device: String,
     #[command(flatten)]
     emulator: EmulatorArgs,
-}
-
-fn open(flag: &str, name: &str, known: &[&str]) -> Result<Weights> {
-    if let Some(unknown) = name.strip_prefix("demo:").filter(|name| !known.contains(name)) {
-        let problem = format!("expected a file or demo: with one of {}, found `demo:{unknown}`", known.join(", "));
-        return Err(Error::usage(flag, problem));
-    }
-    match source(name) {
-        Source::Embedded(bytes) => Weights::embedded(name, bytes),
-        Source::File(path) => Weights::open(path),
-    }
 }
 
 /// # Errors

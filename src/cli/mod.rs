@@ -16,6 +16,8 @@ use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
+use crate::experiment::config::{Weights as Source, source};
+use crate::models::weights::Weights;
 use crate::{Error, Result};
 
 /// Attack image classifiers with PGD and measure denoised smoothing, on kernels of our own.
@@ -70,6 +72,19 @@ fn sides(flag: &str, text: &str) -> Result<[usize; 2]> {
     let side = |text: &str| text.parse::<usize>().ok().filter(|&side| side > 0);
     let sides = text.split_once('x').and_then(|(h, w)| Some([side(h)?, side(w)?]));
     sides.ok_or_else(|| Error::usage(flag, format!("expected HEIGHTxWIDTH such as 32x32, found `{text}`")))
+}
+
+/// A checkpoint of `flag`: a file, or `demo:` and one of `known`.
+fn open(flag: &str, name: &str, known: &[&str]) -> Result<Weights> {
+    if let Some(unknown) = name.strip_prefix("demo:").filter(|name| !known.contains(name)) {
+        let known: Vec<String> = known.iter().map(|name| format!("demo:{name}")).collect();
+        let problem = format!("expected a file or {}, found `demo:{unknown}`", known.join(", "));
+        return Err(Error::usage(flag, problem));
+    }
+    match source(name) {
+        Source::Embedded(bytes) => Weights::embedded(name, bytes),
+        Source::File(path) => Weights::open(path),
+    }
 }
 
 /// Prints to standard output, which may be a file on a full disk.

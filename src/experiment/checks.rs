@@ -46,6 +46,11 @@ fn not_run(why: &str) -> Vec<(Verdict, String)> {
     vec![(Verdict::NotRun, why.to_owned())]
 }
 
+/// What was found, or that there was nothing to look at.
+fn or_not_run(found: Vec<(Verdict, String)>, why: &str) -> Vec<(Verdict, String)> {
+    if found.is_empty() { not_run(why) } else { found }
+}
+
 /// All checks, those of the records first.
 pub fn all(run: &Finished, trials: Option<&Trials>) -> Vec<Check> {
     let mut checks = vec![budget(run), clean(run), monotone(run), large_listed(run), silent(run), adaptive(run)];
@@ -123,7 +128,7 @@ fn budget(run: &Finished) -> Check {
             format!("{over} of {n} perturbations over budget"),
         ))
     });
-    let found = if found.is_empty() { not_run("needs records of an attack") } else { found };
+    let found = or_not_run(found, "needs records of an attack");
     check(
         "perturbations stay within their budget",
         "none exceeds eps by more than rounding, and all pixels lie in [0, 1]",
@@ -138,7 +143,7 @@ fn clean(run: &Finished) -> Check {
         let verdict = if other == 0 { Verdict::Pass } else { Verdict::Fail };
         Some((verdict, format!("{other} of {} predictions differ", run.cells[cell].n)))
     });
-    let found = if found.is_empty() { not_run("needs eps 0 in the sweep") } else { found };
+    let found = or_not_run(found, "needs eps 0 in the sweep");
     check("without a budget nothing changes", "at eps 0 every prediction is that of the clean image", found)
 }
 
@@ -203,7 +208,7 @@ fn monotone(run: &Finished) -> Check {
         }
     }
     let found = surprises(run, &pairs, "no larger eps leaves significantly more images right");
-    let found = if found.is_empty() { not_run("needs records at two epsilons") } else { found };
+    let found = or_not_run(found, "needs records at two epsilons");
     check(
         "accuracy falls with eps",
         "no larger eps leaves significantly more images right (paired, adjusted for all pairs; warn p < .05, fail p < .01)",
@@ -229,11 +234,7 @@ fn large_listed(run: &Finished) -> Check {
         };
         Some((verdict, format!("{:.1} % ({} of {}) right at eps {}", share, of.any, of.n, eps_label(of.eps))))
     });
-    let found = if found.is_empty() {
-        not_run(&format!("needs a linf sweep in pixel units up to {levels}/255"))
-    } else {
-        found
-    };
+    let found = or_not_run(found, &format!("needs a linf sweep in pixel units up to {levels}/255"));
     check(
         "the largest eps of the sweep breaks the classifier",
         format!("undefended, at most 1 % right at about {levels}/255 (linf)"),
@@ -250,7 +251,7 @@ fn silent(run: &Finished) -> Check {
         let verdict = if share > 1.0 && run.config.score == Score::Last { Verdict::Warn } else { Verdict::Pass };
         Some((verdict, format!("at most {share:.1} % ({lost} of {}), at eps {}", cell.n, eps_label(cell.eps))))
     });
-    let found = if found.is_empty() { not_run("needs records at an eps above 0") } else { found };
+    let found = or_not_run(found, "needs records at an eps above 0");
     check(
         "no success is lost at the last step",
         "at most 1 % of the images are broken by an iterate but not by the last; beyond, report any iterate",
@@ -281,7 +282,7 @@ fn adaptive(run: &Finished) -> Check {
         }
     }
     let found = surprises(run, &pairs, "nowhere does it leave significantly more images right");
-    let found = if found.is_empty() { not_run("needs records of both attacks") } else { found };
+    let found = or_not_run(found, "needs records of both attacks");
     check(name, rule, found)
 }
 

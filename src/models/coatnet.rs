@@ -3,6 +3,7 @@
 //! Sources: Dai et al. 2021; timm `models/maxxvit.py`, whose parameter names these are.
 
 mod build;
+pub mod rollout;
 
 use std::sync::Arc;
 
@@ -10,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use build::Builder;
 pub use build::position_table;
+use rollout::Rollout;
 
 use super::probe::Probe;
-use super::rollout::Rollout;
 use super::weights::Weights;
 use crate::device::Device;
 use crate::ops::Activation;

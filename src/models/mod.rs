@@ -7,6 +7,5 @@ pub mod network;
 pub mod probe;
 pub mod resnet;
 pub mod resnet_study;
-pub mod rollout;
 pub mod unet;
 pub mod weights;

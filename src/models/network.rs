@@ -6,7 +6,6 @@ use super::coatnet::{self, CoAtNet};
 use super::probe::Probe;
 use super::resnet::{self, ResNet};
 use super::resnet_study;
-use super::rollout;
 use super::weights::Weights;
 use crate::Result;
 use crate::device::Device;
@@ -85,7 +84,7 @@ impl Network {
     pub fn stages(&self) -> Vec<String> {
         match self {
             Network::ResNet(net) => net.stages(),
-            Network::CoAtNet(net) => rollout::ends(net.config()),
+            Network::CoAtNet(net) => coatnet::rollout::ends(net.config()),
         }
     }
 
@@ -93,7 +92,7 @@ impl Network {
     pub fn attention_maps(&self) -> Vec<String> {
         match self {
             Network::ResNet(net) => net.attention_maps(),
-            Network::CoAtNet(net) => rollout::maps(net.config()),
+            Network::CoAtNet(net) => coatnet::rollout::maps(net.config()),
         }
     }
 

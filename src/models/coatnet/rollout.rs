@@ -5,9 +5,9 @@
 
 use rayon::prelude::*;
 
-use super::coatnet::Config;
-use super::probe::Probe;
+use super::Config;
 use crate::device::{DType, Device};
+use crate::models::probe::Probe;
 use crate::ops::attention::Positions;
 use crate::tape::Graph;
 use crate::tensor::Tensor;
