@@ -197,7 +197,7 @@ impl CoAtNet {
     }
 
     /// The same, and the output of one module by its name: `stem`, `stages.0.blocks.0`, .., `norm`, `head.fc`;
-    /// of transformer stages also what [`super::rollout`] computes: `stages.2.blocks.0.attn.weights`, `stages.2.attention_rollout`.
+    /// of transformer stages also what [`rollout`] computes: `stages.2.blocks.0.attn.weights`, `stages.2.attention_rollout`.
     ///
     /// # Errors
     /// As [`CoAtNet::forward`].
