@@ -13,10 +13,10 @@ use rampart::defense::schedule::{Kind, Schedule};
 use rampart::device::{DType, Device};
 use rampart::models::unet::Config;
 use rampart::models::weights::{Weights, uniform};
-use rampart::ops::Activation;
 use rampart::ops::attention::self_attention;
 use rampart::ops::norm::{GroupNorm, group_norm};
 use rampart::ops::philox::{Purpose, Stream};
+use rampart::ops::{Activation, recording};
 use rampart::tape::{Graph, Precision};
 use rampart::tensor::Tensor;
 
@@ -24,7 +24,7 @@ const BATCH: usize = 8;
 const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
 
 fn device() -> Device {
-    Device::open("auto").expect("the host is always there")
+    Device::open(DeviceChoice::Auto).expect("the host is always there")
 }
 
 fn activation(device: &Device, precision: Precision, name: &str, shape: &[usize]) -> Tensor {
@@ -53,7 +53,7 @@ fn both(
     });
     group.bench_function(BenchmarkId::new(format!("{name}/gradient"), precision), |b| {
         let recorded = || {
-            let g = Graph::recording(&device, precision);
+            let g = recording(&device, precision);
             let y = op(&g, x).expect("the shapes fit");
             (g, y)
         };

@@ -10,16 +10,16 @@ use std::time::Duration;
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rampart::Result;
-use rampart::attack::{Classifier as _, Loss, Query};
-use rampart::device::{DType, Device};
+use rampart::attack::{Classifier as _, Loss, Oracle as _, Query};
+use rampart::device::{DType, Device, DeviceChoice};
 use rampart::models::classifier::Classifier;
 use rampart::models::resnet::{Attention, Config, Stem};
 use rampart::models::weights::{Weights, fill, uniform};
-use rampart::ops::Activation;
 use rampart::ops::cbam::{Cbam, cbam};
 use rampart::ops::conv::{Conv2d, Window, conv2d};
 use rampart::ops::loss::{LossKind, loss};
 use rampart::ops::pgd::{self, Norm, Profile, Step};
+use rampart::ops::{Activation, recording};
 use rampart::tape::{Graph, Precision};
 use rampart::tensor::Tensor;
 
@@ -44,7 +44,7 @@ const LAYERS: [(usize, usize, usize, usize, usize); 13] = [
 ];
 
 fn device() -> Device {
-    Device::open("auto").expect("the host is always there")
+    Device::open(DeviceChoice::Auto).expect("the host is always there")
 }
 
 fn activation(device: &Device, precision: Precision, name: &str, shape: &[usize]) -> Tensor {
@@ -81,7 +81,7 @@ fn both_ways(
         device.synchronize()
     };
     let record = || {
-        let g = Graph::recording(&device, precision);
+        let g = recording(&device, precision);
         let y = op(&g, x).expect("an op that runs");
         (g, y)
     };

@@ -30,9 +30,10 @@ pub enum Error {
     #[error("{}: {action}", file.display())]
     Io { file: PathBuf, action: &'static str, source: std::io::Error },
 
-    /// A flag or a config value is wrong: the only error that ends with exit code 2.
-    #[error("{flag}: {problem}")]
-    Usage { flag: String, problem: String },
+    /// A setting is wrong: the only error that ends with exit code 2. `field` is the name in a config (`attack.step_size`); the
+    /// command line puts its flag there.
+    #[error("{field}: {problem}")]
+    Usage { field: String, problem: String },
 
     /// A device is missing or failed.
     #[error("{problem}")]
@@ -60,8 +61,8 @@ impl Error {
         Error::Io { file: file.into(), action, source }
     }
 
-    pub fn usage(flag: impl Into<String>, problem: impl Into<String>) -> Self {
-        Error::Usage { flag: flag.into(), problem: problem.into() }
+    pub fn usage(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Error::Usage { field: field.into(), problem: problem.into() }
     }
 
     pub fn device(problem: impl Into<String>) -> Self {

@@ -46,6 +46,27 @@ pub fn clopper_pearson(k: u64, n: u64, alpha: f64) -> Interval {
     Interval { lo, hi }
 }
 
+/// The class of the largest logit, the lowest among equals.
+pub fn top_class(logits: &[f32]) -> usize {
+    let larger = |best: (usize, f32), (k, &z): (usize, &f32)| if z > best.1 { (k, z) } else { best };
+    logits.iter().enumerate().fold((0, f32::NEG_INFINITY), larger).0
+}
+
+/// Softmax in float64.
+pub fn softmax(logits: &[f32]) -> Vec<f64> {
+    let top = logits.get(top_class(logits)).copied().unwrap_or_default();
+    let powers: Vec<f64> = logits.iter().map(|&z| (f64::from(z) - f64::from(top)).exp()).collect();
+    let total: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| power / total).collect()
+}
+
+/// Whether fewer than `count` logits are ahead of the label's, ties going to the lower class.
+pub fn in_top(count: usize, logits: &[f32], label: u32) -> bool {
+    let own = logits[label as usize];
+    let ahead = |&(k, &z): &(usize, &f32)| z > own || (z == own && k < label as usize);
+    logits.iter().enumerate().filter(ahead).count() < count
+}
+
 /// Two-sided p values of a paired comparison.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mcnemar {
@@ -119,6 +140,19 @@ mod tests {
     fn check(got: Interval, lo: f64, hi: f64) {
         assert_abs_diff_eq!(got.lo, lo, epsilon = 6e-7);
         assert_abs_diff_eq!(got.hi, hi, epsilon = 6e-7);
+    }
+
+    #[test]
+    fn logits_are_ranked_and_shared_out() {
+        let logits = [1.0, 5.0, 5.0, 0.0, 7.0, 1.0, 1.0];
+        let found: Vec<bool> = (0..7).map(|label| in_top(5, &logits, label)).collect();
+        assert_eq!(found, [true, true, true, false, true, true, false]);
+        assert_eq!((top_class(&logits), top_class(&[2.0, 2.0]), top_class(&[f32::NAN, 1.0])), (4, 0, 1));
+        let share = softmax(&[0.0, 0.0, 2f32.ln()]);
+        for (got, want) in share.iter().zip([0.25, 0.25, 0.5]) {
+            assert_abs_diff_eq!(*got, want, epsilon = 1e-7);
+        }
+        assert_eq!(softmax(&[1000.0, 0.0])[0], 1.0);
     }
 
     #[test]

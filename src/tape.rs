@@ -9,7 +9,6 @@ use std::collections::HashMap;
 
 use crate::choice::choice;
 use crate::device::{DType, Device, Kernel};
-use crate::ops::pointwise;
 use crate::tensor::{Tensor, TensorId};
 use crate::{Error, Result};
 
@@ -32,6 +31,9 @@ impl Precision {
     }
 }
 
+/// The op that adds two gradients and applies a mask; either may be missing. It comes from the ops, which the tape lies below.
+pub type Accumulate = fn(&Graph, &Tensor, Option<&Tensor>, Option<&Tensor>) -> Result<Tensor>;
+
 type Backward = Box<dyn FnOnce(&Graph, &Tensor, &mut Grads) -> Result<()>>;
 
 struct Node {
@@ -41,8 +43,8 @@ struct Node {
     backward: Backward,
 }
 
-#[derive(Default)]
 struct Tape {
+    accumulate: Accumulate,
     nodes: Vec<Node>,
     uses: HashMap<TensorId, u32>,
     masks: HashMap<TensorId, Tensor>,
@@ -61,9 +63,10 @@ impl Graph {
         Graph { device: device.clone(), precision, tape: None }
     }
 
-    /// Runs ops and records what [`Graph::backward`] needs.
-    pub fn recording(device: &Device, precision: Precision) -> Self {
-        Graph { device: device.clone(), precision, tape: Some(RefCell::default()) }
+    /// Runs ops and records what [`Graph::backward`] needs. [`crate::ops::recording`] hands in `accumulate`.
+    pub fn recording(device: &Device, precision: Precision, accumulate: Accumulate) -> Self {
+        let tape = Tape { accumulate, nodes: vec![], uses: HashMap::new(), masks: HashMap::new() };
+        Graph { device: device.clone(), precision, tape: Some(RefCell::new(tape)) }
     }
 
     pub fn device(&self) -> &Device {
@@ -148,13 +151,13 @@ impl Graph {
         let Some(tape) = self.tape else {
             return Err(Error::shape("backward", "tape", "a recording graph", "an inference graph"));
         };
-        let Tape { nodes, uses, masks } = tape.into_inner();
+        let Tape { accumulate, nodes, uses, masks } = tape.into_inner();
         let graph = Graph::inference(&self.device, self.precision);
-        let mut grads = Grads { values: HashMap::new(), left: uses, masks };
+        let mut grads = Grads { accumulate, values: HashMap::new(), left: uses, masks };
         // What came from outside does not know of the ReLU that made y.
         let unused = !grads.left.contains_key(&y.id());
         let dy = match if unused { grads.masks.remove(&y.id()) } else { None } {
-            Some(keep) => pointwise::accumulate(&graph, &dy, None, Some(&keep))?,
+            Some(keep) => accumulate(&graph, &dy, None, Some(&keep))?,
             None => dy,
         };
         grads.values.insert(y.id(), dy);
@@ -180,6 +183,7 @@ impl Graph {
 
 /// Gradients on their way from the output to the input.
 pub struct Grads {
+    accumulate: Accumulate,
     values: HashMap<TensorId, Tensor>,
     /// Contributions still to come.
     left: HashMap<TensorId, u32>,
@@ -229,7 +233,7 @@ impl Grads {
         let dx = if slot.residual.is_none() && slot.keep.is_none() {
             dx
         } else {
-            pointwise::accumulate(g, &dx, slot.residual.as_ref(), slot.keep.as_ref())?
+            (self.accumulate)(g, &dx, slot.residual.as_ref(), slot.keep.as_ref())?
         };
         self.put(x, dx);
         Ok(())
@@ -246,7 +250,7 @@ impl Grads {
             && let Some(keep) = self.masks.remove(&x)
             && let Some(dx) = self.values.remove(&x)
         {
-            self.values.insert(x, pointwise::accumulate(g, &dx, None, Some(&keep))?);
+            self.values.insert(x, (self.accumulate)(g, &dx, None, Some(&keep))?);
         }
         Ok(())
     }

@@ -6,12 +6,11 @@ mod network;
 use std::sync::Arc;
 
 use rampart::attack::{
-    Adversarial, Classifier, Evaluation, Loss, Method, Norm, Outcome, Profile, Query, Spec, StartKind, Starts, Target,
-    run,
+    Classifier, Evaluation, Loss, Norm, Oracle, Outcome, Profile, Query, Said, StartKind, Starts, Target,
 };
 use rampart::device::{DType, Device};
-use rampart::ops::Activation;
 use rampart::ops::conv::{Conv2d, Window, conv2d};
+use rampart::ops::{Activation, recording};
 use rampart::tape::{Graph, Precision};
 use rampart::tensor::Tensor;
 use rampart::{Error, Result};
@@ -83,22 +82,22 @@ fn pgd_and_mim_agree_with_a_plain_loop_bit_for_bit() {
     let data = data(&net, 24);
     let noise: Vec<f32> = numbers(24 * D, 55).iter().map(|u| 0.06 * (2.0 * u - 1.0)).collect();
     let starts: Vec<f32> = data.0.iter().zip(&noise).map(|(x, e)| (x + e).clamp(0.0, 1.0)).collect();
-    for method in [Method::Pgd, Method::Mim] {
+    for method in ["pgd", "mim"] {
         let file = Starts::new(StartKind::Clipped, 1, &data.2, SHAPE, starts.clone(), vec![]).unwrap();
-        let spec = Spec {
+        let spec = Try {
             method,
             eps: 0.06,
             steps: 9,
             step_size: Some(0.013),
             decay: 0.7,
             starts: Some(file),
-            ..Spec::default()
+            ..Try::default()
         };
         let (outcomes, points) = attack(&net, &data, &spec);
         let mut successes = 0;
         for (i, o) in outcomes.iter().enumerate() {
             let row = i * D..(i + 1) * D;
-            let decay = (method == Method::Mim).then_some(0.7);
+            let decay = (method == "mim").then_some(0.7);
             let want = plain(&net, &data.0[row.clone()], data.1[i], &starts[row.clone()], 0.06, 0.013, 9, decay);
             assert_eq!(points.last[row.clone()], want.last[..], "image {i}");
             assert_eq!(points.best_margin[row], want.best[..], "image {i}");
@@ -117,7 +116,7 @@ fn pgd_and_mim_agree_with_a_plain_loop_bit_for_bit() {
 fn what_is_handed_on_is_the_best_success_or_else_the_highest_loss() {
     let net = Net::new();
     let data = data(&net, 40);
-    let (outcomes, points) = attack(&net, &data, &Spec { eps: 0.05, ..Spec::default() });
+    let (outcomes, points) = attack(&net, &data, &Try { eps: 0.05, ..Try::default() });
     let image = |v: &[f32], i: usize| v[i * D..(i + 1) * D].to_vec();
     let mut differ = 0;
     for (i, o) in outcomes.iter().enumerate() {
@@ -135,7 +134,7 @@ fn what_is_handed_on_is_the_best_success_or_else_the_highest_loss() {
 }
 
 /// Outcomes and images by id must not depend on how images were batched or ordered.
-fn assert_batch_invariant(net: &dyn Classifier, data: &(Vec<f32>, Vec<u32>, Vec<u64>), spec: &Spec) {
+fn assert_batch_invariant(net: &dyn Classifier, data: &(Vec<f32>, Vec<u32>, Vec<u64>), spec: &Try) {
     let (images, labels, ids) = data;
     let (n, d) = (labels.len(), images.len() / labels.len());
     let whole = attack(net, data, spec);
@@ -167,7 +166,7 @@ fn batch_size_and_order_change_nothing() {
     for norm in [Norm::Linf, Norm::L2] {
         for early_stop in [false, true] {
             for target in [Target::None, Target::Random] {
-                let spec = Spec {
+                let spec = Try {
                     norm,
                     eps: eps_of(norm),
                     steps: 6,
@@ -175,7 +174,7 @@ fn batch_size_and_order_change_nothing() {
                     early_stop,
                     target,
                     seed: 5,
-                    ..Spec::default()
+                    ..Try::default()
                 };
                 assert_batch_invariant(&net, &data, &spec);
             }
@@ -184,10 +183,10 @@ fn batch_size_and_order_change_nothing() {
     assert_batch_invariant(
         &net,
         &data,
-        &Spec { method: Method::Mim, random_start: false, early_stop: true, ..Spec::default() },
+        &Try { method: "mim", random_start: false, early_stop: true, ..Try::default() },
     );
     for profile in [Profile::Foolbox, Profile::Art] {
-        let spec = Spec { profile, norm: Norm::L2, eps: 0.3, steps: 6, restarts: 2, ..Spec::default() };
+        let spec = Try { profile, norm: Norm::L2, eps: 0.3, steps: 6, restarts: 2, ..Try::default() };
         assert_batch_invariant(&net, &data, &spec);
     }
 }
@@ -219,7 +218,7 @@ impl ConvNet {
         loss: Loss,
         wanted: bool,
     ) -> Result<Evaluation> {
-        let graph = if wanted { Graph::recording } else { Graph::inference };
+        let graph = if wanted { recording } else { Graph::inference };
         let g = graph(&self.device, Precision::F32);
         let h = conv2d(&g, images, &self.first, None, Activation::Relu)?;
         let z = conv2d(&g, &h, &self.second, None, Activation::None)?;
@@ -245,7 +244,7 @@ impl ConvNet {
     }
 }
 
-impl Classifier for ConvNet {
+impl Oracle for ConvNet {
     fn device(&self) -> &Device {
         &self.device
     }
@@ -258,11 +257,14 @@ impl Classifier for ConvNet {
     fn logits(&self, _: &Tensor) -> Result<Tensor> {
         unreachable!("no rule of these tests asks for logits")
     }
-    fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
-        self.look(images, query.labels, query.targets, query.loss, true)
-    }
     fn evaluate(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
         self.look(images, query.labels, query.targets, query.loss, false)
+    }
+}
+
+impl Classifier for ConvNet {
+    fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
+        self.look(images, query.labels, query.targets, query.loss, true)
     }
 }
 
@@ -275,7 +277,7 @@ fn a_network_of_our_own_kernels_is_batch_invariant_too() {
     let data = (images, labels, (0..64).collect());
     for norm in [Norm::Linf, Norm::L2] {
         for early_stop in [false, true] {
-            let spec = Spec { norm, eps: eps_of(norm), steps: 5, restarts: 2, early_stop, ..Spec::default() };
+            let spec = Try { norm, eps: eps_of(norm), steps: 5, restarts: 2, early_stop, ..Try::default() };
             assert_batch_invariant(&net, &data, &spec);
         }
     }
@@ -288,11 +290,11 @@ fn early_stop_finds_the_same_and_computes_less() {
     for norm in [Norm::Linf, Norm::L2] {
         for restarts in [1, 3] {
             for target in [Target::None, Target::Next, Target::LeastLikely] {
-                let spec = Spec { norm, eps: eps_of(norm), steps: 12, restarts, target, ..Spec::default() };
+                let spec = Try { norm, eps: eps_of(norm), steps: 12, restarts, target, ..Try::default() };
                 net.gradients.set(0);
                 let (full, points) = attack(&net, &data, &spec);
                 assert_eq!(net.gradients.get(), points.work.gradients);
-                let (stopped, saved) = attack(&net, &data, &Spec { early_stop: true, ..spec.clone() });
+                let (stopped, saved) = attack(&net, &data, &Try { early_stop: true, ..spec.clone() });
                 assert_eq!(net.gradients.get(), points.work.gradients + saved.work.gradients);
                 for (f, s) in full.iter().zip(&stopped) {
                     assert_eq!((s.correct_clean, s.correct_any), (f.correct_clean, f.correct_any));
@@ -328,14 +330,8 @@ fn more_steps_of_one_size_only_help() {
     for norm in [Norm::Linf, Norm::L2] {
         let mut before: Option<Vec<Outcome>> = None;
         for steps in [0, 1, 2, 4, 8, 16] {
-            let spec = Spec {
-                norm,
-                eps: eps_of(norm),
-                steps,
-                step_size: Some(eps_of(norm) / 6.0),
-                seed: 2,
-                ..Spec::default()
-            };
+            let spec =
+                Try { norm, eps: eps_of(norm), steps, step_size: Some(eps_of(norm) / 6.0), seed: 2, ..Try::default() };
             let (now, _) = attack(&net, &data, &spec);
             if let Some(before) = &before {
                 for (b, n) in before.iter().zip(&now) {
@@ -356,7 +352,7 @@ fn restarts_only_help() {
         for early_stop in [false, true] {
             let by = |restarts| {
                 let spec =
-                    Spec { norm, eps: eps_of(norm) * 0.8, steps: 4, restarts, early_stop, seed: 3, ..Spec::default() };
+                    Try { norm, eps: eps_of(norm) * 0.8, steps: 4, restarts, early_stop, seed: 3, ..Try::default() };
                 attack(&net, &data, &spec)
             };
             let runs = [by(1), by(2), by(8)];
@@ -380,10 +376,9 @@ fn fgsm_is_one_step_from_the_clean_image() {
     let data = data(&net, 30);
     for profile in PROFILES {
         for norm in [Norm::Linf, Norm::L2] {
-            let spec = Spec { profile, norm, eps: eps_of(norm), ..Spec::default() };
-            // What FGSM has no use for is ignored.
-            let fgsm = Spec { method: Method::Fgsm, steps: 40, step_size: Some(1e-3), ..spec.clone() };
-            let one = Spec { steps: 1, step_size: Some(spec.eps), random_start: false, ..spec };
+            let spec = Try { profile, norm, eps: eps_of(norm), ..Try::default() };
+            let fgsm = Try { method: "fgsm", ..spec.clone() };
+            let one = Try { steps: 1, step_size: Some(spec.eps), random_start: false, ..spec };
             assert_eq!(attack(&net, &data, &fgsm), attack(&net, &data, &one), "{profile:?} {norm:?}");
         }
     }
@@ -396,7 +391,7 @@ fn without_eps_there_is_no_attack() {
     for norm in [Norm::Linf, Norm::L2] {
         for early_stop in [false, true] {
             let (outcomes, points) =
-                attack(&net, &data, &Spec { eps: 0.0, norm, early_stop, restarts: 4, ..Spec::default() });
+                attack(&net, &data, &Try { eps: 0.0, norm, early_stop, restarts: 4, ..Try::default() });
             assert_eq!((points.work.gradients, points.work.forwards), (0, 20));
             assert_eq!([&points.last, &points.best, &points.best_margin], [&data.0; 3]);
             for (o, &y) in outcomes.iter().zip(&data.1) {
@@ -418,7 +413,7 @@ fn every_profile_stays_within_its_budget_and_breaks_images() {
         for norm in [Norm::Linf, Norm::L2] {
             for scale in [1.0, 1e-4] {
                 net.scale = scale;
-                let spec = Spec { profile, norm, eps: eps_of(norm) * 2.0, random_start: true, ..Spec::default() };
+                let spec = Try { profile, norm, eps: eps_of(norm) * 2.0, random_start: true, ..Try::default() };
                 let (outcomes, _) = attack(&net, &data, &spec);
                 let clean = count(&outcomes, |o| o.correct_clean);
                 let robust = count(&outcomes, |o| o.correct_any);
@@ -433,8 +428,8 @@ fn every_profile_stays_within_its_budget_and_breaks_images() {
     }
     net.scale = 0.0;
     for profile in PROFILES {
-        for (norm, method) in [(Norm::Linf, Method::Pgd), (Norm::L2, Method::Pgd), (Norm::Linf, Method::Mim)] {
-            let spec = Spec { profile, norm, method, eps: eps_of(norm), random_start: false, ..Spec::default() };
+        for (norm, method) in [(Norm::Linf, "pgd"), (Norm::L2, "pgd"), (Norm::Linf, "mim")] {
+            let spec = Try { profile, norm, method, eps: eps_of(norm), random_start: false, ..Try::default() };
             let (outcomes, points) = attack(&net, &data, &spec);
             assert_eq!(points.last, data.0, "a gradient of 0 moves nothing: {spec:?}");
             assert!(outcomes.iter().all(|o| o.correct_any == o.correct_clean));
@@ -446,7 +441,7 @@ fn every_profile_stays_within_its_budget_and_breaks_images() {
 fn native_l2_does_not_feel_how_small_gradients_are() {
     let mut net = Net::new();
     let data = data(&net, 20);
-    let spec = Spec { norm: Norm::L2, eps: 0.3, ..Spec::default() };
+    let spec = Try { norm: Norm::L2, eps: 0.3, ..Try::default() };
     let normal = attack(&net, &data, &spec).1.last;
     net.scale = 2f32.powi(-80); // squares underflow; a power of two keeps every digit
     assert_eq!(attack(&net, &data, &spec).1.last, normal);
@@ -473,7 +468,7 @@ fn targets_follow_their_rules() {
     ];
     for loss in [Loss::CrossEntropy, Loss::Margin] {
         for (target, rule) in rules {
-            let (outcomes, _) = attack(&net, &data, &Spec { target, loss, eps: 0.3, steps: 20, ..Spec::default() });
+            let (outcomes, _) = attack(&net, &data, &Try { target, loss, eps: 0.3, steps: 20, ..Try::default() });
             let mut reached = 0;
             for (i, o) in outcomes.iter().enumerate() {
                 if target == Target::Class(3) && data.1[i] == 3 {
@@ -491,8 +486,7 @@ fn targets_follow_their_rules() {
         }
     }
     // Random targets: every wrong class occurs, the seed matters, and so does the id.
-    let by =
-        |seed| attack(&net, &data, &Spec { target: Target::Random, eps: 0.3, steps: 20, seed, ..Spec::default() }).0;
+    let by = |seed| attack(&net, &data, &Try { target: Target::Random, eps: 0.3, steps: 20, seed, ..Try::default() }).0;
     let (a, b) = (by(0), by(1));
     assert!(a.iter().zip(&b).any(|(a, b)| a.prediction != b.prediction));
     let hit: std::collections::HashSet<u32> = a.iter().filter(|o| !o.correct_last).map(|o| o.prediction).collect();
@@ -503,30 +497,97 @@ fn targets_follow_their_rules() {
 fn what_cannot_be_meant_is_refused() {
     let net = Net::new();
     let data = data(&net, 2);
-    let problem = |spec: Spec| run(&net, &data.0, &data.1, &data.2, &spec).unwrap_err();
-    let specs = [
-        ("--eps", Spec { eps: -0.1, ..Spec::default() }),
-        ("--eps", Spec { eps: f64::NAN, ..Spec::default() }),
-        ("--step-size", Spec { step_size: Some(0.0), ..Spec::default() }),
-        ("--step-size", Spec { step_size: Some(0.1), profile: Profile::Cleverhans, ..Spec::default() }),
-        ("--restarts", Spec { restarts: 0, ..Spec::default() }),
-        ("--restarts", Spec { restarts: 2, random_start: false, ..Spec::default() }),
-        ("--norm", Spec { method: Method::Mim, norm: Norm::L2, ..Spec::default() }),
-        ("--target", Spec { target: Target::Class(5), ..Spec::default() }),
-    ];
-    for (flag, spec) in specs {
-        match problem(spec.clone()) {
-            Error::Usage { flag: found, .. } => assert_eq!(found, flag, "{spec:?}"),
-            other => panic!("{spec:?}: {other}"),
+    for (field, table) in [
+        ("attack.method", "method = 'bim'"),
+        ("attack.eps", "eps = [-0.1]"),
+        ("attack.eps", "eps = [nan]"),
+        ("attack.step_size", "step_size = 0"),
+        ("attack.step_size", "profile = 'cleverhans'\nsteps = 9\nstep_size = 0.1"),
+        ("attack.restarts", "restarts = 0"),
+        ("attack.restarts", "restarts = 2\nrandom_start = false"),
+        ("attack.norm", "method = 'mim'\nnorm = 'l2'"),
+        ("attack.decay", "method = 'pgd'\ndecay = 1"),
+        ("attack.steps", "method = 'fgsm'\nsteps = 1"),
+        ("attack.restarts", "method = 'random'\nrestarts = 2"),
+    ] {
+        match toml::from_str::<Said>(table).unwrap().decided() {
+            Err(Error::Usage { field: found, .. }) => assert_eq!(found, field, "{table}"),
+            other => panic!("{table}: {other:?}"),
+        }
+    }
+    for (field, bad) in [
+        ("attack.targeted", Try { target: Target::Class(5), ..Try::default() }),
+        (
+            "attack.restarts",
+            Try {
+                restarts: 2,
+                starts: Some(Starts::new(StartKind::Clipped, 1, &data.2, SHAPE, data.0.clone(), vec![]).unwrap()),
+                ..Try::default()
+            },
+        ),
+    ] {
+        match bad.run(&net, &data.0, &data.1, &data.2) {
+            Err(Error::Usage { field: found, .. }) => assert_eq!(found, field, "{bad:?}"),
+            other => panic!("{bad:?}: {other:?}"),
         }
     }
     let shape = |images: &[f32], labels: &[u32], ids: &[u64]| {
-        run(&net, images, labels, ids, &Spec::default()).unwrap_err().to_string()
+        Try::default().run(&net, images, labels, ids).unwrap_err().to_string()
     };
-    assert!(shape(&data.0[1..], &data.1, &data.2).contains("images"));
+    assert!(shape(&data.0[D..], &data.1, &data.2).contains("images"));
     assert!(shape(&data.0, &data.1, &data.2[1..]).contains("ids"));
     assert!(shape(&data.0, &[0, 5], &data.2).contains("label of image 1000020"));
     assert!(shape(&[&data.0[1..], &[1.5]].concat(), &data.1, &data.2).contains("0 to 1"));
-    assert!(shape(&[&data.0[1..], &[f32::NAN]].concat(), &data.1, &data.2).contains("0 to 1"));
-    assert_eq!(run(&net, &[], &[], &[], &Spec::default()).unwrap(), (vec![], Adversarial::default()));
+    assert!(shape(&[&data.0[1..], &[f32::NAN]].concat(), &data.1, &data.2).contains("no numbers"));
+    assert!(shape(&[], &[], &[]).contains("images"));
+}
+
+#[test]
+fn what_is_decided_reads_back_the_same() {
+    for table in [
+        "",
+        "method = 'fgsm'",
+        "method = 'mim'\ndecay = 0.5",
+        "method = 'random'\nsteps = 7\nearly_stop = true",
+        "profile = 'foolbox'\nnorm = 'l2'",
+        "eps = ['8/255']\nstep_size = '2/255'\nrestarts = 3\nloss = 'dlr'\ntargeted = 'next'",
+        "space = 'normalised'",
+        "method = 'fgsm'\nhand_over = '8-bit'",
+    ] {
+        let spec = toml::from_str::<Said>(table).unwrap().decided().unwrap();
+        let text = toml::to_string(&spec).unwrap();
+        assert_eq!(toml::from_str::<Said>(&text).unwrap().decided().unwrap(), spec, "{text}");
+    }
+}
+
+#[test]
+fn random_search_keeps_the_best_of_its_points_and_asks_for_no_gradient() {
+    let net = Net::new();
+    let data = data(&net, 64);
+    for norm in [Norm::Linf, Norm::L2] {
+        let by = |steps, early_stop| {
+            let eps = 2.0 * eps_of(norm);
+            attack(&net, &data, &Try { method: "random", norm, eps, steps, early_stop, ..Try::default() })
+        };
+        let ((few, first), (many, points)) = (by(4, false), by(40, false));
+        assert_eq!((points.work.gradients, net.gradients.get()), (0, 0));
+        assert_eq!((points.work.forwards, first.work.forwards), (41 * 64, 5 * 64));
+        for (i, (few, many)) in few.iter().zip(&many).enumerate() {
+            assert!(few.correct_any || !many.correct_any, "more points lost a success");
+            assert!(many.loss >= few.loss);
+            let (_, z) = net.forward(&points.best[i * D..][..D]);
+            assert_eq!(
+                losses(&z, data.1[i] as usize, None, Loss::CrossEntropy).3 != data.1[i],
+                many.first_success.is_some()
+            );
+        }
+        let broken = |o: &Outcome| o.correct_clean && !o.correct_any;
+        assert!(count(&many, broken) > count(&few, broken), "{norm:?}");
+        let (stopped, saved) = by(40, true);
+        assert!(saved.work.forwards < points.work.forwards);
+        assert!(stopped.iter().zip(&many).all(|(s, m)| s.correct_any == m.correct_any));
+    }
+    let weak = attack(&net, &data, &Try { method: "random", eps: 0.06, steps: 9, ..Try::default() }).0;
+    let pgd = attack(&net, &data, &Try { eps: 0.06, steps: 9, ..Try::default() }).0;
+    assert!(count(&pgd, |o| o.correct_any) < count(&weak, |o| o.correct_any), "a gradient is worth more than luck");
 }

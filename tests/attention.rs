@@ -8,6 +8,7 @@ use common::{PRECISIONS, close, directional, dot, host, limits, round, upload, u
 use proptest::prelude::*;
 use rampart::Error;
 use rampart::ops::attention::{Positions, attention, self_attention};
+use rampart::ops::recording;
 use rampart::tape::{Graph, Precision};
 
 struct Case {
@@ -82,7 +83,7 @@ fn compare(case: &Case, seed: u64) {
             upload(&device, &[batch, heads, m, d], precision, &v),
         );
         let bias = (rows > 0).then(|| upload_f32(&device, &[rows, heads, n, m], &bias));
-        let g = Graph::recording(&device, precision);
+        let g = recording(&device, precision);
         let y = attention(&g, [&qt, &kt, &vt], bias.as_ref(), None).unwrap();
         let (forward, gradient) = limits(precision);
         let what = |t: &str| format!("{t} {precision:?} {:?} bias {rows}", [batch, heads, n, m, d]);
@@ -152,14 +153,14 @@ fn one_projection_holds_q_k_and_v() {
         };
         let shape = [batch, heads, t, d];
         let [q, k, v] = [0, 1, 2].map(|p| upload(&device, &shape, precision, &part(p)));
-        let g = Graph::recording(&device, precision);
+        let g = recording(&device, precision);
         let plain = attention(&g, [&q, &k, &v], None, None).unwrap();
         let want = plain.to_f32(&device).unwrap();
         let upstream = upload(&device, &shape, precision, &heads_first(&dy));
         let grads = g.backward_all(&plain, upstream, &[&q, &k, &v]).unwrap();
 
         let x = upload(&device, &[batch, 4, 5, 3 * heads * d], precision, &qkv);
-        let g = Graph::recording(&device, precision);
+        let g = recording(&device, precision);
         let y = self_attention(&g, &x, heads, None).unwrap();
         assert_eq!(y.shape(), [batch, 4, 5, heads * d]);
         assert_eq!(heads_first(&y.to_f32(&device).unwrap()), want);
@@ -206,7 +207,7 @@ fn a_table_of_positions_is_a_bias_per_pair() {
         let [q, k, v] = [0, 1, 2].map(|p| upload(&device, &[1, heads, t, d], Precision::F32, &part(p)));
         let want = attention(&g, [&q, &k, &v], Some(&bias), None).unwrap().to_f32(&device).unwrap();
         let x = upload(&device, &[1, h, w, 3 * heads * d], Precision::F32, &qkv);
-        let g = Graph::recording(&device, Precision::F32);
+        let g = recording(&device, Precision::F32);
         let y = self_attention(&g, &x, heads, Some(&positions)).unwrap();
         let got = y.to_f32(&device).unwrap();
         for (i, want) in want.iter().enumerate() {
@@ -216,7 +217,7 @@ fn a_table_of_positions_is_a_bias_per_pair() {
         let dyt = upload(&device, y.shape(), Precision::F32, &dy);
         let dx = g.backward(&y, dyt, &x).unwrap().to_f32(&device).unwrap();
         let dy_heads: Vec<f32> = (0..dy.len()).map(|i| dy[(i / d % t * heads + i / d / t) * d + i % d]).collect();
-        let g = Graph::recording(&device, Precision::F32);
+        let g = recording(&device, Precision::F32);
         let y = attention(&g, [&q, &k, &v], Some(&bias), None).unwrap();
         let dyt = upload(&device, &[1, heads, t, d], Precision::F32, &dy_heads);
         for (p, grad) in g.backward_all(&y, dyt, &[&q, &k, &v]).unwrap().iter().enumerate() {

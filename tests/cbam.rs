@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use common::{PRECISIONS, check, close, directional, dot, host, limits, round, upload, upload_f32, values, wide};
 use rampart::Error;
-use rampart::ops::Activation;
 use rampart::ops::cbam::{Cbam, cbam};
 use rampart::ops::pointwise::activation;
+use rampart::ops::{Activation, recording};
 use rampart::tape::{Graph, Precision};
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -155,7 +155,7 @@ fn gates_residual_and_relu_agree_with_float64() {
                     let plain = plain.to_f32(&device).unwrap();
                     close(&name, &plain, &want, limits(precision).0);
 
-                    let g = Graph::recording(&device, precision);
+                    let g = recording(&device, precision);
                     let y = cbam(&g, &xt, &uploaded, residual, act).unwrap();
                     assert_eq!(y.to_f32(&device).unwrap(), plain, "{name}: recording changes nothing");
                     let dy = values(n * image, 3, precision);
@@ -222,12 +222,12 @@ fn the_gradient_joins_what_others_left() {
         let (x, dy) = (values(n, 1, precision), values(n, 2, precision));
         let xt = upload(&device, &shape, precision, &x);
         // The same input as residual, behind a ReLU; against the two gradients taken apart.
-        let g = Graph::recording(&device, precision);
+        let g = recording(&device, precision);
         let r = activation(&g, &xt, Activation::Relu).unwrap();
         let y = cbam(&g, &r, &uploaded, Some(&r), Activation::None).unwrap();
         let joined = g.backward(&y, upload(&device, &shape, precision, &dy), &xt).unwrap().to_f32(&device).unwrap();
         let relu = upload(&device, &shape, precision, &x.iter().map(|v| v.max(0.0)).collect::<Vec<_>>());
-        let g = Graph::recording(&device, precision);
+        let g = recording(&device, precision);
         let y = cbam(&g, &relu, &uploaded, None, Activation::None).unwrap();
         let alone = g.backward(&y, upload(&device, &shape, precision, &dy), &relu).unwrap().to_f32(&device).unwrap();
         let want: Vec<f64> =
@@ -245,7 +245,7 @@ fn the_first_of_equal_maxima_gets_the_gradient() {
     let x = [2.0f32, 1.0, 1.0, 2.0, 1.0, 1.0, -2.0, 1.0, 1.0, -2.0, 1.0, 1.0];
     let gates = Cbam::channel_gate(&device, (&[1.0, 0.0, 0.0], &[-1.0]), (&[1.0, 1.0, 1.0], &[0.0; 3])).unwrap();
     let xt = upload_f32(&device, &[1, h, w, c], &x);
-    let g = Graph::recording(&device, Precision::F32);
+    let g = recording(&device, Precision::F32);
     let y = cbam(&g, &xt, &Arc::new(gates), None, Activation::None).unwrap();
     let dx = g.backward(&y, upload_f32(&device, &[1, h, w, c], &[1.0; 12]), &xt).unwrap().to_f32(&device).unwrap();
     let s = 1.0 / (1.0 + (-1f32).exp());
@@ -256,7 +256,7 @@ fn the_first_of_equal_maxima_gets_the_gradient() {
     // The spatial gate, 1x1 and the maximum only: of equal channels the first takes it.
     let gates = Cbam::spatial_gate(&device, &[1.0, 0.0], (1.0, 0.0)).unwrap();
     let xt = upload_f32(&device, &[1, 1, 1, 40], &[0.5; 40]);
-    let g = Graph::recording(&device, Precision::F32);
+    let g = recording(&device, Precision::F32);
     let y = cbam(&g, &xt, &Arc::new(gates), None, Activation::None).unwrap();
     let dx = g.backward(&y, upload_f32(&device, &[1, 1, 1, 40], &[1.0; 40]), &xt).unwrap().to_f32(&device).unwrap();
     let s = 1.0 / (1.0 + (-0.5f32).exp());
@@ -274,7 +274,7 @@ fn results_do_not_depend_on_the_batch() {
         let (x, dy) = (values(9 * image, 1, precision), values(9 * image, 2, precision));
         let run = |n: usize| {
             let xt = upload(&device, &[n, h, w, c], precision, &x[..n * image]);
-            let g = Graph::recording(&device, precision);
+            let g = recording(&device, precision);
             let y = cbam(&g, &xt, &uploaded, None, Activation::Relu).unwrap();
             let dx = g.backward(&y, upload(&device, &[n, h, w, c], precision, &dy[..n * image]), &xt).unwrap();
             (y.to_f32(&device).unwrap(), dx.to_f32(&device).unwrap())
@@ -297,7 +297,7 @@ fn images_larger_than_scratch_memory_agree_with_float64() {
     let x = round(values(h * w * c, 1, Precision::F32), Precision::F32);
     let (x64, dy) = (wide(&x), values(h * w * c, 2, Precision::F32));
     let xt = upload_f32(&device, &[1, h, w, c], &x);
-    let g = Graph::recording(&device, Precision::F32);
+    let g = recording(&device, Precision::F32);
     let y = cbam(&g, &xt, &uploaded, None, Activation::None).unwrap();
     close("strips", &y.to_f32(&device).unwrap(), &gates.forward(&x64, h, w), 2e-6);
     let dx = g.backward(&y, upload_f32(&device, &[1, h, w, c], &dy), &xt).unwrap();

@@ -7,6 +7,7 @@ use rampart::models::probe::Probe;
 use rampart::models::weights::{Weights, fill, uniform};
 use rampart::ops::attention::Positions;
 use rampart::ops::loss::{LossKind, loss};
+use rampart::ops::recording;
 use rampart::tape::{Graph, Precision};
 use rampart::tensor::Tensor;
 
@@ -40,7 +41,7 @@ fn the_full_network() {
     let weights = Weights::seeded();
     let net = CoAtNet::new(&device, Precision::F32, &weights, &full(), [384, 384]).unwrap();
     let x = Tensor::from_f32(&device, &[1, 384, 384, 3], DType::F32, &input(384)).unwrap();
-    let g = Graph::recording(&device, Precision::F32);
+    let g = recording(&device, Precision::F32);
     let logits = net.forward(&g, &x).unwrap();
     let out = loss(&g, &logits, &[3], None, LossKind::CROSS_ENTROPY).unwrap();
     let values: Vec<f64> = logits.to_f32(&device).unwrap().iter().map(|&v| f64::from(v)).collect();

@@ -6,8 +6,8 @@ mod common;
 
 use common::{host, limits, relative, upload, values};
 use proptest::prelude::*;
-use rampart::ops::Activation;
 use rampart::ops::conv::{Conv2d, Window, conv2d};
+use rampart::ops::{Activation, recording};
 use rampart::tape::{Graph, Precision};
 
 fn direct(
@@ -51,7 +51,7 @@ fn check(xs: [usize; 4], ws: [usize; 4], window: Window, precision: Precision, l
     let (x, w) = (values(xs.iter().product(), 1, precision), values(ws.iter().product(), 2, precision));
     let (want, ys) = direct(&x, xs, &w, ws, window);
     let conv = Arc::new(Conv2d::new(&device, precision, &w, ws, None, window).unwrap());
-    let g = Graph::recording(&device, precision);
+    let g = recording(&device, precision);
     let xt = upload(&device, &xs, precision, &x);
     let y = conv2d(&g, &xt, &conv, None, Activation::None).unwrap();
     assert_eq!(y.shape(), ys);

@@ -1,6 +1,8 @@
 //! The defended pipeline as the target of an attack: its gradient against finite differences and against its own parts.
 
-use rampart::attack::{self, Classifier as _, Evaluation, Loss, Purpose, Query, Spec, Stream};
+use rampart::attack::{
+    self, Batch, Classifier as _, Evaluation, Loss, Oracle as _, Purpose, Query, Spec, StepSize, Stream,
+};
 use rampart::data::{Select, demo};
 use rampart::defense::denoise::Denoiser;
 use rampart::defense::{Defended, Estimator, Vote, smoothing};
@@ -9,6 +11,7 @@ use rampart::models::classifier::Classifier;
 use rampart::models::weights::Weights;
 use rampart::ops::diffusion::Range;
 use rampart::ops::philox::normal;
+use rampart::ops::recording;
 use rampart::tape::{Graph, Precision};
 use rampart::tensor::Tensor;
 
@@ -128,7 +131,7 @@ fn draws_add_up_and_images_do_not_meet() {
     let together = p.gradient(&p.defended(Estimator::EotGrad, 3), &p.pixels);
     let mut sum = vec![0f32; together.len()];
     for draw in 0..3 {
-        let g = Graph::recording(&p.device, Precision::F32);
+        let g = recording(&p.device, Precision::F32);
         let x = p.images(&p.pixels);
         let level = p.denoiser.level(SIGMA).unwrap();
         let h = p.denoiser.estimate(&g, &x, &p.noise(draw), &level, Range::TO_UNIT, false).unwrap();
@@ -171,11 +174,12 @@ fn a_blind_attack_sees_the_classifier_alone() {
 #[test]
 fn an_attack_through_the_defence_beats_a_transferred_one() {
     let p = Pipeline::new(24);
-    let spec = Spec { eps: 0.06, steps: 5, seed: 1, ..Spec::default() };
+    let attack = Spec { steps: 5, step: StepSize::rule_of_thumb(5), ..Spec::default() }.build().unwrap();
+    let clean = p.images(&p.pixels);
     let level = p.denoiser.level(SIGMA).unwrap();
     let right = |target: &dyn attack::Classifier| {
-        let (_, adversarial) = attack::run(target, &p.pixels, &p.labels, &p.ids, &spec).unwrap();
-        let images = p.images(&adversarial.last);
+        let batch = Batch { images: &clean, labels: &p.labels, ids: &p.ids };
+        let images = attack.run(target, batch, 0.06, 1).unwrap().last;
         let known = (p.labels.as_slice(), p.ids.as_slice());
         let stream = Stream::new(9, Purpose::Noise);
         let vote = (Vote::Majority, 3);
@@ -229,7 +233,7 @@ fn many_draws_are_taken_in_pieces() {
     let level = p.denoiser.level(SIGMA).unwrap();
     let (mut losses, mut gradients) = (Vec::new(), Vec::new());
     for draw in 0..DRAWS {
-        let g = Graph::recording(&p.device, Precision::F32);
+        let g = recording(&p.device, Precision::F32);
         let x = p.images(&p.pixels);
         let h = p.denoiser.estimate(&g, &x, &p.noise(draw), &level, Range::TO_UNIT, false).unwrap();
         let logits = p.classifier.forward(&g, &h).unwrap();

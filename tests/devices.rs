@@ -5,13 +5,13 @@ use std::sync::{Arc, OnceLock};
 use proptest::prelude::*;
 use rampart::device::{Device, emulated};
 use rampart::models::weights::uniform;
-use rampart::ops::Activation;
 use rampart::ops::attention::attention;
 use rampart::ops::conv::{Conv2d, Window, conv2d};
 use rampart::ops::conv_upsampled::{UpsampledConv2d, conv2d_upsampled};
 use rampart::ops::gemm::{Linear, linear};
 use rampart::ops::norm::{GroupNorm, group_norm};
 use rampart::ops::pool::{Pool, avg_pool2d, max_pool2d};
+use rampart::ops::{Activation, recording};
 use rampart::tape::{Graph, Precision};
 use rampart::tensor::Tensor;
 
@@ -41,7 +41,7 @@ type Op<'a> = &'a dyn Fn(&Device, Precision, &Graph, &[Tensor]) -> rampart::Resu
 fn run(device: &Device, precision: Precision, shapes: &[Vec<usize>], op: Op) -> Vec<Vec<f32>> {
     let names = ["a", "b", "c"];
     let inputs: Vec<Tensor> = shapes.iter().zip(names).map(|(s, name)| filled(device, precision, name, s)).collect();
-    let g = Graph::recording(device, precision);
+    let g = recording(device, precision);
     let y = op(device, precision, &g, &inputs).expect("the shapes fit");
     let dy = filled(device, precision, "dy", y.shape());
     let mut all = vec![y.to_f32(device).expect("memory")];

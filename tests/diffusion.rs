@@ -7,11 +7,11 @@ use std::sync::Arc;
 use common::{PRECISIONS, check, close, host, limits, upload, upload_f32, values, wide};
 use proptest::prelude::*;
 use rampart::Error;
-use rampart::ops::Activation;
 use rampart::ops::conv::{Conv2d, Window, conv2d};
 use rampart::ops::conv_upsampled::{UpsampledConv2d, conv2d_upsampled};
 use rampart::ops::diffusion::{Estimate, Range, concat_channels, denoise, q_sample, to_precision};
 use rampart::ops::resize::upsample_nearest;
+use rampart::ops::{Activation, recording};
 use rampart::tape::{Graph, Precision};
 
 #[test]
@@ -22,7 +22,7 @@ fn noise_is_added_draw_by_draw() {
     let x: Vec<f32> = values(n * d, 1, Precision::F32).iter().map(|v| 0.5 + 0.5 * v).collect();
     let (noise, dy) = (values(draws * n * d, 2, Precision::F32), values(draws * n * d, 3, Precision::F32));
     let coefficients: Vec<[f32; 2]> = (0..draws * n).map(|r| [0.9 - 0.1 * r as f32, 0.2 + 0.1 * r as f32]).collect();
-    let g = Graph::recording(&device, Precision::F32);
+    let g = recording(&device, Precision::F32);
     let xt = upload_f32(&device, &shape, &x);
     let y = q_sample(&g, &xt, &upload_f32(&device, &[draws * n, 5, 4, 3], &noise), &coefficients, Range::TO_SIGNED)
         .unwrap();
@@ -50,7 +50,7 @@ fn the_estimate_is_clipped_and_so_is_its_gradient() {
             let estimate = Estimate { x_t: 1.25, noise: 0.75, straight };
             let x_t: Vec<f32> = values(n, 4, precision).iter().map(|v| 1.5 * v).collect();
             let (noise, dy) = (values(n, 5, precision), values(n, 6, Precision::F32));
-            let g = Graph::recording(&device, precision);
+            let g = recording(&device, precision);
             let (xt, nt) = (upload_f32(&device, &shape, &x_t), upload(&device, &shape, precision, &noise));
             let y = denoise(&g, &xt, &nt, estimate, Range::TO_UNIT).unwrap();
             let raw: Vec<f64> =
@@ -80,7 +80,7 @@ fn channels_are_joined_and_their_gradients_split() {
             let rows = 2 * 3 * 2;
             let (a, b) = (values(rows * a_c, 1, precision), values(rows * b_c, 2, precision));
             let dy = values(rows * (a_c + b_c), 3, precision);
-            let g = Graph::recording(&device, precision);
+            let g = recording(&device, precision);
             let (at, bt) =
                 (upload(&device, &[2, 3, 2, a_c], precision, &a), upload(&device, &[2, 3, 2, b_c], precision, &b));
             let y = concat_channels(&g, &at, &bt).unwrap();
@@ -102,7 +102,7 @@ fn channels_are_joined_and_their_gradients_split() {
 #[test]
 fn a_cast_returns_its_gradient_in_float32() {
     let device = host();
-    let g = Graph::recording(&device, Precision::Bf16);
+    let g = recording(&device, Precision::Bf16);
     let x = upload_f32(&device, &[1, 2, 2, 3], &values(12, 1, Precision::F32));
     let y = to_precision(&g, &x).unwrap();
     let dy = values(12, 2, Precision::Bf16);
@@ -120,7 +120,7 @@ fn upsampled(n: usize, h: usize, w: usize, c: usize, o: usize) {
     );
     let x = values(n * h * w * c, 3, Precision::Bf16);
     let dy = values(n * h * w * 4 * o, 4, Precision::Bf16);
-    let g = Graph::recording(&device, Precision::F32);
+    let g = recording(&device, Precision::F32);
     let xt = upload(&device, &[n, h, w, c], Precision::F32, &x);
     let y = conv2d(&g, &upsample_nearest(&g, &xt, 2).unwrap(), &plain, None, Activation::None).unwrap();
     let want = wide(&y.to_f32(&device).unwrap());

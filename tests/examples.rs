@@ -4,10 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use rampart::attack::Profile;
-use rampart::data::imagenet::Fit;
+use rampart::attack::{HandOver, Space, StepSize};
+use rampart::config::settings::DatasetKind;
+use rampart::config::{Config, Overrides};
+use rampart::data::prepare::Fit;
 use rampart::data::resize::Filter;
-use rampart::experiment::settings::{DatasetKind, HandOver, Space};
-use rampart::experiment::{Config, Overrides};
 
 /// The config as if every path it names were there.
 fn load(name: &str) -> Config {
@@ -44,18 +45,18 @@ fn the_study_is_as_it_was_run() {
         let config = load(name);
         let (data, attack, defense) = (&config.dataset, &config.attack, &config.defense);
         assert_eq!((&attack.eps, &defense.sigma, config.limit, data.seed), (&eps, &sigma, 1000, Some(42)));
-        assert_eq!((attack.steps, attack.step_size, attack.random_start), (5, Some(2.0 / 255.0), false));
-        assert_eq!((attack.profile, attack.hand_over), (Profile::Torchattacks, Some(HandOver::EightBit)));
+        assert_eq!((attack.steps, attack.step, attack.random_start), (5, StepSize::Absolute(2.0 / 255.0), false));
+        assert_eq!((attack.profile, attack.hand_over), (Profile::Torchattacks, HandOver::EightBit));
         assert_eq!((defense.draws(), defense.attack, defense.size), (1, false, None));
         if data.kind == DatasetKind::Cifar10 {
-            assert_eq!((data.size, data.filter, attack.space), (Some([224, 224]), Some(Filter::Opencv), None));
+            assert_eq!((data.size, data.filter, attack.space), (Some([224, 224]), Some(Filter::Opencv), Space::Pixel));
             assert_eq!((defense.rescaling(), config.models.len()), ((false, false), 2));
         } else {
             assert_eq!(
                 (data.size, data.filter, data.fit),
                 (Some([384, 384]), Some(Filter::Bicubic), Some(Fit::Squash))
             );
-            assert_eq!((defense.rescaling(), attack.space), ((true, true), Some(Space::Normalised)));
+            assert_eq!((defense.rescaling(), attack.space), ((true, true), Space::Normalised));
         }
     }
 }
@@ -68,7 +69,7 @@ fn the_corrections_undo_it() {
         let config = load(name);
         let (attack, defense) = (&config.attack, &config.defense);
         assert!((attack.step_size(0.1) - 0.025).abs() < 1e-12 && attack.random_start, "{attack:?}");
-        assert_eq!((attack.space, attack.hand_over, attack.eps[0]), (None, None, 0.0));
+        assert_eq!((attack.space, attack.hand_over, attack.eps[0]), (Space::Pixel, HandOver::Float, 0.0));
         assert_eq!((defense.size, defense.filter, defense.rescaling()), (size, filter, (true, true)));
         assert_eq!((defense.draws(), defense.attack, defense.eot()), (5, true, 20));
     }

@@ -4,8 +4,8 @@ mod common;
 
 use common::{PRECISIONS, close, host, limits, upload, values, wide};
 use rampart::Error;
-use rampart::ops::Activation;
 use rampart::ops::gate::gate;
+use rampart::ops::{Activation, recording};
 use rampart::tape::{Graph, Precision};
 
 /// Value and slope.
@@ -36,7 +36,7 @@ fn gates_and_both_gradients_agree_with_float64() {
             }
 
             let (xt, gt) = (upload(&device, &shape, precision, &x), upload(&device, &[n, c], precision, &gates));
-            let g = Graph::recording(&device, precision);
+            let g = recording(&device, precision);
             let y = gate(&g, &xt, &gt, act).unwrap();
             let (forward, gradient) = limits(precision);
             close(&format!("gate {precision:?} {act:?} {shape:?}"), &y.to_f32(&device).unwrap(), &want, forward);

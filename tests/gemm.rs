@@ -7,8 +7,8 @@ use std::sync::Arc;
 use common::{PRECISIONS, check, close, host, limits, upload, values, wide};
 use proptest::prelude::*;
 use rampart::Error;
-use rampart::ops::Activation;
 use rampart::ops::gemm::{Linear, linear, matmul};
+use rampart::ops::{Activation, recording};
 use rampart::tape::{Graph, Precision};
 
 /// `(batch, m, k) x (batch, k, n)`
@@ -36,7 +36,7 @@ fn matmul_case(dims: [usize; 4], precision: Precision, seed: u64) {
     let (a, b) = (values(batch * m * k, seed, precision), values(batch * k * n, seed + 1, precision));
     let dy = values(batch * m * n, seed + 2, precision);
     let (at, bt) = (upload(&device, &[batch, m, k], precision, &a), upload(&device, &[batch, k, n], precision, &b));
-    let g = Graph::recording(&device, precision);
+    let g = recording(&device, precision);
     let y = matmul(&g, &at, &bt).unwrap();
     let (a, b, d) = (wide(&a), wide(&b), wide(&dy));
     let name = format!("matmul {dims:?} {precision:?}");

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rampart::data::decode::decode;
-use rampart::data::imagenet::{self, Fit, HELD, Prepare, Source};
+use rampart::data::imagenet::{self, HELD, Source};
+use rampart::data::prepare::{Fit, Prepare};
 use rampart::data::resize::{Filter, Rgb8, resize};
 use rampart::data::{Dataset, Pixels, Select};
 use serde::Deserialize;

@@ -73,7 +73,7 @@ fn write_coatnet(path: &Path) {
 fn maps_of_a_transformer_take_photos_of_any_size() {
     use rampart::data::{
         decode::decode,
-        imagenet::{Fit, Prepare},
+        prepare::{Fit, Prepare},
     };
     let place = Place::new();
     write_coatnet(&place.path("coatnet.safetensors"));

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use common::{PRECISIONS, check, close, host, limits, round, upload, upload_f32, values, wide};
 use rampart::Error;
 use rampart::device::DType;
-use rampart::ops::Activation;
 use rampart::ops::pointwise::{Affine, activation, add, affine, affine_activation, normalize_images, softmax};
+use rampart::ops::{Activation, recording};
 use rampart::tape::{Graph, Precision};
 use rampart::tensor::Tensor;
 
@@ -148,7 +148,7 @@ fn an_addition_hands_its_gradient_to_both() {
         let device = host();
         let (a, b, dy) = (values(105, 1, precision), values(105, 2, precision), values(105, 3, precision));
         let (at, bt) = (upload(&device, &[5, 21], precision, &a), upload(&device, &[5, 21], precision, &b));
-        let g = Graph::recording(&device, precision);
+        let g = recording(&device, precision);
         let y = add(&g, &at, &bt).unwrap();
         let want: Vec<f64> = wide(&a).iter().zip(wide(&b)).map(|(a, b)| a + b).collect();
         close("add", &y.to_f32(&device).unwrap(), &want, limits(precision).0);
@@ -165,7 +165,7 @@ fn a_tensor_used_twice_gets_both_gradients_and_its_mask() {
     let x = values(99, 4, Precision::F32);
     let dy = values(99, 5, Precision::F32);
     let xt = upload_f32(&device, &[9, 11], &x);
-    let g = Graph::recording(&device, Precision::F32);
+    let g = recording(&device, Precision::F32);
     // y = silu(r) + r with r = relu(x)
     let r = activation(&g, &xt, Activation::Relu).unwrap();
     let s = activation(&g, &r, Activation::Silu).unwrap();
@@ -266,7 +266,7 @@ fn normalising_images_agrees_with_float64_and_has_a_float32_gradient() {
             let n: usize = shape.iter().product();
             let x: Vec<f32> = values(n, 1, Precision::F32).into_iter().map(|v| v * 0.5 + 0.5).collect();
             let xt = upload_f32(&device, &shape, &x);
-            let g = Graph::recording(&device, precision);
+            let g = recording(&device, precision);
             let y = normalize_images(&g, &xt, mean, std).unwrap();
             assert_eq!(y.dtype(), precision.dtype());
             let want: Vec<f64> = x

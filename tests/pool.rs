@@ -5,8 +5,8 @@ mod common;
 use common::{PRECISIONS, check, close, host, limits, upload, upload_f32, values, wide};
 use proptest::prelude::*;
 use rampart::Error;
-use rampart::ops::Activation;
 use rampart::ops::pool::{Pool, avg_pool2d, global_avg_pool, global_avg_pool_activated, max_pool2d};
+use rampart::ops::{Activation, recording};
 use rampart::tape::{Graph, Precision};
 use rampart::tensor::Tensor;
 
@@ -149,7 +149,7 @@ proptest! {
 fn the_first_of_equal_values_gets_the_gradient() {
     let device = host();
     let x = upload_f32(&device, &[1, 2, 4, 1], &[1.0, 2.0, 5.0, 5.0, 2.0, 2.0, 5.0, 5.0]);
-    let g = Graph::recording(&device, Precision::F32);
+    let g = recording(&device, Precision::F32);
     let y = max_pool2d(&g, &x, pool([2, 2], [2, 2], [0, 0], false)).unwrap();
     assert_eq!(y.to_f32(&device).unwrap(), [2.0, 5.0]);
     let dx = g.backward(&y, upload_f32(&device, &[1, 1, 2, 1], &[10.0, 20.0]), &x).unwrap();
@@ -160,7 +160,7 @@ fn the_first_of_equal_values_gets_the_gradient() {
 fn overlapping_windows_add_up_and_a_relu_mask_is_applied() {
     let device = host();
     let x = upload_f32(&device, &[1, 1, 5, 1], &[0.0, 1.0, 3.0, 2.0, -1.0]);
-    let g = Graph::recording(&device, Precision::F32);
+    let g = recording(&device, Precision::F32);
     let r = rampart::ops::pointwise::activation(&g, &x, rampart::ops::Activation::Relu).unwrap();
     let y = max_pool2d(&g, &r, pool([1, 3], [1, 1], [0, 1], false)).unwrap();
     assert_eq!(y.to_f32(&device).unwrap(), [1.0, 3.0, 3.0, 3.0, 2.0]);

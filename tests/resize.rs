@@ -5,6 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{PRECISIONS, close, dot, host, limits, upload, values, wide};
+use rampart::ops::recording;
 use rampart::ops::resize::{Filter, Resize, resize, upsample_nearest};
 use rampart::tape::{Graph, Precision};
 
@@ -97,7 +98,7 @@ fn resized_images_agree_with_float64_and_the_gradient_is_the_transpose() {
                     }
                     let tables = Arc::new(Resize::new(&device, [h, w], to, filter, antialias).unwrap());
                     let xt = upload(&device, &shape, precision, &x);
-                    let g = Graph::recording(&device, precision);
+                    let g = recording(&device, precision);
                     let y = resize(&g, &xt, &tables).unwrap();
                     let got = y.to_f32(&device).unwrap();
                     close(&name, &got, &want, limits(precision).0);
@@ -123,7 +124,7 @@ fn nearest_upsampling_repeats_pixels_and_sums_gradients() {
             let [n, h, w, c] = shape;
             let x = values(n * h * w * c, 1, precision);
             let xt = upload(&device, &shape, precision, &x);
-            let g = Graph::recording(&device, precision);
+            let g = recording(&device, precision);
             let y = upsample_nearest(&g, &xt, scale).unwrap();
             assert_eq!(y.shape(), [n, h * scale, w * scale, c]);
             let from = |i: usize| {

@@ -5,6 +5,7 @@ use rampart::models::resnet::{Attention, Config, ResNet, Stem};
 use rampart::models::resnet_study;
 use rampart::models::weights::{Weights, uniform};
 use rampart::ops::loss::{LossKind, loss};
+use rampart::ops::recording;
 use rampart::tape::{Graph, Precision};
 use rampart::tensor::Tensor;
 
@@ -49,7 +50,7 @@ fn run(config: &Config, precision: Precision, size: usize, labels: &[u32]) -> Ru
 fn run_network(device: &Device, net: &ResNet, precision: Precision, size: usize, labels: &[u32]) -> Run {
     let n = labels.len();
     let x = Tensor::from_f32(device, &[n, size, size, 3], precision.dtype(), &input(n, size)).unwrap();
-    let g = Graph::recording(device, precision);
+    let g = recording(device, precision);
     let logits = net.forward(&g, &x).unwrap();
     let out = loss(&g, &logits, labels, None, LossKind::CrossEntropy { label_smoothing: 0.0 }).unwrap();
     let values = logits.to_f32(device).unwrap();

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use network::*;
 use rampart::Error;
-use rampart::attack::{Norm, Profile, Spec, Starts, run};
+use rampart::attack::{Norm, Profile, Starts};
 use safetensors::tensor::{Dtype, TensorView};
 
 #[test]
@@ -15,8 +15,7 @@ fn seeds_and_restarts_give_other_starts() {
     let net = Net::new();
     let data = data(&net, 3);
     let start = |norm, profile, seed, restarts| {
-        let spec =
-            Spec { norm, profile, steps: 0, eps: 0.05, step_size: Some(0.01), seed, restarts, ..Spec::default() };
+        let spec = Try { norm, profile, steps: 0, eps: 0.05, step_size: Some(0.01), seed, restarts, ..Try::default() };
         attack(&net, &data, &spec).1.last
     };
     for norm in [Norm::Linf, Norm::L2] {
@@ -43,7 +42,7 @@ fn starts_in_the_ball_have_the_right_radius() {
         (Profile::Art, D as i32),
         (Profile::Torchattacks, 1),
     ] {
-        let (outcomes, _) = attack(&net, &data, &Spec { norm: Norm::L2, profile, eps, steps: 0, ..Spec::default() });
+        let (outcomes, _) = attack(&net, &data, &Try { norm: Norm::L2, profile, eps, steps: 0, ..Try::default() });
         let mut u: Vec<f64> = outcomes.iter().map(|o| (f64::from(o.l2) / eps).powi(power)).collect();
         u.sort_by(f64::total_cmp);
         // Kolmogorov-Smirnov, one in a thousand: 1.95 / sqrt(n)
@@ -51,7 +50,7 @@ fn starts_in_the_ball_have_the_right_radius() {
         assert!(distance < 0.1, "{profile:?}: {distance}");
     }
     let sphere =
-        Spec { norm: Norm::L2, profile: Profile::Cleverhans, eps, steps: 0, step_size: Some(0.01), ..Spec::default() };
+        Try { norm: Norm::L2, profile: Profile::Cleverhans, eps, steps: 0, step_size: Some(0.01), ..Try::default() };
     assert!(attack(&net, &data, &sphere).0.iter().all(|o| (f64::from(o.l2) - eps).abs() < 1e-6));
 }
 
@@ -98,13 +97,8 @@ fn starts_come_from_a_file() {
     };
     let reversed = |v: &[f32]| v.chunks_exact(D).rev().flatten().copied().collect::<Vec<f32>>();
     let (first, second) = (drawn(1), drawn(2));
-    let spec = |restarts| Spec {
-        eps: 0.05,
-        steps: 0,
-        restarts,
-        starts: Some(Starts::load(&path).unwrap()),
-        ..Spec::default()
-    };
+    let spec =
+        |restarts| Try { eps: 0.05, steps: 0, restarts, starts: Some(Starts::load(&path).unwrap()), ..Try::default() };
 
     let both = [channels_first(&reversed(&first)), channels_first(&reversed(&second))].concat();
     write(&path, &[2, 4, 3, 5, 4], &both, Some(&ids), None, &[]);
@@ -113,7 +107,7 @@ fn starts_come_from_a_file() {
     let expected: Vec<f32> = (0..4 * D).map(|at| if done[at / D] { first[at] } else { second[at] }).collect();
     assert_eq!(attack(&net, &data, &spec(2)).1.last, expected, "only what still resists takes its second start");
     assert!(
-        matches!(run(&net, &data.0, &data.1, &data.2, &spec(3)), Err(Error::Usage { .. })),
+        matches!(spec(3).run(&net, &data.0, &data.1, &data.2), Err(Error::Usage { .. })),
         "two starts, three restarts"
     );
 
@@ -122,7 +116,7 @@ fn starts_come_from_a_file() {
 
     // An image without a start, a start outside the budget.
     write(&path, &[3, 5, 4, 3], &reversed(&first)[..3 * D], Some(&ids[..3]), None, &[("layout", "NHWC")]);
-    let message = run(&net, &data.0, &data.1, &data.2, &spec(1)).unwrap_err().to_string();
+    let message = spec(1).run(&net, &data.0, &data.1, &data.2).unwrap_err().to_string();
     assert!(message.contains("no start for image 17"), "{message}");
     write(
         &path,
@@ -132,8 +126,8 @@ fn starts_come_from_a_file() {
         None,
         &[("layout", "NHWC")],
     );
-    let near = Spec { eps: 0.04, ..spec(1) };
-    assert!(run(&net, &data.0, &data.1, &data.2, &near).unwrap_err().to_string().contains("outside the budget"));
+    let near = Try { eps: 0.04, ..spec(1) };
+    assert!(near.run(&net, &data.0, &data.1, &data.2).unwrap_err().to_string().contains("outside the budget"));
 }
 
 #[test]
@@ -168,7 +162,7 @@ fn raw_draws_from_a_file_become_the_starts_of_their_profile() {
             &meta,
         );
         let starts = Some(Starts::load(&path).unwrap());
-        let spec = Spec { norm, eps, steps: 0, starts, ..Spec::default() };
+        let spec = Try { norm, eps, steps: 0, starts, ..Try::default() };
         let got = attack(&net, &data, &spec).1.last;
         for i in 0..2 {
             let (v, e) = (&values[i * D..(i + 1) * D], &extra[i * extras..(i + 1) * extras]);
@@ -211,7 +205,7 @@ fn bad_files_of_starts_say_what_is_wrong() {
     // A draw that lacks its radius is found when it is used.
     write(&path, &[2, 3, 5, 4], &ok, None, None, &[("kind", "draw"), ("profile", "torchattacks")]);
     let net = Net::new();
-    let spec = Spec { norm: Norm::L2, starts: Some(Starts::load(&path).unwrap()), ..Spec::default() };
-    let message = run(&net, &ok, &[0, 1], &[0, 1], &spec).unwrap_err().to_string();
+    let spec = Try { norm: Norm::L2, starts: Some(Starts::load(&path).unwrap()), ..Try::default() };
+    let message = spec.run(&net, &ok, &[0, 1], &[0, 1]).unwrap_err().to_string();
     assert!(message.contains("extra numbers per image: expected 1"), "{message}");
 }

@@ -1,17 +1,20 @@
 //! The defence at another size than the classifier, and the switches that repeat a published study: each against its parts.
 
-use rampart::attack::{self, Classifier as _, Loss, Normalised, Purpose, Query, Spec, Stream};
+use rampart::attack::{
+    self, Batch, Classifier as _, Loss, Normalised, Oracle as _, Purpose, Query, Spec, StepSize, Stream,
+};
+use rampart::config::{Config, Overrides};
 use rampart::data::{Dataset, Select, demo};
 use rampart::defense::denoise::Denoiser;
 use rampart::defense::{Defended, Estimator};
 use rampart::device::{DType, Device};
-use rampart::experiment::engine::AttackEngine;
-use rampart::experiment::{Config, Engine, Overrides};
 use rampart::models::classifier::Classifier;
 use rampart::models::weights::Weights;
 use rampart::ops::diffusion::Range;
 use rampart::ops::philox::normal;
 use rampart::ops::resize::{Filter, Resize, resize};
+use rampart::run::Engine;
+use rampart::run::engine::AttackEngine;
 use rampart::tape::{Graph, Precision};
 use rampart::tensor::Tensor;
 
@@ -148,8 +151,11 @@ fn the_normalised_attack_is_the_loop_of_the_study() {
     let v0 = target.from_pixels(&pixels);
     assert!(v0.iter().any(|v| *v < 0.0) && v0.iter().any(|v| *v > 1.0));
     let (eps, step) = (0.05, 2.0 / 255.0);
-    let spec = Spec { eps, steps: 5, step_size: Some(step), random_start: false, ..Spec::default() };
-    let (outcomes, adversarial) = attack::run(&target, &v0, &data.labels, &data.ids, &spec).unwrap();
+    let spec = Spec { steps: 5, step: StepSize::Absolute(step), random_start: false, ..Spec::default() };
+    let normalised = Tensor::from_f32(&device, x.shape(), DType::F32, &v0).unwrap();
+    let batch = Batch { images: &normalised, labels: &data.labels, ids: &data.ids };
+    let found = spec.build().unwrap().run(&target, batch, eps, 0).unwrap();
+    let (outcomes, last) = (found.outcomes, found.last.to_f32(&device).unwrap());
 
     let (eps, step) = (eps as f32, step as f32);
     let mut v = v0.clone();
@@ -163,13 +169,13 @@ fn the_normalised_attack_is_the_loop_of_the_study() {
             *v = (v0 + (*v + step * sign - v0).clamp(-eps, eps)).clamp(0.0, 1.0);
         }
     }
-    let differ = v.iter().zip(&adversarial.last).filter(|(a, b)| (**a - **b).abs() > 1e-5).count();
+    let differ = v.iter().zip(&last).filter(|(a, b)| (**a - **b).abs() > 1e-5).count();
     assert!(differ * 200 <= v.len(), "{differ} of {} values differ", v.len());
     // What lay below the mean is lost, far beyond the budget, and that is reported.
-    assert!(adversarial.last.iter().all(|v| (0.0..=1.0).contains(v)));
+    assert!(last.iter().all(|v| (0.0..=1.0).contains(v)));
     assert!(outcomes.iter().all(|o| o.violation && o.linf > 0.5), "{outcomes:?}");
     // Pixels are still refused outside [0, 1].
-    assert!(attack::run(&net, &v0, &data.labels, &data.ids, &spec).is_err());
+    assert!(spec.build().unwrap().run(&net, batch, f64::from(eps), 0).is_err());
 }
 
 fn engine_run(attack: &str, eps: f64, n: usize) -> (Config, Dataset, Vec<attack::Outcome>) {
@@ -201,10 +207,11 @@ fn images_handed_over_in_8_bits_are_scored_so() {
     let device = Device::host().unwrap();
     let net = classifier(&device, [32, 32]);
     let pixels = data.batch(&(0..N).collect::<Vec<_>>()).unwrap();
-    let spec = Spec { eps: 0.01, steps: 5, step_size: Some(2.0 / 255.0), random_start: false, ..Spec::default() };
-    let (_, adversarial) = attack::run(&net, &pixels, &data.labels, &data.ids, &spec).unwrap();
-    let saved: Vec<f32> =
-        adversarial.last.iter().map(|v| (255.0 * v + 0.5).floor().clamp(0.0, 255.0) / 255.0).collect();
+    let spec = Spec { steps: 5, step: StepSize::Absolute(2.0 / 255.0), random_start: false, ..Spec::default() };
+    let images = Tensor::from_f32(&device, &[N, 32, 32, 3], DType::F32, &pixels).unwrap();
+    let batch = Batch { images: &images, labels: &data.labels, ids: &data.ids };
+    let last = spec.build().unwrap().run(&net, batch, 0.01, 0).unwrap().last.to_f32(&device).unwrap();
+    let saved: Vec<f32> = last.iter().map(|v| (255.0 * v + 0.5).floor().clamp(0.0, 255.0) / 255.0).collect();
     let saved = Tensor::from_f32(&device, &[N, 32, 32, 3], DType::F32, &saved).unwrap();
     let want = net.evaluate(&saved, &Query::new(&data.labels, Loss::CrossEntropy)).unwrap().prediction;
     assert_eq!(outcomes.iter().map(|o| o.prediction).collect::<Vec<_>>(), want);

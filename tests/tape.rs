@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use common::{host, upload_f32, values};
 use rampart::device::Device;
-use rampart::ops::Activation;
 use rampart::ops::conv::{Conv2d, Window, conv2d};
 use rampart::ops::pool::global_avg_pool;
-use rampart::tape::{Graph, Precision};
+use rampart::ops::{Activation, recording};
+use rampart::tape::Precision;
 use rampart::tensor::Tensor;
 
 const SHAPE: [usize; 4] = [2, 16, 16, 32];
@@ -21,7 +21,7 @@ fn held(device: &Device, act: Activation) -> usize {
     let conv = Conv2d::new(device, Precision::F32, &weight, [32, 32, 1, 1], None, Window::default()).unwrap();
     let conv = Arc::new(conv);
     let x = upload_f32(device, &SHAPE, &values(BYTES / 4, 2, Precision::F32));
-    let g = Graph::recording(device, Precision::F32);
+    let g = recording(device, Precision::F32);
     let before = device.memory().live;
     let mut h = x.clone();
     for _ in 0..8 {

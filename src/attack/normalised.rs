@@ -3,7 +3,7 @@
 //! Budgets and steps are then in those units, while the box that an attack clips to is still [0, 1]: what lies below the mean is
 //! lost at the first step. It is a mistake that was made in a published study and is here to repeat it, for the L-inf norm.
 
-use super::{Classifier, Evaluation, Query};
+use super::model::{Classifier, Evaluation, Oracle, Query};
 use crate::Result;
 use crate::device::Device;
 use crate::ops::pointwise::normalize_images;
@@ -35,7 +35,7 @@ impl<'a> Normalised<'a> {
     }
 }
 
-impl Classifier for Normalised<'_> {
+impl Oracle for Normalised<'_> {
     fn device(&self) -> &Device {
         self.inner.device()
     }
@@ -56,12 +56,14 @@ impl Classifier for Normalised<'_> {
         self.inner.logits(&self.pixels(images)?)
     }
 
+    fn evaluate(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
+        self.inner.evaluate(&self.pixels(images)?, query)
+    }
+}
+
+impl Classifier for Normalised<'_> {
     /// The gradient is that of the pixels: of the same sign, as `std` is positive.
     fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
         self.inner.gradient(&self.pixels(images)?, query)
-    }
-
-    fn evaluate(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
-        self.inner.evaluate(&self.pixels(images)?, query)
     }
 }

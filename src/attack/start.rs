@@ -8,9 +8,10 @@ use std::sync::Arc;
 use safetensors::{Dtype, SafeTensors};
 use statrs::function::gamma::gamma_lr;
 
-use super::{Norm, Profile, Purpose, Spec, Stream};
+use super::spec::Spec;
 use crate::device::{DType, Device};
-use crate::ops::{pgd, philox};
+use crate::ops::pgd::{self, Norm, Profile};
+use crate::ops::philox::{self, Purpose, Stream};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -186,7 +187,8 @@ impl Starts {
         let d: usize = shape.iter().product();
         let (mut values, mut extra) = (Vec::with_capacity(ids.len() * d), Vec::with_capacity(ids.len()));
         for id in ids {
-            let row = s.rows.get(id).ok_or_else(|| Error::usage("--starts", format!("no start for image {id}")))?;
+            let row =
+                s.rows.get(id).ok_or_else(|| Error::usage("attack.starts", format!("no start for image {id}")))?;
             let at = restart * s.rows.len() + row;
             values.extend_from_slice(&s.values[at * d..][..d]);
             extra.push(&s.extra[at * s.extras..][..s.extras]);
@@ -204,46 +206,65 @@ fn channels_last_of(values: &[f32], [c, h, w]: [usize; 3]) -> Vec<f32> {
     out
 }
 
-/// The first iterates of images `x0`, `(n, H, W, C)`, with these ids.
-pub(super) fn begin(device: &Device, x0: &Tensor, ids: &[u64], spec: &Spec, restart: u32) -> Result<Tensor> {
-    let (norm, eps, dims) = (spec.norm, spec.eps, &x0.shape()[1..]);
-    let d: usize = dims.iter().product();
-    if let Some(starts) = &spec.starts {
-        let (values, extra) = starts.pick(restart as usize, ids, dims)?;
+impl Starts {
+    /// The first iterates of images `x0`, `(n, H, W, C)`, with these ids.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when one is missing or outside the budget, [`Error::Shape`] when they are of other images.
+    pub(super) fn points(
+        &self,
+        device: &Device,
+        x0: &Tensor,
+        ids: &[u64],
+        (norm, eps): (Norm, f64),
+        restart: u32,
+    ) -> Result<Tensor> {
+        let dims = &x0.shape()[1..];
+        let d: usize = dims.iter().product();
+        let (values, extra) = self.pick(restart as usize, ids, dims)?;
         let given = Tensor::from_f32(device, x0.shape(), DType::F32, &values)?;
-        return match starts.0.kind {
+        match self.0.kind {
             StartKind::Clipped => {
                 let budgets = pgd::budget(device, &given, x0)?;
                 match budgets.iter().zip(ids).find(|(b, _)| b.violates(norm, eps)) {
                     Some((b, id)) => {
-                        Err(Error::usage("--starts", format!("the start of image {id} is outside the budget: {b:?}")))
+                        let size = format!("linf {}, l2 {}, values {} to {}", b.linf, b.l2, b.low, b.high);
+                        let problem = format!("the start of image {id} is outside the budget {eps} or [0, 1]: {size}");
+                        Err(Error::usage("attack.starts", problem))
                     }
                     None => Ok(given),
                 }
             }
             StartKind::Draw(profile) => {
                 let expected = Starts::extras(norm, profile);
-                if starts.0.extras != expected {
-                    return Err(Error::shape("starts", "extra numbers per image", expected, starts.0.extras));
+                if self.0.extras != expected {
+                    return Err(Error::shape("starts", "extra numbers per image", expected, self.0.extras));
                 }
-                let extra: Vec<[f32; 2]> = values
-                    .chunks_exact(d)
-                    .zip(extra)
-                    .map(|(draw, e)| {
-                        let e = |k: usize| e.get(k).copied().unwrap_or(0.0);
-                        shape_of(norm, profile, eps, d, draw, [e(0).into(), e(1).into()])
-                    })
-                    .collect();
+                let shape = |(draw, e): (&[f32], &[f32])| {
+                    let e = |k: usize| f64::from(e.get(k).copied().unwrap_or(0.0));
+                    shape_of(norm, profile, eps, d, draw, [e(0), e(1)])
+                };
+                let extra: Vec<[f32; 2]> = values.chunks_exact(d).zip(extra).map(shape).collect();
                 pgd::start(device, x0, &given, &extra, norm, profile, eps)
             }
-        };
+        }
     }
-    if !spec.starts_randomly() {
-        return Ok(x0.clone());
-    }
+}
 
+/// Points drawn at random within `eps` of images `x0`, `(n, H, W, C)`, in the profile's own way; the draws are keyed by the seed, the ids
+/// and a number.
+pub(super) fn random(
+    device: &Device,
+    x0: &Tensor,
+    ids: &[u64],
+    spec: &Spec,
+    eps: f64,
+    (seed, restart): (u64, u32),
+) -> Result<Tensor> {
+    let (norm, dims) = (spec.norm, &x0.shape()[1..]);
+    let d: usize = dims.iter().product();
     let profile = spec.profile;
-    let stream = Stream { restart, ..Stream::new(spec.seed, Purpose::Start) };
+    let stream = Stream { restart, ..Stream::new(seed, Purpose::Start) };
     let draw = match pgd::draws_normals(norm, profile) {
         true => philox::normal(device, &stream, ids, dims)?,
         false => philox::uniform(device, &stream, ids, dims)?,

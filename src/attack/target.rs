@@ -5,8 +5,9 @@ use std::fmt;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Classifier, Purpose, Stream};
+use super::model::Oracle;
 use crate::Result;
+use crate::ops::philox::{Purpose, Stream};
 use crate::tensor::Tensor;
 
 /// The rule that chooses the class an attack aims at: a word, or the number of a class.
@@ -85,7 +86,7 @@ impl<'de> Deserialize<'de> for Target {
 /// One target per image, or `None` for an untargeted attack. The second number counts the forward passes it took.
 pub(super) fn choose(
     rule: Target,
-    model: &dyn Classifier,
+    model: &dyn Oracle,
     images: &Tensor,
     labels: &[u32],
     ids: &[u64],

@@ -5,18 +5,19 @@ use std::time::Instant;
 
 use clap::Args as ClapArgs;
 
+use super::common::say;
 use super::emulator::EmulatorArgs;
-use super::{say, workload};
-use crate::device::Device;
+use super::workload;
+use crate::device::{Device, DeviceChoice};
 use crate::{Error, Result};
 
 #[derive(ClapArgs, Debug)]
 pub struct Args {
     #[command(flatten)]
     work: workload::Args,
-    /// auto, host, cuda or emulated
-    #[arg(long, default_value = "auto")]
-    device: String,
+    /// Where the kernels run; auto takes CUDA where there is a GPU
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceChoice,
     #[command(flatten)]
     emulator: EmulatorArgs,
     /// Timed runs, after one that warms up
@@ -46,8 +47,8 @@ pub fn run(args: &Args) -> Result<()> {
     if args.runs == 0 {
         return Err(Error::usage("--runs", "expected at least 1, found 0"));
     }
-    args.emulator.apply(&args.device)?;
-    let work = args.work.load(|| Device::open(&args.device))?;
+    args.emulator.apply(args.device)?;
+    let work = args.work.load(|| Device::open(args.device))?;
     let t = time(&work, args.work.batch, args.runs)?;
     if args.json {
         let text = serde_json::to_string(&t).map_err(|e| Error::file(Path::new("output"), e.to_string()))?;

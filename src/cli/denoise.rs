@@ -6,17 +6,18 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 
+use super::common::{open, renamed, say};
 use super::emulator::EmulatorArgs;
-use super::{open, say};
 use crate::data::decode::decode;
-use crate::data::folder;
+use crate::data::listing;
 use crate::data::resize::Rgb8;
-use crate::data::{demo, unit};
+use crate::data::{demo, to_bytes, unit};
 use crate::defense::Denoiser;
-use crate::device::{DType, Device};
-use crate::experiment::settings::Number;
+use crate::device::{DType, Device, DeviceChoice};
+use crate::draw::picture;
+use crate::number::Number;
 use crate::ops::philox::{Purpose, Stream};
-use crate::report::picture;
+use crate::run::rundir::write_whole;
 use crate::tape::Precision;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -41,9 +42,9 @@ pub struct Args {
     /// Number format of weights and activations
     #[arg(long, value_enum, default_value = "f32")]
     precision: Precision,
-    /// auto, host, cuda or emulated
-    #[arg(long, default_value = "auto")]
-    device: String,
+    /// Where the kernels run; auto takes CUDA where there is a GPU
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceChoice,
     #[command(flatten)]
     emulator: EmulatorArgs,
 }
@@ -51,12 +52,16 @@ pub struct Args {
 /// # Errors
 /// [`Error::Usage`] for bad flags, [`Error::File`] for a file that is no image or of a size the network cannot take.
 pub fn run(args: &Args) -> Result<()> {
-    args.emulator.apply(&args.device)?;
+    args.emulator.apply(args.device)?;
     let files = files(&args.images)?;
-    let device = Device::open(&args.device)?;
+    let device = Device::open(args.device)?;
     let weights = open("--weights", &args.weights, &[demo::DENOISER])?;
     let denoiser = Denoiser::load(&device, args.precision, &weights)?;
-    let levels = args.sigma.iter().map(|sigma| denoiser.level(sigma.0)).collect::<Result<Vec<_>>>()?;
+    let levels = args
+        .sigma
+        .iter()
+        .map(|sigma| denoiser.level(sigma.0).map_err(|e| renamed(e, "defense.sigma", "--sigma")))
+        .collect::<Result<Vec<_>>>()?;
     fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, "create the folder", e))?;
     for (file, name) in &files {
         let Rgb8 { height: h, width: w, pixels: bytes } = decode(file)?;
@@ -71,9 +76,9 @@ pub fn run(args: &Args) -> Result<()> {
             let noisy = denoiser.noised(&x, &ids, level, &stream)?.to_f32(&device)?;
             let clean = denoiser.images(&x, &ids, level, &stream)?.to_f32(&device)?;
             for (what, values) in [("noised", &noisy), ("denoised", &clean)] {
-                let png = picture::png(&picture::to_bytes(values), (w as u32, h as u32))?;
+                let png = picture::png(&to_bytes(values), (w as u32, h as u32))?;
                 let path = args.out.join(format!("{name}.sigma-{}.{what}.png", level.sigma));
-                write(&path, &png)?;
+                write_whole(&path, &png)?;
             }
             let mse =
                 pixels.iter().zip(&clean).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / pixels.len() as f64;
@@ -89,7 +94,7 @@ pub(super) fn files(given: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
     let mut all = Vec::new();
     for path in given {
         match path.is_dir() {
-            true => all.extend(folder::list(path)?.into_iter().filter(|p| p.is_file())),
+            true => all.extend(listing::list(path)?.into_iter().filter(|p| p.is_file())),
             false => all.push(path.clone()),
         }
     }
@@ -107,12 +112,4 @@ pub(super) fn files(given: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
         return Err(Error::file(given.first().map_or(Path::new("."), PathBuf::as_path), "expected images, found none"));
     }
     Ok(named)
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = path.with_extension("png.tmp");
-    fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path)).map_err(|e| {
-        let _ = fs::remove_file(&temporary);
-        Error::io(path, "write", e)
-    })
 }

@@ -2,6 +2,7 @@
 
 use clap::{Args as ClapArgs, ValueEnum};
 
+use crate::device::DeviceChoice;
 use crate::device::emulated::{self, Settings};
 use crate::{Error, Result};
 
@@ -31,8 +32,8 @@ impl EmulatorArgs {
     ///
     /// # Errors
     /// [`Error::Usage`] for a flag that this device would ignore.
-    pub fn apply(&self, device: &str) -> Result<()> {
-        if device == "emulated" {
+    pub fn apply(&self, device: DeviceChoice) -> Result<()> {
+        if device == DeviceChoice::Emulated {
             emulated::configure(self.settings());
             return Ok(());
         }

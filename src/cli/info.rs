@@ -2,10 +2,10 @@
 
 use clap::Args as ClapArgs;
 
-use super::say;
+use super::common::say;
 use crate::Result;
 use crate::device::emulated;
-use crate::device::{Device, IMAGES, KERNELS};
+use crate::device::{Device, DeviceChoice, IMAGES, KERNELS};
 
 #[derive(ClapArgs, Debug)]
 pub struct Args {
@@ -18,10 +18,10 @@ pub struct Args {
 /// [`crate::Error::Io`] when nothing can be printed. A device that cannot be opened is listed with the reason.
 pub fn run(args: &Args) -> Result<()> {
     let mut lines = vec![format!("rampart {}", env!("CARGO_PKG_VERSION"))];
-    for name in ["host", "cuda"] {
+    for name in [DeviceChoice::Host, DeviceChoice::Cuda] {
         lines.push(match Device::open(name) {
-            Ok(device) => format!("  {name:<8} {}", device.name()),
-            Err(e) => format!("  {name:<8} not available: {e}"),
+            Ok(device) => format!("  {:<8} {}", name.to_string(), device.name()),
+            Err(e) => format!("  {:<8} not available: {e}", name.to_string()),
         });
     }
     // Not opened: a process has one driver, and the line above may have taken the real one.

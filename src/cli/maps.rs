@@ -5,22 +5,26 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
+use super::common::{open, renamed, say, sides};
 use super::denoise::files;
 use super::emulator::EmulatorArgs;
-use super::{open, say, sides};
-use crate::attack::{self, Classifier as _, Purpose, Spec, Stream};
-use crate::data::imagenet::{Classes, Fit, Prepare};
-use crate::data::{decode::decode, demo, resize::Rgb8, unit};
+use crate::attack::{Batch, Oracle as _, Purpose, Said, Stream};
+use crate::data::classes::Classes;
+use crate::data::prepare::{Fit, Prepare};
+use crate::data::{decode::decode, demo, resize::Rgb8, to_bytes, unit};
 use crate::defense::Denoiser;
 use crate::defense::denoise::Level;
-use crate::device::{DType, Device};
-use crate::experiment::maps::{self, CAPTION, Grid};
-use crate::experiment::rundir::write_whole;
-use crate::experiment::settings::Number;
+use crate::device::{DType, Device, DeviceChoice};
+use crate::draw::heat;
+use crate::draw::html::{Page, render};
 use crate::models::classifier::Classifier;
+use crate::number::Number;
+use crate::number::eps_label;
 use crate::ops::resize::Filter;
-use crate::report::page::{Page, render};
-use crate::report::{eps_label, heat, picture};
+use crate::report::maps::{self, CAPTION, Grid};
+use crate::report::words::count;
+use crate::run::rundir::write_whole;
+use crate::stats::{softmax, top_class};
 use crate::tape::Precision;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -71,9 +75,9 @@ pub struct Args {
     /// Number format of weights and activations
     #[arg(long, value_enum, default_value = "f32")]
     precision: Precision,
-    /// auto, host, cuda or emulated
-    #[arg(long, default_value = "auto")]
-    device: String,
+    /// Where the kernels run; auto takes CUDA where there is a GPU
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceChoice,
     #[command(flatten)]
     emulator: EmulatorArgs,
 }
@@ -87,12 +91,11 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::usage("--eps", format!("expected numbers above 0 and at most 1, found {bad}")));
     }
     eps.sort_by(f64::total_cmp);
-    if args.steps == 0 {
-        return Err(Error::usage("--steps", "expected at least 1, found 0"));
-    }
-    args.emulator.apply(&args.device)?;
+    // What the attack refuses is said before anything is loaded.
+    Said { steps: Some(args.steps), ..Said::default() }.decided().map_err(of_flags)?;
+    args.emulator.apply(args.device)?;
     let files = files(&args.images)?;
-    let device = Device::open(&args.device)?;
+    let device = Device::open(args.device)?;
     let weights = open("--weights", &args.weights, &demo::MODELS)?;
     let sigma: Vec<f64> = args.sigma.iter().flatten().map(|n| n.0).collect();
     let works_at = args.denoiser_size.as_deref().map(|text| sides("--denoiser-size", text)).transpose()?;
@@ -101,13 +104,15 @@ pub fn run(args: &Args) -> Result<()> {
         false => {
             let weights = open("--denoiser", &args.denoiser, &[demo::DENOISER])?;
             let denoiser = Denoiser::load(&device, args.precision, &weights)?;
-            let levels = sigma.iter().map(|&s| denoiser.level(s)).collect::<Result<Vec<_>>>()?;
+            let levels = sigma.iter().map(|&s| denoiser.level(s).map_err(of_flags)).collect::<Result<Vec<_>>>()?;
             Some((denoiser, levels))
         }
     };
     let prepare = Classifier::config(&weights)?.size().map(|size| Prepare::at(size, args.fit));
     let mut known: Option<([usize; 2], Classifier)> = None;
-    let (mut views, mut csv) = (Vec::new(), String::from("image,module,state,shift\n"));
+    let failed = |e: &dyn std::fmt::Display| Error::Failed(format!("maps.csv: {e}"));
+    let (mut views, mut csv) = (Vec::new(), csv::Writer::from_writer(Vec::new()));
+    csv.write_record(["image", "module", "state", "shift"]).map_err(|e| failed(&e))?;
     for (file, name) in &files {
         let image = decode(file)?;
         let image = if let Some(prepare) = prepare { prepare.apply(&image) } else { image };
@@ -129,12 +134,13 @@ pub fn run(args: &Args) -> Result<()> {
         let one = One { args, net: &net, pixels, size: [h, w], id: u64::from(crc.sum()) };
         let modules = args.layers.clone().unwrap_or_else(|| maps::modules(&net));
         // A name that is none is found before the attacks.
-        net.probe(&one.tensor(&one.pixels)?, &modules)?;
+        net.probe(&one.tensor(&one.pixels)?, &modules).map_err(of_flags)?;
         let states = one.states(&eps, defence.as_ref().map(|(d, levels)| (d, levels.as_slice())))?;
         let grid = maps::grid(&net, &modules, &states, [h, w])?;
         for row in &grid.rows {
             for (column, cell) in grid.columns.iter().zip(&row.cells) {
-                csv += &format!("{},{},\"{column}\",{:.6}\n", quoted(name), row.module, cell.shift);
+                let shift = format!("{:.6}", cell.shift);
+                csv.write_record([name, &row.module, column, &shift]).map_err(|e| failed(&e))?;
             }
         }
         views.push(one.view(name, &states, &grid)?);
@@ -158,17 +164,13 @@ pub fn run(args: &Args) -> Result<()> {
     ];
     let html = render(Page::Maps, json!({ "title": "Feature maps and attention", "what": what, "images": views }))?;
     write_whole(&args.out.join("maps.html"), html.as_bytes())?;
-    write_whole(&args.out.join("maps.csv"), csv.as_bytes())?;
-    say(&format!(
-        "maps of {} image{}: maps.html and maps.csv in {}",
-        files.len(),
-        if files.len() == 1 { "" } else { "s" },
-        args.out.display()
-    ))
+    write_whole(&args.out.join("maps.csv"), &csv.into_inner().map_err(|e| failed(&e))?)?;
+    say(&format!("maps of {}: maps.html and maps.csv in {}", count(files.len(), "image"), args.out.display()))
 }
 
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+fn of_flags(error: Error) -> Error {
+    let flags = [("attack.steps", "--steps"), ("layers", "--layers"), ("defense.sigma", "--sigma")];
+    flags.into_iter().fold(error, |error, (field, flag)| renamed(error, field, flag))
 }
 
 /// One image of the user's.
@@ -188,19 +190,21 @@ impl One<'_> {
     /// The class of highest logit and its softmax.
     fn says(&self, pixels: &[f32]) -> Result<(u32, f32)> {
         let z = self.net.logits(&self.tensor(pixels)?)?.to_f32(self.net.device())?;
-        let top = (0..z.len()).fold(0, |best, k| if z[k] > z[best] { k } else { best });
-        let total: f64 = z.iter().map(|v| f64::from(v - z[top]).exp()).sum();
-        Ok((top as u32, (1.0 / total) as f32))
+        let top = top_class(&z);
+        Ok((top as u32, softmax(&z)[top] as f32))
     }
 
     /// Clean, attacked at each budget, and the middle one denoised at each sigma.
     fn states(&self, eps: &[f64], defence: Option<(&Denoiser, &[Level])>) -> Result<Vec<(String, Vec<f32>)>> {
         let label = [self.says(&self.pixels)?.0];
+        let images = self.tensor(&self.pixels)?;
+        let said = Said { steps: Some(self.args.steps), ..Said::default() };
+        let attack = said.decided().and_then(|spec| spec.build()).map_err(of_flags)?;
         let mut states = vec![("clean".to_owned(), self.pixels.clone())];
         for &eps in eps {
-            let spec = Spec { eps, steps: self.args.steps, seed: self.args.seed, ..Spec::default() };
-            let (_, points) = attack::run(self.net, &self.pixels, &label, &[self.id], &spec)?;
-            states.push((format!("ε {}", eps_label(eps)), points.last));
+            let batch = Batch { images: &images, labels: &label, ids: &[self.id] };
+            let found = attack.run(self.net, batch, eps, self.args.seed)?;
+            states.push((format!("ε {}", eps_label(eps)), found.last.to_f32(self.net.device())?));
         }
         if let Some((denoiser, levels)) = defence {
             let middle = 1 + eps.len() / 2;
@@ -223,7 +227,7 @@ impl One<'_> {
             let (class, confidence) = self.says(pixels)?;
             let says = names.get(class as usize).cloned().unwrap_or_else(|| format!("class {class}"));
             let (small, size) = heat::thumbnail(pixels, self.size, 128);
-            let uri = heat::data_uri(&picture::to_bytes(&small), size)?;
+            let uri = heat::data_uri(&to_bytes(&small), size)?;
             pictures.push(json!({ "name": state, "uri": uri, "says": [says, confidence] }));
         }
         Ok(json!({ "name": name, "pictures": pictures, "maps": grid }))

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand.
 
 pub mod bench;
+mod common;
 pub mod denoise;
 pub mod emulator;
 pub mod info;
@@ -11,14 +12,9 @@ pub mod report;
 pub mod sweep;
 pub mod workload;
 
-use std::io::{self, Write};
-use std::path::Path;
-
 use clap::{Parser, Subcommand};
 
-use crate::experiment::config::{Weights as Source, source};
-use crate::models::weights::Weights;
-use crate::{Error, Result};
+use crate::Result;
 
 /// Attack image classifiers with PGD and measure denoised smoothing, on kernels of our own.
 #[derive(Parser, Debug)]
@@ -65,31 +61,4 @@ impl Cli {
             Command::Info(args) => info::run(&args),
         }
     }
-}
-
-/// Height and width from `HEIGHTxWIDTH`.
-fn sides(flag: &str, text: &str) -> Result<[usize; 2]> {
-    let side = |text: &str| text.parse::<usize>().ok().filter(|&side| side > 0);
-    let sides = text.split_once('x').and_then(|(h, w)| Some([side(h)?, side(w)?]));
-    sides.ok_or_else(|| Error::usage(flag, format!("expected HEIGHTxWIDTH such as 32x32, found `{text}`")))
-}
-
-/// A checkpoint of `flag`: a file, or `demo:` and one of `known`.
-fn open(flag: &str, name: &str, known: &[&str]) -> Result<Weights> {
-    if let Some(unknown) = name.strip_prefix("demo:").filter(|name| !known.contains(name)) {
-        let known: Vec<String> = known.iter().map(|name| format!("demo:{name}")).collect();
-        let problem = format!("expected a file or {}, found `demo:{unknown}`", known.join(", "));
-        return Err(Error::usage(flag, problem));
-    }
-    match source(name) {
-        Source::Embedded(bytes) => Weights::embedded(name, bytes),
-        Source::File(path) => Weights::open(path),
-    }
-}
-
-/// Prints to standard output, which may be a file on a full disk.
-fn say(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    let written = writeln!(out, "{text}").and_then(|()| out.flush());
-    written.map_err(|e| Error::io(Path::new("standard output"), "write", e))
 }

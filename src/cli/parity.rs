@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 
+use super::common::say;
 use super::emulator::EmulatorArgs;
-use super::say;
-use crate::device::Device;
+use crate::device::{Device, DeviceChoice};
 use crate::parity::{Report, Verdict, replay};
 use crate::tape::Precision;
 use crate::{Error, Result};
@@ -16,9 +16,9 @@ pub struct Args {
     /// Dumps, or folders of them
     #[arg(required = true)]
     paths: Vec<PathBuf>,
-    /// auto, host, cuda or emulated
-    #[arg(long, default_value = "auto")]
-    device: String,
+    /// Where the kernels run; auto takes CUDA where there is a GPU
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceChoice,
     #[command(flatten)]
     emulator: EmulatorArgs,
     /// Number format of weights and activations
@@ -35,8 +35,8 @@ pub struct Args {
 /// # Errors
 /// [`Error::Failed`] unless every file passed; [`Error::Io`] for a path that cannot be read.
 pub fn run(args: Args) -> Result<()> {
-    args.emulator.apply(&args.device)?;
-    let device = Device::open(&args.device)?;
+    args.emulator.apply(args.device)?;
+    let device = Device::open(args.device)?;
     let mut files = Vec::new();
     for path in &args.paths {
         collect(path, &mut files)?;

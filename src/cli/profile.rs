@@ -6,11 +6,12 @@ use clap::Args as ClapArgs;
 use ptx_emulator::count::{LaunchCounts, Totals};
 use serde::Serialize;
 
+use super::common::say;
 use super::emulator::EmulatorArgs;
-use super::{say, workload};
-use crate::device::Device;
+use super::workload;
 use crate::device::emulated::{self, Settings};
-use crate::report::profile::{self as tables, Sum};
+use crate::device::{Device, DeviceChoice};
+use crate::profile::tables::{self as tables, Sum};
 use crate::{Error, Result};
 
 #[derive(ClapArgs, Debug)]
@@ -54,7 +55,7 @@ pub fn run(args: &Args) -> Result<()> {
     emulated::configure(Settings { counters: Some(true), ..settings });
     let mut wanted = args.work.clone();
     wanted.default_to_small();
-    let work = wanted.load(|| Device::open("emulated"))?;
+    let work = wanted.load(|| Device::open(DeviceChoice::Emulated))?;
     // Kernels and packed weights are there after a first run.
     work.once()?;
     emulated::profile()?;

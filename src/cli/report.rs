@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, ValueEnum};
 use serde::Serialize;
 
-use super::say;
-use crate::experiment::finished::Finished;
-use crate::experiment::rundir::{RunDir, write_whole};
-use crate::experiment::{page, paired};
-use crate::report::eps_label;
+use super::common::say;
+use crate::number::eps_label;
+use crate::report::{page, paired, summary};
+use crate::run::ledger::Ledger;
+use crate::run::results;
+use crate::run::rundir::{RunDir, write_whole};
 use crate::stats::wilson;
 use crate::{Error, Result};
 
@@ -38,26 +39,12 @@ pub struct Args {
     out: Option<PathBuf>,
 }
 
-/// One cell as a row.
+/// A cell of one of several runs.
 #[derive(Serialize)]
 struct Row {
     run: String,
-    model: String,
-    dataset: String,
-    attack: String,
-    norm: String,
-    eps: f64,
-    sigma: Option<f64>,
-    channel: u8,
-    n: u64,
-    correct: u64,
-    /// none without a record
-    accuracy: Option<f64>,
-    ci_low: Option<f64>,
-    ci_high: Option<f64>,
-    seed: u64,
-    device: String,
-    precision: String,
+    #[serde(flatten)]
+    cell: results::Row,
 }
 
 /// # Errors
@@ -66,7 +53,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.format == Format::Html && args.out.is_none() && args.runs.len() > 1 {
         return Err(Error::usage("--out", "expected a file for the page of several runs, as in --out compare.html"));
     }
-    let runs = args.runs.iter().map(|dir| Finished::read(dir)).collect::<Result<Vec<_>>>()?;
+    let runs = args.runs.iter().map(|dir| Ledger::read(dir)).collect::<Result<Vec<_>>>()?;
     let text = match (args.format, runs.as_slice()) {
         (Format::Html, [run]) => page::of_run(run)?,
         (Format::Html, runs) => page::of_runs(runs)?,
@@ -87,44 +74,24 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn rows(run: &Finished) -> Vec<Row> {
-    let config = &run.config;
-    let row = |cell: &crate::experiment::results::Cell| {
-        let correct = cell.correct(config.score);
-        let interval = wilson(correct, cell.n);
-        Row {
-            run: run.name(),
-            model: config.models[cell.model].name.clone(),
-            dataset: run.dataset.clone(),
-            attack: cell.channel.attack(config),
-            norm: config.attack.norm.to_string(),
-            eps: cell.eps,
-            sigma: cell.channel.sigma(),
-            channel: cell.channel.number(),
-            n: cell.n,
-            correct,
-            accuracy: (cell.n > 0).then(|| correct as f64 / cell.n as f64),
-            ci_low: (cell.n > 0).then_some(interval.lo),
-            ci_high: (cell.n > 0).then_some(interval.hi),
-            seed: config.seed,
-            device: run.device.clone(),
-            precision: config.precision.to_string(),
-        }
-    };
+fn rows(run: &Ledger) -> Vec<Row> {
+    let row = |cell| Row { run: run.name(), cell: results::Row::new(&run.config, &run.dataset, &run.device, cell) };
     run.cells.iter().map(row).collect()
 }
 
-fn csv(runs: &[Finished]) -> Result<String> {
+fn csv(runs: &[Ledger]) -> Result<String> {
     let failed = |e: &dyn std::fmt::Display| Error::Failed(format!("csv: {e}"));
     let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(["run"].iter().chain(&results::Row::COLUMNS)).map_err(|e| failed(&e))?;
     for row in runs.iter().flat_map(rows) {
-        writer.serialize(row).map_err(|e| failed(&e))?;
+        let fields = row.cell.fields();
+        writer.write_record([&row.run].into_iter().chain(&fields)).map_err(|e| failed(&e))?;
     }
     let bytes = writer.into_inner().map_err(|e| failed(&e))?;
     String::from_utf8(bytes).map_err(|e| failed(&e))
 }
 
-fn json(runs: &[Finished]) -> Result<String> {
+fn json(runs: &[Ledger]) -> Result<String> {
     let views: Vec<serde_json::Value> = runs
         .iter()
         .map(|run| {
@@ -137,10 +104,10 @@ fn json(runs: &[Finished]) -> Result<String> {
 }
 
 /// A table per run: a row per curve, a column per epsilon.
-fn markdown(runs: &[Finished]) -> String {
+fn markdown(runs: &[Ledger]) -> String {
     let mut lines = Vec::new();
     for run in runs {
-        let series = run.series();
+        let series = summary::all_series(run);
         let mut eps: Vec<f64> = series.iter().flat_map(|s| s.points.iter().map(|p| p.eps)).collect();
         eps.sort_by(f64::total_cmp);
         eps.dedup();

@@ -2,7 +2,7 @@
 
 use clap::{Args as ClapArgs, ValueEnum};
 
-use crate::attack::{Classifier as _, Loss, Query};
+use crate::attack::{Classifier as _, Loss, Oracle as _, Query};
 use crate::defense::denoise::{Denoiser, Level};
 use crate::defense::schedule::{Kind, Schedule};
 use crate::device::{DType, Device};
@@ -14,6 +14,7 @@ use crate::models::weights::{Weights, uniform};
 use crate::ops::diffusion::to_precision;
 use crate::ops::pgd::{self, Norm, Profile, Step};
 use crate::ops::philox::{Purpose, Stream};
+use crate::ops::recording;
 use crate::tape::{Graph, Precision};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -94,7 +95,7 @@ impl Args {
         if self.batch == 0 {
             return Err(Error::usage("--batch", "expected at least 1, found 0"));
         }
-        let [h, w] = super::sides("--size", &self.size)?;
+        let [h, w] = super::common::sides("--size", &self.size)?;
         let denoises = self.arch == "unet";
         let fits = if denoises { self.what != What::PgdStep } else { self.what != What::Denoise };
         if !fits {
@@ -196,7 +197,7 @@ impl Workload {
         in_chunks(&self.device, chunk, self.labels.len(), |range| {
             let x = self.images.rows(range.start, range.len())?;
             let gradient = self.what == What::Gradient;
-            let graph = if gradient { Graph::recording } else { Graph::inference };
+            let graph = if gradient { recording } else { Graph::inference };
             let g = graph(&self.device, self.precision);
             let x = to_precision(&Graph::inference(&self.device, self.precision), &x)?;
             let y = net.forward(&g, &x, conditioning)?;

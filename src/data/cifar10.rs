@@ -4,9 +4,12 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::imagenet::Prepare;
+use super::dataset::{Dataset, check_label};
+use super::prepare::Prepare;
+use super::prepared::Pixels;
 use super::resize::Rgb8;
-use super::{Dataset, Pixels, Select, check_label, unit};
+use super::subset::Select;
+use super::unit::unit;
 use crate::error::{Error, Result};
 
 pub const CLASSES: [&str; 10] =
@@ -95,7 +98,7 @@ mod tests {
 
     #[test]
     fn images_can_be_enlarged() {
-        use crate::data::{imagenet::Fit, resize::Filter};
+        use crate::data::{prepare::Fit, resize::Filter};
         let prepare = Prepare { fit: Fit::Squash, size: [64, 96], shorter: 64, filter: Filter::Opencv };
         let data = decode(Path::new("x"), &records(&[1, 7]), None, Select::First, Some(prepare)).unwrap();
         assert_eq!((data.height, data.width, data.image(1).unwrap().len()), (64, 96, 64 * 96 * 3));

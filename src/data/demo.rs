@@ -5,7 +5,9 @@ use std::path::Path;
 
 use flate2::read::GzDecoder;
 
-use super::{Dataset, Select, idx};
+use super::dataset::Dataset;
+use super::idx;
+use super::subset::Select;
 use crate::error::Result;
 
 /// The names that [`weights`] knows.

@@ -1,10 +1,13 @@
 //! A folder with one folder of images per class. Classes are numbered in the sorted order of their folder names.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::dataset::Dataset;
 use super::decode::decode;
-use super::{Dataset, Pixels, Select, unit};
+use super::listing::{list, name};
+use super::prepared::Pixels;
+use super::subset::Select;
+use super::unit::unit;
 use crate::error::{Error, Result};
 
 /// All images below `dir`, class by class, each class in the sorted order of its file names. Only the selected files
@@ -56,26 +59,10 @@ pub fn load(dir: &Path, size: Option<(usize, usize)>, limit: Option<usize>, sele
     })
 }
 
-/// What `dir` holds, sorted by name, without hidden entries.
-pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(dir).map_err(|e| Error::io(dir, "list the folder", e))?;
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|e| Error::io(dir, "list the folder", e))?.path();
-        if !name(&path).starts_with('.') {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-pub(super) fn name(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use image::{GrayImage, RgbImage};
 

@@ -4,12 +4,15 @@
 //! 0x801, count, then one byte per image.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use flate2::read::GzDecoder;
 
-use super::{Dataset, Pixels, Select, check_label, read_error, read_exactly, unit};
+use super::dataset::{Dataset, check_label};
+use super::prepared::Pixels;
+use super::subset::Select;
+use super::unit::unit;
 use crate::error::{Error, Result};
 
 /// The classes of Fashion-MNIST.
@@ -110,6 +113,32 @@ fn open(path: &Path) -> Result<Box<dyn Read>> {
     file()?.take(2).read_to_end(&mut start).map_err(|e| Error::io(path, "read", e))?;
     let reader = BufReader::new(file()?);
     if named || start == [0x1f, 0x8b] { Ok(Box::new(GzDecoder::new(reader))) } else { Ok(Box::new(reader)) }
+}
+
+/// Reads what is left of `reader`, which should be `expected` bytes. `what` names them in the error.
+fn read_exactly(file: &Path, reader: &mut impl Read, what: &str, expected: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // One byte more than wanted: it shows what is too long, and at the end gzip compares its checksum.
+    reader.take(expected.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| read_error(file, e))?;
+    match bytes.len() as u64 {
+        found if found < expected => {
+            Err(Error::file(file, format!("truncated: expected {expected} bytes of {what}, found {found}")))
+        }
+        found if found > expected => {
+            Err(Error::file(file, format!("too long: expected {expected} bytes of {what}, found more")))
+        }
+        _ => Ok(bytes),
+    }
+}
+
+/// Tells a damaged file from one that the operating system will not read.
+fn read_error(file: &Path, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+            Error::file(file, format!("damaged or truncated gzip data: {error}"))
+        }
+        _ => Error::io(file, "read", error),
+    }
 }
 
 /// The magic number, then `N` words.

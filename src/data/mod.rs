@@ -1,200 +1,21 @@
 //! Labelled images as `(N, H, W, 3)` floats in [0, 1], from the formats that evaluation sets come in.
 
 pub mod cifar10;
+pub mod classes;
+pub mod dataset;
 pub mod decode;
 pub mod demo;
 pub mod folder;
 pub mod idx;
 pub mod imagenet;
+pub mod listing;
+pub mod prepare;
 mod prepared;
 pub mod resize;
 mod subset;
+mod unit;
 
-use std::io::{self, Read};
-use std::path::Path;
-
+pub use dataset::Dataset;
 pub use prepared::{Pixels, Skipped};
 pub use subset::Select;
-
-use crate::error::{Error, Result};
-
-/// An evaluation set.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Dataset {
-    pub name: String,
-    /// Pixels per column and per row; the same for all images.
-    pub height: usize,
-    pub width: usize,
-    /// One name per class; labels index it.
-    pub classes: Vec<String>,
-    pub pixels: Pixels,
-    /// `(N)`: the true class.
-    pub labels: Vec<u32>,
-    /// `(N)`: the index of each image in its source, whatever was selected. It keys the random streams.
-    pub ids: Vec<u64>,
-    /// Selected files that are not among the images because they cannot be read.
-    pub skipped: Vec<Skipped>,
-}
-
-impl Dataset {
-    /// Number of images.
-    pub fn len(&self) -> usize {
-        self.labels.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
-    }
-
-    /// Values per image: `H * W * 3`.
-    pub fn image_len(&self) -> usize {
-        self.height * self.width * 3
-    }
-
-    /// Image `i` as `(H, W, 3)` in [0, 1].
-    ///
-    /// # Errors
-    /// As [`Dataset::batch`].
-    pub fn image(&self, i: usize) -> Result<Vec<f32>> {
-        self.batch(&[i])
-    }
-
-    /// Images in the order asked for, each `(H, W, 3)` in [0, 1]: a byte divided by 255.
-    ///
-    /// # Errors
-    /// [`Error::File`] when a file is no longer what it was when the set was opened; none for sets in memory.
-    ///
-    /// # Panics
-    /// When an index is not below [`Dataset::len`].
-    pub fn batch(&self, images: &[usize]) -> Result<Vec<f32>> {
-        self.pixels.batch(images, self.image_len())
-    }
-
-    /// The first `limit` images, or all when there are fewer, in memory.
-    ///
-    /// # Errors
-    /// As [`Dataset::batch`].
-    pub fn take(&self, limit: usize) -> Result<Dataset> {
-        self.select(limit, Select::First)
-    }
-
-    /// At most `limit` images, in memory.
-    ///
-    /// # Errors
-    /// As [`Dataset::batch`].
-    pub fn select(&self, limit: usize, how: Select) -> Result<Dataset> {
-        let keep = how.indices(&self.labels, Some(limit));
-        Ok(Dataset {
-            name: self.name.clone(),
-            classes: self.classes.clone(),
-            pixels: Pixels::Floats(self.batch(&keep)?),
-            labels: keep.iter().map(|&i| self.labels[i]).collect(),
-            ids: keep.iter().map(|&i| self.ids[i]).collect(),
-            skipped: self.skipped.clone(),
-            ..*self
-        })
-    }
-
-    /// A checksum over sizes, ids, labels and pixels: tells whether two runs saw the same images.
-    pub fn crc32(&self) -> u32 {
-        let mut crc = flate2::Crc::new();
-        crc.update(&(self.height as u64).to_le_bytes());
-        crc.update(&(self.width as u64).to_le_bytes());
-        crc.update(bytemuck::cast_slice(&self.ids));
-        crc.update(bytemuck::cast_slice(&self.labels));
-        self.pixels.checksum(&mut crc, self.image_len());
-        crc.sum()
-    }
-}
-
-/// Reads what is left of `reader`, which should be `expected` bytes. `what` names them in the error.
-fn read_exactly(file: &Path, reader: &mut impl Read, what: &str, expected: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    // One byte more than wanted: it shows what is too long, and at the end gzip compares its checksum.
-    reader.take(expected.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| read_error(file, e))?;
-    match bytes.len() as u64 {
-        found if found < expected => {
-            Err(Error::file(file, format!("truncated: expected {expected} bytes of {what}, found {found}")))
-        }
-        found if found > expected => {
-            Err(Error::file(file, format!("too long: expected {expected} bytes of {what}, found more")))
-        }
-        _ => Ok(bytes),
-    }
-}
-
-/// Tells a damaged file from one that the operating system will not read.
-fn read_error(file: &Path, error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-            Error::file(file, format!("damaged or truncated gzip data: {error}"))
-        }
-        _ => Error::io(file, "read", error),
-    }
-}
-
-/// Refuses a label that names no class. `i` is the index of the image.
-fn check_label(file: &Path, i: usize, label: u8, classes: usize) -> Result<u32> {
-    if usize::from(label) < classes {
-        return Ok(label.into());
-    }
-    Err(Error::file(file, format!("label of image {i}: expected 0 to {}, found {label}", classes - 1)))
-}
-
-pub(crate) fn unit(byte: u8) -> f32 {
-    f32::from(byte) / 255.0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn toy(labels: &[u32]) -> Dataset {
-        Dataset {
-            name: "toy".into(),
-            height: 1,
-            width: 2,
-            classes: vec!["a".into(), "b".into(), "c".into()],
-            pixels: Pixels::Floats((0..labels.len() * 6).map(|v| v as f32).collect()),
-            labels: labels.to_vec(),
-            ids: (100..100 + labels.len() as u64).collect(),
-            skipped: vec![],
-        }
-    }
-
-    #[test]
-    fn take_keeps_the_first_images_with_their_ids() {
-        let all = toy(&[2, 2, 1, 0]);
-        let two = all.take(2).unwrap();
-        assert_eq!((two.len(), &two.ids[..], two.image(1).unwrap()), (2, &[100, 101][..], all.image(1).unwrap()));
-        assert_eq!(all.take(9).unwrap(), all);
-        assert!(all.take(0).unwrap().is_empty());
-    }
-
-    #[test]
-    fn balanced_selection_is_even_and_in_source_order() {
-        let all = toy(&[0, 0, 0, 0, 1, 1, 2]);
-        let ids = |limit| all.select(limit, Select::Balanced).unwrap().ids;
-        assert_eq!(ids(3), [100, 104, 106]);
-        assert_eq!(ids(5), [100, 101, 104, 105, 106]);
-        assert_eq!(ids(7), all.ids);
-    }
-
-    #[test]
-    fn checksum_sees_pixels_labels_and_ids() {
-        let a = toy(&[0, 1]);
-        let mut b = a.clone();
-        let Pixels::Floats(pixels) = &mut b.pixels else { unreachable!("made above") };
-        pixels[3] += 1.0;
-        let mut c = a.clone();
-        c.ids[0] = 7;
-        assert_eq!(a.crc32(), a.clone().crc32());
-        assert!(a.crc32() != b.crc32() && a.crc32() != c.crc32() && a.crc32() != toy(&[1, 0]).crc32());
-    }
-
-    #[test]
-    fn a_byte_is_divided_not_scaled() {
-        assert!((0..=255).any(|b| unit(b) != f32::from(b) * (1.0 / 255.0)));
-        assert_eq!((unit(0), unit(255)), (0.0, 1.0));
-    }
-}
+pub use unit::{to_bytes, unit};

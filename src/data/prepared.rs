@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use flate2::Crc;
 use rayon::prelude::*;
 
-use super::imagenet::Prepare;
-use super::unit;
+use super::prepare::Prepare;
+use super::unit::unit;
 use crate::error::{Error, Result};
 
 /// `(N, H, W, 3)`.

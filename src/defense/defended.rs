@@ -14,6 +14,7 @@ use crate::models::classifier::Classifier;
 use crate::ops::diffusion::sum_draws;
 use crate::ops::philox::{Purpose, Stream, normal};
 use crate::ops::pointwise::accumulate;
+use crate::ops::recording;
 use crate::tape::Graph;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -43,14 +44,6 @@ pub struct Defended<'a> {
     pub seed: u64,
 }
 
-/// What one range of images gave, per image.
-struct Part {
-    gradient: Option<Tensor>,
-    loss: Vec<f32>,
-    margin: Vec<f32>,
-    prediction: Vec<u32>,
-}
-
 impl Defended<'_> {
     /// Noise `(draws * N, ..dims)`, draw by draw.
     fn noise(&self, query: &Query, draws: &Range<usize>, dims: &[usize]) -> Result<Tensor> {
@@ -77,7 +70,7 @@ impl Defended<'_> {
             return Err(Error::shape("defended", "image ids, which key the noise", n, query.ids.len()));
         }
         if self.estimator == Estimator::EotProb && (query.loss != Loss::CrossEntropy || query.targets.is_some()) {
-            return Err(Error::usage("--estimator", "eot_prob is defined for the untargeted cross-entropy only"));
+            return Err(Error::usage("defense.estimator", "eot_prob is defined for the untargeted cross-entropy only"));
         }
         let chunk = (self.denoiser.chunk(h, w) / self.at_once(h, w)).max(1);
         let parts = in_chunks(self.classifier_device(), chunk, n, |range| {
@@ -90,18 +83,7 @@ impl Defended<'_> {
             };
             self.part(&x, &part, wanted)
         })?;
-        let mut all = Evaluation { gradient: None, loss: vec![], margin: vec![], prediction: vec![] };
-        let mut gradients = Vec::new();
-        for part in parts {
-            all.loss.extend(part.loss);
-            all.margin.extend(part.margin);
-            all.prediction.extend(part.prediction);
-            gradients.extend(part.gradient);
-        }
-        if !gradients.is_empty() {
-            all.gradient = Some(Tensor::concat(self.classifier_device(), &gradients)?);
-        }
-        Ok(all)
+        Evaluation::joined(self.classifier_device(), parts)
     }
 
     /// Draws that are denoised, and recorded, together: whatever the batch, so that sums are the same in any. On the host as many as
@@ -110,7 +92,7 @@ impl Defended<'_> {
         if self.classifier_device().is_host() { self.denoiser.chunk(h, w).clamp(1, self.draws as usize) } else { 1 }
     }
 
-    fn part(&self, x: &Tensor, query: &Query, wanted: bool) -> Result<Part> {
+    fn part(&self, x: &Tensor, query: &Query, wanted: bool) -> Result<Evaluation> {
         let ([n, h, w, _], draws) = (x.dims4("defended")?, self.draws as usize);
         let at_once = self.at_once(h, w);
         let pieces = || (0..draws).step_by(at_once).map(|first| first..(first + at_once).min(draws));
@@ -123,10 +105,10 @@ impl Defended<'_> {
             }
             weights = Some(shares(&loss, n));
         }
-        let mut all = Part { gradient: None, loss: vec![], margin: vec![], prediction: vec![] };
+        let mut all = Evaluation { gradient: None, loss: vec![], margin: vec![], prediction: vec![] };
         for piece in pieces() {
             let own = weights.as_ref().map(|w| &w[piece.start * n..piece.end * n]);
-            let Part { gradient, loss, margin, prediction } = self.pass(x, query, &piece, wanted, own)?;
+            let Evaluation { gradient, loss, margin, prediction } = self.pass(x, query, &piece, wanted, own)?;
             all.gradient = match (all.gradient, gradient) {
                 (Some(sum), Some(more)) => {
                     let g = Graph::inference(self.classifier_device(), self.denoiser.precision());
@@ -141,7 +123,7 @@ impl Defended<'_> {
         let mean = |values: &[f32], i: usize| {
             (0..draws).map(|k| f64::from(values[k * n + i])).sum::<f64>() as f32 / draws as f32
         };
-        Ok(Part {
+        Ok(Evaluation {
             gradient: all.gradient,
             loss: (0..n).map(|i| mean(&all.loss, i)).collect(),
             margin: (0..n).map(|i| mean(&all.margin, i)).collect(),
@@ -157,13 +139,13 @@ impl Defended<'_> {
         piece: &Range<usize>,
         wanted: bool,
         weights: Option<&[f32]>,
-    ) -> Result<Part> {
+    ) -> Result<Evaluation> {
         let (device, precision) = (self.classifier_device(), self.denoiser.precision());
         let ([n, h, w, _], draws) = (x.dims4("defended")?, piece.len());
         let noise = self.noise(query, piece, &self.denoiser.noise_shape(h, w))?;
         let range = self.denoiser.output_range();
         let graph = |records| {
-            if records { Graph::recording(device, precision) } else { Graph::inference(device, precision) }
+            if records { recording(device, precision) } else { Graph::inference(device, precision) }
         };
         let exact = wanted && matches!(self.estimator, Estimator::EotGrad | Estimator::EotProb);
         let through = wanted && self.estimator == Estimator::Bpda;
@@ -198,7 +180,12 @@ impl Defended<'_> {
                 Some(sum_draws(&graph(false), &dx, n)?)
             }
         };
-        Ok(Part { gradient, loss, margin, prediction: prediction.into_iter().map(|class| class as u32).collect() })
+        Ok(Evaluation {
+            gradient,
+            loss,
+            margin,
+            prediction: prediction.into_iter().map(|class| class as u32).collect(),
+        })
     }
 }
 
@@ -237,7 +224,7 @@ fn vote(predictions: impl Iterator<Item = u32>) -> u32 {
     counts.into_iter().max_by_key(|&(class, count)| (count, std::cmp::Reverse(class))).map_or(0, |(class, _)| class)
 }
 
-impl attack::Classifier for Defended<'_> {
+impl attack::Oracle for Defended<'_> {
     fn device(&self) -> &Device {
         self.denoiser.device()
     }
@@ -255,17 +242,19 @@ impl attack::Classifier for Defended<'_> {
         self.classifier.logits(images)
     }
 
+    fn evaluate(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
+        self.query(images, query, false)
+    }
+}
+
+impl attack::Classifier for Defended<'_> {
     /// The gradient is the sum over the draws; only its direction matters to an attack.
     fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
         let mut evaluation = self.query(images, query, true)?;
         if self.estimator == Estimator::Blind {
-            evaluation.gradient = self.classifier.gradient(images, query)?.gradient;
+            evaluation.gradient = attack::Classifier::gradient(self.classifier, images, query)?.gradient;
         }
         debug_assert!(evaluation.gradient.as_ref().is_none_or(|g| g.dtype() == DType::F32));
         Ok(evaluation)
-    }
-
-    fn evaluate(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
-        self.query(images, query, false)
     }
 }

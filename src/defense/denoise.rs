@@ -64,7 +64,7 @@ impl Denoiser {
             .map_err(|e| Error::file(weights.origin(), format!("metadata `schedule`: {e}")))?;
         let (steps, tau_scale): (usize, f32) = (weights.metadata_json("steps")?, weights.metadata_json("tau_scale")?);
         let bad = |e| match e {
-            Error::Usage { flag, problem } => Error::file(weights.origin(), format!("metadata: {flag}: {problem}")),
+            Error::Usage { field, problem } => Error::file(weights.origin(), format!("metadata: {field}: {problem}")),
             other => other,
         };
         let schedule = Schedule::new(kind, steps).map_err(bad)?;

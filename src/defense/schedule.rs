@@ -93,7 +93,7 @@ impl Schedule {
     pub fn match_sigma(&self, sigma: f64) -> Result<Step> {
         let ratio = |t: usize| (1.0 - self.ab[t]).sqrt() / self.ab[t].sqrt();
         if !(sigma >= 0.0 && sigma.is_finite()) {
-            return Err(Error::usage("sigma", format!("expected a number of at least 0, found {sigma}")));
+            return Err(Error::usage("defense.sigma", format!("expected a number of at least 0, found {sigma}")));
         }
         if sigma == 0.0 {
             return self.step(0);
@@ -102,7 +102,10 @@ impl Schedule {
             Some(t) => self.step(t),
             None => {
                 let most = ratio(self.ab.len() - 1) / 2.0;
-                Err(Error::usage("sigma", format!("expected at most {most:.4}, the schedule's last, found {sigma}")))
+                Err(Error::usage(
+                    "defense.sigma",
+                    format!("expected at most {most:.4}, the schedule's last, found {sigma}"),
+                ))
             }
         }
     }

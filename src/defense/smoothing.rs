@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::denoise::{Denoiser, Level};
 use crate::Result;
-use crate::attack::Classifier as _;
+use crate::attack::Oracle as _;
 use crate::choice::choice;
 use crate::models::classifier::Classifier;
 use crate::ops::philox::Stream;
+use crate::stats::{softmax, top_class};
 use crate::tensor::Tensor;
 
 choice! {
@@ -52,13 +53,10 @@ impl Tally {
     }
 
     fn add(&mut self, logits: &[f32]) {
-        let top = first_largest(logits.iter().map(|&z| f64::from(z)));
-        self.counts[top] += 1;
-        let powers: Vec<f64> = logits.iter().map(|&z| (f64::from(z) - f64::from(logits[top])).exp()).collect();
-        let total: f64 = powers.iter().sum();
-        for (k, &z) in logits.iter().enumerate() {
+        self.counts[top_class(logits)] += 1;
+        for (k, (&z, share)) in logits.iter().zip(softmax(logits)).enumerate() {
             self.logits[k] += f64::from(z);
-            self.softmax[k] += powers[k] / total;
+            self.softmax[k] += share;
         }
     }
 

@@ -17,7 +17,20 @@ pub use cuda::CudaDevice;
 pub use host::HostDevice;
 pub use kernel::*;
 
+use crate::choice::choice;
 use crate::{Error, Result};
+
+choice! {
+    /// Where the kernels run.
+    DeviceChoice {
+        /// CUDA when there is a driver and a GPU, else the host.
+        Auto = "auto",
+        Host = "host",
+        Cuda = "cuda",
+        /// The PTX emulator behind the stand-in driver.
+        Emulated = "emulated",
+    }
+}
 
 /// Element type of a tensor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -154,17 +167,16 @@ impl Device {
         Ok(Self::new(Backend::Cuda(CudaDevice::open_emulated()?)))
     }
 
-    /// `auto`, `host`, `cuda` or `emulated`. `auto` takes a GPU where there is one and this binary has code for it.
+    /// `Auto` takes a GPU where there is one and this binary has code for it.
     ///
     /// # Errors
-    /// [`Error::Usage`] for another name, [`Error::Device`] when the device is not there.
-    pub fn open(name: &str) -> Result<Self> {
-        match name {
-            "host" => Self::host(),
-            "cuda" => Self::cuda(),
-            "auto" => Self::cuda().or_else(|_| Self::host()),
-            "emulated" => Self::emulated(),
-            _ => Err(Error::usage("--device", format!("expected auto, host, cuda or emulated, found `{name}`"))),
+    /// [`Error::Device`] when the device is not there.
+    pub fn open(choice: DeviceChoice) -> Result<Self> {
+        match choice {
+            DeviceChoice::Host => Self::host(),
+            DeviceChoice::Cuda => Self::cuda(),
+            DeviceChoice::Auto => Self::cuda().or_else(|_| Self::host()),
+            DeviceChoice::Emulated => Self::emulated(),
         }
     }
 

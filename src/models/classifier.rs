@@ -11,6 +11,7 @@ use crate::models::resnet;
 use crate::models::weights::Weights;
 use crate::ops::loss::{LossKind, LossOutput, loss};
 use crate::ops::pointwise::{Affine, affine, normalize_images};
+use crate::ops::recording;
 use crate::tape::{Graph, Precision};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -43,7 +44,7 @@ impl Classifier {
             ));
         }
         Self::new(device, precision, weights, &config, mean, std, size).map_err(|e| match e {
-            Error::Usage { flag, problem } => Error::file(weights.origin(), format!("metadata: {flag}: {problem}")),
+            Error::Usage { field, problem } => Error::file(weights.origin(), format!("metadata: {field}: {problem}")),
             other => other,
         })
     }
@@ -129,7 +130,7 @@ impl Classifier {
         let mut probe = Probe::several(modules);
         self.net.probe(&g, &normalize_images(&g, images, self.mean, self.std)?, &mut probe)?;
         probe.all().map_err(|(missing, known)| {
-            Error::usage("--layers", format!("expected some of {}, found `{missing}`", known.join(", ")))
+            Error::usage("layers", format!("expected some of {}, found `{missing}`", known.join(", ")))
         })
     }
 
@@ -146,7 +147,7 @@ impl Classifier {
         let parts = in_chunks(&self.device, self.chunk, n, |range| {
             let x = images.rows(range.start, range.len())?;
             let g = if gradient {
-                Graph::recording(&self.device, self.precision)
+                recording(&self.device, self.precision)
             } else {
                 Graph::inference(&self.device, self.precision)
             };
@@ -159,18 +160,7 @@ impl Classifier {
             let gradient = gradient.then(|| g.backward(&logits, out.dlogits, &x)).transpose()?;
             Ok(Evaluation { gradient, loss, margin, prediction })
         })?;
-        let mut all = Evaluation { gradient: None, loss: vec![], margin: vec![], prediction: vec![] };
-        let mut gradients = Vec::new();
-        for part in parts {
-            all.loss.extend(part.loss);
-            all.margin.extend(part.margin);
-            all.prediction.extend(part.prediction);
-            gradients.extend(part.gradient);
-        }
-        if !gradients.is_empty() {
-            all.gradient = Some(Tensor::concat(&self.device, &gradients)?);
-        }
-        Ok(all)
+        Evaluation::joined(&self.device, parts)
     }
 }
 
@@ -212,7 +202,7 @@ impl Classifier {
     }
 }
 
-impl attack::Classifier for Classifier {
+impl attack::Oracle for Classifier {
     fn device(&self) -> &Device {
         &self.device
     }
@@ -237,7 +227,9 @@ impl attack::Classifier for Classifier {
     fn evaluate(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
         self.step(images, query, false)
     }
+}
 
+impl attack::Classifier for Classifier {
     fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
         self.step(images, query, true)
     }

@@ -3,8 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use super::depthwise::Depthwise;
+use super::epilogue::Epilogue;
 use super::pointwise::Activation;
 use super::weights::{Packed, Sequence};
+pub use super::window::Window;
 use crate::device::{
     CONV_BF16, CONV_BF16_SMALL, CONV_F32, CONV_F32_SMALL, CONV_TF32, CONV_TF32_SMALL, ConvArgs, DType, Device, Divisor,
     Kernel,
@@ -12,35 +14,6 @@ use crate::device::{
 use crate::tape::{Graph, Precision, Slot};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
-
-/// The window of a convolution.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Window {
-    pub stride: [usize; 2],
-    /// top, bottom, left, right
-    pub padding: [usize; 4],
-    pub dilation: [usize; 2],
-    pub groups: usize,
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Window { stride: [1, 1], padding: [0; 4], dilation: [1, 1], groups: 1 }
-    }
-}
-
-impl Window {
-    /// The same stride and padding on both axes.
-    pub fn square(stride: usize, padding: usize) -> Self {
-        Window { stride: [stride; 2], padding: [padding; 4], ..Self::default() }
-    }
-
-    /// Output length along one axis (0 vertical, 1 horizontal), or `None` when the window does not fit.
-    pub fn out(&self, axis: usize, length: usize, window: usize) -> Option<usize> {
-        let padded = length + self.padding[2 * axis] + self.padding[2 * axis + 1];
-        padded.checked_sub(self.dilation[axis] * (window - 1) + 1).map(|d| d / self.stride[axis] + 1)
-    }
-}
 
 /// A convolution's constants, packed for one device and precision; the input gradient's are packed when first asked for.
 pub struct Conv2d {
@@ -85,16 +58,6 @@ pub(super) struct Launch<'a> {
     pub points: [usize; 2],
     pub step: [usize; 2],
     pub off: [usize; 2],
-}
-
-/// What happens to a sum before it is stored; addresses, 0 for none.
-#[derive(Clone, Copy)]
-pub(super) struct Epilogue {
-    pub bias: u64,
-    pub residual: u64,
-    pub keep: u64,
-    pub positive: u64,
-    pub act: Activation,
 }
 
 impl Conv2d {

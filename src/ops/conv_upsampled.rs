@@ -6,7 +6,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::conv::{Epilogue, Launch};
+use super::conv::Launch;
+use super::epilogue::Epilogue;
 use super::pointwise::Activation;
 use super::weights::Packed;
 use crate::device::{DType, Device};

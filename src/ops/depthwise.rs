@@ -1,6 +1,7 @@
 //! A convolution with one channel per group: `kernels/depthwise.cu`.
 
-use super::conv::{Epilogue, Window};
+use super::epilogue::Epilogue;
+use super::window::Window;
 use crate::Result;
 use crate::device::{DEPTHWISE_BF16, DEPTHWISE_F32, DType, DepthwiseArgs, Device, Divisor};
 use crate::tape::Graph;

@@ -6,6 +6,7 @@ pub mod conv;
 pub mod conv_upsampled;
 mod depthwise;
 pub mod diffusion;
+mod epilogue;
 pub mod gate;
 pub mod gemm;
 pub mod layer_norm;
@@ -17,5 +18,14 @@ pub mod pointwise;
 pub mod pool;
 pub mod resize;
 mod weights;
+mod window;
+
+use crate::device::Device;
+use crate::tape::{Graph, Precision};
 
 pub use pointwise::Activation;
+
+/// A graph that records what gradients need.
+pub fn recording(device: &Device, precision: Precision) -> Graph {
+    Graph::recording(device, precision, pointwise::accumulate)
+}

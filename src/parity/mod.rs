@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use self::dump::{Array, Dump, channels_first};
 use crate::device::{DType, Device};
+use crate::ops::recording;
 use crate::tape::{Graph, Precision};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -76,7 +77,7 @@ impl Replay<'_> {
     /// A graph that records when the dump asks for gradients.
     pub fn graph(&self) -> Graph {
         if self.dump.has("in.dout") {
-            Graph::recording(self.device, self.precision)
+            recording(self.device, self.precision)
         } else {
             Graph::inference(self.device, self.precision)
         }

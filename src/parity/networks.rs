@@ -2,7 +2,7 @@
 
 use super::{Comparison, Output, Replay, channels_first};
 use crate::Result;
-use crate::attack::{Classifier as _, Loss, Query};
+use crate::attack::{Classifier as _, Loss, Oracle as _, Query};
 use crate::device::DType;
 use crate::models::classifier::Classifier;
 use crate::models::network::{ARCHITECTURES, Config, Network};
@@ -10,6 +10,7 @@ use crate::models::probe::Probe;
 use crate::models::weights::Weights;
 use crate::ops::loss::{LossKind, loss};
 use crate::ops::pgd::{self, Norm, Profile, Step};
+use crate::ops::recording;
 use crate::tape::{Graph, Precision};
 use crate::tensor::Tensor;
 
@@ -34,7 +35,7 @@ pub(super) fn run(r: &Replay) -> Result<(Vec<Output>, Option<Comparison>)> {
 }
 
 fn model(r: &Replay, net: &Network, x: &Tensor) -> Result<Vec<Output>> {
-    let g = Graph::recording(r.device, r.precision);
+    let g = recording(r.device, r.precision);
     let logits = net.forward(&g, x)?;
     let mut outputs = vec![Output::new("logits", logits.to_f32(r.device)?)];
     if r.dump.has("in.labels") {

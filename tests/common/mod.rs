@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test file uses its part")]
 
 use rampart::device::{DType, Device};
+use rampart::ops::recording;
 use rampart::tape::{Graph, Precision};
 use rampart::tensor::Tensor;
 
@@ -84,7 +85,7 @@ pub fn check(
     let xt = upload(&device, shape, precision, x);
     let plain = op(&Graph::inference(&device, precision), &xt).expect(what).to_f32(&device).expect(what);
     close(&format!("{what} {precision:?} {shape:?} forward"), &plain, want, forward);
-    let g = Graph::recording(&device, precision);
+    let g = recording(&device, precision);
     let y = op(&g, &xt).expect(what);
     assert_eq!(y.to_f32(&device).expect(what), plain, "{what}: recording changes nothing");
     let dyt = upload(&device, y.shape(), precision, dy);

@@ -4,7 +4,11 @@
 use std::cell::Cell;
 
 use rampart::Result;
-use rampart::attack::{Adversarial, Classifier, Evaluation, Loss, Norm, Outcome, Profile, Query, Spec, Target, run};
+use rampart::attack::pgd::Pgd;
+use rampart::attack::{
+    Attack, Batch, Classifier, Evaluation, Loss, Norm, Oracle, Outcome, Profile, Query, Spec, Starts, StepSize, Target,
+    Work,
+};
 use rampart::device::{DType, Device};
 use rampart::ops::philox::{Purpose, Stream, uniform};
 use rampart::tensor::Tensor;
@@ -127,7 +131,7 @@ impl Net {
     }
 }
 
-impl Classifier for Net {
+impl Oracle for Net {
     fn device(&self) -> &Device {
         &self.device
     }
@@ -142,11 +146,14 @@ impl Classifier for Net {
         let z: Vec<f32> = x.chunks_exact(D).flat_map(|x| self.forward(x).1).collect();
         Tensor::from_f32(&self.device, &[z.len() / K, K], DType::F32, &z)
     }
-    fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
-        self.look(images, query.labels, query.targets, query.loss, true)
-    }
     fn evaluate(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
         self.look(images, query.labels, query.targets, query.loss, false)
+    }
+}
+
+impl Classifier for Net {
+    fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
+        self.look(images, query.labels, query.targets, query.loss, true)
     }
 }
 
@@ -160,12 +167,107 @@ pub fn data(net: &Net, n: usize) -> (Vec<f32>, Vec<u32>, Vec<u64>) {
     (images, labels, ids)
 }
 
+/// One attack at one budget, from start points at hand.
+#[derive(Clone, Debug)]
+pub struct Try {
+    pub method: &'static str,
+    pub profile: Profile,
+    pub norm: Norm,
+    pub eps: f64,
+    pub steps: u32,
+    /// 2.5 eps / steps without it
+    pub step_size: Option<f64>,
+    pub restarts: u32,
+    pub random_start: bool,
+    pub loss: Loss,
+    pub target: Target,
+    pub decay: f64,
+    pub early_stop: bool,
+    pub seed: u64,
+    pub starts: Option<Starts>,
+}
+
+impl Default for Try {
+    fn default() -> Self {
+        let Spec { method, profile, norm, steps, restarts, random_start, loss, decay, .. } = Spec::default();
+        Try {
+            method,
+            profile,
+            norm,
+            eps: 8.0 / 255.0,
+            steps,
+            step_size: None,
+            restarts,
+            random_start,
+            loss,
+            target: Target::None,
+            decay,
+            early_stop: false,
+            seed: 0,
+            starts: None,
+        }
+    }
+}
+
+impl Try {
+    pub fn spec(&self) -> Spec {
+        let (steps, step, random_start) = match (self.method, self.step_size) {
+            ("fgsm", _) => (1, StepSize::OfEps(1.0), false),
+            (_, Some(size)) => (self.steps, StepSize::Absolute(size), self.random_start),
+            (_, None) => (self.steps, StepSize::rule_of_thumb(self.steps), self.random_start),
+        };
+        Spec {
+            method: self.method,
+            profile: self.profile,
+            norm: self.norm,
+            eps: vec![self.eps],
+            steps,
+            step,
+            restarts: self.restarts,
+            random_start: random_start && self.starts.is_none(),
+            loss: self.loss,
+            targeted: self.target,
+            decay: self.decay,
+            early_stop: self.early_stop,
+            ..Spec::default()
+        }
+    }
+
+    pub fn run(
+        &self,
+        net: &dyn Classifier,
+        images: &[f32],
+        labels: &[u32],
+        ids: &[u64],
+    ) -> Result<(Vec<Outcome>, Points)> {
+        let attack: Box<dyn Attack> = match &self.starts {
+            Some(starts) => Box::new(Pgd::starting(&self.spec(), self.method == "mim", Some(starts.clone()))?),
+            None => self.spec().build()?,
+        };
+        let [h, w, c] = net.image_shape();
+        let device = net.device();
+        let images = Tensor::from_f32(device, &[images.len() / (h * w * c), h, w, c], DType::F32, images)?;
+        let found = attack.run(net, Batch { images: &images, labels, ids }, self.eps, self.seed)?;
+        let [last, best_margin, best] = [&found.last, &found.best_margin, &found.best].map(|t| t.to_f32(device));
+        Ok((found.outcomes, Points { last: last?, best_margin: best_margin?, best: best?, work: found.work }))
+    }
+}
+
+/// The points of [`rampart::attack::Adversarial`] on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Points {
+    pub last: Vec<f32>,
+    pub best_margin: Vec<f32>,
+    pub best: Vec<f32>,
+    pub work: Work,
+}
+
 pub fn attack(
     net: &dyn Classifier,
     (images, labels, ids): &(Vec<f32>, Vec<u32>, Vec<u64>),
-    spec: &Spec,
-) -> (Vec<Outcome>, Adversarial) {
-    let (outcomes, points) = run(net, images, labels, ids, spec).unwrap();
+    spec: &Try,
+) -> (Vec<Outcome>, Points) {
+    let (outcomes, points) = spec.run(net, images, labels, ids).unwrap();
     for (i, o) in outcomes.iter().enumerate() {
         assert!(!o.violation, "image {i}: {o:?} {spec:?}");
         assert!(o.margin.is_finite() && o.loss.is_finite());

@@ -1,0 +1,109 @@
+//! The network as an attack sees it: what can be asked, and what is answered.
+
+use crate::Result;
+use crate::choice::choice;
+use crate::device::Device;
+use crate::tensor::Tensor;
+
+/// What a black-box attack may ask of a network: its answers, never a gradient.
+pub trait Oracle {
+    fn device(&self) -> &Device;
+
+    fn classes(&self) -> usize;
+
+    /// Height, width, channels.
+    fn image_shape(&self) -> [usize; 3];
+
+    /// Whether images are pixels in `[0, 1]`; an attack then refuses others.
+    fn takes_pixels(&self) -> bool {
+        true
+    }
+
+    /// Logits `(N, K)` of images `(N, H, W, C)`, float32 in `[0, 1]`.
+    ///
+    /// # Errors
+    /// What the network's ops return.
+    fn logits(&self, images: &Tensor) -> Result<Tensor>;
+
+    /// Loss, margin and prediction per image.
+    ///
+    /// # Errors
+    /// What the network's ops return.
+    fn evaluate(&self, images: &Tensor, query: &Query) -> Result<Evaluation>;
+}
+
+/// What a gradient attack needs beside that.
+pub trait Classifier: Oracle {
+    /// Loss, margin and prediction per image, and the gradient of the summed loss with respect to the images, float32.
+    ///
+    /// # Errors
+    /// What the network's ops return.
+    fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation>;
+}
+
+/// What is asked about a batch of N images.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    pub labels: &'a [u32],
+    pub targets: Option<&'a [u32]>,
+    pub loss: Loss,
+    /// What the random numbers of a stochastic pipeline are keyed by: image ids, restart and step. Others ignore them.
+    pub ids: &'a [u64],
+    pub restart: u32,
+    pub step: u32,
+}
+
+/// [`Query::step`] of the clean images, before any restart.
+pub const CLEAN: u32 = (1 << 16) - 1;
+
+impl<'a> Query<'a> {
+    /// Of a network without randomness, untargeted.
+    pub fn new(labels: &'a [u32], loss: Loss) -> Self {
+        Query { labels, targets: None, loss, ids: &[], restart: 0, step: 0 }
+    }
+}
+
+/// What a classifier says about a batch of N images.
+#[derive(Clone, Debug, Default)]
+pub struct Evaluation {
+    /// As the images.
+    pub gradient: Option<Tensor>,
+    pub loss: Vec<f32>,
+    /// The smaller, the better for the attacker, and below 0 only after success: the logit of the label less the largest
+    /// other one; in targeted mode the largest logit but the target's less the target's.
+    pub margin: Vec<f32>,
+    /// Largest logit, ties to the lowest index.
+    pub prediction: Vec<u32>,
+}
+
+impl Evaluation {
+    /// Those of parts of a batch as one.
+    ///
+    /// # Errors
+    /// What joining the gradients returns.
+    pub fn joined(device: &Device, parts: Vec<Evaluation>) -> Result<Evaluation> {
+        let mut all = Evaluation::default();
+        let mut gradients = Vec::new();
+        for part in parts {
+            all.loss.extend(part.loss);
+            all.margin.extend(part.margin);
+            all.prediction.extend(part.prediction);
+            gradients.extend(part.gradient);
+        }
+        if !gradients.is_empty() {
+            all.gradient = Some(Tensor::concat(device, &gradients)?);
+        }
+        Ok(all)
+    }
+}
+
+choice! {
+    /// What an attack maximises; each has a targeted variant.
+    Loss {
+        CrossEntropy = "ce",
+        /// Difference of logits ratio (Croce & Hein 2020): needs 3 classes, targeted 4.
+        Dlr = "dlr",
+        /// Carlini & Wagner's difference of logits: the best wrong one less the true one.
+        Margin = "margin",
+    }
+}

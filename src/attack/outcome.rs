@@ -1,0 +1,63 @@
+//! What an attack did.
+
+use serde::{Deserialize, Serialize};
+
+use crate::tensor::Tensor;
+
+/// What an attack did to one image.
+///
+/// `prediction`, `linf` and `l2` describe the last point; `margin` and `loss` are the best for the attacker over all points.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    /// At the last point.
+    pub prediction: u32,
+    pub clean_prediction: u32,
+    pub correct_clean: bool,
+    /// Correct when clean, and the last point of every restart is no success.
+    pub correct_last: bool,
+    /// Correct when clean, and neither a start nor any iterate is a success.
+    pub correct_any: bool,
+    /// Gradient steps taken before the first success, over all restarts; 0 for a start. None without success, and for
+    /// images that were not attacked.
+    pub first_success: Option<u32>,
+    /// Gradient steps taken in all.
+    pub steps: u32,
+    /// The smallest over starts and iterates ([`super::Evaluation::margin`]), successes first; of the clean image where there was no
+    /// attack.
+    pub margin: f32,
+    /// The highest over starts and iterates; of the clean image where there was no attack.
+    pub loss: f32,
+    /// Size of the last perturbation.
+    pub linf: f32,
+    pub l2: f32,
+    /// True when one of the points kept breaks the budget.
+    pub violation: bool,
+    /// Whether the label is among the five largest logits at the last point, and of the clean image; `None` where nobody asked,
+    /// as the attack itself does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top5: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clean_top5: Option<bool>,
+}
+
+/// What an attack leaves behind: an outcome per image, points `(N, H, W, C)` float32 on the device, and what they cost.
+#[derive(Clone, Debug)]
+pub struct Adversarial {
+    pub outcomes: Vec<Outcome>,
+    /// The last iterate of the last restart that an image entered.
+    pub last: Tensor,
+    /// The smallest margin over all starts and iterates, successes first.
+    pub best_margin: Tensor,
+    /// `best_margin` where that is a success, else the point of highest loss: the image to hand on.
+    pub best: Tensor,
+    pub work: Work,
+}
+
+/// Images that went through the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// forward and backward
+    pub gradients: u64,
+    /// forward only
+    pub forwards: u64,
+}

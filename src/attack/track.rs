@@ -1,0 +1,310 @@
+//! What every attack here keeps about the images of a batch: the last point, those of the best margin and the highest loss, and when an
+//! image first succumbed.
+
+use super::model::{CLEAN, Evaluation, Oracle, Query};
+use super::outcome::{Adversarial, Outcome, Work};
+use super::spec::{Batch, Spec};
+use super::target;
+use crate::ops::pgd;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// What is known about one image.
+struct Progress {
+    last_prediction: u32,
+    last_success: bool,
+    /// whether the point of the best margin is a success, and the margin
+    best_success: bool,
+    best_margin: f32,
+    best_loss: f32,
+    /// false until a start or iterate was evaluated
+    attacked: bool,
+    first_success: Option<u32>,
+    steps: u32,
+}
+
+impl Progress {
+    fn new(clean: &Evaluation, i: usize) -> Self {
+        Progress {
+            last_prediction: clean.prediction[i],
+            last_success: false,
+            best_success: false,
+            best_margin: clean.margin[i],
+            best_loss: clean.loss[i],
+            attacked: false,
+            first_success: None,
+            steps: 0,
+        }
+    }
+
+    /// Takes in an evaluated point and says whether it has the best margin and the highest loss so far.
+    fn record(&mut self, prediction: u32, loss: f32, margin: f32, success: bool) -> (bool, bool) {
+        let first = !std::mem::replace(&mut self.attacked, true);
+        (self.last_prediction, self.last_success) = (prediction, success);
+        if success && self.first_success.is_none() {
+            self.first_success = Some(self.steps);
+        }
+        let better =
+            first || (success && !self.best_success) || (success == self.best_success && margin < self.best_margin);
+        if better {
+            (self.best_success, self.best_margin) = (success, margin);
+        }
+        let higher = first || loss > self.best_loss;
+        if higher {
+            self.best_loss = loss;
+        }
+        (better, higher)
+    }
+}
+
+/// A batch under attack.
+pub(super) struct Track<'a> {
+    model: &'a dyn Oracle,
+    spec: &'a Spec,
+    batch: Batch<'a>,
+    eps: f64,
+    pub seed: u64,
+    targets: Option<Vec<u32>>,
+    clean: Evaluation,
+    progress: Vec<Progress>,
+    /// (N, H, W, C), all images: last, of the best margin, of the highest loss
+    last: Tensor,
+    margin: Tensor,
+    loss: Tensor,
+    pub work: Work,
+}
+
+/// Images of the batch at some points.
+pub(super) struct Points {
+    /// their places among all images
+    pub at: Vec<usize>,
+    pub ids: Vec<u64>,
+    labels: Vec<u32>,
+    targets: Option<Vec<u32>>,
+    pub x: Tensor,
+    pub x0: Tensor,
+}
+
+impl<'a> Track<'a> {
+    /// Evaluates the clean images.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for images or labels that do not fit the model, [`Error::Usage`] for settings that do not, and what the model
+    /// returns.
+    pub fn new(model: &'a dyn Oracle, batch: Batch<'a>, spec: &'a Spec, eps: f64, seed: u64) -> Result<Self> {
+        spec.check_classes(model.classes())?;
+        if !(eps >= 0.0 && eps.is_finite()) {
+            return Err(Error::usage("attack.eps", format!("expected a number of at least 0, found {eps}")));
+        }
+        check_inputs(model, batch)?;
+        let Batch { images, labels, ids } = batch;
+        let (targets, forwards) = target::choose(spec.targeted, model, images, labels, ids, seed)?;
+        let query = Query { labels, targets: targets.as_deref(), loss: spec.loss, ids, restart: 0, step: CLEAN };
+        let clean = model.evaluate(images, &query)?;
+        check_evaluation(&clean, images, false)?;
+        Ok(Track {
+            model,
+            spec,
+            eps,
+            seed,
+            targets,
+            progress: (0..labels.len()).map(|i| Progress::new(&clean, i)).collect(),
+            clean,
+            last: images.clone(),
+            margin: images.clone(),
+            loss: images.clone(),
+            work: Work { gradients: 0, forwards: forwards + labels.len() as u64 },
+            batch,
+        })
+    }
+
+    pub fn len(&self) -> usize {
+        self.batch.labels.len()
+    }
+
+    fn success(&self, i: usize, prediction: u32) -> bool {
+        match &self.targets {
+            Some(t) => prediction == t[i],
+            None => prediction != self.batch.labels[i],
+        }
+    }
+
+    /// Images that a further restart is made for.
+    pub fn entering(&self) -> Vec<usize> {
+        (0..self.len()).filter(|&i| self.enters(i)).collect()
+    }
+
+    fn enters(&self, i: usize) -> bool {
+        let p = &self.progress[i];
+        let aims_at_label = self.targets.as_ref().is_some_and(|t| t[i] == self.batch.labels[i]);
+        let wrong_when_clean = !p.attacked && p.last_prediction != self.batch.labels[i];
+        let done = aims_at_label || p.last_success || (self.spec.early_stop && wrong_when_clean);
+        self.eps > 0.0 && !done
+    }
+
+    /// Some images at their clean points.
+    pub fn points(&self, at: Vec<usize>) -> Result<Points> {
+        let x0 = self.pick(self.batch.images, &at)?;
+        Ok(Points {
+            ids: at.iter().map(|&i| self.batch.ids[i]).collect(),
+            labels: at.iter().map(|&i| self.batch.labels[i]).collect(),
+            targets: self.targets.as_ref().map(|t| at.iter().map(|&i| t[i]).collect()),
+            x: x0.clone(),
+            x0,
+            at,
+        })
+    }
+
+    /// What the model is asked about points.
+    pub fn query<'p>(&self, points: &'p Points, restart: u32, step: u32) -> Query<'p> {
+        let Points { labels, targets, ids, .. } = points;
+        Query { labels, targets: targets.as_deref(), loss: self.spec.loss, ids, restart, step }
+    }
+
+    /// Takes in the evaluation of points and keeps the best of them.
+    pub fn record(&mut self, points: &Points, e: &Evaluation, gradient: bool) -> Result<()> {
+        check_evaluation(e, &points.x, gradient)?;
+        *(if gradient { &mut self.work.gradients } else { &mut self.work.forwards }) += points.at.len() as u64;
+        let (mut better, mut higher) = (vec![], vec![]);
+        for (j, &i) in points.at.iter().enumerate() {
+            let success = self.success(i, e.prediction[j]);
+            let (b, h) = self.progress[i].record(e.prediction[j], e.loss[j], e.margin[j], success);
+            better.extend(b.then_some(j));
+            higher.extend(h.then_some(j));
+        }
+        self.margin = self.merged(&self.margin, points, &better)?;
+        self.loss = self.merged(&self.loss, points, &higher)?;
+        Ok(())
+    }
+
+    /// A step was taken from each of the points.
+    pub fn stepped(&mut self, points: &Points) {
+        points.at.iter().for_each(|&i| self.progress[i].steps += 1);
+    }
+
+    /// Puts the points where the last points of all images are.
+    pub fn leave(&mut self, points: &Points) -> Result<()> {
+        self.last = self.merged(&self.last, points, &(0..points.at.len()).collect::<Vec<_>>())?;
+        Ok(())
+    }
+
+    /// The places in `points` whose last evaluation was no success.
+    pub fn unbroken(&self, points: &Points) -> Vec<usize> {
+        (0..points.at.len()).filter(|&j| !self.progress[points.at[j]].last_success).collect()
+    }
+
+    /// `all` with the rows `these` of the points put in their places.
+    fn merged(&self, all: &Tensor, points: &Points, these: &[usize]) -> Result<Tensor> {
+        if these.is_empty() {
+            return Ok(all.clone());
+        }
+        if these.len() == self.len() {
+            return Ok(points.x.clone());
+        }
+        let mut index = vec![None; self.len()];
+        for &j in these {
+            index[points.at[j]] = Some(j);
+        }
+        pgd::gather(self.model.device(), &points.x, &index, Some(all))
+    }
+
+    /// Some rows of a tensor, in order.
+    pub fn pick(&self, x: &Tensor, these: &[usize]) -> Result<Tensor> {
+        if these.len() == x.shape()[0] {
+            return Ok(x.clone());
+        }
+        let index: Vec<_> = these.iter().map(|&j| Some(j)).collect();
+        pgd::gather(self.model.device(), x, &index, None)
+    }
+
+    /// Some of the points.
+    pub fn keep(&self, points: Points, stay: &[usize]) -> Result<Points> {
+        Ok(Points {
+            at: stay.iter().map(|&j| points.at[j]).collect(),
+            ids: stay.iter().map(|&j| points.ids[j]).collect(),
+            labels: stay.iter().map(|&j| points.labels[j]).collect(),
+            targets: points.targets.map(|t| stay.iter().map(|&j| t[j]).collect()),
+            x: self.pick(&points.x, stay)?,
+            x0: self.pick(&points.x0, stay)?,
+        })
+    }
+
+    /// What is to be told.
+    pub fn finish(self) -> Result<Adversarial> {
+        let (device, clean) = (self.model.device(), &self.clean);
+        let best: Vec<_> = self.progress.iter().enumerate().map(|(i, p)| p.best_success.then_some(i)).collect();
+        let best = pgd::gather(device, &self.margin, &best, Some(&self.loss))?;
+        let kept = [&self.last, &self.margin, &best].map(|points| pgd::budget(device, points, self.batch.images));
+        let [last, margin, chosen] = kept;
+        let (last, margin, chosen) = (last?, margin?, chosen?);
+        let outcomes = self.progress.iter().enumerate().map(|(i, p)| {
+            let correct_clean = clean.prediction[i] == self.batch.labels[i];
+            Outcome {
+                prediction: p.last_prediction,
+                clean_prediction: clean.prediction[i],
+                correct_clean,
+                correct_last: correct_clean && !p.last_success,
+                correct_any: correct_clean && p.first_success.is_none(),
+                first_success: p.first_success,
+                steps: p.steps,
+                margin: p.best_margin,
+                loss: p.best_loss,
+                linf: last[i].linf,
+                l2: last[i].l2,
+                violation: [last[i], margin[i], chosen[i]].iter().any(|b| b.violates(self.spec.norm, self.eps)),
+                top5: None,
+                clean_top5: None,
+            }
+        });
+        Ok(Adversarial {
+            outcomes: outcomes.collect(),
+            last: self.last,
+            best_margin: self.margin,
+            best,
+            work: self.work,
+        })
+    }
+}
+
+fn check_inputs(model: &dyn Oracle, Batch { images, labels, ids }: Batch) -> Result<()> {
+    let (n, [h, w, c]) = (labels.len(), model.image_shape());
+    if images.shape() != [n, h, w, c] || n == 0 {
+        let expected = format!("{} x {:?}", n.max(1), [h, w, c]);
+        return Err(Error::shape("attack", "images", expected, format!("{images:?}")));
+    }
+    if ids.len() != n {
+        return Err(Error::shape("attack", "image ids", n, ids.len()));
+    }
+    if let Some(i) = labels.iter().position(|&y| y as usize >= model.classes()) {
+        return Err(Error::shape(
+            "attack",
+            format!("label of image {}", ids[i]),
+            format!("below {}", model.classes()),
+            labels[i],
+        ));
+    }
+    // Each image against itself: a distance that is not 0 comes of values that are no numbers.
+    for (b, id) in pgd::budget(model.device(), images, images)?.iter().zip(ids) {
+        let is_finite = b.l2 == 0.0 && b.low.is_finite() && b.high.is_finite();
+        if !is_finite || (model.takes_pixels() && !(b.low >= 0.0 && b.high <= 1.0)) {
+            let expected = if model.takes_pixels() { "0 to 1" } else { "numbers" };
+            let found =
+                if is_finite { format!("{} to {}", b.low, b.high) } else { "values that are no numbers".into() };
+            return Err(Error::shape("attack", format!("values of image {id}"), expected, found));
+        }
+    }
+    Ok(())
+}
+
+fn check_evaluation(e: &Evaluation, x: &Tensor, gradient: bool) -> Result<()> {
+    let n = x.shape()[0];
+    for (what, len) in [("losses", e.loss.len()), ("margins", e.margin.len()), ("predictions", e.prediction.len())] {
+        if len != n {
+            return Err(Error::shape("attack", format!("the model's {what}"), n, len));
+        }
+    }
+    if gradient && e.gradient.is_none() {
+        return Err(Error::shape("attack", "the model's gradient", format!("{x:?}"), "none"));
+    }
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! What the subcommands share: how they print, and how they read a size and a checkpoint.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::config::Weights as Source;
+use crate::models::weights::Weights;
+use crate::{Error, Result};
+
+/// Height and width from `HEIGHTxWIDTH`.
+pub(super) fn sides(flag: &str, text: &str) -> Result<[usize; 2]> {
+    let side = |text: &str| text.parse::<usize>().ok().filter(|&side| side > 0);
+    let sides = text.split_once('x').and_then(|(h, w)| Some([side(h)?, side(w)?]));
+    sides.ok_or_else(|| Error::usage(flag, format!("expected HEIGHTxWIDTH such as 32x32, found `{text}`")))
+}
+
+/// A checkpoint of `flag`: a file, or `demo:` and one of `known`.
+pub(super) fn open(flag: &str, name: &str, known: &[&str]) -> Result<Weights> {
+    if let Some(unknown) = name.strip_prefix("demo:").filter(|name| !known.contains(name)) {
+        let known: Vec<String> = known.iter().map(|name| format!("demo:{name}")).collect();
+        let problem = format!("expected a file or {}, found `demo:{unknown}`", known.join(", "));
+        return Err(Error::usage(flag, problem));
+    }
+    match Source::named(name) {
+        Source::Embedded(bytes) => Weights::embedded(name, bytes),
+        Source::File(path) => Weights::open(path),
+    }
+}
+
+/// Prints to standard output, which may be a file on a full disk.
+pub(super) fn say(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let written = writeln!(out, "{text}").and_then(|()| out.flush());
+    written.map_err(|e| Error::io(Path::new("standard output"), "write", e))
+}
+
+/// A setting of a layer below, by the flag that decides it here.
+pub(super) fn renamed(error: Error, field: &str, flag: &str) -> Error {
+    match error {
+        Error::Usage { field: found, problem } if found == field => Error::usage(flag, problem),
+        other => other,
+    }
+}

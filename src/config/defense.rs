@@ -1,0 +1,157 @@
+//! The `[defense]` table: channel 2, and the attack that goes through it.
+
+use serde::Serialize;
+
+use super::file;
+use super::wrong::Wrong;
+use crate::attack::{Loss, Spec, Target};
+use crate::data::demo;
+use crate::data::resize::Filter;
+use crate::defense::{Estimator, Vote};
+use crate::error::Result;
+
+/// Sigmas of the demo, in units of pixels in [0, 1].
+const DEMO_SIGMA: [f64; 2] = [0.25, 0.5];
+/// Draws per step of an attack that goes through the defence (Lee & Kim 2023).
+const EOT: u32 = 20;
+
+/// Channel 2 with nothing left to choose. Without a denoiser there is none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct DefenseConfig {
+    /// Ascending, each at least 0, none twice.
+    pub sigma: Vec<f64>,
+    /// Draws of noise per image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draws: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vote: Option<Vote>,
+    /// Whether the defended pipeline is attacked as well.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub attack: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eot: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimator: Option<Estimator>,
+    /// Height and width that the denoiser works at, where not at those of the images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<[usize; 2]>,
+    /// Of the resizes to that size and back, both with antialias.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
+    /// `false`: the denoiser gets [0, 1] where it expects [-1, 1].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rescale_input: Option<bool>,
+    /// `false`: the classifier gets the denoiser's [-1, 1].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rescale_output: Option<bool>,
+    /// A safetensors file, or `demo:` and the name of an embedded one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// Of the file, eight hexadecimal digits; see [`super::Config::pin`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crc32: Option<String>,
+}
+
+impl DefenseConfig {
+    pub fn draws(&self) -> u32 {
+        self.draws.unwrap_or(1)
+    }
+
+    pub fn vote(&self) -> Vote {
+        self.vote.unwrap_or(Vote::Majority)
+    }
+
+    pub fn eot(&self) -> u32 {
+        self.eot.unwrap_or(EOT)
+    }
+
+    pub fn rescaling(&self) -> (bool, bool) {
+        (self.rescale_input.unwrap_or(true), self.rescale_output.unwrap_or(true))
+    }
+
+    pub fn estimator(&self) -> Estimator {
+        self.estimator.unwrap_or(Estimator::EotGrad)
+    }
+}
+
+/// Fills in and checks.
+pub(super) fn resolve(file: file::Defense, demo: bool, attack: &Spec, wrong: &Wrong) -> Result<DefenseConfig> {
+    let o = wrong.overrides;
+    let listed = o.sigma.clone().or(file.sigma.map(|list| list.iter().map(|n| n.0).collect()));
+    let weights = file.weights.or(demo.then(|| format!("demo:{}", demo::DENOISER)));
+    let default = if demo { DEMO_SIGMA.to_vec() } else { vec![] };
+    let sigma = sigmas(listed.unwrap_or(default), wrong)?;
+    if sigma.is_empty() {
+        return Ok(DefenseConfig::default());
+    }
+    let Some(weights) = weights else {
+        let problem = "channel 2 needs a denoiser: expected [defense] weights = a safetensors file, found none";
+        return Err(wrong.at("defense.sigma", problem));
+    };
+    let (_, weights) = wrong.locate(&weights, "defense.weights", &[demo::DENOISER])?;
+    let draws = o.draws.or(file.draws).unwrap_or(1);
+    if draws == 0 || draws > 1 << 16 {
+        return Err(wrong.at("defense.draws", format!("expected 1 to 65536, found {draws}")));
+    }
+    let through = o.attack_through || file.attack;
+    let (eot, estimator) = (o.eot.or(file.eot), o.estimator.or(file.estimator));
+    for (field, given) in [("defense.eot", eot.is_some()), ("defense.estimator", estimator.is_some())] {
+        if given && !through {
+            return Err(wrong
+                .at(field, "belongs to an attack through the defence: set attack = true (--attack-through defense)"));
+        }
+    }
+    let eot = eot.unwrap_or(EOT);
+    if eot == 0 || eot > 1024 {
+        return Err(wrong.at("defense.eot", format!("expected 1 to 1024 draws, found {eot}")));
+    }
+    let estimator = estimator.unwrap_or(Estimator::EotGrad);
+    if through
+        && estimator == Estimator::EotProb
+        && (attack.loss != Loss::CrossEntropy || attack.targeted != Target::None)
+    {
+        return Err(wrong.at("defense.estimator", "eot_prob is defined for the untargeted cross-entropy only"));
+    }
+    if through && attack.early_stop {
+        let problem = "a stochastic defence must not be attacked with early stop: one lucky draw would end the attack";
+        return Err(wrong.at("defense.attack", problem));
+    }
+    if through && attack.normalised() {
+        return Err(wrong.at("defense.attack", "an attack through the defence moves pixels: leave out attack.space"));
+    }
+    if let Some(size) = file.size.filter(|size| size.iter().any(|side| !(1..=8192).contains(side))) {
+        return Err(wrong.at("defense.size", format!("expected sides of 1 to 8192 pixels, found {size:?}")));
+    }
+    match (file.filter, file.size) {
+        (Some(_), None) => return Err(wrong.at("defense.filter", "nothing is resized: expected a size beside it")),
+        (Some(Filter::Opencv), _) => {
+            return Err(wrong.at("defense.filter", "gradients run through bilinear and bicubic only, found opencv"));
+        }
+        _ => {}
+    }
+    Ok(DefenseConfig {
+        sigma,
+        draws: Some(draws),
+        vote: Some(file.vote.unwrap_or(Vote::Majority)),
+        attack: through,
+        eot: through.then_some(eot),
+        estimator: through.then_some(estimator),
+        size: file.size,
+        filter: file.size.map(|_| file.filter.unwrap_or(Filter::Bicubic)),
+        rescale_input: file.rescale_input.filter(|rescale| !rescale),
+        rescale_output: file.rescale_output.filter(|rescale| !rescale),
+        weights: Some(weights),
+        crc32: file.crc32,
+    })
+}
+
+fn sigmas(mut sigma: Vec<f64>, wrong: &Wrong) -> Result<Vec<f64>> {
+    for value in &mut sigma {
+        *value = wrong.not_negative("defense.sigma", *value)? + 0.0; // -0 becomes 0
+    }
+    sigma.sort_by(f64::total_cmp);
+    match sigma.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(wrong.at("defense.sigma", format!("{} is listed twice", pair[0]))),
+        None => Ok(sigma),
+    }
+}

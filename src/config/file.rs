@@ -1,0 +1,76 @@
+//! What a config file may say. Everything has a default; an unknown field is an error.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::settings::{DatasetKind, Score, SelectBy};
+use crate::attack;
+use crate::data::prepare::Fit;
+use crate::data::resize;
+use crate::defense::{Estimator, Vote};
+use crate::device::DeviceChoice;
+use crate::number::Number;
+use crate::tape::Precision;
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct File {
+    pub name: Option<String>,
+    pub seed: u64,
+    pub limit: Option<usize>,
+    pub batch: Option<usize>,
+    pub precision: Option<Precision>,
+    pub device: Option<DeviceChoice>,
+    pub score: Option<Score>,
+    pub dataset: Dataset,
+    pub models: Vec<Model>,
+    pub attack: attack::Said,
+    pub defense: Defense,
+    /// What an earlier run found: a run's own `config.toml` can be run again.
+    #[serde(rename = "run")]
+    pub _run: toml::Table,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Dataset {
+    pub kind: Option<DatasetKind>,
+    pub path: Option<PathBuf>,
+    pub images: Option<PathBuf>,
+    pub labels: Option<PathBuf>,
+    pub classes: Option<PathBuf>,
+    pub select: Option<SelectBy>,
+    pub seed: Option<u32>,
+    pub size: Option<[usize; 2]>,
+    pub fit: Option<Fit>,
+    pub shorter: Option<usize>,
+    pub filter: Option<resize::Filter>,
+    pub crc32: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Model {
+    pub name: Option<String>,
+    pub weights: String,
+    pub crc32: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Defense {
+    pub weights: Option<String>,
+    pub crc32: Option<String>,
+    pub sigma: Option<Vec<Number>>,
+    pub draws: Option<u32>,
+    pub vote: Option<Vote>,
+    /// Whether an attack goes through the defence as well.
+    pub attack: bool,
+    pub eot: Option<u32>,
+    pub estimator: Option<Estimator>,
+    pub size: Option<[usize; 2]>,
+    pub filter: Option<resize::Filter>,
+    pub rescale_input: Option<bool>,
+    pub rescale_output: Option<bool>,
+}

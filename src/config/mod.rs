@@ -1,0 +1,216 @@
+//! A resolved experiment: every default filled in, every value checked.
+
+use std::fs;
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+mod dataset;
+mod defense;
+mod file;
+pub mod settings;
+mod wrong;
+
+pub use dataset::DatasetConfig;
+use dataset::resolve as resolve_dataset;
+pub use defense::DefenseConfig;
+use defense::resolve as resolve_defense;
+use settings::{DatasetKind, Score};
+use wrong::plain;
+pub use wrong::{Overrides, Weights, Wrong};
+
+use crate::attack::{self, Said};
+use crate::data::{Dataset, demo};
+use crate::device::DeviceChoice;
+use crate::error::{Error, Result};
+use crate::number::Number;
+use crate::tape::Precision;
+
+/// The whole of a `config.toml`, ready to run. Paths are absolute.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    pub name: String,
+    pub seed: u64,
+    /// How many images at most.
+    pub limit: usize,
+    /// Images per batch: changes speed and memory, never a result.
+    pub batch: usize,
+    pub precision: Precision,
+    pub device: DeviceChoice,
+    pub score: Score,
+    pub dataset: DatasetConfig,
+    pub models: Vec<ModelConfig>,
+    pub attack: attack::Spec,
+    pub defense: DefenseConfig,
+}
+
+/// One classifier.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModelConfig {
+    /// Unique within the experiment.
+    pub name: String,
+    /// A safetensors file, or `demo:` and the name of an embedded one.
+    pub weights: String,
+    /// Of the file, eight hexadecimal digits; see [`Config::pin`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crc32: Option<String>,
+}
+
+impl Config {
+    /// Reads `path`, or takes the embedded demo without one, applies `overrides`, fills in defaults and checks all.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming the flag, or the file and the field, with what was found and what is expected.
+    pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Config> {
+        let Some(path) = path else {
+            return resolve(file::File::default(), "demo", &Wrong::new(None, overrides));
+        };
+        Self::read(path, &Wrong::new(Some(path), overrides))
+    }
+
+    /// Reads the config that a run left behind. The files that it names need not exist any more.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn of_run(path: &Path) -> Result<Config> {
+        Self::read(path, &Wrong::past(path, &Overrides::default()))
+    }
+
+    fn read(path: &Path, wrong: &Wrong) -> Result<Config> {
+        let name = || path.display().to_string();
+        let text =
+            fs::read_to_string(path).map_err(|e| Error::usage(name(), format!("cannot read the config: {e}")))?;
+        let file = toml::from_str(&text).map_err(|e| Error::usage(name(), e.to_string().trim_end()))?;
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        resolve(file, &stem, wrong)
+    }
+
+    /// Notes checksums of the images and the weights, so that a resumed run can tell whether they are still the same.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when weights cannot be read; [`Error::File`] when the config has another checksum already.
+    pub fn pin(&mut self, dataset: &Dataset) -> Result<()> {
+        let source = self.dataset.path.as_ref().or(self.dataset.images.as_ref());
+        let source = source.cloned().unwrap_or_else(|| PathBuf::from(&dataset.name));
+        pin(&mut self.dataset.crc32, dataset.crc32(), &source)?;
+        for model in &mut self.models {
+            pin_weights(&model.weights, &mut model.crc32)?;
+        }
+        if let Some(weights) = &self.defense.weights {
+            pin_weights(weights, &mut self.defense.crc32)?;
+        }
+        Ok(())
+    }
+}
+
+impl ModelConfig {
+    pub fn weights(&self) -> Weights<'_> {
+        Weights::named(&self.weights)
+    }
+}
+
+fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config> {
+    let o = wrong.overrides;
+    let name = file.name.unwrap_or_else(|| default_name.to_owned());
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+        return Err(wrong.at("name", format!("expected letters, digits, `.`, `_`, `-`, found `{name}`")));
+    }
+    let seed = o.seed.unwrap_or(file.seed);
+    if seed > i64::MAX as u64 {
+        return Err(wrong.at("seed", format!("expected at most {}, found {seed}", i64::MAX)));
+    }
+    let mut dataset = resolve_dataset(file.dataset, wrong)?;
+    let is_demo = dataset.kind == DatasetKind::Demo;
+    let limit = o.limit.or(file.limit).unwrap_or(if is_demo { 256 } else { 1000 });
+    if file.limit.is_some_and(|own| own != limit) {
+        // It was of other images.
+        dataset.crc32 = None;
+    }
+    let attack = resolve_attack(file.attack, wrong)?;
+    let score = file.score.unwrap_or(if attack.early_stop { Score::Any } else { Score::Last });
+    if attack.early_stop && score == Score::Last {
+        return Err(wrong.at("score", "early stop ends an attack before its last iterate: set score = \"any\""));
+    }
+    let defense = resolve_defense(file.defense, is_demo, &attack, wrong)?;
+    Ok(Config {
+        name,
+        seed,
+        limit: wrong.at_least_one("limit", limit)?,
+        batch: wrong.at_least_one("batch", o.batch.or(file.batch).unwrap_or(64))?,
+        precision: o.precision.or(file.precision).unwrap_or(Precision::F32),
+        device: o.device.or(file.device).unwrap_or(DeviceChoice::Auto),
+        score,
+        models: resolve_models(file.models, is_demo, wrong)?,
+        dataset,
+        attack,
+        defense,
+    })
+}
+
+/// What the command line says comes first.
+fn resolve_attack(file: Said, wrong: &Wrong) -> Result<attack::Spec> {
+    let o = wrong.overrides;
+    let said = Said {
+        eps: o.eps.as_ref().map(|eps| eps.iter().copied().map(Number).collect()).or(file.eps),
+        early_stop: if o.early_stop { Some(true) } else { file.early_stop },
+        starts: file.starts.map(|path| wrong.existing("attack.starts", &path)).transpose()?,
+        ..file
+    };
+    said.decided().map_err(|e| wrong.explain(e))
+}
+
+fn resolve_models(mut models: Vec<file::Model>, is_demo: bool, wrong: &Wrong) -> Result<Vec<ModelConfig>> {
+    if models.is_empty() && is_demo {
+        let embedded = |name| file::Model { name: None, weights: format!("demo:{name}"), crc32: None };
+        models = demo::MODELS.map(embedded).into();
+    }
+    if models.is_empty() {
+        return Err(wrong.at("models", "expected at least one [[models]] with its weights, found none"));
+    }
+    let mut resolved: Vec<ModelConfig> = Vec::new();
+    for file::Model { name, weights, crc32 } in models {
+        let (default_name, weights) = wrong.locate(&weights, "models.weights", &demo::MODELS)?;
+        // Pictures and curves are named by it.
+        if let Some(bad) = name.as_deref().and_then(|name| name.chars().find(|&c| !plain(c))) {
+            let problem = format!("expected letters, digits and ._- of ASCII, found `{bad}`");
+            return Err(wrong.at("models.name", problem));
+        }
+        let name = name.unwrap_or_else(|| default_name.chars().map(|c| if plain(c) { c } else { '-' }).collect());
+        if name.is_empty() || resolved.iter().any(|model| model.name == name) {
+            return Err(
+                wrong.at("models.name", format!("expected a different name for each model, found `{name}` again"))
+            );
+        }
+        resolved.push(ModelConfig { name, weights, crc32 });
+    }
+    Ok(resolved)
+}
+
+fn checksum(reader: impl io::Read) -> io::Result<u32> {
+    let mut reader = flate2::CrcReader::new(reader);
+    io::copy(&mut reader, &mut io::sink())?;
+    Ok(reader.crc().sum())
+}
+
+fn pin_weights(weights: &str, known: &mut Option<String>) -> Result<()> {
+    let path = Path::new(weights);
+    let found = match Weights::named(weights) {
+        Weights::Embedded(bytes) => checksum(bytes),
+        Weights::File(path) => fs::File::open(path).and_then(|file| checksum(BufReader::new(file))),
+    };
+    pin(known, found.map_err(|e| Error::io(path, "read the weights", e))?, path)
+}
+
+fn pin(known: &mut Option<String>, found: u32, file: &Path) -> Result<()> {
+    let found = format!("{found:08x}");
+    match known.replace(found.clone()) {
+        Some(expected) if expected != found => {
+            Err(Error::file(file, format!("crc32: the config expects {expected}, found {found}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

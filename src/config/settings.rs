@@ -1,0 +1,39 @@
+//! The choices that a config offers, by the names it gives them.
+
+use crate::choice::choice;
+
+choice! {
+    /// Which flag of an image counts as "correct" in `results.csv`.
+    Score {
+        /// The last iterate is classified correctly.
+        Last = "last",
+        /// Every iterate of every restart is classified correctly.
+        Any = "any",
+    }
+}
+
+choice! {
+    /// The format of the images.
+    DatasetKind {
+        /// The images embedded in this program.
+        Demo = "demo",
+        FashionMnist = "fashion-mnist",
+        Cifar10 = "cifar10",
+        /// One folder of images per class, all of one size.
+        Folder = "folder",
+        /// ImageNet's validation set, images of any size.
+        Imagenet = "imagenet",
+    }
+}
+
+choice! {
+    /// Which images a limit keeps.
+    SelectBy {
+        /// The first of the source.
+        First = "first",
+        /// As many of each class as of any other.
+        Balanced = "balanced",
+        /// Drawn by `seed` of the dataset, as NumPy's shuffle would.
+        Random = "random",
+    }
+}

@@ -1,0 +1,246 @@
+//! Defaults, overrides and refusals of a config.
+
+use super::*;
+use crate::attack::{Loss, Norm, Profile, StepSize, Target};
+use crate::defense::Estimator;
+
+fn load(text: &str) -> Result<Config> {
+    load_with(text, &Overrides::default())
+}
+
+fn load_with(text: &str, overrides: &Overrides) -> Result<Config> {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("starts.safetensors"), "").unwrap();
+    let path = dir.path().join("try.toml");
+    fs::write(&path, text).unwrap();
+    Config::load(Some(&path), overrides)
+}
+
+#[test]
+fn without_a_config_it_is_the_demo() {
+    let config = Config::load(None, &Overrides::default()).unwrap();
+    assert_eq!((config.name.as_str(), config.limit, config.score), ("demo", 256, Score::Last));
+    assert_eq!(config.models.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), demo::MODELS);
+    assert!(matches!(config.models[1].weights(), Weights::Embedded(_)));
+    assert_eq!(config.attack.label(), "pgd");
+    assert_eq!((config.attack.eps.len(), config.attack.step_size(0.04)), (6, 0.25 * 0.04));
+    assert_eq!(config.dataset.load(config.limit).unwrap().len(), 256);
+    assert_eq!(load("").unwrap(), Config { name: "try".into(), ..config });
+}
+
+#[test]
+fn everything_can_be_said() {
+    let config = load(
+        r#"
+        name = "all"
+        seed = 5
+        limit = 10
+        batch = 2
+        precision = "bf16"
+        device = "host"
+        score = "any"
+        [[models]]
+        name = "a"
+        weights = "demo:resnet50-w16"
+        [[models]]
+        name = "b"
+        weights = "demo:resnet50-w16"
+        [attack]
+        profile = "art"
+        method = "pgd"
+        norm = "l2"
+        eps = ["1/2", 2, 0.25]
+        steps = 7
+        step_size = "1/255"
+        restarts = 3
+        random_start = true
+        loss = "dlr"
+        targeted = "least-likely"
+        early_stop = true
+        [defense]
+        sigma = []
+        "#,
+    )
+    .unwrap();
+    let attack = &config.attack;
+    assert_eq!((attack.eps.as_slice(), attack.step_size(9.0)), (&[0.25, 0.5, 2.0][..], 1.0 / 255.0));
+    assert_eq!((attack.profile, attack.norm, attack.loss), (Profile::Art, Norm::L2, Loss::Dlr));
+    assert_eq!((attack.targeted, attack.label().as_str()), (Target::LeastLikely, "art-pgd-dlr-targeted"));
+}
+
+#[test]
+fn profiles_bring_their_defaults() {
+    let attack = |text: &str| load(&format!("[attack]\n{text}")).unwrap().attack;
+    let torch = attack("profile = \"torchattacks\"");
+    assert_eq!((torch.steps, torch.step, torch.random_start), (10, StepSize::Absolute(2.0 / 255.0), true));
+    let foolbox = attack("profile = \"foolbox\"\nnorm = \"l2\"");
+    assert_eq!((foolbox.steps, foolbox.step_size(2.0), foolbox.random_start), (50, 0.05, true));
+    let art = attack("profile = \"art\"");
+    assert_eq!((art.steps, art.step, art.random_start), (100, StepSize::Absolute(0.1), false));
+    let clever = attack("profile = \"cleverhans\"\nsteps = 4\nstep_size = 0.01\neps = [0.01]");
+    assert_eq!((clever.steps, clever.step), (4, StepSize::Absolute(0.01)));
+    let fgsm = attack("method = \"fgsm\"");
+    assert_eq!((fgsm.method, fgsm.steps, fgsm.step_size(0.03), fgsm.random_start), ("fgsm", 1, 0.03, false));
+    let mim = attack("method = \"mim\"");
+    assert_eq!((mim.decay, mim.random_start), (1.0, false));
+    assert!(!attack("starts = \"starts.safetensors\"").random_start);
+}
+
+#[test]
+fn the_command_line_wins() {
+    let overrides = Overrides {
+        eps: Some(vec![0.5]),
+        limit: Some(3),
+        batch: Some(4),
+        seed: Some(9),
+        precision: Some(Precision::Tf32),
+        device: Some(DeviceChoice::Emulated),
+        early_stop: true,
+        sigma: Some(vec![]),
+        ..Default::default()
+    };
+    let config = load_with("seed = 1\nlimit = 1\n[attack]\neps = [0.1]", &overrides).unwrap();
+    assert_eq!((config.seed, config.limit, config.batch, config.score), (9, 3, 4, Score::Any));
+    assert_eq!((config.precision, config.device), (Precision::Tf32, DeviceChoice::Emulated));
+    assert_eq!((config.attack.eps, config.attack.early_stop), (vec![0.5], true));
+}
+
+#[test]
+fn bad_configs_name_file_field_found_and_expected() {
+    for (text, field, problem) in [
+        ("speed = 1", "try.toml", "unknown field `speed`"),
+        ("[attack]\nstepz = 1", "try.toml", "unknown field `stepz`"),
+        ("[attack]\nnorm = \"l1\"", "try.toml", "unknown variant `l1`, expected `linf` or `l2`"),
+        ("seed = -1", "try.toml", "-1"),
+        ("limit = 0", "try.toml: limit", "found 0"),
+        ("batch = 0", "try.toml: batch", "found 0"),
+        ("name = \"a/b\"", "try.toml: name", "a/b"),
+        ("[attack]\neps = []", "try.toml: attack.eps", "found none"),
+        ("[attack]\neps = [0.1, -0.1]", "try.toml: attack.eps", "at least 0, found -0.1"),
+        ("[attack]\neps = [nan]", "try.toml: attack.eps", "found NaN"),
+        ("[attack]\neps = [8]", "try.toml: attack.eps", "write 8/255, not 8"),
+        ("[attack]\neps = [\"1/0\"]", "try.toml: attack.eps", "found inf"),
+        ("[attack]\neps = [\"x\"]", "try.toml", "fraction like 8/255, found `x`"),
+        ("[attack]\neps = [0.1, 0.1]", "try.toml: attack.eps", "0.1 is listed twice"),
+        ("[attack]\nsteps = 0", "try.toml: attack.steps", "found 0"),
+        ("[attack]\nstep_size = 0", "try.toml: attack.step_size", "above 0, found 0"),
+        ("[attack]\nstep_size = 1\nrel_step = 1", "try.toml: attack.rel_step", "found both"),
+        ("[attack]\nrestarts = 0", "try.toml: attack.restarts", "found 0"),
+        ("[attack]\nrestarts = 2\nrandom_start = false", "try.toml: attack.restarts", "random_start"),
+        ("[attack]\nprofile = \"cleverhans\"", "try.toml: attack.steps", "no default for pgd"),
+        ("[attack]\nmethod = \"mim\"\nnorm = \"l2\"", "try.toml: attack.norm", "found l2"),
+        ("[attack]\nmethod = \"fgsm\"\nsteps = 3", "try.toml: attack.steps", "takes one step of size eps"),
+        ("[attack]\nspace = \"normalised\"\nnorm = \"l2\"", "try.toml: attack.space", "found pgd in l2"),
+        ("[attack]\nhand_over = \"8-bit\"\ntargeted = \"random\"", "try.toml: attack.hand_over", "leave out targeted"),
+        ("[attack]\nspace = \"normalised\"\n[defense]\nattack = true", "try.toml: defense.attack", "attack.space"),
+        ("[defense]\nsize = [0, 32]", "try.toml: defense.size", "found [0, 32]"),
+        ("[defense]\nfilter = \"bicubic\"", "try.toml: defense.filter", "expected a size"),
+        ("[defense]\nsize = [32, 32]\nfilter = \"opencv\"", "try.toml: defense.filter", "found opencv"),
+        ("[dataset]\nseed = 1", "try.toml: dataset.seed", "found select = \"first\""),
+        ("[dataset]\nfilter = \"bicubic\"", "try.toml: dataset.filter", "nothing is resized"),
+        ("[dataset]\nclasses = \"x\"", "try.toml: dataset.classes", "found kind demo"),
+        ("[dataset]\nkind = \"imagenet\"", "try.toml: dataset", "expected path"),
+        (
+            "[dataset]\nkind = \"imagenet\"\npath = \".\"\nfit = \"crop\"\nshorter = 100",
+            "try.toml: dataset.shorter",
+            "[224, 224], found 100",
+        ),
+        (
+            "[dataset]\nkind = \"imagenet\"\npath = \".\"\nshorter = 400",
+            "try.toml: dataset.shorter",
+            "found fit = \"squash\"",
+        ),
+        ("[attack]\ndecay = 1", "try.toml: attack.decay", "pgd has none"),
+        ("[attack]\nstarts = \"none\"", "try.toml: attack.starts", "No such file"),
+        (
+            "[attack]\nstarts = \"starts.safetensors\"\nrandom_start = true",
+            "try.toml: attack.random_start",
+            "expected false",
+        ),
+        ("score = \"last\"\n[attack]\nearly_stop = true", "try.toml: score", "score = \"any\""),
+        ("[defense]\nsigma = [-0.25]", "try.toml: defense.sigma", "at least 0, found -0.25"),
+        ("[defense]\nsigma = [0.5, 0.5]", "try.toml: defense.sigma", "0.5 is listed twice"),
+        ("[defense]\nweights = \"demo:vgg\"", "try.toml: defense.weights", "expected one of unet-small"),
+        ("[defense]\ndraws = 0", "try.toml: defense.draws", "found 0"),
+        ("[defense]\neot = 5", "try.toml: defense.eot", "attack = true"),
+        ("[defense]\nattack = true\neot = 0", "try.toml: defense.eot", "found 0"),
+        ("[defense]\nattack = true\n[attack]\nearly_stop = true", "try.toml: defense.attack", "early stop"),
+        (
+            "[defense]\nattack = true\nestimator = \"eot_prob\"\n[attack]\nloss = \"dlr\"",
+            "try.toml: defense.estimator",
+            "cross-entropy",
+        ),
+        (
+            "[dataset]\nkind = \"folder\"\npath = \".\"\n[[models]]\nweights = \"demo:resnet50-w16\"\n[defense]\nsigma = [0.25]",
+            "try.toml: defense.sigma",
+            "needs a denoiser",
+        ),
+        ("[[models]]\nweights = \"demo:vgg\"", "try.toml: models.weights", "found `vgg`"),
+        ("[[models]]\nweights = \"none.safetensors\"", "try.toml: models.weights", "No such file"),
+        ("[[models]]\nname = \"a\"", "try.toml", "missing field `weights`"),
+        ("[dataset]\nkind = \"cifar10\"", "try.toml: dataset", "expected path"),
+        ("[dataset]\nkind = \"fashion-mnist\"\nimages = \"x\"", "try.toml: dataset", "images and labels"),
+        ("[dataset]\npath = \"x\"", "try.toml: dataset", "embedded"),
+        ("[dataset]\nkind = \"folder\"\npath = \"none\"", "try.toml: dataset.path", "No such file"),
+        ("[dataset]\nkind = \"folder\"\npath = \".\"", "try.toml: models", "found none"),
+        ("[dataset]\nsize = [1, 1]", "try.toml: dataset.size", "found kind demo"),
+        (
+            "[[models]]\nweights = \"demo:resnet50-w16\"\n[[models]]\nweights = \"demo:resnet50-w16\"",
+            "try.toml: models.name",
+            "found `resnet50-w16` again",
+        ),
+        ("[[models]]\nname = \"../x\"\nweights = \"demo:resnet50-w16\"", "try.toml: models.name", "found `/`"),
+    ] {
+        let error = load(text).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        let message = error.to_string();
+        assert!(message.contains(field) && message.contains(problem), "{message}\n| {field} | {problem}");
+    }
+}
+
+#[test]
+fn bad_flags_are_named() {
+    let base = Overrides::default;
+    for (overrides, expected) in [
+        (Overrides { eps: Some(vec![-0.1]), ..base() }, "--eps: expected a number of at least 0, found -0.1"),
+        (Overrides { limit: Some(0), ..base() }, "--limit: "),
+        (Overrides { batch: Some(0), ..base() }, "--batch: "),
+        (Overrides { seed: Some(u64::MAX), ..base() }, "--seed: expected at most 9223372036854775807"),
+        (Overrides { sigma: Some(vec![f64::NAN]), ..base() }, "--sigma: expected a number of at least 0, found NaN"),
+        (Overrides { draws: Some(0), ..base() }, "--draws: expected 1 to 65536, found 0"),
+        (Overrides { eot: Some(4), ..base() }, "--eot: belongs to an attack through the defence"),
+        (Overrides { estimator: Some(Estimator::Bpda), ..base() }, "--estimator: belongs to"),
+    ] {
+        let error = Config::load(None, &overrides).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+    let error = Config::load(Some(Path::new("none.toml")), &base()).unwrap_err();
+    assert!(error.to_string().starts_with("none.toml: cannot read") && error.exit_code() == 2);
+}
+
+#[test]
+fn the_demo_is_denoised() {
+    let config = Config::load(None, &Overrides::default()).unwrap();
+    let defense = &config.defense;
+    assert_eq!((defense.sigma.as_slice(), defense.draws(), defense.attack), (&[0.25, 0.5][..], 1, false));
+    assert_eq!(defense.weights.as_deref(), Some("demo:unet-small"));
+    let through = Overrides { attack_through: true, sigma: Some(vec![0.5, 0.1]), ..Default::default() };
+    let defense = Config::load(None, &through).unwrap().defense;
+    assert_eq!(
+        (defense.sigma.as_slice(), defense.eot, defense.estimator),
+        (&[0.1, 0.5][..], Some(20), Some(Estimator::EotGrad))
+    );
+    let none = Overrides { sigma: Some(vec![]), ..Default::default() };
+    assert_eq!(Config::load(None, &none).unwrap().defense, DefenseConfig::default());
+}
+
+#[test]
+fn pinned_files_must_not_change() {
+    let mut config = Config::load(None, &Overrides::default()).unwrap();
+    let dataset = config.dataset.load(5).unwrap();
+    config.pin(&dataset).unwrap();
+    assert!(config.models.iter().all(|m| m.crc32.as_ref().is_some_and(|crc| crc.len() == 8)));
+    config.pin(&dataset).unwrap();
+    let error = config.pin(&dataset.take(4).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("fashion-mnist: crc32: the config expects"), "{error}");
+}

@@ -1,0 +1,358 @@
+//! Sanity checks of a run's attack: verdicts with the numbers behind them.
+//!
+//! Source: Carlini et al. 2019; Tramer et al. 2020; Pintor et al. 2022.
+
+use serde::Serialize;
+
+use crate::attack::{Norm, Outcome, Target};
+use crate::config::settings::{DatasetKind, Score};
+use crate::number::eps_label;
+use crate::run::ledger::Ledger;
+use crate::run::records::Found;
+use crate::run::results::{self, Channel};
+use crate::run::trials::{Trial, Trials};
+use crate::stats::{holm, sign_test};
+
+/// Worst last, but for what was not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Verdict {
+    #[serde(rename = "not run")]
+    NotRun,
+    #[serde(rename = "pass")]
+    Pass,
+    #[serde(rename = "warn")]
+    Warn,
+    #[serde(rename = "fail")]
+    Fail,
+}
+
+/// One check over all models.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    /// What passes.
+    pub rule: String,
+    pub verdict: Verdict,
+    /// The numbers, a line per model.
+    pub numbers: Vec<String>,
+}
+
+fn check(name: &'static str, rule: impl Into<String>, found: Vec<(Verdict, String)>) -> Check {
+    let verdict = found.iter().map(|(verdict, _)| *verdict).max().unwrap_or(Verdict::NotRun);
+    Check { name, rule: rule.into(), verdict, numbers: found.into_iter().map(|(_, numbers)| numbers).collect() }
+}
+
+fn not_run(why: &str) -> Vec<(Verdict, String)> {
+    vec![(Verdict::NotRun, why.to_owned())]
+}
+
+/// What was found, or that there was nothing to look at.
+fn or_not_run(found: Vec<(Verdict, String)>, why: &str) -> Vec<(Verdict, String)> {
+    if found.is_empty() { not_run(why) } else { found }
+}
+
+/// All checks, those of the records first.
+pub fn all(run: &Ledger, trials: Option<&Trials>) -> Vec<Check> {
+    let mut checks = vec![budget(run), clean(run), monotone(run), large_listed(run), silent(run), adaptive(run)];
+    let per_model = |judge: &dyn Fn(&Trial, u64) -> (Verdict, String)| match trials {
+        Some(trials) => {
+            let line = |trial| {
+                let (verdict, numbers) = judge(trial, trials.n);
+                (verdict, format!("{}: {numbers}", trial.model))
+            };
+            trials.models.iter().map(line).collect()
+        }
+        None if run.config.attack.normalised() => not_run("small attacks of their own are made in pixel units only"),
+        None if run.config.attack.middle_eps().is_none() => not_run("needs an eps above 0"),
+        None => not_run(
+            "needs trials.json, which the end of a sweep leaves behind, but not with --no-checks or on the emulated GPU",
+        ),
+    };
+    let at = trials.map_or(String::new(), |t| format!(" ({} images, eps {})", t.n, eps_label(t.eps)));
+    let rises = match run.config.attack.targeted {
+        Target::None => per_model(&trace),
+        _ => not_run("the trials' loss is that of an untargeted attack"),
+    };
+    checks.push(check("the loss rises with steps", format!("each longer run of equal steps ends at a higher mean loss; the last doubling breaks under 1 image in 16 more{at}"), rises));
+    checks.push(check("the largest budget reaches 0", "where every image can be made grey, at most the share of the largest class stays right (linf 0.5, or its L2 counterpart)", per_model(&grey)));
+    checks.push(check(
+        "restarts never weaken the attack",
+        format!("three restarts leave no more right than one; under 1 image in 16 less{at}"),
+        per_model(&restarts),
+    ));
+    checks.push(check(
+        "many steps beat one",
+        format!("the attack leaves no more right than a single step of size eps{at}"),
+        per_model(&single),
+    ));
+    checks.push(check(
+        "the gradient is not masked",
+        "at most 1 % of the gradients at clean images are zero (5 %: fail), none below 1e-12 or not finite",
+        per_model(&gradient),
+    ));
+    checks
+}
+
+/// The names of failed checks after which no accuracy may stand alone.
+pub fn failed(checks: &[Check]) -> Vec<&'static str> {
+    checks.iter().filter(|check| check.verdict == Verdict::Fail).map(|check| check.name).collect()
+}
+
+fn outcomes(run: &Ledger, cell: usize) -> impl Iterator<Item = &Outcome> {
+    run.found[cell].iter().filter_map(|found| match found {
+        Some(Found::Attacked(outcome)) => Some(outcome),
+        _ => None,
+    })
+}
+
+/// One line per model over its undefended cells.
+fn undefended(run: &Ledger, judge: impl Fn(&[usize]) -> Option<(Verdict, String)>) -> Vec<(Verdict, String)> {
+    let names = run.config.models.iter().enumerate();
+    let found = names.filter_map(|(model, named)| {
+        let cells: Vec<usize> =
+            run.config.attack.eps.iter().filter_map(|&eps| run.cell(model, Channel::Undefended, eps)).collect();
+        let cells: Vec<usize> = cells.into_iter().filter(|&c| run.cells[c].n > 0).collect();
+        if cells.is_empty() {
+            return None;
+        }
+        judge(&cells).map(|(verdict, numbers)| (verdict, format!("{}: {numbers}", named.name)))
+    });
+    found.collect()
+}
+
+fn budget(run: &Ledger) -> Check {
+    let found = undefended(run, |cells| {
+        let (n, over) = cells.iter().fold((0, 0), |(n, over), &c| (n + run.cells[c].n, over + run.cells[c].violations));
+        Some((
+            if over == 0 { Verdict::Pass } else { Verdict::Fail },
+            format!("{over} of {n} perturbations over budget"),
+        ))
+    });
+    let found = or_not_run(found, "needs records of an attack");
+    check(
+        "perturbations stay within their budget",
+        "none exceeds eps by more than rounding, and all pixels lie in [0, 1]",
+        found,
+    )
+}
+
+fn clean(run: &Ledger) -> Check {
+    let found = undefended(run, |cells| {
+        let &cell = cells.iter().find(|&&c| run.cells[c].eps == 0.0)?;
+        let other = outcomes(run, cell).filter(|o| o.prediction != o.clean_prediction).count();
+        let verdict = if other == 0 { Verdict::Pass } else { Verdict::Fail };
+        Some((verdict, format!("{other} of {} predictions differ", run.cells[cell].n)))
+    });
+    let found = or_not_run(found, "needs eps 0 in the sweep");
+    check("without a budget nothing changes", "at eps 0 every prediction is that of the clean image", found)
+}
+
+/// Images right in the second cell but not in the first, and the other way round; `None` unless both have records.
+fn moved(run: &Ledger, first: usize, second: usize) -> Option<(u64, u64)> {
+    if run.cells[first].n == 0 || run.cells[second].n == 0 {
+        return None;
+    }
+    let (mut gained, mut lost) = (0, 0);
+    for image in 0..run.ids.len() {
+        match (run.correct(first, image), run.correct(second, image)) {
+            (Some(false), Some(true)) => gained += 1,
+            (Some(true), Some(false)) => lost += 1,
+            _ => {}
+        }
+    }
+    Some((gained, lost))
+}
+
+/// Pairs of cells where more images came to be right than ought to, judged for all of them together (Holm 1979): model, images
+/// gained and lost, and which pair.
+fn surprises(run: &Ledger, pairs: &[(usize, u64, u64, String)], none: &str) -> Vec<(Verdict, String)> {
+    let raw: Vec<f64> =
+        pairs.iter().map(|&(_, more, fewer, _)| if more > fewer { sign_test(more, fewer) } else { 1.0 }).collect();
+    let adjusted = holm(&raw);
+    let mut found = Vec::new();
+    for (model, named) in run.config.models.iter().enumerate() {
+        let own = pairs.iter().zip(&adjusted).filter(|((m, ..), _)| *m == model);
+        let Some(((_, more, fewer, what), &p)) = own.min_by(|a, b| a.1.total_cmp(b.1)) else { continue };
+        let verdict = match p {
+            p if p < 0.01 => Verdict::Fail,
+            p if p < 0.05 => Verdict::Warn,
+            _ => Verdict::Pass,
+        };
+        let numbers = match more > fewer && p < 1.0 {
+            true => {
+                format!("{what}: {more} images right against expectation, {fewer} the other way, adjusted p {p:.3}")
+            }
+            false => none.to_owned(),
+        };
+        found.push((verdict, format!("{}: {numbers}", named.name)));
+    }
+    found
+}
+
+fn monotone(run: &Ledger) -> Check {
+    let mut pairs = Vec::new();
+    for model in 0..run.config.models.len() {
+        for channel in results::channels(&run.config) {
+            for eps in run.config.attack.eps.windows(2) {
+                let cells = run.cell(model, channel, eps[0]).zip(run.cell(model, channel, eps[1]));
+                if let Some((gained, lost)) = cells.and_then(|(small, large)| moved(run, small, large)) {
+                    let what = format!("{channel:#}, eps {} after {}", eps_label(eps[1]), eps_label(eps[0]));
+                    pairs.push((model, gained, lost, what));
+                }
+            }
+        }
+    }
+    let found = surprises(run, &pairs, "no larger eps leaves significantly more images right");
+    let found = or_not_run(found, "needs records at two epsilons");
+    check(
+        "accuracy falls with eps",
+        "no larger eps leaves significantly more images right (paired, adjusted for all pairs; warn p < .05, fail p < .01)",
+        found,
+    )
+}
+
+fn large_listed(run: &Ledger) -> Check {
+    let (levels, norm) =
+        (if run.config.dataset.kind == DatasetKind::Imagenet { 8 } else { 16 }, run.config.attack.norm);
+    let limit = f64::from(levels) / 255.0;
+    let pixels = !run.config.attack.normalised();
+    let found = undefended(run, |cells| {
+        let &cell = cells.last().filter(|&&c| pixels && norm == Norm::Linf && run.cells[c].eps >= limit - 3e-3)?;
+        let of = &run.cells[cell];
+        let share = 100.0 * of.any as f64 / of.n.max(1) as f64;
+        let verdict = if share <= 1.0 {
+            Verdict::Pass
+        } else if share <= 5.0 {
+            Verdict::Warn
+        } else {
+            Verdict::Fail
+        };
+        Some((verdict, format!("{:.1} % ({} of {}) right at eps {}", share, of.any, of.n, eps_label(of.eps))))
+    });
+    let found = or_not_run(found, &format!("needs a linf sweep in pixel units up to {levels}/255"));
+    check(
+        "the largest eps of the sweep breaks the classifier",
+        format!("undefended, at most 1 % right at about {levels}/255 (linf)"),
+        found,
+    )
+}
+
+fn silent(run: &Ledger) -> Check {
+    let found = undefended(run, |cells| {
+        let attacked = cells.iter().filter(|&&c| run.cells[c].eps > 0.0);
+        let counts = attacked.map(|&c| (run.cells[c].last - run.cells[c].any.min(run.cells[c].last), &run.cells[c]));
+        let (lost, cell) = counts.max_by_key(|(lost, _)| *lost)?;
+        let share = 100.0 * lost as f64 / cell.n.max(1) as f64;
+        let verdict = if share > 1.0 && run.config.score == Score::Last { Verdict::Warn } else { Verdict::Pass };
+        Some((verdict, format!("at most {share:.1} % ({lost} of {}), at eps {}", cell.n, eps_label(cell.eps))))
+    });
+    let found = or_not_run(found, "needs records at an eps above 0");
+    check(
+        "no success is lost at the last step",
+        "at most 1 % of the images are broken by an iterate but not by the last; beyond, report any iterate",
+        found,
+    )
+}
+
+fn adaptive(run: &Ledger) -> Check {
+    let name = "the attack through the defence is the stronger one";
+    let rule = "it leaves no more right than the transferred attack (paired, adjusted for all cells; warn p < .05, fail p < .01)";
+    if !run.config.defense.attack {
+        return check(
+            name,
+            rule,
+            not_run("needs --attack-through defense: defended accuracies here are under a non-adaptive attack"),
+        );
+    }
+    let mut pairs = Vec::new();
+    for model in 0..run.config.models.len() {
+        for &sigma in &run.config.defense.sigma {
+            for &eps in run.config.attack.eps.iter().filter(|&&eps| eps > 0.0) {
+                let cell = |through| run.cell(model, Channel::Denoised { sigma, through }, eps);
+                let cells = cell(false).zip(cell(true));
+                if let Some((more, fewer)) = cells.and_then(|(blind, through)| moved(run, blind, through)) {
+                    pairs.push((model, more, fewer, format!("sigma {sigma}, eps {}", eps_label(eps))));
+                }
+            }
+        }
+    }
+    let found = surprises(run, &pairs, "nowhere does it leave significantly more images right");
+    let found = or_not_run(found, "needs records of both attacks");
+    check(name, rule, found)
+}
+
+fn trace(trial: &Trial, n: u64) -> (Verdict, String) {
+    if !trial.clean_loss.is_finite() || trial.trace.iter().any(|t| !t.1.is_finite()) {
+        return (Verdict::Fail, "a mean loss is not finite".into());
+    }
+    let losses: Vec<f64> = std::iter::once(trial.clean_loss).chain(trial.trace.iter().map(|t| t.1)).collect();
+    let range = losses.iter().copied().fold(f64::NEG_INFINITY, f64::max) - trial.clean_loss;
+    let falls = !losses.windows(2).all(|pair| pair[1] >= pair[0] - 0.02 * range.abs());
+    let rises = losses.last().is_some_and(|&last| last > trial.clean_loss);
+    let last: Vec<u64> = trial.trace.iter().rev().take(2).map(|t| t.2).collect();
+    let broken = last.get(1).zip(last.first()).map_or(0, |(before, after)| before.saturating_sub(*after));
+    let verdict = match (rises, falls || 16 * broken > n) {
+        (false, _) => Verdict::Fail,
+        (true, true) => Verdict::Warn,
+        (true, false) => Verdict::Pass,
+    };
+    let points: Vec<String> =
+        trial.trace.iter().map(|(steps, loss, right)| format!("{steps}: {loss:.3} ({right} right)")).collect();
+    (verdict, format!("mean loss {:.3} clean, after steps {}", trial.clean_loss, points.join(", ")))
+}
+
+fn grey(trial: &Trial, n: u64) -> (Verdict, String) {
+    let verdict = if trial.large_correct == 0 || trial.large_correct <= trial.largest_class {
+        Verdict::Pass
+    } else {
+        Verdict::Fail
+    };
+    (
+        verdict,
+        format!(
+            "{} of {n} right at eps {}; the largest class has {}",
+            trial.large_correct,
+            eps_label(trial.large_eps),
+            trial.largest_class
+        ),
+    )
+}
+
+fn restarts(trial: &Trial, n: u64) -> (Verdict, String) {
+    match trial.restarts {
+        None => (Verdict::NotRun, "needs a random start".into()),
+        Some([one, three]) => {
+            let verdict = if three > one {
+                Verdict::Fail
+            } else if 16 * (one - three) > n {
+                Verdict::Warn
+            } else {
+                Verdict::Pass
+            };
+            (verdict, format!("{one} of {n} right after one, {three} after three"))
+        }
+    }
+}
+
+fn single(trial: &Trial, n: u64) -> (Verdict, String) {
+    let [one, many] = trial.single_step;
+    (
+        if many <= one { Verdict::Pass } else { Verdict::Fail },
+        format!("{one} of {n} right after one step, {many} after the attack"),
+    )
+}
+
+fn gradient(trial: &Trial, n: u64) -> (Verdict, String) {
+    let verdict = match trial {
+        t if t.not_finite > 0 || 20 * t.zero > n => Verdict::Fail,
+        t if 100 * t.zero > n || t.tiny > 0 => Verdict::Warn,
+        _ => Verdict::Pass,
+    };
+    (
+        verdict,
+        format!(
+            "{} of {n} zero, {} below 1e-12, {} not finite; median length 1e{:.1}",
+            trial.zero, trial.tiny, trial.not_finite, trial.median_log10
+        ),
+    )
+}

@@ -1,0 +1,231 @@
+//! Pages of records that were made up: large ones, damaged ones, and those of a run that is not over.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use super::*;
+use crate::config::Overrides;
+use crate::draw::heat;
+use crate::run::results::{Channel, cells};
+use crate::run::rundir::RunDir;
+
+fn config(eps: &[f64]) -> Config {
+    let overrides = Overrides { eps: Some(eps.to_vec()), attack_through: true, ..Default::default() };
+    Config::load(None, &overrides).unwrap()
+}
+
+/// A run of `n` images; image `i` survives in cell `c` when a hash of the two says so. Returns how many records there are.
+fn write_run(dir: &Path, config: &Config, n: u64) -> usize {
+    RunDir::open(Some(dir), "x", false).unwrap().settle(config, "host").unwrap();
+    let (mut text, mut count) = (String::new(), 0);
+    for (c, cell) in cells(config).iter().enumerate() {
+        let (name, attack) = (&config.models[cell.model].name, cell.channel.attack(config));
+        for i in 0..n {
+            let hash = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15 + c as u64) >> 40;
+            let right = hash as f64 / f64::from(1 << 24) > 10.0 * cell.eps;
+            let label = i % 10;
+            let prediction = if right { label } else { (label + 1) % 10 };
+            let sigma = cell.channel.sigma().map_or("null".into(), |s| s.to_string());
+            let found = match cell.channel {
+                Channel::Undefended => format!(
+                    "\"prediction\":{prediction},\"clean_prediction\":{label},\"correct_clean\":true,\"correct_last\":{right},\"correct_any\":{right},\
+                     \"first_success\":null,\"steps\":10,\"margin\":0.25,\"loss\":1.5,\"linf\":{},\"l2\":0.5,\"violation\":false",
+                    cell.eps
+                ),
+                Channel::Denoised { .. } => format!(
+                    "\"prediction\":{prediction},\"correct\":{right},\"draws\":1,\"correct_draws\":{},\"confidence\":0.75",
+                    u8::from(right)
+                ),
+            };
+            writeln!(
+                text,
+                "{{\"model\":\"{name}\",\"dataset\":\"made up\",\"attack\":\"{attack}\",\"norm\":\"linf\",\"eps\":{},\"sigma\":{sigma},\"channel\":{},\
+                 \"image\":{i},\"label\":{label},{found}}}",
+                cell.eps,
+                cell.channel.number()
+            )
+            .unwrap();
+            count += 1;
+        }
+    }
+    fs::write(dir.join("records.jsonl"), text).unwrap();
+    fs::write(dir.join(rundir::TIMES), "[]").unwrap();
+    count
+}
+
+/// As many pictures as a sample holds at most, which do not compress.
+fn write_samples(dir: &Path, config: &Config) {
+    let mut state = 1u64;
+    let mut noise = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    let mut uri = || heat::data_uri(&(0..112 * 112 * 3).map(|_| noise()).collect::<Vec<u8>>(), [112, 112]).unwrap();
+    let models = config.models.iter().map(|model| {
+        let strip = |image| json!({ "image": image, "label": "<Bag>", "fate": "broken", "pictures":
+            (0..7).map(|k| json!({ "name": format!("state {k}"), "uri": uri(), "says": ["Coat", 0.5, k != 1] })).collect::<Vec<_>>() });
+        json!({ "model": model.name, "strips": (0..24).map(strip).collect::<Vec<_>>(), "image": null, "maps": { "columns": [], "rows": [] } })
+    });
+    let samples = json!({ "eps": 0.02, "models": models.collect::<Vec<_>>() });
+    fs::create_dir_all(dir.join("images")).unwrap();
+    fs::write(dir.join(Samples::FILE), samples.to_string()).unwrap();
+}
+
+/// Bytes of memory that this process needed at most, or 0 where the system does not tell.
+fn peak_bytes() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<usize>().ok()).map_or(0, |kib| kib << 10)
+}
+
+#[test]
+fn a_page_of_ten_thousand_images_is_made_quickly_and_stays_small() {
+    let (dir, config) = (tempfile::tempdir().unwrap(), config(&[0.0, 0.005, 0.01, 0.02, 0.03, 0.06]));
+    let records = write_run(dir.path(), &config, 10_000);
+    assert_eq!(records, 600_000);
+    write_samples(dir.path(), &config);
+    let begin = Instant::now();
+    let html = of_run(&Ledger::read(dir.path()).unwrap()).unwrap();
+    let seconds = begin.elapsed().as_secs_f64();
+    println!(
+        "{records} records: {seconds:.2} s, page {} bytes, process at most {} MiB",
+        html.len(),
+        peak_bytes() >> 20
+    );
+    assert!(html.len() < 15_000_000, "{} bytes", html.len());
+    assert!(html.contains("10000 images of made up") && html.contains("strips are only in images&#x2f;samples.json"));
+    assert!(!html.contains("<Bag>") && html.contains("&lt;Bag&gt;"));
+    // Debug builds are slower by an order.
+    assert!(cfg!(debug_assertions) || seconds < 10.0, "{seconds} s");
+    // Other tests of this process run beside, and the records were made up in memory.
+    assert!(peak_bytes() < 1_000_000_000, "{} bytes", peak_bytes());
+}
+
+#[test]
+fn the_terminal_has_every_table_with_the_p_values_of_the_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&[0.0, 0.03]);
+    write_run(dir.path(), &config, 200);
+    let run = Ledger::read(dir.path()).unwrap();
+    let tables = summary::tables(&run, 3);
+    for text in
+        ["the last iterate counts", "any successful iterate", "majority of 1 draw", "McNemar", "3 unreadable files"]
+    {
+        assert!(tables.contains(text), "{text}: {tables}");
+    }
+    for pair in paired::models(&run) {
+        let cell = format!("{}:{} {:.3}", pair.only_first, pair.only_second, pair.p_adjusted);
+        assert!(tables.contains(&cell), "{cell}: {tables}");
+    }
+}
+
+#[test]
+fn counts_of_the_page_are_those_of_the_records() {
+    let (dir, config) = (tempfile::tempdir().unwrap(), config(&[0.0, 0.02]));
+    write_run(dir.path(), &config, 50);
+    let run = Ledger::read(dir.path()).unwrap();
+    assert_eq!((run.ids.len(), run.progress(), run.dataset.as_str()), (50, (1000, 1000), "made up"));
+    let cell = run.cell(1, Channel::Denoised { sigma: 0.5, through: true }, 0.02).unwrap();
+    let right = (0..50).filter(|&i| run.correct(cell, i) == Some(true)).count() as u64;
+    assert_eq!(run.cells[cell].correct(run.config.score), right);
+    let pairs = paired::models(&run);
+    assert_eq!(pairs.len(), 5 * 2);
+    for pair in &pairs {
+        assert_eq!(pair.both + pair.only_first + pair.only_second + pair.neither, 50, "{pair:?}");
+        assert!(pair.lo <= pair.difference && pair.difference <= pair.hi && pair.p <= pair.p_adjusted, "{pair:?}");
+    }
+    let html = of_run(&run).unwrap();
+    assert!(html.contains(&format!("{right}/50")) && !html.contains("id=\"unfinished\"") && !html.contains("http"));
+    let both = of_runs(&[Ledger::read(dir.path()).unwrap(), Ledger::read(dir.path()).unwrap()]).unwrap();
+    assert!(both.contains("figure-2") && both.contains("The same model in two runs"));
+}
+
+#[test]
+fn an_unfinished_run_says_so_and_a_damaged_one_is_refused() {
+    let (dir, config) = (tempfile::tempdir().unwrap(), config(&[0.0, 0.02]));
+    write_run(dir.path(), &config, 4);
+    let path = dir.path().join("records.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, &text[..text.len() - 20]).unwrap();
+    assert!(of_run(&Ledger::read(dir.path()).unwrap()).unwrap().contains("79 of 80 records so far"));
+    assert_eq!(fs::read_to_string(&path).unwrap().len(), text.len() - 20, "reading must not change the records");
+    let refused = |text: String, part: &str| {
+        fs::write(&path, text).unwrap();
+        let error = Ledger::read(dir.path()).map(|run| run.ids.len()).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    refused(format!("{text}{text}"), "line 81: image 0 was recorded before");
+    refused(text.replacen("resnet50-w16", "vgg", 1), "line 1: the config knows no such model");
+    refused(text.replacen("\"label\":1", "\"label\":2", 1), "label of image 1");
+    fs::write(dir.path().join(Trials::FILE), "{").unwrap();
+    fs::write(&path, text).unwrap();
+    assert!(of_run(&Ledger::read(dir.path()).unwrap()).unwrap_err().to_string().contains("trials.json"));
+}
+
+#[test]
+fn checks_judge_what_the_records_show() {
+    let (dir, config) = (tempfile::tempdir().unwrap(), config(&[0.0, 0.02, 0.06]));
+    write_run(dir.path(), &config, 200);
+    let trial = |change: &dyn Fn(&mut Value)| {
+        let mut value = json!({ "n": 16, "eps": 0.02, "models": [{ "model": "m", "clean_loss": 0.1,
+            "trace": [[1, 0.5, 13], [2, 1.0, 7], [5, 2.0, 2], [10, 3.0, 1], [20, 3.2, 1]], "restarts": [2, 1], "single_step": [9, 1],
+            "large_eps": 0.5, "large_correct": 2, "largest_class": 3, "zero": 0, "tiny": 0, "not_finite": 0, "median_log10": -1.0 }] });
+        change(&mut value["models"][0]);
+        let trials: Trials = serde_json::from_value(value).unwrap();
+        checks::all(&Ledger::read(dir.path()).unwrap(), Some(&trials))
+    };
+    let verdict = |checks: &[checks::Check], name: &str| checks.iter().find(|c| c.name.contains(name)).unwrap().verdict;
+    use checks::Verdict::{Fail, NotRun, Pass, Warn};
+    let good = trial(&|_| {});
+    for name in ["budget", "without a budget", "loss rises", "reaches 0", "restarts", "many steps", "masked"] {
+        assert_eq!(verdict(&good, name), Pass, "{name}");
+    }
+    // Four images in ten are right at eps 0.06.
+    assert_eq!(verdict(&good, "largest eps"), Fail);
+    assert!(checks::failed(&good).iter().any(|name| name.contains("largest eps")));
+    type Change<'a> = &'a dyn Fn(&mut Value);
+    let cases: [(&str, checks::Verdict, Change); 7] = [
+        ("loss rises", Fail, &|t| t["trace"] = json!([[1, 0.1, 9], [20, 0.05, 9]])),
+        ("loss rises", Warn, &|t| t["trace"] = json!([[1, 3.0, 9], [20, 1.0, 9]])),
+        ("reaches 0", Fail, &|t| t["large_correct"] = json!(4)),
+        ("restarts", Fail, &|t| t["restarts"] = json!([1, 2])),
+        ("restarts", NotRun, &|t| t["restarts"] = json!(null)),
+        ("many steps", Fail, &|t| t["single_step"] = json!([1, 2])),
+        ("masked", Fail, &|t| t["zero"] = json!(2)),
+    ];
+    for (name, expected, change) in cases {
+        assert_eq!(verdict(&trial(change), name), expected, "{name}");
+    }
+    let none = checks::all(&Ledger::read(dir.path()).unwrap(), None);
+    assert_eq!(verdict(&none, "masked"), NotRun);
+}
+
+/// Records of one cell alone: nothing is said of the others, and no check passes for want of something to look at.
+#[test]
+fn what_has_no_records_is_not_measured() {
+    let (dir, config) = (tempfile::tempdir().unwrap(), config(&[0.0, 0.02, 0.06]));
+    write_run(dir.path(), &config, 20);
+    let path = dir.path().join("records.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    let first: String = text.split_inclusive('\n').take(20).collect();
+    fs::write(&path, first).unwrap();
+    fs::remove_file(dir.path().join(rundir::TIMES)).unwrap();
+    let run = Ledger::read(dir.path()).unwrap();
+    let points: usize = summary::all_series(&run).iter().map(|s| s.points.len()).sum();
+    assert_eq!(points, 1);
+    let html = of_run(&run).unwrap();
+    assert!(!html.contains("0/0") && html.contains("20 of at least"));
+    for check in checks::all(&run, None) {
+        let looked = ["perturbations stay", "without a budget"].iter().any(|name| check.name.starts_with(name));
+        assert_eq!(check.verdict == checks::Verdict::NotRun, !looked, "{} {:?}", check.name, check.numbers);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    write_run(dir.path(), &config, 20);
+    let trials = json!({ "n": 16, "eps": 0.02, "models": [{ "model": "m", "clean_loss": null, "trace": [[1, null, 13]],
+        "restarts": null, "single_step": [9, 1], "large_eps": 0.5, "large_correct": 2, "largest_class": 3, "zero": 0, "tiny": 0,
+        "not_finite": 16, "median_log10": -1.0 }] });
+    fs::write(dir.path().join(Trials::FILE), trials.to_string()).unwrap();
+    assert!(of_run(&Ledger::read(dir.path()).unwrap()).unwrap().contains("a mean loss is not finite"));
+}

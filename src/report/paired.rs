@@ -1,0 +1,115 @@
+//! Two classifiers on the same images, cell by cell.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use crate::number::eps_label;
+use crate::run::ledger::Ledger;
+use crate::run::results;
+use crate::stats::{holm, mcnemar, newcombe};
+
+/// One comparison at one epsilon in one channel.
+#[derive(Clone, Debug, Serialize)]
+pub struct Pair {
+    pub first: String,
+    pub second: String,
+    pub channel: String,
+    pub eps: f64,
+    pub eps_label: String,
+    /// Images that both, only the first, only the second and neither has right.
+    pub both: u64,
+    pub only_first: u64,
+    pub only_second: u64,
+    pub neither: u64,
+    pub n: u64,
+    /// Accuracy of the first less that of the second in points, with its 95 % interval (Newcombe).
+    pub difference: f64,
+    pub lo: f64,
+    pub hi: f64,
+    /// McNemar, mid-p, and the same adjusted for all comparisons of the list (Holm).
+    pub p: f64,
+    pub p_adjusted: f64,
+}
+
+/// Every pair of models of a run.
+pub fn models(run: &Ledger) -> Vec<Pair> {
+    let mut pairs = Vec::new();
+    for second in 1..run.config.models.len() {
+        for first in 0..second {
+            let name = |model: usize| run.config.models[model].name.clone();
+            compare((run, first, name(first)), (run, second, name(second)), &mut pairs);
+        }
+    }
+    adjusted(pairs)
+}
+
+/// Models of one name and checksum in two runs over the same dataset, on the images that both runs scored.
+pub fn runs(runs: &[Ledger]) -> Vec<Pair> {
+    let mut pairs = Vec::new();
+    for (i, a) in runs.iter().enumerate() {
+        // Equal numbers mean equal budgets in one norm and one space only.
+        let alike = |b: &&Ledger| {
+            let (x, y) = (&a.config.attack, &b.config.attack);
+            b.dataset == a.dataset && x.norm == y.norm && x.normalised() == y.normalised()
+        };
+        for b in runs[i + 1..].iter().filter(alike) {
+            for (first, model) in a.config.models.iter().enumerate() {
+                let Some(second) = b.config.models.iter().position(|m| m.name == model.name && m.crc32 == model.crc32)
+                else {
+                    continue;
+                };
+                let name = |run: &Ledger| format!("{}: {}", run.name(), model.name);
+                compare((a, first, name(a)), (b, second, name(b)), &mut pairs);
+            }
+        }
+    }
+    adjusted(pairs)
+}
+
+type Side<'a> = (&'a Ledger, usize, String);
+
+fn compare((a, first, name_a): Side, (b, second, name_b): Side, pairs: &mut Vec<Pair>) {
+    let places: HashMap<u64, usize> = b.ids.iter().enumerate().map(|(place, &id)| (id, place)).collect();
+    let both: Vec<(usize, usize)> =
+        a.ids.iter().enumerate().filter_map(|(i, id)| places.get(id).map(|&j| (i, j))).collect();
+    for channel in results::channels(&a.config) {
+        for &eps in &a.config.attack.eps {
+            let (Some(left), Some(right)) = (a.cell(first, channel, eps), b.cell(second, channel, eps)) else {
+                continue;
+            };
+            let mut counts = [0; 4];
+            for &(i, j) in &both {
+                if let (Some(x), Some(y)) = (a.correct(left, i), b.correct(right, j)) {
+                    counts[2 * usize::from(!x) + usize::from(!y)] += 1;
+                }
+            }
+            let [both, only_first, only_second, neither] = counts;
+            let (difference, interval) = newcombe(both, only_first, only_second, neither);
+            pairs.push(Pair {
+                first: name_a.clone(),
+                second: name_b.clone(),
+                channel: format!("{channel:#}"),
+                eps,
+                eps_label: eps_label(eps),
+                both,
+                only_first,
+                only_second,
+                neither,
+                n: counts.iter().sum(),
+                difference: 100.0 * difference,
+                lo: 100.0 * interval.lo,
+                hi: 100.0 * interval.hi,
+                p: mcnemar(only_first, only_second).mid_p,
+                p_adjusted: 1.0,
+            });
+        }
+    }
+}
+
+fn adjusted(mut pairs: Vec<Pair>) -> Vec<Pair> {
+    pairs.retain(|pair| pair.n > 0);
+    let p: Vec<f64> = pairs.iter().map(|pair| pair.p).collect();
+    pairs.iter_mut().zip(holm(&p)).for_each(|(pair, p)| pair.p_adjusted = p);
+    pairs
+}

@@ -1,0 +1,96 @@
+//! A sweep as its terminal shows it, and what it leaves in the run directory for people: figure, pictures, page.
+
+use super::words::count;
+use super::{page, summary};
+use crate::config::Config;
+use crate::data::Dataset;
+use crate::error::Result;
+use crate::number::eps_label;
+use crate::run::engine::AttackEngine;
+use crate::run::ledger::Ledger;
+use crate::run::progress::note;
+use crate::run::rundir::RunDir;
+use crate::run::runner::Engine as _;
+use crate::run::study::Presenter;
+
+use super::samples::Samples;
+
+/// Plan and progress go to stderr, the tables to `print`.
+pub struct Terminal<'a> {
+    pub print: &'a dyn Fn(&str) -> Result<()>,
+}
+
+impl Presenter for Terminal<'_> {
+    fn begins(&mut self, engine: &AttackEngine, dir: &RunDir) -> Result<()> {
+        note(plan(engine.config(), engine.dataset(), &engine.device_name()));
+        note(format!("into {}", dir.path().display()));
+        Ok(())
+    }
+
+    fn ends(&mut self, run: &Ledger, engine: &AttackEngine, dir: &RunDir) -> Result<()> {
+        let figure = summary::figure(run)?;
+        dir.write("plots/accuracy.svg", figure.svg.as_bytes())?;
+        dir.write("plots/accuracy.png", &figure.png)?;
+        (self.print)(summary::tables(run, engine.dataset().skipped.len()).trim_end())?;
+        if run.violations() > 0 {
+            let count = run.violations();
+            note(format!("warning: {count} perturbations exceed their budget; see `violation` in records.jsonl"));
+        }
+        engine.strips(dir)?;
+        match engine.samples(run)? {
+            Some(samples) => dir.store(Samples::FILE, &samples),
+            None => Ok(()),
+        }
+    }
+
+    fn closes(&mut self, run: &Ledger, dir: &RunDir) -> Result<()> {
+        dir.write("report.html", page::of_run(run)?.as_bytes())?;
+        let path = dir.path().display();
+        note(format!("report.html, results.csv, plots/accuracy.{{svg,png}} and images/ are in {path}"));
+        Ok(())
+    }
+}
+
+/// Two or three lines: what will be run on what.
+pub fn plan(config: &Config, dataset: &Dataset, device: &str) -> String {
+    let attack = &config.attack;
+    let cells =
+        [count(config.models.len(), "model"), count(attack.eps.len(), "epsilon"), count(dataset.len(), "image")];
+    let eps: Vec<String> = attack.eps.iter().map(|&eps| eps_label(eps)).collect();
+    let models: Vec<&str> = config.models.iter().map(|model| model.name.as_str()).collect();
+    let defense = &config.defense;
+    let skipped = match dataset.skipped.len() {
+        0 => String::new(),
+        files => format!(" · {} left out", count(files, "unreadable file")),
+    };
+    let size = defense.size.map_or(String::new(), |[h, w]| format!(" at {h}x{w}"));
+    let denoised = match defense.sigma.is_empty() {
+        true => String::new(),
+        false => {
+            let sigma: Vec<String> = defense.sigma.iter().map(f64::to_string).collect();
+            let through = match defense.attack {
+                true => format!(", attacked through: {}, {} draws a step", defense.estimator(), defense.eot()),
+                false => String::new(),
+            };
+            format!(
+                "\ndenoised{size} at sigma {}, {}{through}",
+                sigma.join(", "),
+                count(defense.draws() as usize, "draw")
+            )
+        }
+    };
+    format!(
+        "{}: device {device}, {} · {} of {}{skipped} · seed {}\n{} {}, {}, {} · eps {} · {}{denoised}",
+        config.name,
+        config.precision,
+        cells.join(" x "),
+        dataset.name,
+        config.seed,
+        attack.label(),
+        attack.norm,
+        count(attack.steps as usize, "step"),
+        count(attack.restarts as usize, "restart"),
+        eps.join(", "),
+        models.join(", "),
+    )
+}

@@ -1,0 +1,313 @@
+//! The engine of an experiment: real models on a device, attacked by [`crate::attack::run`].
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Instant;
+
+use super::runner::{Attacked, Engine};
+use crate::attack::{self, Attack, HandOver, Normalised, Oracle as _, Outcome, Purpose, Query, Stream};
+use crate::config::{Config, Weights as Source};
+use crate::data::resize::Filter as Pixels8;
+use crate::data::{Dataset, to_bytes, unit};
+use crate::defense::denoise::Level;
+use crate::defense::{Defended, Denoiser, Smoothed, smoothing};
+use crate::device::{DType, Device};
+use crate::models::classifier::Classifier;
+use crate::models::weights::Weights;
+use crate::ops::resize::Filter;
+use crate::stats::in_top;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// Loaded models and the images they are attacked on.
+pub struct AttackEngine<'a> {
+    config: &'a Config,
+    dataset: &'a Dataset,
+    device: Device,
+    models: Vec<Classifier>,
+    /// with its level for every sigma
+    denoiser: Option<(Denoiser, Vec<Level>)>,
+    attack: Box<dyn Attack>,
+    shown: Shown,
+    /// Seconds so far.
+    spent: Spent,
+}
+
+/// Seconds that the phases of a run took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spent {
+    pub attack: f64,
+    pub denoise: f64,
+    pub adaptive: f64,
+}
+
+/// Images whose attacked pixels are kept, from the first on: for strips of them.
+pub const KEPT: usize = 8;
+
+/// Attacked pixels by model, epsilon and image.
+type Shown = HashMap<(usize, u64, usize), Vec<f32>>;
+
+fn open(name: &str) -> Result<Weights> {
+    match Source::named(name) {
+        Source::Embedded(bytes) => Weights::embedded(name, bytes),
+        Source::File(path) => Weights::open(path),
+    }
+}
+
+impl<'a> AttackEngine<'a> {
+    /// Opens the device and loads every model.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device is missing, [`Error::File`] and [`Error::Tensor`] when a checkpoint does not fit
+    /// its metadata or the dataset, [`Error::Usage`] when the attack cannot be run on a model.
+    pub fn new(config: &'a Config, dataset: &'a Dataset) -> Result<Self> {
+        let device = Device::open(config.device)?;
+        let attack = config.attack.build()?;
+        let mut engine = AttackEngine {
+            config,
+            dataset,
+            device,
+            models: Vec::new(),
+            denoiser: None,
+            attack,
+            shown: Shown::new(),
+            spent: Spent::default(),
+        };
+        for model in &config.models {
+            let weights = open(&model.weights)?;
+            let size = [dataset.height, dataset.width];
+            let net = Classifier::load(&engine.device, config.precision, &weights, size)?;
+            if net.classes() != dataset.classes.len() {
+                let problem = format!(
+                    "expected {} classes as in {}, found {}",
+                    dataset.classes.len(),
+                    dataset.name,
+                    net.classes()
+                );
+                return Err(Error::file(weights.origin(), problem));
+            }
+            config.attack.check_classes(net.classes())?;
+            engine.models.push(net);
+        }
+        if let Some(name) = &config.defense.weights {
+            let weights = open(name)?;
+            let denoiser = Denoiser::load(&engine.device, config.precision, &weights)?;
+            let images = [dataset.height, dataset.width];
+            let size = config.defense.size.unwrap_or(images);
+            denoiser
+                .takes(size)
+                .map_err(|problem| Error::file(weights.origin(), format!("{problem}; [defense] size resizes them")))?;
+            let filter = match config.defense.filter {
+                Some(Pixels8::Bilinear) => Filter::Bilinear,
+                _ => Filter::Bicubic,
+            };
+            let (input, output) = config.defense.rescaling();
+            let denoiser = denoiser.at(size, images, filter)?.rescaling(input, output);
+            let levels = config.defense.sigma.iter().map(|&sigma| denoiser.level(sigma)).collect::<Result<_>>()?;
+            engine.denoiser = Some((denoiser, levels));
+        }
+        Ok(engine)
+    }
+
+    /// Seconds that [`Engine::run`] took so far.
+    pub fn spent(&self) -> Spent {
+        self.spent
+    }
+
+    pub fn config(&self) -> &Config {
+        self.config
+    }
+
+    pub fn dataset(&self) -> &Dataset {
+        self.dataset
+    }
+
+    pub fn denoiser(&self) -> Option<&(Denoiser, Vec<Level>)> {
+        self.denoiser.as_ref()
+    }
+}
+
+/// Images of the dataset and what belongs to them.
+pub struct Batch {
+    pub pixels: Vec<f32>,
+    /// The same on the device, `(N, H, W, 3)`: uploaded once, and read by every channel.
+    pub images: Tensor,
+    pub labels: Vec<u32>,
+    pub ids: Vec<u64>,
+}
+
+impl Batch {
+    pub(super) fn attacked(&self) -> attack::Batch<'_> {
+        attack::Batch { images: &self.images, labels: &self.labels, ids: &self.ids }
+    }
+}
+
+impl AttackEngine<'_> {
+    pub fn batch(&self, images: &[usize]) -> Result<Batch> {
+        let pixels = self.dataset.batch(images)?;
+        Ok(Batch {
+            images: self.tensor(&pixels, images.len())?,
+            pixels,
+            labels: images.iter().map(|&i| self.dataset.labels[i]).collect(),
+            ids: images.iter().map(|&i| self.dataset.ids[i]).collect(),
+        })
+    }
+
+    /// Keeps the first images, `(H, W, 3)` each.
+    fn keep(&mut self, model: usize, eps: f64, images: &[usize], attacked: &Tensor) -> Result<()> {
+        for (row, &image) in images.iter().enumerate().filter(|&(_, &image)| image < KEPT && eps > 0.0) {
+            let pixels = attacked.rows(row, 1)?.to_f32(&self.device)?;
+            self.shown.insert((model, eps.to_bits(), image), pixels);
+        }
+        Ok(())
+    }
+
+    /// Attacked pixels of an image, if this process attacked it.
+    pub fn shown(&self, model: usize, eps: f64, image: usize) -> Option<&[f32]> {
+        self.shown.get(&(model, eps.to_bits(), image)).map(Vec::as_slice)
+    }
+
+    pub fn model(&self, index: usize) -> Result<&Classifier> {
+        self.models.get(index).ok_or_else(|| Error::file(Path::new("config"), format!("no model number {index}")))
+    }
+
+    /// The noise with which a denoised channel is scored: of its own purpose, the same for every model and epsilon.
+    pub fn noise(&self) -> Stream {
+        Stream::new(self.config.seed, Purpose::Noise)
+    }
+
+    pub fn tensor(&self, pixels: &[f32], n: usize) -> Result<Tensor> {
+        Tensor::from_f32(&self.device, &[n, self.dataset.height, self.dataset.width, 3], DType::F32, pixels)
+    }
+
+    fn smoothed(
+        &self,
+        net: &Classifier,
+        denoiser: &Denoiser,
+        images: &Tensor,
+        batch: &Batch,
+        level: &Level,
+    ) -> Result<Vec<Smoothed>> {
+        let defense = &self.config.defense;
+        let known = (batch.labels.as_slice(), batch.ids.as_slice());
+        let how = (defense.vote(), defense.draws());
+        let mut found = smoothing::classify(net, denoiser, images, known, level, how, &self.noise())?;
+        if !self.config.dataset.top5() {
+            found.iter_mut().for_each(|s| s.top5 = None);
+        }
+        Ok(found)
+    }
+}
+
+/// Attacked images as they are handed on.
+pub struct Handed {
+    pub outcomes: Vec<Outcome>,
+    /// `(N, H, W, 3)` in [0, 1]
+    pub images: Tensor,
+}
+
+impl AttackEngine<'_> {
+    /// Attacks a batch on the undefended classifier.
+    pub fn attack(&self, net: &Classifier, batch: &Batch, eps: f64) -> Result<Handed> {
+        let (spec, seed) = (&self.config.attack, self.config.seed);
+        // Without a budget the images stay what they are.
+        let found = if spec.normalised() && eps > 0.0 {
+            let (mean, std) = net.normalisation();
+            let target = Normalised::new(net, mean, std);
+            let images = self.tensor(&target.from_pixels(&batch.pixels), batch.labels.len())?;
+            self.attack.run(&target, attack::Batch { images: &images, ..batch.attacked() }, eps, seed)?
+        } else {
+            self.attack.run(net, batch.attacked(), eps, seed)?
+        };
+        let (mut outcomes, images) = (found.outcomes, self.hand_over(found.last)?);
+        if spec.hands_over() {
+            self.rescore(net, batch, &images, &mut outcomes)?;
+        }
+        if self.config.dataset.top5() {
+            let five = |images: &Tensor| -> Result<Vec<bool>> {
+                let logits = net.logits(images)?.to_f32(&self.device)?;
+                let known = logits.chunks_exact(net.classes()).zip(&batch.labels);
+                Ok(known.map(|(z, &label)| in_top(5, z, label)).collect())
+            };
+            let found = five(&images)?.into_iter().zip(five(&batch.images)?);
+            for (outcome, (last, clean)) in outcomes.iter_mut().zip(found) {
+                (outcome.top5, outcome.clean_top5) = (Some(last), Some(clean));
+            }
+        }
+        Ok(Handed { outcomes, images })
+    }
+
+    /// What the classifier and the denoiser are given of attacked images. Rounding and clipping, which no attack on pixels needs, are
+    /// done on the host.
+    fn hand_over(&self, images: Tensor) -> Result<Tensor> {
+        if !self.config.attack.hands_over() {
+            return Ok(images);
+        }
+        let mut pixels = images.to_f32(&self.device)?;
+        match self.config.attack.hand_over {
+            HandOver::EightBit => pixels = to_bytes(&pixels).into_iter().map(unit).collect(),
+            HandOver::Float => pixels.iter_mut().for_each(|v| *v = v.clamp(0.0, 1.0)),
+        }
+        self.tensor(&pixels, images.shape()[0])
+    }
+
+    /// The last point is now the image that was handed on.
+    fn rescore(&self, net: &Classifier, batch: &Batch, images: &Tensor, outcomes: &mut [Outcome]) -> Result<()> {
+        let query = Query::new(&batch.labels, self.config.attack.loss);
+        let found = net.evaluate(images, &Query { ids: &batch.ids, ..query })?;
+        for ((outcome, prediction), &label) in outcomes.iter_mut().zip(found.prediction).zip(&batch.labels) {
+            outcome.prediction = prediction;
+            outcome.correct_last = outcome.correct_clean && prediction == label;
+            outcome.correct_any &= outcome.correct_last;
+        }
+        Ok(())
+    }
+}
+
+impl Engine for AttackEngine<'_> {
+    fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Attacked> {
+        let _range = crate::device::nvtx::range("attack");
+        let batch = self.batch(images)?;
+        let net = self.model(model)?;
+        let mut spent = self.spent;
+        let begin = Instant::now();
+        let Handed { outcomes, images: attacked } = self.attack(net, &batch, eps)?;
+        spent.attack += begin.elapsed().as_secs_f64();
+        let mut denoised = Vec::new();
+        if let Some((denoiser, levels)) = &self.denoiser {
+            let defense = &self.config.defense;
+            let begin = Instant::now();
+            for level in levels {
+                denoised.push(self.smoothed(net, denoiser, &attacked, &batch, level)?);
+            }
+            spent.denoise += begin.elapsed().as_secs_f64();
+            let begin = Instant::now();
+            for level in levels.iter().filter(|_| defense.attack) {
+                // Without a budget there is nothing to attack: the clean image, scored as above.
+                if eps == 0.0 {
+                    denoised.push(self.smoothed(net, denoiser, &batch.images, &batch, level)?);
+                    continue;
+                }
+                let target = Defended {
+                    classifier: net,
+                    denoiser,
+                    level: level.clone(),
+                    estimator: defense.estimator(),
+                    draws: defense.eot(),
+                    seed: self.config.seed,
+                };
+                let adaptive = self.attack.run(&target, batch.attacked(), eps, self.config.seed)?;
+                let adaptive = self.hand_over(adaptive.last)?;
+                denoised.push(self.smoothed(net, denoiser, &adaptive, &batch, level)?);
+            }
+            spent.adaptive += begin.elapsed().as_secs_f64();
+        }
+        self.spent = spent;
+        self.keep(model, eps, images, &attacked)?;
+        Ok(Attacked { outcomes, denoised })
+    }
+
+    fn device_name(&self) -> String {
+        self.device.kind().into()
+    }
+}

@@ -1,0 +1,175 @@
+//! What the records of a run say, cell by cell and image by image: kept while it runs, read back from its directory afterwards. Reading
+//! back needs neither the weights nor the images.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::records::{self, Found, Record};
+use super::results::{self, Cell, Channel, is_correct};
+use crate::config::Config;
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+
+/// A run, finished or not: about 60 bytes per record.
+#[derive(Debug)]
+pub struct Ledger {
+    pub dir: PathBuf,
+    pub config: Config,
+    /// As `results.csv` says it.
+    pub device: String,
+    /// Of the program that ran it.
+    pub version: String,
+    pub dataset: String,
+    /// The images in the order of the dataset, or where that is not at hand of their first records; and their labels.
+    pub ids: Vec<u64>,
+    pub labels: Vec<u32>,
+    /// In the order of `results.csv`.
+    pub cells: Vec<Cell>,
+    /// Per cell and image.
+    pub found: Vec<Vec<Option<Found>>>,
+    cell_index: HashMap<Key, usize>,
+    image_index: HashMap<u64, usize>,
+    /// Whether images that were not named at the start may still appear.
+    open: bool,
+}
+
+impl Ledger {
+    /// Reads `config.toml` and `records.jsonl`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when `dir` is no run directory, [`Error::File`] when its files are damaged or do not belong together.
+    pub fn read(dir: &Path) -> Result<Ledger> {
+        let (config_file, records_file) = (dir.join("config.toml"), dir.join("records.jsonl"));
+        if !config_file.is_file() || !records_file.is_file() {
+            let problem = format!("{}: expected a run directory with config.toml and records.jsonl", dir.display());
+            return Err(Error::usage("RUN", problem));
+        }
+        let config = Config::of_run(&config_file)?;
+        let text = std::fs::read_to_string(&config_file).map_err(|e| Error::io(&config_file, "read the config", e))?;
+        let table = text.parse::<toml::Table>().map_err(|e| Error::file(&config_file, e.to_string().trim_end()))?;
+        let of_run = |key: &str| {
+            let value = table.get("run").and_then(|run| run.get(key)).and_then(|value| value.as_str());
+            value.unwrap_or("unknown").to_owned()
+        };
+        let mut run = Ledger { device: of_run("device"), version: of_run("version"), ..Ledger::empty(dir, config) };
+        records::each(&records_file, |record| run.take(&record))?;
+        Ok(run)
+    }
+
+    /// Of a run that begins now over these images.
+    pub fn new(dir: &Path, config: &Config, dataset: &Dataset, device: &str) -> Ledger {
+        let empty = Ledger::empty(dir, config.clone());
+        Ledger {
+            device: device.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            dataset: dataset.name.clone(),
+            ids: dataset.ids.clone(),
+            labels: dataset.labels.clone(),
+            found: vec![vec![None; dataset.len()]; empty.cells.len()],
+            image_index: dataset.ids.iter().enumerate().map(|(i, &id)| (id, i)).collect(),
+            open: false,
+            ..empty
+        }
+    }
+
+    fn empty(dir: &Path, config: Config) -> Ledger {
+        let cells = results::cells(&config);
+        Ledger {
+            dir: dir.into(),
+            device: String::new(),
+            version: String::new(),
+            dataset: config.dataset.kind.to_string(),
+            ids: vec![],
+            labels: vec![],
+            found: vec![vec![]; cells.len()],
+            cell_index: cells.iter().enumerate().map(|(i, cell)| (key(&config, cell), i)).collect(),
+            image_index: HashMap::new(),
+            open: true,
+            cells,
+            config,
+        }
+    }
+
+    /// Takes a record over, or says why it cannot be one of this run.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn take(&mut self, record: &Record) -> Result<(), String> {
+        let &Record { ref model, ref dataset, ref attack, eps, sigma, image, label, found, .. } = record;
+        let place = || format!("model {model} at eps {eps}{}", sigma.map_or(String::new(), |s| format!(", sigma {s}")));
+        let key = (model.clone(), attack.clone(), eps.to_bits(), sigma.map(f64::to_bits));
+        let &cell = self.cell_index.get(&key).ok_or_else(|| format!("{} is not in the config", place()))?;
+        if (self.cells[cell].channel == Channel::Undefended) != matches!(found, Found::Attacked(_)) {
+            return Err(format!("image {image} of {}: the outcome is of another channel", place()));
+        }
+        let at = match self.image_index.get(&image) {
+            Some(&at) => at,
+            None if self.open => {
+                self.dataset.clone_from(dataset);
+                self.ids.push(image);
+                self.labels.push(label);
+                self.found.iter_mut().for_each(|of_cell| of_cell.push(None));
+                self.image_index.insert(image, self.ids.len() - 1);
+                self.ids.len() - 1
+            }
+            None => return Err(format!("image {image} is not in the dataset")),
+        };
+        if self.labels[at] != label {
+            return Err(format!("label of image {image}: expected {}, found {label}", self.labels[at]));
+        }
+        if self.found[cell][at].replace(found).is_some() {
+            return Err(format!("image {image} of {} was recorded before", place()));
+        }
+        self.cells[cell].add(&found);
+        Ok(())
+    }
+
+    /// The record of an image in a cell.
+    pub fn record(&self, cell: usize, image: usize, found: Found) -> Record {
+        let Cell { model, channel, eps, .. } = self.cells[cell];
+        Record {
+            model: self.config.models[model].name.clone(),
+            dataset: self.dataset.clone(),
+            attack: channel.attack(&self.config),
+            norm: self.config.attack.norm.to_string(),
+            eps,
+            sigma: channel.sigma(),
+            channel: channel.number(),
+            image: self.ids[image],
+            label: self.labels[image],
+            found,
+        }
+    }
+
+    /// Perturbations over budget, all cells together; 0 unless an attack is broken.
+    pub fn violations(&self) -> u64 {
+        self.cells.iter().map(|cell| cell.violations).sum()
+    }
+
+    /// What the run is called: its folder.
+    pub fn name(&self) -> String {
+        let path = std::fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone());
+        path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+    }
+
+    /// Records there are, and records there will be.
+    pub fn progress(&self) -> (u64, u64) {
+        (self.cells.iter().map(|cell| cell.n).sum(), (self.cells.len() * self.ids.len()) as u64)
+    }
+
+    pub fn cell(&self, model: usize, channel: Channel, eps: f64) -> Option<usize> {
+        self.cells.iter().position(|c| c.model == model && c.channel == channel && c.eps == eps)
+    }
+
+    /// Whether image number `image` counts as right in a cell; `None` where it was not scored.
+    pub fn correct(&self, cell: usize, image: usize) -> Option<bool> {
+        self.found[cell][image].as_ref().map(|found| is_correct(found, self.config.score))
+    }
+}
+
+type Key = (String, String, u64, Option<u64>);
+
+fn key(config: &Config, cell: &Cell) -> Key {
+    let sigma = cell.channel.sigma().map(f64::to_bits);
+    (config.models[cell.model].name.clone(), cell.channel.attack(config), cell.eps.to_bits(), sigma)
+}

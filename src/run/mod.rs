@@ -1,0 +1,14 @@
+//! What is done: models x epsilons x channels over the same images, recorded batch by batch and resumable at any point.
+
+pub mod engine;
+pub mod ledger;
+pub mod progress;
+pub mod records;
+pub mod results;
+pub mod rundir;
+pub mod runner;
+pub mod study;
+pub mod trials;
+
+pub use records::{Found, Outcome, Record};
+pub use runner::{Attacked, Engine, run};

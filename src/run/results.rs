@@ -1,0 +1,262 @@
+//! Counts per cell, and `results.csv` made of them.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::records::Found;
+use crate::config::Config;
+use crate::config::settings::Score;
+use crate::error::{Error, Result};
+use crate::stats::wilson;
+
+/// What stands between an attacked image and the classifier.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Channel {
+    /// Nothing: channel 1.
+    Undefended,
+    /// The denoiser at a sigma: channel 2. The image was made to fool the classifier alone, or the denoiser as well.
+    Denoised { sigma: f64, through: bool },
+}
+
+impl Channel {
+    pub fn sigma(self) -> Option<f64> {
+        match self {
+            Channel::Undefended => None,
+            Channel::Denoised { sigma, .. } => Some(sigma),
+        }
+    }
+
+    /// The number that results and records give.
+    pub fn number(self) -> u8 {
+        if self == Channel::Undefended { 1 } else { 2 }
+    }
+
+    /// The attack in one word, as in `results.csv`.
+    pub fn attack(self, config: &Config) -> String {
+        let label = config.attack.label();
+        match self {
+            Channel::Denoised { through: true, .. } => format!("{label}-{}", config.defense.estimator()),
+            _ => label,
+        }
+    }
+}
+
+/// `undefended`, `sigma 0.25`, `sigma 0.25, attacked`; with `{:#}` the letter σ instead of the word.
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Channel::Denoised { sigma, through } = *self else { return f.write_str("undefended") };
+        let letter = if f.alternate() { "σ" } else { "sigma" };
+        write!(f, "{letter} {sigma}{}", if through { ", attacked" } else { "" })
+    }
+}
+
+/// The channels of an experiment: undefended, then every sigma, then every sigma attacked through.
+pub fn channels(config: &Config) -> Vec<Channel> {
+    let denoised = |through| config.defense.sigma.iter().map(move |&sigma| Channel::Denoised { sigma, through });
+    let adaptive = denoised(true).filter(|_| config.defense.attack);
+    std::iter::once(Channel::Undefended).chain(denoised(false)).chain(adaptive).collect()
+}
+
+/// One model at one epsilon in one channel: how many images, and how many of them were still right.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cell {
+    /// Index into [`Config::models`].
+    pub model: usize,
+    pub channel: Channel,
+    pub eps: f64,
+    pub n: u64,
+    /// Right before the attack; channel 1 only.
+    pub clean: u64,
+    /// In channel 2: the vote.
+    pub last: u64,
+    /// In channel 2: every draw.
+    pub any: u64,
+    /// Perturbations over budget.
+    pub violations: u64,
+    /// Draws of channel 2, and how many were right.
+    pub draws: u64,
+    pub correct_draws: u64,
+    /// Images with the label among the five likeliest classes, attacked or denoised, and before the attack; 0 where that is
+    /// not scored.
+    pub top5: u64,
+    pub clean_top5: u64,
+}
+
+impl Cell {
+    pub fn new(model: usize, channel: Channel, eps: f64) -> Self {
+        Cell {
+            model,
+            channel,
+            eps,
+            n: 0,
+            clean: 0,
+            last: 0,
+            any: 0,
+            violations: 0,
+            draws: 0,
+            correct_draws: 0,
+            top5: 0,
+            clean_top5: 0,
+        }
+    }
+
+    pub fn add(&mut self, found: &Found) {
+        self.n += 1;
+        match found {
+            Found::Attacked(outcome) => {
+                self.clean += u64::from(outcome.correct_clean);
+                self.last += u64::from(outcome.correct_last);
+                self.any += u64::from(outcome.correct_any);
+                self.violations += u64::from(outcome.violation);
+                self.top5 += u64::from(outcome.top5 == Some(true));
+                self.clean_top5 += u64::from(outcome.clean_top5 == Some(true));
+            }
+            Found::Denoised(smoothed) => {
+                self.last += u64::from(smoothed.correct);
+                self.any += u64::from(smoothed.correct_draws == smoothed.draws);
+                self.top5 += u64::from(smoothed.top5 == Some(true));
+                self.draws += u64::from(smoothed.draws);
+                self.correct_draws += u64::from(smoothed.correct_draws);
+            }
+        }
+    }
+
+    /// The same cell with the five likeliest classes counted in place of the first.
+    pub fn as_top5(&self) -> Cell {
+        Cell { clean: self.clean_top5, last: self.top5, any: self.top5, ..self.clone() }
+    }
+
+    /// How many are right: in channel 1 by the score, in channel 2 by the vote.
+    pub fn correct(&self, score: Score) -> u64 {
+        match (self.channel, score) {
+            (Channel::Undefended, Score::Any) => self.any,
+            _ => self.last,
+        }
+    }
+}
+
+/// Whether one image counts as right.
+pub fn is_correct(found: &Found, score: Score) -> bool {
+    match (found, score) {
+        (Found::Attacked(outcome), Score::Last) => outcome.correct_last,
+        (Found::Attacked(outcome), Score::Any) => outcome.correct_any,
+        (Found::Denoised(smoothed), _) => smoothed.correct,
+    }
+}
+
+/// All cells of an experiment in the order of `results.csv`: models as configured, channels, epsilons ascending.
+pub fn cells(config: &Config) -> Vec<Cell> {
+    let channels = channels(config);
+    let of = |model: usize, channel: Channel| config.attack.eps.iter().map(move |&eps| Cell::new(model, channel, eps));
+    let of_model = |model| channels.iter().flat_map(move |&channel| of(model, channel));
+    (0..config.models.len()).flat_map(of_model).collect()
+}
+
+/// One cell as exports say it. The fields are the columns of `results.csv`, in their order.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    pub model: String,
+    pub dataset: String,
+    pub attack: String,
+    pub norm: String,
+    pub eps: f64,
+    pub steps: u32,
+    pub step_size: f64,
+    pub sigma: Option<f64>,
+    pub channel: u8,
+    pub n: u64,
+    pub correct: u64,
+    /// With its Wilson 95 % interval; nothing without a record.
+    pub accuracy: Option<f64>,
+    pub ci_low: Option<f64>,
+    pub ci_high: Option<f64>,
+    pub seed: u64,
+    pub device: String,
+    pub precision: String,
+}
+
+impl Row {
+    pub const COLUMNS: [&str; 17] = [
+        "model",
+        "dataset",
+        "attack",
+        "norm",
+        "eps",
+        "steps",
+        "step_size",
+        "sigma",
+        "channel",
+        "n",
+        "correct",
+        "accuracy",
+        "ci_low",
+        "ci_high",
+        "seed",
+        "device",
+        "precision",
+    ];
+
+    pub fn new(config: &Config, dataset: &str, device: &str, cell: &Cell) -> Self {
+        let correct = cell.correct(config.score);
+        let interval = wilson(correct, cell.n);
+        let known = |value: f64| (cell.n > 0).then_some(value);
+        Row {
+            model: config.models[cell.model].name.clone(),
+            dataset: dataset.to_owned(),
+            attack: cell.channel.attack(config),
+            norm: config.attack.norm.to_string(),
+            eps: cell.eps,
+            steps: config.attack.steps,
+            step_size: config.attack.step_size(cell.eps),
+            sigma: cell.channel.sigma(),
+            channel: cell.channel.number(),
+            n: cell.n,
+            correct,
+            accuracy: known(correct as f64 / cell.n.max(1) as f64),
+            ci_low: known(interval.lo),
+            ci_high: known(interval.hi),
+            seed: config.seed,
+            device: device.to_owned(),
+            precision: config.precision.to_string(),
+        }
+    }
+
+    /// The text of each column.
+    pub fn fields(&self) -> [String; 17] {
+        let share = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.6}"));
+        [
+            self.model.clone(),
+            self.dataset.clone(),
+            self.attack.clone(),
+            self.norm.clone(),
+            self.eps.to_string(),
+            self.steps.to_string(),
+            self.step_size.to_string(),
+            self.sigma.map_or(String::new(), |sigma| sigma.to_string()),
+            self.channel.to_string(),
+            self.n.to_string(),
+            self.correct.to_string(),
+            share(self.accuracy),
+            share(self.ci_low),
+            share(self.ci_high),
+            self.seed.to_string(),
+            self.device.clone(),
+            self.precision.clone(),
+        ]
+    }
+}
+
+/// The bytes of `results.csv`. They depend on the counts only, not on how often the run was interrupted.
+///
+/// # Errors
+/// [`Error::Failed`] when a row cannot be written.
+pub fn csv(config: &Config, dataset: &str, device: &str, cells: &[Cell]) -> Result<Vec<u8>> {
+    let failed = |e: &dyn std::error::Error| Error::Failed(format!("results.csv: {e}"));
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    csv.write_record(Row::COLUMNS).map_err(|e| failed(&e))?;
+    for cell in cells {
+        csv.write_record(Row::new(config, dataset, device, cell).fields()).map_err(|e| failed(&e))?;
+    }
+    csv.into_inner().map_err(|e| failed(e.error()))
+}

@@ -1,0 +1,305 @@
+//! The folder of one run: claimed before the work starts, recognised when it is resumed.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use crate::config::Config;
+use crate::device::emulated::{self, Effective};
+use crate::error::{Error, Result};
+
+const CONFIG: &str = "config.toml";
+/// Seconds per phase of the processes that came to the end; a run without it did not.
+pub const TIMES: &str = "timings.json";
+
+/// A folder that can be written to. It holds `config.toml`, `records.jsonl`, `results.csv` and `plots/`.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+impl RunDir {
+    /// Creates `out`, or with `resume` reopens it. Without `out`: the first free of `runs/NAME-1`, `runs/NAME-2`, ...
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the folder holds something and `resume` is off, when it holds something else than a run,
+    /// or is no folder; [`Error::Io`] when it cannot be created or written to.
+    pub fn open(out: Option<&Path>, name: &str, resume: bool) -> Result<RunDir> {
+        let path = match out {
+            Some(out) => out.to_owned(),
+            None if resume => return Err(Error::usage("resume", "expected --out DIR with the run to resume")),
+            None => return create_numbered(name),
+        };
+        let shown = path.display();
+        if path.exists() && !path.is_dir() {
+            return Err(Error::usage("out", format!("{shown} exists and is no folder")));
+        }
+        fs::create_dir_all(&path).map_err(|e| Error::io(&path, "create the run directory", e))?;
+        let used = visible_entries(&path)?;
+        if used && !resume {
+            let way_out = "add --resume to continue that run, or choose another folder";
+            return Err(Error::usage("out", format!("{shown} exists and is not empty: {way_out}")));
+        }
+        if used && !path.join(CONFIG).is_file() {
+            return Err(Error::usage("resume", format!("{shown} holds files but no {CONFIG}: it is no run directory")));
+        }
+        RunDir { path }.probe()
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes `config.toml`, or compares it with the one that is there. Only `batch` may differ: it changes no result.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] naming the first field that differs; [`Error::File`] when the old config is no TOML;
+    /// [`Error::Io`].
+    pub fn settle(&self, config: &Config, device: &str) -> Result<()> {
+        let path = self.path.join(CONFIG);
+        let emulator = if device == "emulated" { Some(emulated::effective()?) } else { None };
+        let text = to_toml(config, device, emulator).map_err(|e| Error::file(&path, e.to_string()))?;
+        let old = match fs::read_to_string(&path) {
+            Ok(old) => old,
+            Err(e) if e.kind() == ErrorKind::NotFound => return self.write(CONFIG, text.as_bytes()),
+            Err(e) => return Err(Error::io(&path, "read the config", e)),
+        };
+        let parse = |text: &str| text.parse::<Table>().map_err(|e| Error::file(&path, e.to_string().trim_end()));
+        let (mut old, mut new) = (parse(&old)?, parse(&text)?);
+        old.remove("batch");
+        new.remove("batch");
+        let Some((field, was, is)) = difference(&Value::Table(old), &Value::Table(new)) else { return Ok(()) };
+        let way_out = "resume with the settings the run was started with, or choose another --out";
+        Err(Error::usage("resume", format!("{}: {field} is {was} there and {is} here: {way_out}", path.display())))
+    }
+
+    /// Writes a file so that it is either whole or as before. `name` may lie in a subfolder.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        write_whole(&self.path.join(name), bytes)
+    }
+
+    /// Writes a value as JSON.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Failed`] for a value that JSON cannot hold.
+    pub fn store(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_vec(value).map_err(|e| Error::Failed(format!("{name}: {e}")))?;
+        self.write(name, &text)
+    }
+
+    /// Adds seconds to the phases of a run that may have begun in an earlier process.
+    ///
+    /// # Errors
+    /// As [`RunDir::store`] and [`stored`].
+    pub fn add_times(&self, seconds: &[(&str, f64)]) -> Result<()> {
+        let mut times: Vec<(String, f64)> = stored(&self.path, TIMES)?.unwrap_or_default();
+        for &(phase, more) in seconds {
+            match times.iter_mut().find(|(name, _)| name == phase) {
+                Some((_, total)) => *total += more,
+                None => times.push((phase.to_owned(), more)),
+            }
+        }
+        self.store(TIMES, &times)
+    }
+
+    /// Finds out now, not after the first batch, whether files can be written here.
+    fn probe(self) -> Result<RunDir> {
+        let path = self.path.join(".probe");
+        let written = File::create(&path).and_then(|_| fs::remove_file(&path));
+        written.map_err(|e| Error::io(&self.path, "write into the run directory", e))?;
+        Ok(self)
+    }
+}
+
+/// Reads what [`RunDir::store`] wrote; `None` when there is no such file.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::File`] when it holds something else.
+pub fn stored<T: DeserializeOwned>(dir: &Path, name: &str) -> Result<Option<T>> {
+    let path = dir.join(name);
+    match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::file(&path, e.to_string())),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(&path, "read", e)),
+    }
+}
+
+/// Writes a file, and the folders it lies in, so that it is either whole or as before.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{file_name}.tmp"));
+    let whole = || {
+        fs::create_dir_all(path.parent().unwrap_or(Path::new("")))?;
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    whole().map_err(|e| {
+        let _ = fs::remove_file(&temporary);
+        Error::io(path, "write", e)
+    })
+}
+
+fn create_numbered(name: &str) -> Result<RunDir> {
+    let runs = Path::new("runs");
+    fs::create_dir_all(runs).map_err(|e| Error::io(runs, "create the folder of runs (--out chooses another)", e))?;
+    for number in 1u32.. {
+        let path = runs.join(format!("{name}-{number}"));
+        match fs::create_dir(&path) {
+            Ok(()) => return RunDir { path }.probe(),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(Error::io(&path, "create the run directory", e)),
+        }
+    }
+    Err(Error::usage("out", format!("no number is left in runs/ for {name}")))
+}
+
+/// Whether a folder holds anything but the dot files that a killed run may leave.
+fn visible_entries(path: &Path) -> Result<bool> {
+    let list = |e| Error::io(path, "list the run directory", e);
+    for entry in fs::read_dir(path).map_err(list)? {
+        if !entry.map_err(list)?.file_name().to_string_lossy().starts_with('.') {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn to_toml(config: &Config, device: &str, emulator: Option<Effective>) -> Result<String, toml::ser::Error> {
+    #[derive(Serialize)]
+    struct Found<'a> {
+        run: Run<'a>,
+    }
+    #[derive(Serialize)]
+    struct Run<'a> {
+        device: &'a str,
+        version: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        emulator: Option<Effective>,
+    }
+    let run = Run { device, version: env!("CARGO_PKG_VERSION"), emulator };
+    Ok(format!("{}\n{}", toml::to_string(config)?, toml::to_string(&Found { run })?))
+}
+
+/// The dotted name of the first field that differs, and its value on either side.
+fn difference(a: &Value, b: &Value) -> Option<(String, String, String)> {
+    let named = |name: &str, (field, a, b): (String, String, String)| {
+        (if field.is_empty() { name.to_owned() } else { format!("{name}.{field}") }, a, b)
+    };
+    match (a, b) {
+        (Value::Table(a), Value::Table(b)) => {
+            // Plain settings first: a checksum that differs because of one of them says less.
+            let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
+            keys.sort_by_key(|&key| a.get(key).or(b.get(key)).is_some_and(|v| v.is_table() || v.is_array()));
+            keys.into_iter().find_map(|key| match (a.get(key), b.get(key)) {
+                (Some(a), Some(b)) => difference(a, b).map(|d| named(key, d)),
+                (a, b) => Some((key.clone(), shown(a), shown(b))),
+            })
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() && a.iter().any(Value::is_table) => {
+            let mut pairs = a.iter().zip(b).enumerate();
+            pairs.find_map(|(i, (a, b))| difference(a, b).map(|d| named(&i.to_string(), d)))
+        }
+        _ if a == b => None,
+        _ => Some((String::new(), shown(Some(a)), shown(Some(b)))),
+    }
+}
+
+fn shown(value: Option<&Value>) -> String {
+    value.map_or("not set".into(), Value::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+
+    fn config(overrides: &Overrides) -> Config {
+        Config::load(None, overrides).unwrap()
+    }
+
+    #[test]
+    fn a_used_folder_needs_resume() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("a/b");
+        let open = |resume| RunDir::open(Some(&out), "x", resume);
+        open(false).unwrap().settle(&config(&Overrides::default()), "host").unwrap();
+        let error = open(false).unwrap_err();
+        assert!(error.to_string().contains("--resume") && error.exit_code() == 2, "{error}");
+        open(true).unwrap();
+        fs::remove_file(out.join(CONFIG)).unwrap();
+        fs::write(out.join(".config.toml.tmp"), "").unwrap();
+        open(false).unwrap();
+        fs::write(out.join("letter.txt"), "").unwrap();
+        assert!(open(true).unwrap_err().to_string().contains("no run directory"));
+        assert!(RunDir::open(Some(&out.join("letter.txt")), "x", true).unwrap_err().to_string().contains("no folder"));
+        assert!(RunDir::open(None, "x", true).unwrap_err().to_string().contains("--out DIR"));
+    }
+
+    #[test]
+    fn the_field_that_differs_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::open(Some(dir.path()), "x", false).unwrap();
+        let first = config(&Overrides::default());
+        run.settle(&first, "host").unwrap();
+        let bytes = fs::read(dir.path().join(CONFIG)).unwrap();
+        run.settle(&config(&Overrides { batch: Some(3), ..Default::default() }), "host").unwrap();
+
+        let message = |changed: &Config, device| run.settle(changed, device).unwrap_err().to_string();
+        let eps = config(&Overrides { eps: Some(vec![0.0, 0.5]), ..Default::default() });
+        assert!(
+            message(&eps, "host")
+                .contains("attack.eps is [0.0, 0.005, 0.01, 0.02, 0.03, 0.06] there and [0.0, 0.5] here")
+        );
+        assert!(
+            message(&config(&Overrides { seed: Some(7), ..Default::default() }), "host")
+                .contains("seed is 0 there and 7")
+        );
+        let mut weights = first.clone();
+        weights.models[1].crc32 = Some("00000000".into());
+        assert!(message(&weights, "host").contains("models.1.crc32 is not set there"));
+        assert!(message(&first, "cuda").contains("run.device is \"host\" there"));
+        assert!(message(&first, "emulated").contains("run.device is \"host\" there"));
+        assert_eq!(fs::read(dir.path().join(CONFIG)).unwrap(), bytes);
+    }
+
+    #[test]
+    fn a_run_config_can_be_run_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::open(Some(dir.path()), "x", false).unwrap();
+        let overrides =
+            Overrides { eps: Some(vec![8.0 / 255.0, 0.1]), seed: Some(i64::MAX as u64), ..Default::default() };
+        run.settle(&config(&overrides), "host").unwrap();
+        let again = Config::load(Some(&dir.path().join(CONFIG)), &Overrides::default()).unwrap();
+        assert_eq!(again, config(&overrides));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        let error = RunDir::open(Some(&dir.path().join("file/run")), "x", false).unwrap_err();
+        assert!(error.to_string().contains("create the run directory"), "{error}");
+    }
+
+    #[test]
+    fn writes_are_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::open(Some(dir.path()), "x", false).unwrap();
+        run.write("plots/a.svg", b"1").unwrap();
+        run.write("plots/a.svg", b"2").unwrap();
+        assert_eq!(fs::read(dir.path().join("plots/a.svg")).unwrap(), b"2");
+        assert_eq!(fs::read_dir(dir.path().join("plots")).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,206 @@
+//! The runner with an engine whose outcomes are a function of model, epsilon and image.
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::config::Overrides;
+use crate::data::{Select, demo};
+
+/// Fails after `batches` batches.
+struct Fake<'a> {
+    dataset: &'a Dataset,
+    batches: usize,
+    runs: usize,
+}
+
+impl Engine for Fake<'_> {
+    fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Attacked> {
+        if self.runs == self.batches {
+            return Err(Error::device("the plug was pulled"));
+        }
+        self.runs += 1;
+        let outcomes =
+            images.iter().map(|&i| outcome(model, eps, self.dataset.ids[i], self.dataset.labels[i])).collect();
+        let of = |sigma: f64| {
+            images.iter().map(|&i| smoothed(model, eps, sigma, self.dataset.ids[i], self.dataset.labels[i])).collect()
+        };
+        Ok(Attacked { outcomes, denoised: vec![of(0.25), of(0.5)] })
+    }
+
+    fn device_name(&self) -> String {
+        "fake".into()
+    }
+}
+
+fn outcome(model: usize, eps: f64, id: u64, label: u32) -> Outcome {
+    let hash = (id + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15 + model as u64) >> 40;
+    let hardness = hash as f64 / f64::from(1 << 24);
+    let (last, any) = (hardness > 10.0 * eps, hardness > 12.0 * eps);
+    Outcome {
+        prediction: if last { label } else { (label + 1) % 10 },
+        clean_prediction: label,
+        correct_clean: true,
+        correct_last: last,
+        correct_any: any,
+        first_success: (!any).then_some(3),
+        steps: 10,
+        margin: (hardness - 12.0 * eps) as f32,
+        loss: hardness as f32,
+        linf: eps as f32,
+        l2: 1.5,
+        violation: id == 4 && eps > 0.05,
+        top5: None,
+        clean_top5: None,
+    }
+}
+
+fn smoothed(model: usize, eps: f64, sigma: f64, id: u64, label: u32) -> Smoothed {
+    let correct = f64::from(outcome(model, eps, id, label).loss) > 2.0 * eps + 0.4 * sigma;
+    let prediction = if correct { label } else { (label + 2) % 10 };
+    Smoothed { prediction, correct, draws: 1, correct_draws: u32::from(correct), confidence: 0.75, top5: None }
+}
+
+fn setup(batch: usize) -> (Config, Dataset) {
+    let overrides =
+        Overrides { limit: Some(11), batch: Some(batch), eps: Some(vec![0.06, 0.0, 0.03]), ..Default::default() };
+    let mut config = Config::load(None, &overrides).unwrap();
+    let dataset = demo::dataset(Some(config.limit), Select::First).unwrap();
+    config.pin(&dataset).unwrap();
+    (config, dataset)
+}
+
+/// One process: opens the folder and runs until the engine has done `batches`.
+fn process(out: &Path, batch: usize, batches: usize, resume: bool) -> Result<Ledger> {
+    let (config, dataset) = setup(batch);
+    let dir = RunDir::open(Some(out), &config.name, resume)?;
+    run(&config, &dataset, &mut Fake { dataset: &dataset, batches, runs: 0 }, &dir)
+}
+
+fn unbroken() -> (Ledger, Vec<u8>, Vec<u8>) {
+    let dir = tempfile::tempdir().unwrap();
+    let run = process(dir.path(), 4, usize::MAX, false).unwrap();
+    let read = |name| fs::read(dir.path().join(name)).unwrap();
+    (run, read("results.csv"), read("records.jsonl"))
+}
+
+#[test]
+fn results_have_the_agreed_form() {
+    let (run, csv, records) = unbroken();
+    let csv = String::from_utf8(csv).unwrap();
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(
+        lines[0],
+        "model,dataset,attack,norm,eps,steps,step_size,sigma,channel,n,correct,accuracy,ci_low,ci_high,\
+         seed,device,precision"
+    );
+    assert_eq!(lines[1], "resnet50-w16,fashion-mnist,pgd,linf,0,10,0,,1,11,11,1.000000,0.741167,1.000000,0,fake,f32");
+    assert!(lines[4].starts_with("resnet50-w16,fashion-mnist,pgd,linf,0,10,0,0.25,2,11,"), "{}", lines[4]);
+    let channels = [",,1,11,", ",0.25,2,11,", ",0.5,2,11,"];
+    let begins = ["resnet50-w16", "resnet50-cbam-w16"].into_iter().flat_map(|model| {
+        channels.into_iter().flat_map(move |channel| {
+            ["0", "0.03", "0.06"].map(|eps| (format!("{model},fashion-mnist,pgd,linf,{eps},10,"), channel))
+        })
+    });
+    let fits = |(line, (begin, channel)): (&&str, (String, &str))| line.starts_with(&begin) && line.contains(channel);
+    assert!(lines[1..].iter().zip(begins).all(fits), "{csv}");
+    assert_eq!((lines.len(), run.cells.len(), run.violations()), (19, 18, 2));
+    assert_eq!(records.iter().filter(|&&b| b == b'\n').count(), 198);
+}
+
+#[test]
+fn interrupted_after_any_batch_it_ends_the_same() {
+    let (whole, csv, records) = unbroken();
+    for batches in 0..18 {
+        let dir = tempfile::tempdir().unwrap();
+        let error = process(dir.path(), 4, batches, false).unwrap_err().to_string();
+        assert!(error.contains("plug"), "{error}");
+        assert!(!dir.path().join("results.csv").exists());
+        let again = process(dir.path(), 4, usize::MAX, true).unwrap();
+        assert_eq!((again.cells, again.found), (whole.cells.clone(), whole.found.clone()));
+        assert_eq!(fs::read(dir.path().join("results.csv")).unwrap(), csv, "after {batches} batches");
+        assert_eq!(fs::read(dir.path().join("records.jsonl")).unwrap(), records, "after {batches} batches");
+    }
+}
+
+#[test]
+fn interrupted_again_and_again_with_other_batches_it_ends_the_same() {
+    let (_, csv, _) = unbroken();
+    let dir = tempfile::tempdir().unwrap();
+    process(dir.path(), 5, 1, false).unwrap_err();
+    for batch in [1, 3, 2, 7] {
+        process(dir.path(), batch, 2, true).unwrap_err();
+    }
+    process(dir.path(), 64, usize::MAX, true).unwrap();
+    assert_eq!(fs::read(dir.path().join("results.csv")).unwrap(), csv);
+}
+
+#[test]
+fn a_torn_line_is_done_again() {
+    let (_, csv, records) = unbroken();
+    let dir = tempfile::tempdir().unwrap();
+    process(dir.path(), 4, usize::MAX, false).unwrap();
+    for keep in [records.len() - 1, records.len() - 40, records.len() / 2, 10, 0] {
+        fs::write(dir.path().join("records.jsonl"), &records[..keep]).unwrap();
+        fs::remove_file(dir.path().join("results.csv")).unwrap();
+        process(dir.path(), 4, usize::MAX, true).unwrap();
+        assert_eq!(fs::read(dir.path().join("results.csv")).unwrap(), csv, "{keep} bytes kept");
+        assert_eq!(fs::read(dir.path().join("records.jsonl")).unwrap(), records, "{keep} bytes kept");
+    }
+}
+
+#[test]
+fn a_finished_run_does_nothing_again() {
+    let dir = tempfile::tempdir().unwrap();
+    process(dir.path(), 4, usize::MAX, false).unwrap();
+    let csv = fs::read(dir.path().join("results.csv")).unwrap();
+    process(dir.path(), 4, 0, true).unwrap();
+    assert_eq!(fs::read(dir.path().join("results.csv")).unwrap(), csv);
+}
+
+#[test]
+fn records_of_another_experiment_are_errors() {
+    let (_, _, records) = unbroken();
+    let text = String::from_utf8(records).unwrap();
+    let first = text.lines().next().unwrap();
+    for (changed, expected) in [
+        (first.replace("resnet50-w16", "vgg"), "line 1: model vgg at eps 0 is not in the config"),
+        (first.replace("\"eps\":0.0", "\"eps\":0.5"), "line 1: model resnet50-w16 at eps 0.5"),
+        (first.replace("\"image\":0", "\"image\":11"), "line 1: image 11 is not in the dataset"),
+        (first.replace("\"label\":9", "\"label\":2"), "line 1: label of image 0: expected 9, found 2"),
+        (
+            first.replace("\"sigma\":null", "\"sigma\":0.25"),
+            "line 1: image 0 of model resnet50-w16 at eps 0, sigma 0.25: the outcome",
+        ),
+        (
+            first.replace("\"sigma\":null", "\"sigma\":0.75"),
+            "line 1: model resnet50-w16 at eps 0, sigma 0.75 is not in the",
+        ),
+        (format!("{first}\n{first}"), "line 2: image 0 of model resnet50-w16 at eps 0 was recorded before"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        process(dir.path(), 4, 0, false).unwrap_err();
+        fs::write(dir.path().join("records.jsonl"), format!("{changed}\n")).unwrap();
+        let error = process(dir.path(), 4, usize::MAX, true).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn an_engine_that_forgets_an_image_is_an_error() {
+    struct Forgetful;
+    impl Engine for Forgetful {
+        fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Attacked> {
+            let outcomes = images[1..].iter().map(|_| outcome(model, eps, 0, 0)).collect();
+            Ok(Attacked { outcomes, denoised: vec![] })
+        }
+        fn device_name(&self) -> String {
+            "fake".into()
+        }
+    }
+    let (config, dataset) = setup(4);
+    let out = tempfile::tempdir().unwrap();
+    let dir = RunDir::open(Some(out.path()), "x", false).unwrap();
+    let error = run(&config, &dataset, &mut Forgetful, &dir).unwrap_err().to_string();
+    assert!(error.contains("expected 4 outcomes of a batch, got 3"), "{error}");
+}

@@ -1,0 +1,93 @@
+//! The order of a sweep: what is loaded and checked before a folder is made, what is run, and when whoever presents it has its turn.
+
+use std::path::Path;
+use std::time::Instant;
+
+use super::engine::AttackEngine;
+use super::ledger::Ledger;
+use super::progress::note;
+use super::rundir::RunDir;
+use super::runner::{self, Engine as _};
+use super::trials::Trials;
+use crate::Result;
+use crate::config::Config;
+use crate::data::Dataset;
+
+/// What of a sweep can be left out, and where it goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'a> {
+    /// `runs/NAME-1` and so on without it.
+    pub out: Option<&'a Path>,
+    /// Go on with the run in `out`.
+    pub resume: bool,
+    /// Without the small attacks of [`Trials`].
+    pub no_trials: bool,
+}
+
+/// Whoever tells people of a sweep.
+pub trait Presenter {
+    /// All is loaded and the folder made; nothing has been attacked.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being told.
+    fn begins(&mut self, engine: &AttackEngine, dir: &RunDir) -> Result<()>;
+
+    /// Every image is recorded and `results.csv` written.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being told.
+    fn ends(&mut self, run: &Ledger, engine: &AttackEngine, dir: &RunDir) -> Result<()>;
+
+    /// All there is to be known lies in the folder.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being told.
+    fn closes(&mut self, run: &Ledger, dir: &RunDir) -> Result<()>;
+}
+
+/// The images of an experiment, whose checksums, like those of the weights, are in `config` from here on.
+///
+/// # Errors
+/// What reading images and weights returns.
+pub fn images(config: &mut Config) -> Result<Dataset> {
+    if config.dataset.top5() {
+        note("reading every selected image once");
+    }
+    let dataset = config.dataset.load(config.limit)?;
+    for skipped in &dataset.skipped {
+        note(format!("warning: left out: {}", skipped.problem));
+    }
+    config.pin(&dataset)?;
+    Ok(dataset)
+}
+
+/// Runs the experiment, or what is left of it.
+///
+/// # Errors
+/// [`crate::Error::Usage`] for settings that cannot be run and for a folder that cannot be taken; else what loading, attacking and
+/// writing return.
+pub fn sweep(config: &Config, dataset: &Dataset, options: Options, presenter: &mut impl Presenter) -> Result<()> {
+    // The folder last: what is refused until here leaves none behind.
+    let mut engine = AttackEngine::new(config, dataset)?;
+    let dir = RunDir::open(options.out, &config.name, options.resume)?;
+    presenter.begins(&engine, &dir)?;
+    let run = runner::run(config, dataset, &mut engine, &dir)?;
+    let pictures = Instant::now();
+    presenter.ends(&run, &engine, &dir)?;
+    let spent = engine.spent();
+    let mut times = vec![("attack on the classifiers", spent.attack), ("denoising and its votes", spent.denoise)];
+    if config.defense.attack {
+        times.push(("attack through the defence", spent.adaptive));
+    }
+    times.push(("strips, samples and maps", pictures.elapsed().as_secs_f64()));
+    // The emulated GPU would take longer over them than over a small sweep.
+    if !options.no_trials && engine.device_name() != "emulated" && !dir.path().join(Trials::FILE).exists() {
+        let begin = Instant::now();
+        if let Some(trials) = engine.trials()? {
+            dir.store(Trials::FILE, &trials)?;
+        }
+        times.push(("sanity checks", begin.elapsed().as_secs_f64()));
+    }
+    dir.add_times(&times)?;
+    presenter.closes(&run, &dir)
+}
