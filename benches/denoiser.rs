@@ -10,7 +10,7 @@ use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rampart::defense::denoise::Denoiser;
 use rampart::defense::schedule::{Kind, Schedule};
-use rampart::device::{DType, Device};
+use rampart::device::{DType, Device, DeviceChoice};
 use rampart::models::unet::Config;
 use rampart::models::weights::{Weights, uniform};
 use rampart::ops::attention::self_attention;
