@@ -3,6 +3,7 @@
 use rampart::device::{DType, Device};
 use rampart::models::coatnet::rollout::rollout;
 use rampart::models::coatnet::{CoAtNet, Config, position_table};
+use rampart::models::network::Network as _;
 use rampart::models::probe::Probe;
 use rampart::models::weights::{Weights, fill, uniform};
 use rampart::ops::attention::Positions;

@@ -1,6 +1,7 @@
 //! Whole networks against golden values computed in float64 from the deterministic fill of `models::weights`.
 
 use rampart::device::{DType, Device};
+use rampart::models::network::Network as _;
 use rampart::models::resnet::{Attention, Config, ResNet, Stem};
 use rampart::models::resnet_study;
 use rampart::models::weights::{Weights, uniform};

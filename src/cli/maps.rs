@@ -108,7 +108,7 @@ pub fn run(args: &Args) -> Result<()> {
             Some((denoiser, levels))
         }
     };
-    let prepare = Classifier::config(&weights)?.size().map(|size| Prepare::at(size, args.fit));
+    let prepare = Classifier::shape(&weights)?.size().map(|size| Prepare::at(size, args.fit));
     let mut known: Option<([usize; 2], Classifier)> = None;
     let failed = |e: &dyn std::fmt::Display| Error::Failed(format!("maps.csv: {e}"));
     let (mut views, mut csv) = (Vec::new(), csv::Writer::from_writer(Vec::new()));

@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<()> {
     settings.checks.get_or_insert(false);
     emulated::configure(Settings { counters: Some(true), ..settings });
     let mut wanted = args.work.clone();
-    wanted.default_to_small();
+    wanted.default_to_small()?;
     let work = wanted.load(|| Device::open(DeviceChoice::Emulated))?;
     // Kernels and packed weights are there after a first run.
     work.once()?;
@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> Result<()> {
     let lines = args.lines.as_deref().map(|kernel| lines(&launches, &sums, kernel)).transpose()?;
     if let Some(file) = &args.json {
         let emulator = emulated::effective()?;
-        let (work, config) = (wanted.title(), wanted.json());
+        let (work, config) = (wanted.title(), wanted.json()?);
         let all = Everything {
             work,
             config,

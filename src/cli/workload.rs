@@ -1,16 +1,17 @@
 //! One piece of work on seeded weights and images, for `bench` and `profile`.
 
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::Args as ClapArgs;
 
 use crate::attack::{Classifier as _, Loss, Oracle as _, Query};
+use crate::choice::choice;
 use crate::defense::denoise::{Denoiser, Level};
 use crate::defense::schedule::{Kind, Schedule};
 use crate::device::{DType, Device};
 use crate::models::batch::{chunk, in_chunks};
 use crate::models::classifier::Classifier;
-use crate::models::network::{ARCHITECTURES, Config};
 use crate::models::unet::{Conditioning, UNet};
 use crate::models::weights::{Weights, uniform};
+use crate::models::{network_row, network_shape};
 use crate::ops::diffusion::to_precision;
 use crate::ops::pgd::{self, Norm, Profile, Step};
 use crate::ops::philox::{Purpose, Stream};
@@ -19,17 +20,18 @@ use crate::tape::{Graph, Precision};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// What is done once.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum What {
-    /// logits, or all output channels of a denoiser
-    Forward,
-    /// forward, loss, and the gradient of the image
-    Gradient,
-    /// a gradient and an L-inf step; classifiers only
-    PgdStep,
-    /// noise, network, estimate; denoisers only
-    Denoise,
+choice! {
+    /// What is done once.
+    What {
+        /// logits, or all output channels of a denoiser
+        Forward = "forward",
+        /// forward, loss, and the gradient of the image
+        Gradient = "gradient",
+        /// a gradient and an L-inf step; classifiers only
+        PgdStep = "pgd-step",
+        /// noise, network, estimate; denoisers only
+        Denoise = "denoise",
+    }
 }
 
 #[derive(ClapArgs, Clone, Debug)]
@@ -70,15 +72,9 @@ enum Model {
     Denoiser(Box<Denoiser>, Level),
 }
 
-const RESNET: &str = r#"{"depth":50,"stem":"cifar","width":64,"attention":"none","classes":10}"#;
 const UNET: &str = r#"{"channels":128,"channel_mult":[1,2,2,2],"res_blocks":3,"attention_factors":[2,4],"heads":4,"resblock_updown":false,"out_channels":6}"#;
-const STUDY: &str = r#"{"attention":"none","classes":10}"#;
-const COATNET: &str = r#"{"stem":[64,128],"dims":[128,256,512,1024],"depths":[2,6,14,2],"types":"CCTT","head_dim":32,"rel_pos_hidden":512,"image":384,"classes":1000}"#;
 /// The same in a few seconds on the emulated GPU.
-const SMALL_RESNET: &str = r#"{"depth":18,"stem":"cifar","width":16,"attention":"none","classes":10}"#;
 const SMALL_UNET: &str = r#"{"channels":32,"channel_mult":[1,2],"res_blocks":1,"attention_factors":[2],"heads":4,"resblock_updown":false,"out_channels":6}"#;
-const SMALL_STUDY: &str = r#"{"attention":"none","classes":10,"width":8}"#;
-const SMALL_COATNET: &str = r#"{"stem":[8,16],"dims":[16,32,64,64],"depths":[1,1,1,1],"types":"CCTT","head_dim":32,"rel_pos_hidden":16,"image":64,"classes":10}"#;
 /// Where the denoiser is timed: as the public CIFAR-10 checkpoint counts its steps.
 const SIGMA: f64 = 0.25;
 const STEPS: usize = 4000;
@@ -99,10 +95,10 @@ impl Args {
         let denoises = self.arch == "unet";
         let fits = if denoises { self.what != What::PgdStep } else { self.what != What::Denoise };
         if !fits {
-            let problem = format!("expected work that {} does, found {:?}", self.arch, self.what);
+            let problem = format!("expected work that {} does, found {}", self.arch, self.what);
             return Err(Error::usage("--what", problem));
         }
-        let json = self.json();
+        let json = self.json()?;
         let bad = |e: serde_json::Error| Error::usage("--config", e.to_string());
         let weights = Weights::seeded();
         let (device, model) = if denoises {
@@ -121,13 +117,11 @@ impl Args {
             };
             (device, model)
         } else {
-            let config = serde_json::from_str(json).and_then(|json| Config::parse(&self.arch, json)).map_err(bad)?;
-            let config = config.ok_or_else(|| {
-                Error::usage("--arch", format!("expected {ARCHITECTURES}, or unet, found `{}`", self.arch))
-            })?;
+            let config = serde_json::from_str(json).map_err(bad)?;
+            let shape = network_shape(&self.arch, config).map_err(|problem| Error::usage("--config", problem))?;
             let device = open()?;
             let (mean, std) = ([0.5; 3], [0.25; 3]);
-            let model = Classifier::new(&device, self.precision, &weights, &config, mean, std, [h, w])?;
+            let model = Classifier::new(&device, self.precision, &weights, shape.as_ref(), mean, std, [h, w])?;
             (device, Model::Classifier(Box::new(model)))
         };
         let pixels: Vec<f32> = uniform("input", self.batch * h * w * 3).map(|v| 0.5 + 0.5 * v).collect();
@@ -138,29 +132,38 @@ impl Args {
     }
 
     /// The network's config.
-    pub fn json(&self) -> &str {
-        self.config.as_deref().unwrap_or(match self.arch.as_str() {
-            "unet" => UNET,
-            "coatnet" => COATNET,
-            "resnet_study" => STUDY,
-            _ => RESNET,
-        })
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an architecture that is unknown.
+    pub fn json(&self) -> Result<&str> {
+        match &self.config {
+            Some(config) => Ok(config),
+            None => Ok(self.defaults()?[0]),
+        }
     }
 
     /// Without a config: a small network of the architecture.
-    pub fn default_to_small(&mut self) {
-        let small = match self.arch.as_str() {
-            "unet" => SMALL_UNET,
-            "coatnet" => SMALL_COATNET,
-            "resnet_study" => SMALL_STUDY,
-            _ => SMALL_RESNET,
-        };
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an architecture that is unknown.
+    pub fn default_to_small(&mut self) -> Result<()> {
+        let [_, small] = self.defaults()?;
         self.config.get_or_insert_with(|| small.into());
+        Ok(())
+    }
+
+    /// The usual and the small config of the architecture.
+    fn defaults(&self) -> Result<[&'static str; 2]> {
+        if self.arch == "unet" {
+            return Ok([UNET, SMALL_UNET]);
+        }
+        let unknown = |names| Error::usage("--arch", format!("expected {names} or unet, found `{}`", self.arch));
+        network_row(&self.arch).map(|row| [row.usual, row.small]).map_err(unknown)
     }
 
     /// For people: `resnet Forward batch 32 f32`.
     pub fn title(&self) -> String {
-        format!("{} {:?} batch {} {}", self.arch, self.what, self.batch, self.precision)
+        format!("{} {} batch {} {}", self.arch, self.what, self.batch, self.precision)
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use crate::attack::{self, Evaluation, Loss, Query};
 use crate::device::{Device, nvtx};
 use crate::models::batch::{chunk, in_chunks};
-use crate::models::network::{ARCHITECTURES, Config, Network};
+use crate::models::network::{Network, Shape};
+use crate::models::network_shape;
 use crate::models::probe::Probe;
-use crate::models::resnet;
 use crate::models::weights::Weights;
 use crate::ops::loss::{LossKind, LossOutput, loss};
 use crate::ops::pointwise::{Affine, affine, normalize_images};
@@ -20,7 +20,7 @@ use crate::{Error, Result};
 pub struct Classifier {
     device: Device,
     precision: Precision,
-    net: Network,
+    net: Box<dyn Network>,
     mean: [f32; 3],
     std: [f32; 3],
     /// H, W, 3
@@ -35,7 +35,7 @@ impl Classifier {
     /// # Errors
     /// [`Error::File`] for metadata that is missing or of another architecture, [`Error::Tensor`] for wrong tensors.
     pub fn load(device: &Device, precision: Precision, weights: &Weights, size: [usize; 2]) -> Result<Self> {
-        let config = Self::config(weights)?;
+        let shape = Self::shape(weights)?;
         let (mean, std): ([f32; 3], [f32; 3]) = (weights.metadata_json("mean")?, weights.metadata_json("std")?);
         if std.iter().chain(&mean).any(|v| !v.is_finite()) || std.iter().any(|&s| s <= 0.0) {
             return Err(Error::file(
@@ -43,7 +43,7 @@ impl Classifier {
                 format!("expected a finite mean and a positive std, found {mean:?}, {std:?}"),
             ));
         }
-        Self::new(device, precision, weights, &config, mean, std, size).map_err(|e| match e {
+        Self::new(device, precision, weights, shape.as_ref(), mean, std, size).map_err(|e| match e {
             Error::Usage { field, problem } => Error::file(weights.origin(), format!("metadata: {field}: {problem}")),
             other => other,
         })
@@ -53,53 +53,34 @@ impl Classifier {
     ///
     /// # Errors
     /// [`Error::File`] for metadata that is missing or of another architecture.
-    pub fn config(weights: &Weights) -> Result<Config> {
+    pub fn shape(weights: &Weights) -> Result<Box<dyn Shape>> {
         let arch = weights.metadata("arch")?;
-        let bad = |e| Error::file(weights.origin(), format!("metadata `config`: {e}"));
-        Config::parse(arch, weights.metadata_json("config")?).map_err(bad)?.ok_or_else(|| {
-            let problem = format!("expected the architecture {ARCHITECTURES}, found `{arch}`");
-            Error::file(weights.origin(), problem)
-        })
-    }
-
-    /// A ResNet with a given normalisation.
-    ///
-    /// # Errors
-    /// As [`Network::new`].
-    pub fn resnet(
-        device: &Device,
-        precision: Precision,
-        weights: &Weights,
-        config: &resnet::Config,
-        mean: [f32; 3],
-        std: [f32; 3],
-        [h, w, _]: [usize; 3],
-    ) -> Result<Self> {
-        Self::new(device, precision, weights, &Config::ResNet(config.clone()), mean, std, [h, w])
+        network_shape(arch, weights.metadata_json("config")?)
+            .map_err(|problem| Error::file(weights.origin(), format!("metadata: {problem}")))
     }
 
     /// Any network with a given normalisation, for images of `size` (H, W).
     ///
     /// # Errors
-    /// As [`Network::new`].
+    /// As [`Shape::build`].
     pub fn new(
         device: &Device,
         precision: Precision,
         weights: &Weights,
-        config: &Config,
+        shape: &dyn Shape,
         mean: [f32; 3],
         std: [f32; 3],
         size: [usize; 2],
     ) -> Result<Self> {
         let before = weights.taken();
-        let net = Network::new(device, precision, weights, config, size)?;
+        let net = shape.build(device, precision, weights, size)?;
         let shape = [size[0], size[1], 3];
         let chunk = chunk(device, net.widest(size[0], size[1]), weights.taken() - before);
         Ok(Classifier { device: device.clone(), precision, net, mean, std, shape, chunk })
     }
 
-    pub fn net(&self) -> &Network {
-        &self.net
+    pub fn net(&self) -> &dyn Network {
+        self.net.as_ref()
     }
 
     /// Mean and standard deviation per channel that pixels are normalised by.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::network::{Network, Row, Shape};
 use super::probe::Probe;
 use super::weights::Weights;
 use crate::device::Device;
@@ -62,6 +63,26 @@ pub struct Config {
     #[serde(default = "reduction")]
     pub reduction: usize,
     pub classes: usize,
+}
+
+pub const ROW: Row = Row {
+    name: "resnet",
+    help: "ResNet-18, -34 or -50, with or without CBAM; torchvision's names",
+    parse: |config| Ok(Box::new(serde_json::from_value::<Config>(config)?)),
+    usual: r#"{"depth":50,"stem":"cifar","width":64,"attention":"none","classes":10}"#,
+    small: r#"{"depth":18,"stem":"cifar","width":16,"attention":"none","classes":10}"#,
+};
+
+impl Shape for Config {
+    fn build(
+        &self,
+        device: &Device,
+        precision: Precision,
+        weights: &Weights,
+        _: [usize; 2],
+    ) -> Result<Box<dyn Network>> {
+        Ok(Box::new(ResNet::new(device, precision, weights, self)?))
+    }
 }
 
 impl Config {
@@ -210,20 +231,22 @@ impl ResNet {
             ends: ["relu", "fc"],
         })
     }
+}
 
-    pub fn classes(&self) -> usize {
+impl Network for ResNet {
+    fn classes(&self) -> usize {
         self.classes
     }
 
-    /// The modules worth a look: the stem and the last block of each layer, by the names that [`ResNet::probe`] knows.
-    pub fn stages(&self) -> Vec<String> {
+    /// The modules worth a look: the stem and the last block of each layer, by the names that [`Network::probe`] knows.
+    fn stages(&self) -> Vec<String> {
         let ends = |next: Option<&Block>, block: &Block| next.is_none_or(|next| next.name[..6] != block.name[..6]);
         let last = self.blocks.iter().enumerate().filter(|(i, block)| ends(self.blocks.get(i + 1), block));
         std::iter::once("relu".to_owned()).chain(last.map(|(_, block)| block.name.clone())).collect()
     }
 
-    /// The gates of the attention in [`ResNet::stages`]: `layer1.2.cbam.spatial_gate`, .., `layer1.2.cbam.channel_gate`, ..
-    pub fn attention_maps(&self) -> Vec<String> {
+    /// The gates of the attention in [`Network::stages`]: `layer1.2.cbam.spatial_gate`, .., `layer1.2.cbam.channel_gate`, ..
+    fn attention_maps(&self) -> Vec<String> {
         let stages = self.stages();
         let gated = |block: &&Block| block.attention.is_some() && stages.contains(&block.name);
         let gates = |block: &Block| ["spatial_gate", "channel_gate"].map(|gate| format!("{}.cbam.{gate}", block.name));
@@ -231,25 +254,17 @@ impl ResNet {
     }
 
     /// Values of the widest activation of one image of h x w pixels: the first layer's output.
-    pub fn widest(&self, h: usize, w: usize) -> usize {
+    fn widest(&self, h: usize, w: usize) -> usize {
         let points = if self.max_pool { h * w / 16 } else { h * w };
         points * self.first
     }
 
-    /// Logits `(N, classes)` of normalised images `(N, H, W, 3)`.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] for images too small or of another depth.
-    pub fn forward(&self, g: &Graph, x: &Tensor) -> Result<Tensor> {
-        self.probe(g, x, &mut Probe::default())
-    }
-
-    /// The same, and the outputs of modules by their names: `relu` (the stem's), `maxpool`, `layer1.0`, `layer1.0.cbam`,
+    /// The modules are `relu` (the stem's), `maxpool`, `layer1.0`, `layer1.0.cbam`,
     /// `layer1.0.cbam.channel_gate` `(N, C)`, `layer1.0.cbam.spatial_gate` `(N, H, W, 1)`, .., `avgpool`, `fc`.
     ///
     /// # Errors
-    /// As [`ResNet::forward`].
-    pub fn probe(&self, g: &Graph, x: &Tensor, probe: &mut Probe) -> Result<Tensor> {
+    /// [`Error::Shape`] for images too small or of another depth.
+    fn probe(&self, g: &Graph, x: &Tensor, probe: &mut Probe) -> Result<Tensor> {
         let mut h = conv2d(g, x, &self.stem, None, Activation::Relu)?;
         probe.see(self.ends[0], &h);
         if self.max_pool {

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::network::{Network, Row, Shape};
 use super::resnet::{Attention, Block, Builder, GateNames, ResNet};
 use super::weights::Weights;
 use crate::device::Device;
@@ -31,6 +32,26 @@ pub struct Config {
     pub classes: usize,
     #[serde(default = "width")]
     pub width: usize,
+}
+
+pub const ROW: Row = Row {
+    name: "resnet_study",
+    help: "the 11-block ResNet of a published study, with or without CBAM",
+    parse: |config| Ok(Box::new(serde_json::from_value::<Config>(config)?)),
+    usual: r#"{"attention":"none","classes":10}"#,
+    small: r#"{"attention":"none","classes":10,"width":8}"#,
+};
+
+impl Shape for Config {
+    fn build(
+        &self,
+        device: &Device,
+        precision: Precision,
+        weights: &Weights,
+        _: [usize; 2],
+    ) -> Result<Box<dyn Network>> {
+        Ok(Box::new(build(device, precision, weights, self)?))
+    }
 }
 
 /// Takes every parameter of `config` from `weights` and refuses what is left over.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use blocks::Conditioning;
 use blocks::{Layer, ResBlock};
 
 use crate::device::{DType, Device};
@@ -105,10 +106,6 @@ pub fn timestep_embedding(tau: &[f32], dim: usize, max_period: f64) -> Vec<f32> 
     }
     all
 }
-
-/// What the timestep does to a network: the constants of every residual block's second norm.
-#[derive(Clone)]
-pub struct Conditioning(Vec<Arc<GroupNorm>>);
 
 /// A denoising network on one device.
 pub struct UNet {

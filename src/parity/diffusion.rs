@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::ops::fused;
-use super::{Output, Replay, channels_first};
+use super::attributes::fused;
+use super::dump::channels_first;
+use super::replay::{Output, Replay};
 use crate::Result;
 use crate::defense::denoise::Denoiser;
 use crate::defense::schedule::{Kind, Schedule};

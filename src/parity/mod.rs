@@ -1,29 +1,23 @@
 //! Replays PyTorch dumps and compares: the contract between PyTorch and the engine.
 
+mod attributes;
+mod compare;
 mod diffusion;
 pub mod dump;
 mod networks;
 mod ops;
+mod replay;
 
 use std::path::{Path, PathBuf};
 
-use self::dump::{Array, Dump, channels_first};
-use crate::device::{DType, Device};
-use crate::ops::recording;
-use crate::tape::{Graph, Precision};
-use crate::tensor::Tensor;
-use crate::{Error, Result};
+pub use compare::Comparison;
+use compare::{compare, limit};
+use dump::Dump;
+use replay::Replay;
 
-/// How far one output lies from the reference.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Comparison {
-    pub tensor: String,
-    /// Euclidean norm of the difference over that of the reference
-    pub rel_err: f64,
-    pub max_abs: f64,
-    pub limit: f64,
-    pub passed: bool,
-}
+use crate::Result;
+use crate::device::Device;
+use crate::tape::Precision;
 
 /// What became of one file.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -51,97 +45,6 @@ impl Report {
     pub fn passed(&self) -> bool {
         matches!(&self.verdict, Verdict::Compared { worst, .. } if worst.passed)
     }
-}
-
-/// An output as the engine computed it, in PyTorch's layout.
-pub(crate) struct Output {
-    name: String,
-    /// bfloat16 is widened, which keeps its bits apart.
-    values: Vec<f32>,
-}
-
-impl Output {
-    pub(crate) fn new(name: &str, values: Vec<f32>) -> Self {
-        Output { name: format!("out.{name}"), values }
-    }
-}
-
-/// A replay in progress: the dump and where its ops run.
-pub(crate) struct Replay<'a> {
-    pub dump: &'a Dump,
-    pub device: &'a Device,
-    pub precision: Precision,
-}
-
-impl Replay<'_> {
-    /// A graph that records when the dump asks for gradients.
-    pub fn graph(&self) -> Graph {
-        if self.dump.has("in.dout") {
-            recording(self.device, self.precision)
-        } else {
-            Graph::inference(self.device, self.precision)
-        }
-    }
-
-    pub fn dtype(&self) -> DType {
-        self.precision.dtype()
-    }
-
-    /// An image-like input, channels last on the device.
-    pub fn image(&self, name: &str) -> Result<Tensor> {
-        let a = self.dump.array(name)?;
-        let (shape, values) = a.channels_last().ok_or_else(|| {
-            Error::tensor(&self.dump.path, name, format!("expected (N, C, H, W), found {:?}", a.shape))
-        })?;
-        Tensor::from_f32(self.device, &shape, self.dtype(), &values)
-    }
-
-    /// An input in the layout of the dump.
-    pub fn plain(&self, name: &str) -> Result<Tensor> {
-        let a = self.dump.array(name)?;
-        Tensor::from_f32(self.device, &a.shape, self.dtype(), &a.values)
-    }
-
-    /// Values in PyTorch's layout, of an image-like tensor or of a matrix.
-    pub fn image_values(&self, t: &Tensor) -> Result<Vec<f32>> {
-        let values = t.to_f32(self.device)?;
-        Ok(if t.shape().len() == 4 { channels_first(&values, t.dims4("parity")?) } else { values })
-    }
-
-    /// Outputs of an op on images: `y` and, when asked for, the gradients of the named inputs.
-    pub fn image_outputs(&self, g: Graph, y: &Tensor, inputs: &[(&str, &Tensor)]) -> Result<Vec<Output>> {
-        let mut outputs = vec![Output::new("y", self.image_values(y)?)];
-        if self.dump.has("in.dout") {
-            let dout = if y.shape().len() == 4 { self.image("in.dout")? } else { self.plain("in.dout")? };
-            for (name, dx) in gradients(g, y, dout, inputs)? {
-                outputs.push(Output::new(&name, self.image_values(&dx)?));
-            }
-        }
-        Ok(outputs)
-    }
-
-    /// The same for ops that keep the layout of the dump.
-    pub fn plain_outputs(&self, g: Graph, y: &Tensor, inputs: &[(&str, &Tensor)]) -> Result<Vec<Output>> {
-        let mut outputs = vec![Output::new("y", y.to_f32(self.device)?)];
-        if self.dump.has("in.dout") {
-            let a = self.dump.array("in.dout")?;
-            let dout = Tensor::from_f32(self.device, y.shape(), self.dtype(), &a.values)?;
-            for (name, dx) in gradients(g, y, dout, inputs)? {
-                outputs.push(Output::new(&name, dx.to_f32(self.device)?));
-            }
-        }
-        Ok(outputs)
-    }
-
-    pub fn fail(&self, problem: impl Into<String>) -> Error {
-        Error::file(&self.dump.path, problem)
-    }
-}
-
-fn gradients(g: Graph, y: &Tensor, dout: Tensor, inputs: &[(&str, &Tensor)]) -> Result<Vec<(String, Tensor)>> {
-    let tensors: Vec<&Tensor> = inputs.iter().map(|(_, t)| *t).collect();
-    let all = g.backward_all(y, dout, &tensors)?;
-    Ok(inputs.iter().zip(all).map(|((name, _), dx)| (format!("d{name}"), dx)).collect())
 }
 
 /// Replays one file. Never fails: what goes wrong becomes the verdict.
@@ -193,47 +96,6 @@ fn verdict(dump: &Dump, device: &Device, precision: Precision) -> Result<(Verdic
     let worst = all.iter().find(|c| !c.passed).cloned().unwrap_or(worst);
     let bits = outputs.iter().map(|o| (o.name.clone(), hash(&o.values))).collect();
     Ok((Verdict::Compared { worst, all }, bits))
-}
-
-/// The project's tolerances: relative to the norm of the reference, per tensor.
-fn limit(dump: &Dump, output: &str, precision: Precision) -> f64 {
-    if let (Some(rtol), true) = (dump.rtol, precision == Precision::F32) {
-        return rtol;
-    }
-    let gradient = output.starts_with("out.d");
-    let model = matches!(dump.op.as_str(), "model" | "feature_map" | "pgd" | "dds");
-    match (precision == Precision::Bf16, model, gradient) {
-        (false, false, false) => 2e-6,
-        (false, false, true) => 3e-6,
-        (false, true, false) => 5e-6,
-        (false, true, true) => 2e-5,
-        (true, false, _) => 1e-2,
-        (true, true, false) => 3e-2,
-        (true, true, true) => 8e-2,
-    }
-}
-
-/// `||got - want|| / ||want||`; where the reference is all zero, anything but zero fails. NaN fails.
-pub(crate) fn compare(tensor: &str, got: &[f32], want: &Array, limit: f64) -> Comparison {
-    let (mut difference, mut norm, mut max_abs) = (0f64, 0f64, 0f64);
-    let mut sound = got.len() == want.values.len();
-    for (&g, &w) in got.iter().zip(&want.values) {
-        if g.is_nan() && w.is_nan() || g.is_infinite() && g == w {
-            continue;
-        }
-        let d = (f64::from(g) - f64::from(w)).abs();
-        sound &= d.is_finite();
-        difference += d * d;
-        norm += f64::from(w).powi(2);
-        max_abs = max_abs.max(d);
-    }
-    let rel_err = match (sound, norm > 0.0) {
-        (false, _) => f64::INFINITY,
-        (true, true) => (difference / norm).sqrt(),
-        (true, false) if difference == 0.0 => 0.0,
-        (true, false) => f64::INFINITY,
-    };
-    Comparison { tensor: tensor.into(), rel_err, max_abs, limit, passed: rel_err <= limit }
 }
 
 #[cfg(test)]

@@ -1,15 +1,20 @@
 //! Whole networks: `model`, `feature_map` and `pgd`.
 
-use super::{Comparison, Output, Replay, channels_first};
+use super::attributes::norm;
+use super::compare::{Comparison, limit};
+use super::diffusion;
+use super::dump::channels_first;
+use super::replay::{Output, Replay};
 use crate::Result;
 use crate::attack::{Classifier as _, Loss, Oracle as _, Query};
 use crate::device::DType;
 use crate::models::classifier::Classifier;
-use crate::models::network::{ARCHITECTURES, Config, Network};
+use crate::models::network::{Network, Shape};
+use crate::models::network_shape;
 use crate::models::probe::Probe;
 use crate::models::weights::Weights;
 use crate::ops::loss::{LossKind, loss};
-use crate::ops::pgd::{self, Norm, Profile, Step};
+use crate::ops::pgd::{self, Profile, Step};
 use crate::ops::recording;
 use crate::tape::{Graph, Precision};
 use crate::tensor::Tensor;
@@ -18,23 +23,20 @@ use crate::tensor::Tensor;
 pub(super) fn run(r: &Replay) -> Result<(Vec<Output>, Option<Comparison>)> {
     let arch: String = r.dump.attr("arch")?;
     if arch == "unet" && r.dump.op == "model" {
-        return Ok((super::diffusion::unet(r)?, None));
+        return Ok((diffusion::unet(r)?, None));
     }
-    let config = Config::parse(&arch, r.dump.attr("config")?);
-    let Some(config) = config.map_err(|e| r.fail(format!("attribute `config`: {e}")))? else {
-        return Err(r.fail(format!("expected the architecture {ARCHITECTURES} or, for `model`, unet, found `{arch}`")));
-    };
+    let shape = network_shape(&arch, r.dump.attr("config")?).map_err(|problem| r.fail(problem))?;
     let weights = Weights::from_bytes(&r.dump.path, r.dump.bytes().to_vec(), "w.")?;
     if r.dump.op == "pgd" {
-        return pgd_trajectory(r, &weights, &config).map(|(x, comparison)| (vec![x], Some(comparison)));
+        return pgd_trajectory(r, &weights, shape.as_ref()).map(|(x, comparison)| (vec![x], Some(comparison)));
     }
     let x = r.image("in.x")?;
     let [_, h, w, _] = x.dims4("model")?;
-    let net = Network::new(r.device, r.precision, &weights, &config, [h, w])?;
-    Ok((if r.dump.op == "feature_map" { feature_map(r, &net, &x)? } else { model(r, &net, &x)? }, None))
+    let net = shape.build(r.device, r.precision, &weights, [h, w])?;
+    Ok((if r.dump.op == "feature_map" { feature_map(r, net.as_ref(), &x)? } else { model(r, net.as_ref(), &x)? }, None))
 }
 
-fn model(r: &Replay, net: &Network, x: &Tensor) -> Result<Vec<Output>> {
+fn model(r: &Replay, net: &dyn Network, x: &Tensor) -> Result<Vec<Output>> {
     let g = recording(r.device, r.precision);
     let logits = net.forward(&g, x)?;
     let mut outputs = vec![Output::new("logits", logits.to_f32(r.device)?)];
@@ -48,7 +50,7 @@ fn model(r: &Replay, net: &Network, x: &Tensor) -> Result<Vec<Output>> {
     Ok(outputs)
 }
 
-fn feature_map(r: &Replay, net: &Network, x: &Tensor) -> Result<Vec<Output>> {
+fn feature_map(r: &Replay, net: &dyn Network, x: &Tensor) -> Result<Vec<Output>> {
     let layer: String = r.dump.attr("layer")?;
     let mut probe = Probe::new(&layer);
     net.probe(&Graph::inference(r.device, r.precision), x, &mut probe)?;
@@ -61,16 +63,16 @@ fn feature_map(r: &Replay, net: &Network, x: &Tensor) -> Result<Vec<Output>> {
 /// A whole attack from a given start. The sign of a near-zero gradient is decided by rounding, so the rule counts pixels:
 /// at most 1 % may differ by more than 1e-4, and the mean loss must agree to 1e-3. In bf16 many more signs are decided by
 /// rounding, so there only the loss counts, within what the table allows a network's output.
-fn pgd_trajectory(r: &Replay, weights: &Weights, config: &Config) -> Result<(Output, Comparison)> {
+fn pgd_trajectory(r: &Replay, weights: &Weights, shape: &dyn Shape) -> Result<(Output, Comparison)> {
     let d = r.dump;
     let (mean, std): ([f32; 3], [f32; 3]) = (d.attr("mean")?, d.attr("std")?);
-    let (norm, eps, step_size): (String, f64, f64) = (d.attr("norm")?, d.attr("eps")?, d.attr("step_size")?);
+    let (eps, step_size): (f64, f64) = (d.attr("eps")?, d.attr("step_size")?);
     let steps: usize = d.attr("steps")?;
     let kind: String = d.attr("loss")?;
     if kind != "cross_entropy" {
         return Err(r.fail(format!("attribute `loss`: expected cross_entropy, found `{kind}`")));
     }
-    let norm = parse_norm(r, &norm)?;
+    let norm = norm(r)?;
     let image = |name: &str| -> Result<Tensor> {
         let a = d.array(name)?;
         let (shape, values) =
@@ -79,7 +81,7 @@ fn pgd_trajectory(r: &Replay, weights: &Weights, config: &Config) -> Result<(Out
     };
     let (x0, start, labels) = (image("in.x")?, image("in.start")?, d.labels("in.labels")?);
     let [_, h, w, _] = x0.dims4("pgd")?;
-    let net = Classifier::new(r.device, r.precision, weights, config, mean, std, [h, w])?;
+    let net = Classifier::new(r.device, r.precision, weights, shape, mean, std, [h, w])?;
     let mut x = start;
     for _ in 0..steps {
         let at = net.gradient(&x, &Query::new(&labels, Loss::CrossEntropy))?;
@@ -102,7 +104,7 @@ fn pgd_trajectory(r: &Replay, weights: &Weights, config: &Config) -> Result<(Out
     let reference = total(&image("out.x")?)?;
     let loss_error = (total(&x)? - reference).abs() / reference.abs();
     if r.precision == Precision::Bf16 {
-        let limit = super::limit(d, "out.loss", r.precision);
+        let limit = limit(d, "out.loss", r.precision);
         let (tensor, passed) = ("loss at out.x".into(), loss_error <= limit);
         return Ok((Output::new("x", got), Comparison { tensor, rel_err: loss_error, max_abs, limit, passed }));
     }
@@ -112,12 +114,4 @@ fn pgd_trajectory(r: &Replay, weights: &Weights, config: &Config) -> Result<(Out
     let rel_err = if loss_error <= 1e-3 { fraction } else { loss_error.max(fraction) };
     let comparison = Comparison { tensor: "out.x".into(), rel_err, max_abs, limit, passed };
     Ok((Output::new("x", got), comparison))
-}
-
-pub(super) fn parse_norm(r: &Replay, text: &str) -> Result<Norm> {
-    match text {
-        "linf" => Ok(Norm::Linf),
-        "l2" => Ok(Norm::L2),
-        other => Err(r.fail(format!("attribute `norm`: expected linf or l2, found `{other}`"))),
-    }
 }

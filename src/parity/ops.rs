@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::dump::Array;
-use super::networks::parse_norm;
-use super::{Output, Replay};
+use super::attributes::{dims4, fused, norm, parse_activation, pool, window};
+use super::diffusion;
+use super::replay::{Output, Replay};
 use crate::device::DType;
 use crate::ops::Activation;
 use crate::ops::cbam::{Cbam, cbam};
@@ -54,7 +54,7 @@ pub(super) fn run(r: &Replay) -> Result<Vec<Output>> {
         "channel_gate" | "spatial_gate" | "cbam" => attention_gates(r),
         "cross_entropy" | "dlr_loss" => losses(r),
         "pgd_step" => pgd_step(r),
-        "group_norm" | "attention" | "timestep_embedding" | "q_sample" => super::diffusion::run(r),
+        "group_norm" | "attention" | "timestep_embedding" | "q_sample" => diffusion::run(r),
         other => match parse_activation(other) {
             Some(act) => {
                 let (g, x) = (r.graph(), r.plain("in.x")?);
@@ -64,43 +64,6 @@ pub(super) fn run(r: &Replay) -> Result<Vec<Output>> {
             None => Err(r.fail(format!("op `{other}` is unknown"))),
         },
     }
-}
-
-fn parse_activation(name: &str) -> Option<Activation> {
-    Some(match name {
-        "relu" => Activation::Relu,
-        "silu" => Activation::Silu,
-        "gelu" => Activation::Gelu,
-        "gelu_tanh" => Activation::GeluTanh,
-        "sigmoid" => Activation::Sigmoid,
-        "tanh" => Activation::Tanh,
-        _ => return None,
-    })
-}
-
-/// The `activation` attribute.
-pub(super) fn fused(r: &Replay) -> Result<Activation> {
-    let Some(name) = r.dump.attr_opt::<String>("activation")? else { return Ok(Activation::None) };
-    parse_activation(&name).ok_or_else(|| r.fail(format!("attribute `activation`: `{name}` is unknown")))
-}
-
-fn dims4(r: &Replay, name: &str, a: &Array) -> Result<[usize; 4]> {
-    a.shape
-        .as_slice()
-        .try_into()
-        .map_err(|_| r.fail(format!("tensor `{name}`: expected 4 dimensions, found {:?}", a.shape)))
-}
-
-/// Stride, padding (2 or 4 values), dilation and groups.
-fn window(r: &Replay, dilated: bool) -> Result<Window> {
-    let padding: Vec<usize> = r.dump.attr("padding")?;
-    let padding = match padding[..] {
-        [h, w] => [h, h, w, w],
-        [top, bottom, left, right] => [top, bottom, left, right],
-        _ => return Err(r.fail(format!("attribute `padding`: expected 2 or 4 values, found {padding:?}"))),
-    };
-    let dilation = if dilated { r.dump.attr("dilation")? } else { [1, 1] };
-    Ok(Window { stride: r.dump.attr("stride")?, padding, dilation, groups: r.dump.attr("groups")? })
 }
 
 fn convolution(r: &Replay) -> Result<Vec<Output>> {
@@ -197,16 +160,6 @@ fn on_image(r: &Replay, op: impl FnOnce(&Graph, &Tensor) -> Result<Tensor>) -> R
     r.image_outputs(g, &y, &[("x", &x)])
 }
 
-fn pool(r: &Replay) -> Result<Pool> {
-    let d = r.dump;
-    Ok(Pool {
-        kernel: d.attr("kernel")?,
-        stride: d.attr("stride")?,
-        padding: d.attr("padding")?,
-        ceil_mode: d.attr_opt("ceil_mode")?.unwrap_or(false),
-    })
-}
-
 fn resampling(r: &Replay) -> Result<Vec<Output>> {
     let d = r.dump;
     let mode: String = d.attr("mode")?;
@@ -285,14 +238,8 @@ fn losses(r: &Replay) -> Result<Vec<Output>> {
 
 fn pgd_step(r: &Replay) -> Result<Vec<Output>> {
     let d = r.dump;
-    let norm: String = d.attr("norm")?;
-    let step = Step {
-        norm: parse_norm(r, &norm)?,
-        profile: Profile::Native,
-        eps: d.attr("eps")?,
-        size: d.attr("step_size")?,
-        scale: 1.0,
-    };
+    let step =
+        Step { norm: norm(r)?, profile: Profile::Native, eps: d.attr("eps")?, size: d.attr("step_size")?, scale: 1.0 };
     let get = |name: &str| -> Result<Tensor> {
         let a = d.array(name)?;
         Tensor::from_f32(r.device, &a.shape, DType::F32, &a.values)

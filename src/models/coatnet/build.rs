@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Block, Config, EXPANSION, MLP, MbConv, SQUEEZE, Squeeze, Transformer};
+use super::blocks::{Block, MbConv, Squeeze, Transformer};
+use super::config::{Config, EXPANSION, MLP, SQUEEZE};
 use crate::device::Device;
 use crate::models::weights::Weights;
 use crate::ops::attention::Positions;

@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::Config;
+use super::config::Config;
 use crate::device::{DType, Device};
 use crate::models::probe::Probe;
 use crate::ops::attention::Positions;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::Conditioning;
 use crate::Result;
 use crate::ops::Activation;
 use crate::ops::attention::self_attention;
@@ -14,6 +13,10 @@ use crate::ops::pool::{Pool, avg_pool2d};
 use crate::ops::resize::upsample_nearest;
 use crate::tape::Graph;
 use crate::tensor::Tensor;
+
+/// What the timestep does to a network: the constants of every residual block's second norm.
+#[derive(Clone)]
+pub struct Conditioning(pub(super) Vec<Arc<GroupNorm>>);
 
 /// How a residual block changes the size of the image.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,56 @@
+//! How far an output may lie from its reference, and how far it does.
+
+use super::dump::{Array, Dump};
+use crate::tape::Precision;
+
+/// How far one output lies from the reference.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Comparison {
+    pub tensor: String,
+    /// Euclidean norm of the difference over that of the reference
+    pub rel_err: f64,
+    pub max_abs: f64,
+    pub limit: f64,
+    pub passed: bool,
+}
+
+/// The project's tolerances: relative to the norm of the reference, per tensor.
+pub(super) fn limit(dump: &Dump, output: &str, precision: Precision) -> f64 {
+    if let (Some(rtol), true) = (dump.rtol, precision == Precision::F32) {
+        return rtol;
+    }
+    let gradient = output.starts_with("out.d");
+    let model = matches!(dump.op.as_str(), "model" | "feature_map" | "pgd" | "dds");
+    match (precision == Precision::Bf16, model, gradient) {
+        (false, false, false) => 2e-6,
+        (false, false, true) => 3e-6,
+        (false, true, false) => 5e-6,
+        (false, true, true) => 2e-5,
+        (true, false, _) => 1e-2,
+        (true, true, false) => 3e-2,
+        (true, true, true) => 8e-2,
+    }
+}
+
+/// `||got - want|| / ||want||`; where the reference is all zero, anything but zero fails. NaN fails.
+pub(crate) fn compare(tensor: &str, got: &[f32], want: &Array, limit: f64) -> Comparison {
+    let (mut difference, mut norm, mut max_abs) = (0f64, 0f64, 0f64);
+    let mut sound = got.len() == want.values.len();
+    for (&g, &w) in got.iter().zip(&want.values) {
+        if g.is_nan() && w.is_nan() || g.is_infinite() && g == w {
+            continue;
+        }
+        let d = (f64::from(g) - f64::from(w)).abs();
+        sound &= d.is_finite();
+        difference += d * d;
+        norm += f64::from(w).powi(2);
+        max_abs = max_abs.max(d);
+    }
+    let rel_err = match (sound, norm > 0.0) {
+        (false, _) => f64::INFINITY,
+        (true, true) => (difference / norm).sqrt(),
+        (true, false) if difference == 0.0 => 0.0,
+        (true, false) => f64::INFINITY,
+    };
+    Comparison { tensor: tensor.into(), rel_err, max_abs, limit, passed: rel_err <= limit }
+}
