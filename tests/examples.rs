@@ -5,7 +5,6 @@ use std::path::Path;
 
 use rampart::attack::Profile;
 use rampart::attack::{HandOver, Space, StepSize};
-use rampart::config::settings::DatasetKind;
 use rampart::config::{Config, Overrides};
 use rampart::data::prepare::Fit;
 use rampart::data::resize::Filter;
@@ -48,12 +47,15 @@ fn the_study_is_as_it_was_run() {
         assert_eq!((attack.steps, attack.step, attack.random_start), (5, StepSize::Absolute(2.0 / 255.0), false));
         assert_eq!((attack.profile, attack.hand_over), (Profile::Torchattacks, HandOver::EightBit));
         assert_eq!((defense.draws(), defense.attack, defense.size), (1, false, None));
-        if data.kind == DatasetKind::Cifar10 {
-            assert_eq!((data.size, data.filter, attack.space), (Some([224, 224]), Some(Filter::Opencv), Space::Pixel));
+        if data.kind == "cifar10" {
+            assert_eq!(
+                (data.said.size, data.said.filter, attack.space),
+                (Some([224, 224]), Some(Filter::Opencv), Space::Pixel)
+            );
             assert_eq!((defense.rescaling(), config.models.len()), ((false, false), 2));
         } else {
             assert_eq!(
-                (data.size, data.filter, data.fit),
+                (data.said.size, data.said.filter, data.said.fit),
                 (Some([384, 384]), Some(Filter::Bicubic), Some(Fit::Squash))
             );
             assert_eq!((defense.rescaling(), attack.space), ((true, true), Space::Normalised));

@@ -7,7 +7,7 @@ use rampart::models::resnet_study;
 use rampart::models::weights::{Weights, uniform};
 use rampart::ops::loss::{LossKind, loss};
 use rampart::ops::recording;
-use rampart::tape::{Graph, Precision};
+use rampart::tape::Precision;
 use rampart::tensor::Tensor;
 
 /// The deterministic input `(N, 3, H, W)`, channels last.

@@ -75,11 +75,11 @@ impl DefenseConfig {
 }
 
 /// Fills in and checks.
-pub(super) fn resolve(file: file::Defense, demo: bool, attack: &Spec, wrong: &Wrong) -> Result<DefenseConfig> {
+pub(super) fn resolve(file: file::Defense, own: Option<&str>, attack: &Spec, wrong: &Wrong) -> Result<DefenseConfig> {
     let o = wrong.overrides;
     let listed = o.sigma.clone().or(file.sigma.map(|list| list.iter().map(|n| n.0).collect()));
-    let weights = file.weights.or(demo.then(|| format!("demo:{}", demo::DENOISER)));
-    let default = if demo { DEMO_SIGMA.to_vec() } else { vec![] };
+    let weights = file.weights.or(own.map(|name| format!("demo:{name}")));
+    let default = if own.is_some() { DEMO_SIGMA.to_vec() } else { vec![] };
     let sigma = sigmas(listed.unwrap_or(default), wrong)?;
     if sigma.is_empty() {
         return Ok(DefenseConfig::default());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::settings::{DatasetKind, Score, SelectBy};
+use super::settings::{Score, SelectBy};
 use crate::attack;
 use crate::data::prepare::Fit;
 use crate::data::resize;
@@ -35,7 +35,7 @@ pub(super) struct File {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Dataset {
-    pub kind: Option<DatasetKind>,
+    pub kind: Option<String>,
     pub path: Option<PathBuf>,
     pub images: Option<PathBuf>,
     pub labels: Option<PathBuf>,

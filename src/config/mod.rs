@@ -16,7 +16,7 @@ pub use dataset::DatasetConfig;
 use dataset::resolve as resolve_dataset;
 pub use defense::DefenseConfig;
 use defense::resolve as resolve_defense;
-use settings::{DatasetKind, Score};
+use settings::Score;
 use wrong::plain;
 pub use wrong::{Overrides, Weights, Wrong};
 
@@ -91,7 +91,7 @@ impl Config {
     /// # Errors
     /// [`Error::Io`] when weights cannot be read; [`Error::File`] when the config has another checksum already.
     pub fn pin(&mut self, dataset: &Dataset) -> Result<()> {
-        let source = self.dataset.path.as_ref().or(self.dataset.images.as_ref());
+        let source = self.dataset.said.path.as_ref().or(self.dataset.said.images.as_ref());
         let source = source.cloned().unwrap_or_else(|| PathBuf::from(&dataset.name));
         pin(&mut self.dataset.crc32, dataset.crc32(), &source)?;
         for model in &mut self.models {
@@ -120,9 +120,8 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
     if seed > i64::MAX as u64 {
         return Err(wrong.at("seed", format!("expected at most {}, found {seed}", i64::MAX)));
     }
-    let mut dataset = resolve_dataset(file.dataset, wrong)?;
-    let is_demo = dataset.kind == DatasetKind::Demo;
-    let limit = o.limit.or(file.limit).unwrap_or(if is_demo { 256 } else { 1000 });
+    let (mut dataset, row) = resolve_dataset(file.dataset, wrong)?;
+    let limit = o.limit.or(file.limit).unwrap_or(row.limit);
     if file.limit.is_some_and(|own| own != limit) {
         // It was of other images.
         dataset.crc32 = None;
@@ -132,7 +131,7 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
     if attack.early_stop && score == Score::Last {
         return Err(wrong.at("score", "early stop ends an attack before its last iterate: set score = \"any\""));
     }
-    let defense = resolve_defense(file.defense, is_demo, &attack, wrong)?;
+    let defense = resolve_defense(file.defense, row.denoiser, &attack, wrong)?;
     Ok(Config {
         name,
         seed,
@@ -141,7 +140,7 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
         precision: o.precision.or(file.precision).unwrap_or(Precision::F32),
         device: o.device.or(file.device).unwrap_or(DeviceChoice::Auto),
         score,
-        models: resolve_models(file.models, is_demo, wrong)?,
+        models: resolve_models(file.models, row.models, wrong)?,
         dataset,
         attack,
         defense,
@@ -160,10 +159,10 @@ fn resolve_attack(file: Said, wrong: &Wrong) -> Result<attack::Spec> {
     said.decided().map_err(|e| wrong.explain(e))
 }
 
-fn resolve_models(mut models: Vec<file::Model>, is_demo: bool, wrong: &Wrong) -> Result<Vec<ModelConfig>> {
-    if models.is_empty() && is_demo {
+fn resolve_models(mut models: Vec<file::Model>, own: &[&str], wrong: &Wrong) -> Result<Vec<ModelConfig>> {
+    if models.is_empty() {
         let embedded = |name| file::Model { name: None, weights: format!("demo:{name}"), crc32: None };
-        models = demo::MODELS.map(embedded).into();
+        models = own.iter().map(embedded).collect();
     }
     if models.is_empty() {
         return Err(wrong.at("models", "expected at least one [[models]] with its weights, found none"));

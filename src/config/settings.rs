@@ -13,20 +13,6 @@ choice! {
 }
 
 choice! {
-    /// The format of the images.
-    DatasetKind {
-        /// The images embedded in this program.
-        Demo = "demo",
-        FashionMnist = "fashion-mnist",
-        Cifar10 = "cifar10",
-        /// One folder of images per class, all of one size.
-        Folder = "folder",
-        /// ImageNet's validation set, images of any size.
-        Imagenet = "imagenet",
-    }
-}
-
-choice! {
     /// Which images a limit keeps.
     SelectBy {
         /// The first of the source.

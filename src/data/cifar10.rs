@@ -1,6 +1,6 @@
 //! CIFAR-10 in its binary format: records of one label byte and 32x32 pixels, red plane, green plane, blue plane.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
@@ -8,6 +8,7 @@ use super::dataset::{Dataset, check_label};
 use super::prepare::Prepare;
 use super::prepared::Pixels;
 use super::resize::Rgb8;
+use super::source::{Row, Source, wrong};
 use super::subset::Select;
 use super::unit::unit;
 use crate::error::{Error, Result};
@@ -18,6 +19,39 @@ pub const CLASSES: [&str; 10] =
 const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
 const RECORD: usize = 1 + 3 * PLANE;
+
+pub const ROW: Row = Row {
+    name: "cifar10",
+    help: "the binary version of CIFAR-10: a .bin file, or the folder with test_batch.bin; with `size` images are resized",
+    takes: &["path", "size", "fit", "shorter", "filter"],
+    open: |said| {
+        let path = said.needed_path("a .bin file or the folder of test_batch.bin")?.to_owned();
+        let needs_size =
+            [("fit", said.fit.is_some()), ("shorter", said.shorter.is_some()), ("filter", said.filter.is_some())];
+        if let (None, Some((field, _))) = (said.size, needs_size.into_iter().find(|(_, given)| *given)) {
+            return wrong(field, "nothing is resized: expected dataset.size beside it");
+        }
+        let prepare = said.size.is_some().then(|| said.prepare()).transpose()?;
+        Ok(Box::new(Binary { path, prepare }))
+    },
+    by_class: false,
+    top5: false,
+    limit: 1000,
+    breaks_at: 16,
+    models: &[],
+    denoiser: None,
+};
+
+struct Binary {
+    path: PathBuf,
+    prepare: Option<Prepare>,
+}
+
+impl Source for Binary {
+    fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset> {
+        load(&self.path, limit, select, self.prepare)
+    }
+}
 
 /// A `.bin` file, or the test set `test_batch.bin` of a folder; with `prepare`, images are resized in 8 bits.
 ///

@@ -7,6 +7,7 @@ use flate2::read::GzDecoder;
 
 use super::dataset::Dataset;
 use super::idx;
+use super::source::{Row, Source};
 use super::subset::Select;
 use crate::error::Result;
 
@@ -14,6 +15,27 @@ use crate::error::Result;
 pub const MODELS: [&str; 2] = ["resnet50-w16", "resnet50-cbam-w16"];
 /// The denoiser that [`weights`] knows.
 pub const DENOISER: &str = "unet-small";
+
+pub const ROW: Row = Row {
+    name: "demo",
+    help: "the first 512 test images of Fashion-MNIST, embedded in this program",
+    takes: &[],
+    open: |_| Ok(Box::new(Demo)),
+    by_class: false,
+    top5: false,
+    limit: 256,
+    breaks_at: 16,
+    models: &MODELS,
+    denoiser: Some(DENOISER),
+};
+
+struct Demo;
+
+impl Source for Demo {
+    fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset> {
+        dataset(limit, select)
+    }
+}
 
 macro_rules! asset {
     ($name:literal) => {{

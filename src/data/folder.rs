@@ -6,9 +6,37 @@ use super::dataset::Dataset;
 use super::decode::decode;
 use super::listing::{list, name};
 use super::prepared::Pixels;
+use super::source::{Row, Source};
 use super::subset::Select;
 use super::unit::unit;
 use crate::error::{Error, Result};
+
+pub const ROW: Row = Row {
+    name: "folder",
+    help: "one folder of images per class below `path`, all images of one size",
+    takes: &["path", "size"],
+    open: |said| {
+        let path = said.needed_path("a folder with one folder of images per class")?.to_owned();
+        Ok(Box::new(Folder { path, size: said.size }))
+    },
+    by_class: true,
+    top5: false,
+    limit: 1000,
+    breaks_at: 16,
+    models: &[],
+    denoiser: None,
+};
+
+struct Folder {
+    path: PathBuf,
+    size: Option<[usize; 2]>,
+}
+
+impl Source for Folder {
+    fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset> {
+        load(&self.path, self.size.map(|[h, w]| (h, w)), limit, select)
+    }
+}
 
 /// All images below `dir`, class by class, each class in the sorted order of its file names. Only the selected files
 /// are decoded, as [`decode`] does.

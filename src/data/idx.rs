@@ -5,12 +5,13 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
 use super::dataset::{Dataset, check_label};
 use super::prepared::Pixels;
+use super::source::{Row, Source, wrong};
 use super::subset::Select;
 use super::unit::unit;
 use crate::error::{Error, Result};
@@ -18,6 +19,37 @@ use crate::error::{Error, Result};
 /// The classes of Fashion-MNIST.
 pub const FASHION: [&str; 10] =
     ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
+
+pub const ROW: Row = Row {
+    name: "fashion-mnist",
+    help: "IDX files, plain or gzip: the test set in the folder `path`, or `images` and `labels`",
+    takes: &["path", "images", "labels"],
+    open: |said| match (&said.path, &said.images, &said.labels) {
+        (Some(dir), None, None) => Ok(Box::new(Place::Folder(dir.clone()))),
+        (None, Some(images), Some(labels)) => Ok(Box::new(Place::Files(images.clone(), labels.clone()))),
+        _ => wrong("path", "expected either path, or images and labels"),
+    },
+    by_class: false,
+    top5: false,
+    limit: 1000,
+    breaks_at: 16,
+    models: &[],
+    denoiser: None,
+};
+
+enum Place {
+    Folder(PathBuf),
+    Files(PathBuf, PathBuf),
+}
+
+impl Source for Place {
+    fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset> {
+        match self {
+            Place::Folder(dir) => load_dir(dir, limit, select),
+            Place::Files(images, labels) => load(images, labels, limit, select),
+        }
+    }
+}
 
 const IMAGES: u32 = 0x803;
 const LABELS: u32 = 0x801;
@@ -48,10 +80,10 @@ pub fn load(images: &Path, labels: &Path, limit: Option<usize>, select: Select) 
     decode((images, open(images)?), (labels, open(labels)?), limit, select)
 }
 
-type Source<'a> = (&'a Path, Box<dyn Read + 'a>);
+type Named<'a> = (&'a Path, Box<dyn Read + 'a>);
 
 /// As [`load`], from anything that reads; the paths only name the two in errors.
-pub(super) fn decode(images: Source, labels: Source, limit: Option<usize>, select: Select) -> Result<Dataset> {
+pub(super) fn decode(images: Named, labels: Named, limit: Option<usize>, select: Select) -> Result<Dataset> {
     let ((image_file, mut images), (label_file, mut labels)) = (images, labels);
     let [count, rows, cols] = header(image_file, &mut images, IMAGES)?;
     let pixels = rows as u64 * cols as u64;

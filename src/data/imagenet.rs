@@ -12,8 +12,44 @@ use super::decode::is_image;
 use super::listing::{list, name};
 use super::prepare::Prepare;
 use super::prepared;
+use super::source::{self, Row};
 use super::subset::Select;
 use crate::error::{Error, Result};
+
+pub const ROW: Row = Row {
+    name: "imagenet",
+    help: "images of any size: one folder per class named by WordNet id, or a flat folder with a file of `labels`",
+    takes: &["path", "labels", "classes", "size", "fit", "shorter", "filter"],
+    open: |said| {
+        let root = said.needed_path("the folder of images, with labels if it is a flat one")?.to_owned();
+        let (labels, classes) = (said.labels.clone(), said.classes.clone());
+        Ok(Box::new(Validation { root, labels, classes, prepare: said.prepare()? }))
+    },
+    by_class: true,
+    top5: true,
+    limit: 1000,
+    breaks_at: 8,
+    models: &[],
+    denoiser: None,
+};
+
+struct Validation {
+    root: PathBuf,
+    labels: Option<PathBuf>,
+    classes: Option<PathBuf>,
+    prepare: Prepare,
+}
+
+impl source::Source for Validation {
+    fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset> {
+        let Validation { root, labels, classes, prepare } = self;
+        load(Source { root, labels: labels.as_deref(), classes: classes.as_deref() }, *prepare, limit, select, HELD)
+    }
+
+    fn note(&self) -> Option<&'static str> {
+        Some("reading every selected image once")
+    }
+}
 
 /// Where a set lies.
 #[derive(Clone, Copy, Debug)]

@@ -1,4 +1,5 @@
-//! Labelled images as `(N, H, W, 3)` floats in [0, 1], from the formats that evaluation sets come in.
+//! Labelled images as `(N, H, W, 3)` floats in [0, 1], from the formats that evaluation sets come in. A new one is a file and a row of
+//! [`SOURCES`].
 
 pub mod cifar10;
 pub mod classes;
@@ -12,10 +13,44 @@ pub mod listing;
 pub mod prepare;
 mod prepared;
 pub mod resize;
+pub mod source;
 mod subset;
 mod unit;
 
+use crate::{Error, Result};
+
 pub use dataset::Dataset;
 pub use prepared::{Pixels, Skipped};
+pub use source::{Row, Said, Source};
 pub use subset::Select;
 pub use unit::{to_bytes, unit};
+
+/// Every format there is; the first one is what nothing said means.
+pub static SOURCES: [Row; 5] = [demo::ROW, idx::ROW, cifar10::ROW, folder::ROW, imagenet::ROW];
+
+/// The format of this name.
+///
+/// # Errors
+/// [`Error::Usage`] that lists those there are.
+pub fn row(name: &str) -> Result<&'static Row> {
+    let names = || SOURCES.iter().map(|row| row.name).collect::<Vec<_>>().join(", ");
+    let found = SOURCES.iter().find(|row| row.name == name);
+    found.ok_or_else(|| Error::usage("dataset.kind", format!("expected one of {}, found `{name}`", names())))
+}
+
+impl Row {
+    /// The images that are meant; fills in what was not said.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a field that this format does not have, one that it needs, and values that cannot be meant.
+    pub fn source(&self, said: &mut Said) -> Result<Box<dyn Source>> {
+        if let Some((field, _)) = said.given().into_iter().find(|(field, given)| *given && !self.takes.contains(field))
+        {
+            let owners: Vec<&str> =
+                SOURCES.iter().filter(|row| row.takes.contains(&field)).map(|row| row.name).collect();
+            let problem = format!("belongs to kind {}, found kind {}", owners.join(" or "), self.name);
+            return Err(Error::usage(format!("dataset.{field}"), problem));
+        }
+        (self.open)(said)
+    }
+}

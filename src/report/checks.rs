@@ -5,7 +5,7 @@
 use serde::Serialize;
 
 use crate::attack::{Norm, Outcome, Target};
-use crate::config::settings::{DatasetKind, Score};
+use crate::config::settings::Score;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
 use crate::run::records::Found;
@@ -212,8 +212,7 @@ fn monotone(run: &Ledger) -> Check {
 }
 
 fn large_listed(run: &Ledger) -> Check {
-    let (levels, norm) =
-        (if run.config.dataset.kind == DatasetKind::Imagenet { 8 } else { 16 }, run.config.attack.norm);
+    let (levels, norm) = (run.config.dataset.row().map_or(16, |row| row.breaks_at), run.config.attack.norm);
     let limit = f64::from(levels) / 255.0;
     let pixels = !run.config.attack.normalised();
     let found = undefended(run, |cells| {

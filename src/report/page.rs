@@ -96,13 +96,13 @@ pub fn what(run: &Ledger) -> Vec<(String, String)> {
         row(&format!("model {}", model.name), format!("{}{}", model.weights, crc(&model.crc32)));
     }
     row("data", format!("{} images of {}{}", run.ids.len(), run.dataset, crc(&run.config.dataset.crc32)));
-    let data = &run.config.dataset;
+    let (data, select) = (&run.config.dataset.said, run.config.dataset.select);
     let sides = |[h, w]: [usize; 2]| format!("{h}x{w}");
     let prepared = [
         data.size.map(sides),
         data.fit.map(|fit| json!(fit)).and_then(|v| v.as_str().map(|fit| format!("fit: {fit}"))),
         data.filter.map(|filter| json!(filter)).and_then(|v| v.as_str().map(str::to_owned)),
-        json!(data.select).as_str().map(|select| format!("selection: {select}")),
+        Some(format!("selection: {select}")),
     ];
     row("images", prepared.into_iter().flatten().collect::<Vec<_>>().join(", "));
     let step = match attack.step {

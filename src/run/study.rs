@@ -50,8 +50,8 @@ pub trait Presenter {
 /// # Errors
 /// What reading images and weights returns.
 pub fn images(config: &mut Config) -> Result<Dataset> {
-    if config.dataset.top5() {
-        note("reading every selected image once");
+    if let Some(text) = config.dataset.source()?.note() {
+        note(text);
     }
     let dataset = config.dataset.load(config.limit)?;
     for skipped in &dataset.skipped {

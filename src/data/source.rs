@@ -1,0 +1,133 @@
+//! Where images come from: what can be said of it, and how a table lists the formats there are.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::dataset::Dataset;
+use super::prepare::{Fit, Prepare};
+use super::resize::Filter;
+use super::subset::Select;
+use crate::error::{Error, Result};
+
+/// The largest side that images are resized to.
+const MOST: usize = 8192;
+
+/// The fields of the `[dataset]` table that say where images lie and how they are prepared; what is `None` was not said.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Said {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<PathBuf>,
+    /// A list of classes in place of the format's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classes: Option<PathBuf>,
+    /// Height and width: those that every image of a folder must have, or those that images are resized to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<[usize; 2]>,
+    /// How images of any size become images of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fit: Option<Fit>,
+    /// The shorter side before a crop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shorter: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
+}
+
+/// A set of images, found but not read.
+pub trait Source: Send + Sync {
+    /// Reads at most `limit` images.
+    ///
+    /// # Errors
+    /// [`Error::File`] and [`Error::Io`] for files that are missing, damaged or of another format.
+    fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset>;
+
+    /// What a user who waits should know before.
+    fn note(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// A format as the table has it.
+pub struct Row {
+    pub name: &'static str,
+    pub help: &'static str,
+    /// The fields of [`Said`] that mean something to it.
+    pub takes: &'static [&'static str],
+    /// Fills in what is open. Errors name the field (`dataset.size`).
+    pub open: fn(&mut Said) -> Result<Box<dyn Source>>,
+    /// Whether it lies sorted by class, so that its first images would be of one.
+    pub by_class: bool,
+    /// Whether the label among the five likeliest classes counts too.
+    pub top5: bool,
+    /// Images when no limit is said.
+    pub limit: usize,
+    /// The linf budget, in levels of 255, under which a working attack leaves an undefended network nearly nothing.
+    pub breaks_at: u32,
+    /// Embedded networks and the denoiser that belong to it.
+    pub models: &'static [&'static str],
+    pub denoiser: Option<&'static str>,
+}
+
+pub(super) fn wrong<T>(field: &str, problem: impl Into<String>) -> Result<T> {
+    Err(Error::usage(format!("dataset.{field}"), problem))
+}
+
+impl Said {
+    /// Every field and whether it was said.
+    pub fn given(&self) -> [(&'static str, bool); 8] {
+        [
+            ("path", self.path.is_some()),
+            ("images", self.images.is_some()),
+            ("labels", self.labels.is_some()),
+            ("classes", self.classes.is_some()),
+            ("size", self.size.is_some()),
+            ("fit", self.fit.is_some()),
+            ("shorter", self.shorter.is_some()),
+            ("filter", self.filter.is_some()),
+        ]
+    }
+
+    /// The folder or file, which this format needs.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] without one.
+    pub(super) fn needed_path(&self, what: &str) -> Result<&Path> {
+        match &self.path {
+            Some(path) => Ok(path),
+            None => wrong("path", format!("expected {what}, found none")),
+        }
+    }
+
+    /// How images are resized; fills in what is open from what the fit usually goes with.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for sides that cannot be meant.
+    pub(super) fn prepare(&mut self) -> Result<Prepare> {
+        let default = if self.fit == Some(Fit::Crop) { Prepare::CROP } else { Prepare::SQUASH };
+        let size = self.size.unwrap_or(default.size);
+        if size.iter().any(|side| !(1..=MOST).contains(side)) {
+            return wrong("size", format!("expected sides of 1 to {MOST} pixels, found {size:?}"));
+        }
+        let shorter = self.shorter.unwrap_or(default.shorter);
+        if shorter == 0 {
+            return wrong("shorter", "expected at least 1, found 0");
+        }
+        if default.fit == Fit::Squash && self.shorter.is_some() {
+            return wrong("shorter", "belongs to fit = \"crop\", found fit = \"squash\"");
+        }
+        if default.fit == Fit::Crop && shorter < size[0].max(size[1]) {
+            return wrong("shorter", format!("expected at least the sides of the crop, {size:?}, found {shorter}"));
+        }
+        let prepare = Prepare { size, shorter, filter: self.filter.unwrap_or(default.filter), ..default };
+        self.size = Some(size);
+        self.fit = Some(prepare.fit);
+        self.shorter = (prepare.fit == Fit::Crop).then_some(shorter);
+        self.filter = Some(prepare.filter);
+        Ok(prepare)
+    }
+}
