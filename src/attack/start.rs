@@ -5,10 +5,10 @@ use std::f64::consts::TAU;
 use std::path::Path;
 use std::sync::Arc;
 
-use safetensors::{Dtype, SafeTensors};
 use statrs::function::gamma::gamma_lr;
 
 use super::spec::Spec;
+use crate::data::tensors::TensorFile;
 use crate::device::{DType, Device};
 use crate::ops::pgd::{self, Norm, Profile};
 use crate::ops::philox::{self, Purpose, Stream};
@@ -108,11 +108,8 @@ impl Starts {
     /// # Errors
     /// [`Error::Io`] when it cannot be read, [`Error::File`] and [`Error::Tensor`] when it is not what the type's docs say.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, "cannot read the starts", e))?;
-        let bad = |e: safetensors::SafeTensorError| Error::file(path, format!("not a safetensors file: {e}"));
-        let file = SafeTensors::deserialize(&bytes).map_err(bad)?;
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(bad)?;
-        let metadata = header.metadata().clone().unwrap_or_default();
+        let file = TensorFile::open(path)?;
+        let metadata = file.metadata().cloned().unwrap_or_default();
         let word = |key: &str| metadata.get(key).map(String::as_str);
 
         let kind = match (word("kind").unwrap_or("clipped"), word("profile")) {
@@ -135,12 +132,9 @@ impl Starts {
         };
 
         let floats = |name: &str| -> Result<Option<(Vec<usize>, Vec<f32>)>> {
-            let Ok(view) = file.tensor(name) else { return Ok(None) };
-            if view.dtype() != Dtype::F32 {
-                return Err(Error::tensor(path, name, format!("expected F32, found {:?}", view.dtype())));
-            }
-            let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-            Ok(Some((view.shape().to_vec(), values)))
+            let Some(view) = file.get(name) else { return Ok(None) };
+            let values = view.floats().map_err(|problem| Error::tensor(path, name, problem))?;
+            Ok(Some((view.shape.to_vec(), values)))
         };
         let (dims, values) = floats("start")?.ok_or_else(|| Error::tensor(path, "start", "is missing"))?;
         let (restarts, n, rest) = match dims[..] {
@@ -157,18 +151,16 @@ impl Starts {
         let (shape, values) =
             if channels_last { (rest, values) } else { ([rest[1], rest[2], rest[0]], channels_last_of(&values, rest)) };
         let extra = floats("extra")?.map_or(vec![], |(_, values)| values);
-        let ids: Vec<u64> = match file.tensor("ids") {
-            Ok(view) if matches!(view.dtype(), Dtype::I64 | Dtype::U64) && view.shape() == [n] => {
-                view.data().chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("eight bytes"))).collect()
+        let ids: Vec<u64> = match file.get("ids") {
+            None => (0..n as u64).collect(),
+            Some(view) => {
+                let bad = |problem: String| Error::tensor(path, "ids", problem);
+                if view.shape != [n] {
+                    return Err(bad(format!("expected {n} ids, found shape {:?}", view.shape)));
+                }
+                let id = |v: i64| u64::try_from(v).map_err(|_| bad(format!("expected at least 0, found {v}")));
+                view.integers().map_err(bad)?.into_iter().map(id).collect::<Result<_>>()?
             }
-            Ok(view) => {
-                return Err(Error::tensor(
-                    path,
-                    "ids",
-                    format!("expected I64 [{n}], found {:?} {:?}", view.dtype(), view.shape()),
-                ));
-            }
-            Err(_) => (0..n as u64).collect(),
         };
         Self::new(kind, restarts, &ids, shape, values, extra).map_err(|e| Error::file(path, e.to_string()))
     }

@@ -15,6 +15,7 @@ mod prepared;
 pub mod resize;
 pub mod source;
 mod subset;
+pub mod tensors;
 mod unit;
 
 use crate::{Error, Result};

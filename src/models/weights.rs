@@ -1,38 +1,17 @@
 //! Checkpoints: tensors by their public PyTorch names, from a safetensors file or from a formula.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 
-use half::{bf16, f16};
-use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
-
+use crate::data::tensors::TensorFile;
 use crate::{Error, Result};
-
-enum Bytes {
-    Mapped(Mmap),
-    Embedded(&'static [u8]),
-    Owned(Vec<u8>),
-}
-
-impl AsRef<[u8]> for Bytes {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            Bytes::Mapped(m) => m,
-            Bytes::Embedded(b) => b,
-            Bytes::Owned(v) => v,
-        }
-    }
-}
 
 /// Where a network's parameters come from. A builder takes what it needs by name and finally calls [`Weights::finish`], so
 /// that a checkpoint of another network is refused instead of half used.
 pub struct Weights {
-    origin: PathBuf,
-    source: Option<Bytes>,
-    metadata: HashMap<String, String>,
+    file: Option<Arc<TensorFile>>,
     prefix: String,
     used: RefCell<BTreeSet<String>>,
     taken: Cell<usize>,
@@ -42,60 +21,32 @@ impl Weights {
     /// Maps a safetensors file.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be opened, [`Error::File`] when it is no safetensors file.
+    /// As [`TensorFile::open`].
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io(path, "cannot open the checkpoint", e))?;
-        // Another process that shortens the file meanwhile would fault; the usual price of mapping a file.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "cannot map the checkpoint", e))?;
-        Self::parse(path, Bytes::Mapped(map), "")
+        Ok(Self::of(Arc::new(TensorFile::open(path)?), ""))
     }
 
     /// Reads safetensors bytes that are part of the program.
     ///
     /// # Errors
-    /// [`Error::File`] when they are none.
+    /// As [`TensorFile::embedded`].
     pub fn embedded(name: &str, bytes: &'static [u8]) -> Result<Self> {
-        Self::parse(Path::new(name), Bytes::Embedded(bytes), "")
+        Ok(Self::of(Arc::new(TensorFile::embedded(name, bytes)?), ""))
     }
 
-    /// Reads safetensors bytes; only tensors whose name starts with `prefix` belong to the network, without it.
-    ///
-    /// # Errors
-    /// [`Error::File`] when they are no safetensors file.
-    pub fn from_bytes(name: &Path, bytes: Vec<u8>, prefix: &str) -> Result<Self> {
-        Self::parse(name, Bytes::Owned(bytes), prefix)
+    /// Only the tensors whose name starts with `prefix` belong to the network, without it.
+    pub fn of(file: Arc<TensorFile>, prefix: &str) -> Self {
+        Weights { file: Some(file), prefix: prefix.into(), used: RefCell::default(), taken: Cell::new(0) }
     }
 
     /// Every tensor by the fill of [`fill`]: networks without a checkpoint, for tests and timings.
     pub fn seeded() -> Self {
-        Weights {
-            origin: "seeded weights".into(),
-            source: None,
-            metadata: HashMap::new(),
-            prefix: String::new(),
-            used: RefCell::default(),
-            taken: Cell::new(0),
-        }
-    }
-
-    fn parse(origin: &Path, bytes: Bytes, prefix: &str) -> Result<Self> {
-        let bad = |e| Error::file(origin, format!("expected a safetensors file, found one that does not parse: {e}"));
-        let (_, header) = SafeTensors::read_metadata(bytes.as_ref()).map_err(bad)?;
-        SafeTensors::deserialize(bytes.as_ref()).map_err(bad)?;
-        let metadata = header.metadata().clone().unwrap_or_default();
-        Ok(Weights {
-            origin: origin.into(),
-            source: Some(bytes),
-            metadata,
-            prefix: prefix.into(),
-            used: RefCell::default(),
-            taken: Cell::new(0),
-        })
+        Weights { file: None, prefix: String::new(), used: RefCell::default(), taken: Cell::new(0) }
     }
 
     /// The file, for messages.
     pub fn origin(&self) -> &Path {
-        &self.origin
+        self.file.as_ref().map_or(Path::new("seeded weights"), |file| file.origin())
     }
 
     /// A text of the file's metadata.
@@ -103,13 +54,14 @@ impl Weights {
     /// # Errors
     /// [`Error::File`] when there is none of that name.
     pub fn metadata(&self, key: &str) -> Result<&str> {
+        let metadata = self.file.as_ref().and_then(|file| file.metadata());
         let found = || {
-            let mut keys: Vec<&str> = self.metadata.keys().map(String::as_str).collect();
+            let mut keys: Vec<&str> = metadata.into_iter().flatten().map(|(key, _)| key.as_str()).collect();
             keys.sort_unstable();
             keys.join(", ")
         };
-        self.metadata.get(key).map(String::as_str).ok_or_else(|| {
-            Error::file(&self.origin, format!("expected `{key}` in the metadata, found only [{}]", found()))
+        metadata.and_then(|texts| texts.get(key)).map(String::as_str).ok_or_else(|| {
+            Error::file(self.origin(), format!("expected `{key}` in the metadata, found only [{}]", found()))
         })
     }
 
@@ -119,7 +71,7 @@ impl Weights {
     /// [`Error::File`] when it is missing or of another form.
     pub fn metadata_json<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<T> {
         let text = self.metadata(key)?;
-        serde_json::from_str(text).map_err(|e| Error::file(&self.origin, format!("metadata `{key}` = `{text}`: {e}")))
+        serde_json::from_str(text).map_err(|e| Error::file(self.origin(), format!("metadata `{key}` = `{text}`: {e}")))
     }
 
     /// The tensor `name` of the given shape as float32.
@@ -129,36 +81,22 @@ impl Weights {
     /// not finite.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         self.taken.set(self.taken.get() + shape.iter().product::<usize>());
-        let Some(bytes) = &self.source else { return Ok(fill(name, shape)) };
-        let file = SafeTensors::deserialize(bytes.as_ref()).map_err(|e| Error::file(&self.origin, e.to_string()))?;
+        let Some(file) = &self.file else { return Ok(fill(name, shape)) };
         let full = format!("{}{name}", self.prefix);
         self.used.borrow_mut().insert(full.clone());
-        let Ok(view) = file.tensor(&full) else {
-            let hint = nearest(&full, file.names()).map_or(String::new(), |n| format!("; the nearest is `{n}`"));
-            return Err(Error::tensor(&self.origin, full, format!("no such name{hint}")));
+        let bad = |problem: String| Error::tensor(file.origin(), full.clone(), problem);
+        let Some(view) = file.get(&full) else {
+            let names = file.names();
+            let hint = nearest(&full, names.iter().map(String::as_str))
+                .map_or(String::new(), |n| format!("; the nearest is `{n}`"));
+            return Err(bad(format!("no such name{hint}")));
         };
-        if view.shape() != shape {
-            return Err(Error::tensor(
-                &self.origin,
-                full,
-                format!("expected shape {shape:?}, found {:?}", view.shape()),
-            ));
+        if view.shape != shape {
+            return Err(bad(format!("expected shape {shape:?}, found {:?}", view.shape)));
         }
-        let data = view.data();
-        let values: Vec<f32> = match view.dtype() {
-            Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-            Dtype::F16 => data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            Dtype::BF16 => data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            other => {
-                return Err(Error::tensor(&self.origin, full, format!("expected F32, F16 or BF16, found {other:?}")));
-            }
-        };
+        let values = view.floats().map_err(bad)?;
         if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-            return Err(Error::tensor(
-                &self.origin,
-                full,
-                format!("expected finite values, found {} at index {at}", values[at]),
-            ));
+            return Err(bad(format!("expected finite values, found {} at index {at}", values[at])));
         }
         Ok(values)
     }
@@ -173,18 +111,17 @@ impl Weights {
     /// # Errors
     /// [`Error::Tensor`] that names the first superfluous tensor and the nearest name that was wanted.
     pub fn finish(&self) -> Result<()> {
-        let Some(bytes) = &self.source else { return Ok(()) };
-        let file = SafeTensors::deserialize(bytes.as_ref()).map_err(|e| Error::file(&self.origin, e.to_string()))?;
+        let Some(file) = &self.file else { return Ok(()) };
         let used = self.used.borrow();
-        let mut names: Vec<&str> = file.names();
+        let mut names = file.names();
         names.sort_unstable();
         let extra = names
             .into_iter()
-            .find(|n| n.starts_with(&self.prefix) && !used.contains(*n) && !n.ends_with("num_batches_tracked"));
+            .find(|n| n.starts_with(&self.prefix) && !used.contains(n) && !n.ends_with("num_batches_tracked"));
         let Some(extra) = extra else { return Ok(()) };
-        let nearest = nearest(extra, used.iter().map(String::as_str));
+        let nearest = nearest(&extra, used.iter().map(String::as_str));
         let hint = nearest.map_or(String::new(), |n| format!("; the nearest it has is `{n}`"));
-        Err(Error::tensor(&self.origin, extra, format!("the network has no such tensor{hint}")))
+        Err(Error::tensor(self.origin(), extra, format!("the network has no such tensor{hint}")))
     }
 }
 

@@ -103,7 +103,7 @@ fn noising(r: &Replay) -> Result<Vec<Output>> {
 /// `model` of the U-Net: all output channels at the given timesteps.
 pub(super) fn unet(r: &Replay) -> Result<Vec<Output>> {
     let config: Config = r.dump.attr("config")?;
-    let weights = Weights::from_bytes(&r.dump.path, r.dump.bytes().to_vec(), "w.")?;
+    let weights = Weights::of(r.dump.file(), "w.");
     let net = UNet::new(r.device, r.precision, &weights, &config, config.out_channels)?;
     let (g, x) = (r.graph(), r.image("in.x")?);
     let conditioning = net.condition(&r.dump.array("in.t")?.values)?;
@@ -115,7 +115,7 @@ pub(super) fn unet(r: &Replay) -> Result<Vec<Output>> {
 pub(super) fn one_shot(r: &Replay) -> Result<Vec<Output>> {
     let config: Config = r.dump.attr("config")?;
     let (sigma, tau_scale): (f64, f32) = (r.dump.attr("sigma")?, r.dump.attr("tau_scale")?);
-    let weights = Weights::from_bytes(&r.dump.path, r.dump.bytes().to_vec(), "w.")?;
+    let weights = Weights::of(r.dump.file(), "w.");
     let denoiser = Denoiser::new(r.device, r.precision, &weights, &config, schedule(r)?, tau_scale)?;
     let level = denoiser.level(sigma)?;
     let (g, x, noise) = (r.graph(), exact(r, "in.x")?, exact(r, "in.noise")?);

@@ -3,12 +3,12 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::data::tensors::{TensorFile, View};
 use crate::{Error, Result};
 
 /// A tensor of a dump in PyTorch's layout.
@@ -24,7 +24,7 @@ pub struct Dump {
     pub op: String,
     /// Overrides the default limits.
     pub rtol: Option<f64>,
-    bytes: Vec<u8>,
+    file: Arc<TensorFile>,
     attrs: Map<String, Value>,
     used: RefCell<BTreeSet<String>>,
 }
@@ -33,14 +33,11 @@ impl Dump {
     /// # Errors
     /// [`Error::Io`] or [`Error::File`] when the file cannot be read or lacks its metadata.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, "cannot read the dump", e))?;
-        let bad = |e| Error::file(path, format!("expected a safetensors file, found one that does not parse: {e}"));
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(bad)?;
-        let file = SafeTensors::deserialize(&bytes).map_err(bad)?;
+        let file = Arc::new(TensorFile::open(path)?);
         if !file.names().iter().any(|n| n.starts_with("out.")) {
             return Err(Error::file(path, "expected at least one tensor `out.NAME`, found none"));
         }
-        let metadata = header.metadata().clone().unwrap_or_default();
+        let metadata = file.metadata().cloned().unwrap_or_default();
         let op =
             metadata.get("op").ok_or_else(|| Error::file(path, "expected `op` in the metadata, found none"))?.clone();
         let attrs = metadata.get("attrs").map_or("{}", String::as_str);
@@ -57,11 +54,12 @@ impl Dump {
                 }
             },
         };
-        Ok(Dump { path: path.into(), op, rtol, bytes, attrs, used: RefCell::default() })
+        Ok(Dump { path: path.into(), op, rtol, file, attrs, used: RefCell::default() })
     }
 
-    fn file(&self) -> Result<SafeTensors<'_>> {
-        SafeTensors::deserialize(&self.bytes).map_err(|e| Error::file(&self.path, e.to_string()))
+    fn view(&self, name: &str) -> Result<View<'_>> {
+        self.note(name);
+        self.file.get(name).ok_or_else(|| Error::tensor(&self.path, name, "no such tensor, and the op needs it"))
     }
 
     fn note(&self, name: &str) {
@@ -69,7 +67,7 @@ impl Dump {
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.file().is_ok_and(|f| f.tensor(name).is_ok())
+        self.file.has(name)
     }
 
     /// A floating-point tensor.
@@ -77,20 +75,9 @@ impl Dump {
     /// # Errors
     /// [`Error::Tensor`] when it is missing or of another type.
     pub fn array(&self, name: &str) -> Result<Array> {
-        self.note(name);
-        let file = self.file()?;
-        let view =
-            file.tensor(name).map_err(|_| Error::tensor(&self.path, name, "no such tensor, and the op needs it"))?;
-        let data = view.data();
-        let values = match view.dtype() {
-            Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-            Dtype::F16 => data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            Dtype::BF16 => data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-            other => {
-                return Err(Error::tensor(&self.path, name, format!("expected F32, F16 or BF16, found {other:?}")));
-            }
-        };
-        Ok(Array { shape: view.shape().to_vec(), values })
+        let view = self.view(name)?;
+        let values = view.floats().map_err(|problem| Error::tensor(&self.path, name, problem))?;
+        Ok(Array { shape: view.shape.to_vec(), values })
     }
 
     /// The same, `None` when the dump has none.
@@ -106,13 +93,10 @@ impl Dump {
     /// # Errors
     /// As [`Dump::array`].
     pub fn reference(&self, name: &str) -> Result<(Array, bool)> {
-        let file = self.file()?;
-        match file.tensor(name) {
-            Ok(view) if view.dtype() == Dtype::I64 => {
-                let values = view.data().chunks_exact(8);
-                let values =
-                    values.map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32);
-                Ok((Array { shape: view.shape().to_vec(), values: values.collect() }, true))
+        match self.file.get(name).map(|view| (view, view.integers())) {
+            Some((view, Ok(values))) => {
+                let values = values.into_iter().map(|v| v as f32).collect();
+                Ok((Array { shape: view.shape.to_vec(), values }, true))
             }
             _ => Ok((self.array(name)?, false)),
         }
@@ -123,21 +107,10 @@ impl Dump {
     /// # Errors
     /// [`Error::Tensor`] when the tensor is missing, no I64, or holds a negative value.
     pub fn labels(&self, name: &str) -> Result<Vec<u32>> {
-        self.note(name);
-        let file = self.file()?;
-        let view =
-            file.tensor(name).map_err(|_| Error::tensor(&self.path, name, "no such tensor, and the op needs it"))?;
-        if view.dtype() != Dtype::I64 {
-            return Err(Error::tensor(&self.path, name, format!("expected I64, found {:?}", view.dtype())));
-        }
-        let values =
-            view.data().chunks_exact(8).map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]));
-        values
-            .map(|v| {
-                u32::try_from(v)
-                    .map_err(|_| Error::tensor(&self.path, name, format!("expected a class index, found {v}")))
-            })
-            .collect()
+        let bad = |problem: String| Error::tensor(&self.path, name, problem);
+        let values = self.view(name)?.integers().map_err(bad)?;
+        let class = |v: i64| u32::try_from(v).map_err(|_| bad(format!("expected a class index, found {v}")));
+        values.into_iter().map(class).collect()
     }
 
     /// The attribute `name`.
@@ -166,27 +139,20 @@ impl Dump {
     }
 
     /// Names of the expected outputs.
-    ///
-    /// # Errors
-    /// [`Error::File`] when the file does not parse.
-    pub fn outputs(&self) -> Result<Vec<String>> {
-        let mut names: Vec<String> =
-            self.file()?.names().iter().filter(|n| n.starts_with("out.")).map(ToString::to_string).collect();
+    pub fn outputs(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.file.names().into_iter().filter(|n| n.starts_with("out.")).collect();
         names.sort();
-        Ok(names)
+        names
     }
 
     /// Inputs, weights and attributes no replay asked for: an op that ignores them would check something else.
-    ///
-    /// # Errors
-    /// [`Error::File`] when the file does not parse.
-    pub fn unread(&self, whole_network: bool) -> Result<Vec<String>> {
+    pub fn unread(&self, whole_network: bool) -> Vec<String> {
         let used = self.used.borrow();
         let mut left: Vec<String> = Vec::new();
-        for name in self.file()?.names() {
+        for name in self.file.names() {
             let weight = name.starts_with("w.");
             if (name.starts_with("in.") || weight && !whole_network)
-                && !used.contains(name)
+                && !used.contains(&name)
                 && !name.ends_with("num_batches_tracked")
             {
                 left.push(format!("tensor `{name}`"));
@@ -196,12 +162,12 @@ impl Dump {
             self.attrs.keys().filter(|k| !used.contains(&format!("attr {k}"))).map(|k| format!("attribute `{k}`")),
         );
         left.sort();
-        Ok(left)
+        left
     }
 
-    /// The file's bytes, for the loader of whole networks.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// The file, for the loader of whole networks.
+    pub fn file(&self) -> Arc<TensorFile> {
+        self.file.clone()
     }
 }
 

@@ -72,14 +72,14 @@ fn verdict(dump: &Dump, device: &Device, precision: Precision) -> Result<(Verdic
         _ if network => networks::run(&replay)?,
         _ => (ops::run(&replay)?, None),
     };
-    if let Some(first) = dump.unread(network)?.first() {
+    if let Some(first) = dump.unread(network).first() {
         return Err(replay.fail(format!("{first} is unknown to `{}`", dump.op)));
     }
     let mut all: Vec<Comparison> = Vec::new();
     if let Some(comparison) = special {
         all.push(comparison);
     } else {
-        for name in dump.outputs()? {
+        for name in dump.outputs() {
             let got = outputs
                 .iter()
                 .find(|o| o.name == name)

@@ -26,7 +26,7 @@ pub(super) fn run(r: &Replay) -> Result<(Vec<Output>, Option<Comparison>)> {
         return Ok((diffusion::unet(r)?, None));
     }
     let shape = network_shape(&arch, r.dump.attr("config")?).map_err(|problem| r.fail(problem))?;
-    let weights = Weights::from_bytes(&r.dump.path, r.dump.bytes().to_vec(), "w.")?;
+    let weights = Weights::of(r.dump.file(), "w.");
     if r.dump.op == "pgd" {
         return pgd_trajectory(r, &weights, shape.as_ref()).map(|(x, comparison)| (vec![x], Some(comparison)));
     }
