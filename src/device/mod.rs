@@ -78,6 +78,8 @@ struct Shared {
     pool: Mutex<Pool>,
     /// Multiplications and additions of tile products so far.
     flops: AtomicU64,
+    /// Bytes and calls of uploads, then of downloads.
+    traffic: [AtomicU64; 4],
 }
 
 #[derive(Default)]
@@ -96,6 +98,15 @@ pub struct MemoryUse {
     pub live: usize,
     /// The most that was ever live at once.
     pub peak: usize,
+}
+
+/// What crossed between host and device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Traffic {
+    pub uploaded: u64,
+    pub uploads: u64,
+    pub downloaded: u64,
+    pub downloads: u64,
 }
 
 /// Device memory that returns to the allocator's cache when dropped.
@@ -181,7 +192,7 @@ impl Device {
     }
 
     fn new(backend: Backend) -> Self {
-        Device(Arc::new(Shared { backend, pool: Mutex::default(), flops: AtomicU64::new(0) }))
+        Device(Arc::new(Shared { backend, pool: Mutex::default(), flops: AtomicU64::new(0), traffic: Default::default() }))
     }
 
     /// For people: kind, size and features.
@@ -294,12 +305,25 @@ impl Device {
         self.0.flops.store(0, Ordering::Relaxed);
     }
 
+    fn crossed(&self, way: usize, bytes: usize) {
+        self.0.traffic[way].fetch_add(bytes as u64, Ordering::Relaxed);
+        self.0.traffic[way + 1].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Bytes and copies between host and device since the last call.
+    pub fn take_traffic(&self) -> Traffic {
+        let [uploaded, uploads, downloaded, downloads] =
+            std::array::from_fn(|i| self.0.traffic[i].swap(0, Ordering::Relaxed));
+        Traffic { uploaded, uploads, downloaded, downloads }
+    }
+
     /// Copies host bytes to the start of `to`.
     ///
     /// # Errors
     /// [`Error::Limit`] when `to` is too small.
     pub fn upload(&self, to: &Buffer, from: &[u8]) -> Result<()> {
         fits("upload", from.len(), to.size)?;
+        self.crossed(0, from.len());
         match &self.0.backend {
             Backend::Host(host) => host.upload(to.at, from),
             Backend::Cuda(cuda) => cuda.upload(to.at, from)?,
@@ -313,6 +337,7 @@ impl Device {
     /// [`Error::Limit`] when `from` is too small.
     pub fn download(&self, from: &Buffer, offset: usize, to: &mut [u8]) -> Result<()> {
         fits("download", offset + to.len(), from.size)?;
+        self.crossed(2, to.len());
         match &self.0.backend {
             Backend::Host(host) => host.download(from.at + offset as u64, to),
             Backend::Cuda(cuda) => cuda.download(from.at + offset as u64, to)?,

@@ -109,6 +109,10 @@ impl<'a> AttackEngine<'a> {
         Ok(engine)
     }
 
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Seconds that [`Engine::run`] took so far.
     pub fn spent(&self) -> Spent {
         self.spent
