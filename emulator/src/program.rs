@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::count::MatrixFormat;
+use crate::address::Pc;
 use crate::exec::Access;
 use crate::ops::Class;
+use crate::ops::formats::MatrixFormat;
 use crate::registers::{Exec, NO_PREDICATE, Operands, Row};
-
-/// Position of an instruction in [`Program::code`].
-pub type Pc = u32;
-/// No such position: a branch whose sides never meet again.
-pub const NOWHERE: Pc = Pc::MAX;
 
 /// What an instruction does to its warp.
 #[derive(Clone, Copy)]
@@ -186,5 +182,21 @@ pub struct Program {
 impl Program {
     pub fn file(&self, number: u32) -> &str {
         self.files.iter().find(|(n, _)| *n == number).map_or("?", |(_, name)| name)
+    }
+
+    /// File and line of an instruction, and where that line was inlined.
+    pub fn source(&self, pc: Pc) -> ((String, u32), Option<(String, u32)>) {
+        let at = self.locations.get(pc as usize).copied().unwrap_or_default();
+        if at.file == 0 {
+            return (("PTX".into(), at.ptx_line), None);
+        }
+        let inlined = at.inlined_at.map(|(file, line)| (self.file(file).to_string(), line));
+        ((self.file(at.file).to_string(), at.line), inlined)
+    }
+
+    /// "file:line" of an instruction.
+    pub fn place(&self, pc: Pc) -> String {
+        let ((file, line), _) = self.source(pc);
+        format!("{file}:{line}")
     }
 }

@@ -3,8 +3,8 @@
 
 use super::clock::{Clock, Who, readers};
 use super::conflict::Conflict;
+use crate::address::Pc;
 use crate::finding::Kind;
-use crate::program::Pc;
 
 /// One entry per granule of 2^shift bytes. The granule shrinks to the narrowest access seen.
 pub struct GlobalShadow {

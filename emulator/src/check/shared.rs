@@ -2,8 +2,8 @@
 
 use super::clock::{Clock, Who, readers};
 use super::conflict::Conflict;
+use crate::address::Pc;
 use crate::finding::Kind;
-use crate::program::Pc;
 
 /// A `cp.async` into the granule is under way.
 const PENDING: u32 = u32::MAX;

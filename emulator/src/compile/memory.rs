@@ -1,8 +1,9 @@
 //! Memory instructions: state space, element type and vector become an [`Ins`] with its address in slot 0.
 
-use super::lower::{Lower, space};
+use super::compiler::Compiler;
+use super::lowered::{Lowered, Operand};
+use super::problem::Lower;
 use super::scope::Meaning;
-use super::{Compiler, Lowered, Operand};
 use crate::exec::{Access, async_copy, atomic, global, matrix, private, shared};
 use crate::ops::{Arg, Class};
 use crate::program::{Ins, Step};
@@ -59,6 +60,18 @@ fn parts<'a>(op: &[&'a str]) -> Parts<'a> {
         }
     }
     p
+}
+
+/// The state space that an opcode part names.
+fn space(part: &str) -> Option<Space> {
+    Some(match part {
+        "global" => Space::Global,
+        "shared" | "shared::cta" => Space::Shared,
+        "local" => Space::Local,
+        "param" | "param::entry" | "param::func" => Space::Param,
+        "const" => Space::Const,
+        _ => return None,
+    })
 }
 
 impl Compiler<'_> {

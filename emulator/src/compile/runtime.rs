@@ -1,7 +1,7 @@
 //! Calls of the CUDA runtime, whose functions a module declares without a body.
 
-use super::Compiler;
-use super::lower::Lower;
+use super::compiler::Compiler;
+use super::problem::Lower;
 use super::scope::Meaning;
 use crate::exec::{Access, runtime};
 use crate::ops::{Arg, Class};

@@ -2,8 +2,9 @@
 
 use super::async_copy::Copies;
 use super::{Cta, Outcome, lanes};
+use crate::address::{NOWHERE, Pc};
 use crate::finding::{Finding, Kind};
-use crate::program::{Barrier, Ins, LaneMask, NOWHERE, Pc, Special, Step};
+use crate::program::{Barrier, Ins, LaneMask, Special, Step};
 use crate::registers::{ALL, NO_PREDICATE, Registers, Row, Value, ZERO};
 
 /// Instructions after which another warp gets its turn even without a barrier, so that spinning warps cannot starve the rest.

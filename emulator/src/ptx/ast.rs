@@ -14,6 +14,15 @@ pub struct Module {
     pub functions: Vec<Function>,
 }
 
+impl Module {
+    /// The function of this name that has a body, or its declaration.
+    pub fn function(&self, name: &str) -> Option<&Function> {
+        let mut all = self.functions.iter().filter(|f| f.name == name);
+        let first = all.next()?;
+        Some(if first.body.is_some() { first } else { all.find(|f| f.body.is_some()).unwrap_or(first) })
+    }
+}
+
 /// `.entry` or `.func`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Function {
