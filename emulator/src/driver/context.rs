@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::ffi::{c_int, c_uint, c_void};
 
+use super::border::{border, lock, out};
 use super::device::known;
-use super::state::{Context, Driver, Stream, StreamKind, with_contexts};
+use super::failure::{Outcome, fail, failure};
+use super::handles::{Context, Stream, StreamKind};
+use super::state::{Driver, with_contexts};
 use super::types::*;
-use super::{Outcome, border, fail, failure, lock, out};
 use crate::machine::Machine;
 
 /// Stack bytes per thread, `printf` buffer, heap of `malloc`, depth and number of nested launches, L2 fetch and persisting L2 bytes.

@@ -2,9 +2,10 @@
 
 use std::ffi::{c_char, c_int, c_uint};
 
+use super::border::{border, lock, out};
+use super::failure::{Outcome, fail, failure};
 use super::state::locked;
 use super::types::*;
-use super::{Outcome, border, fail, failure, lock, out};
 use crate::config;
 use crate::device::Model;
 use crate::machine::Options;

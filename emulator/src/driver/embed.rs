@@ -2,9 +2,10 @@
 
 use std::ffi::{CString, c_char};
 
+use super::border::{border, text};
+use super::failure::fail;
 use super::state::locked;
 use super::types::*;
-use super::{border, fail, text};
 use crate::config;
 
 /// Sets options by a JSON object with the keys `model`, `checks`, `counters`, `seed`, `threads`; they go before the environment.

@@ -3,10 +3,11 @@
 use std::ffi::c_uint;
 use std::time::Instant;
 
-use super::state::{Event, Recorded, invalid};
+use super::border::{border, lock, out};
+use super::failure::{Outcome, fail, invalid};
+use super::handles::{Event, Recorded};
 use super::types::*;
 use super::work::Work;
-use super::{Outcome, border, fail, lock, out};
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuEventCreate(event: *mut CUevent, flags: c_uint) -> CUresult {

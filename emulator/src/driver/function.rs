@@ -2,9 +2,9 @@
 
 use std::ffi::{c_char, c_int};
 
-use super::state::invalid;
+use super::border::{border, lock, out};
+use super::failure::{fail, failure, invalid};
 use super::types::*;
-use super::{border, fail, failure, lock, out};
 
 const MAX_DYNAMIC_SHARED: c_int = 8;
 const CARVEOUT: c_int = 9;

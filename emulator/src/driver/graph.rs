@@ -2,10 +2,13 @@
 
 use std::ffi::{c_char, c_int, c_uint};
 
-use super::state::{Driver, Graph, GraphExec, invalid};
+use super::border::{border, lock, out};
+use super::failure::{Outcome, fail, invalid};
+use super::handles::{Graph, GraphExec};
+use super::state::Driver;
+use super::submit::submit_all;
 use super::types::*;
-use super::work::{Work, submit_all};
-use super::{Outcome, border, fail, lock, out};
+use super::work::Work;
 
 /// `CUgraphInstantiate_flags`: free on launch, upload, device launch, node priorities.
 const AUTO_FREE: u64 = 1;

@@ -2,10 +2,12 @@
 
 use std::ffi::{c_uint, c_void};
 
+use super::border::{border, lock};
+use super::failure::{Outcome, fail};
 use super::state::{Driver, Guard};
+use super::submit::submit;
 use super::types::*;
-use super::work::{KernelLaunch, Work, submit};
-use super::{Outcome, border, fail, lock};
+use super::work::{KernelLaunch, Work};
 use crate::finding::{Finding, Kind};
 use crate::machine::Machine;
 

@@ -2,9 +2,10 @@
 
 use std::ffi::{c_int, c_uint, c_void};
 
+use super::border::{border, lock, out};
+use super::failure::{Outcome, fail, failure};
 use super::state::{Driver, Guard};
 use super::types::*;
-use super::{Outcome, border, fail, failure, lock, out};
 use crate::finding::{Finding, Kind};
 
 impl Driver {

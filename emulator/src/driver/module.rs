@@ -2,9 +2,11 @@
 
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 
-use super::state::{Driver, Function, Guard, Module, invalid};
+use super::border::{border, lock, out, text};
+use super::failure::{Failure, Outcome, fail, failure, invalid};
+use super::handles::{Function, Module};
+use super::state::{Driver, Guard};
 use super::types::*;
-use super::{Failure, Outcome, border, fail, failure, lock, out, text};
 use crate::fatbin::{self, ImageError};
 use crate::ptx::PtxError;
 

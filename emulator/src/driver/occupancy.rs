@@ -6,8 +6,9 @@
 use std::ffi::{c_int, c_uint};
 use std::sync::Arc;
 
+use super::border::{border, lock, out};
+use super::failure::{Outcome, fail, failure};
 use super::types::*;
-use super::{Outcome, border, fail, failure, lock, out};
 use crate::device::Device;
 use crate::machine::Kernel;
 

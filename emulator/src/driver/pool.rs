@@ -2,11 +2,13 @@
 
 use std::ffi::{c_int, c_void};
 
+use super::border::{border, lock, out};
 use super::device::known;
+use super::failure::{Outcome, fail, invalid};
+use super::handles::Pool;
 use super::memory::allocate_in;
-use super::state::{Driver, Pool, invalid};
+use super::state::Driver;
 use super::types::*;
-use super::{Outcome, border, fail, lock, out};
 
 impl Driver {
     fn default_pool(&mut self) -> usize {

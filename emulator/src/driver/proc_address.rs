@@ -2,8 +2,9 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
+use super::border::{border, out, text};
+use super::failure::fail;
 use super::types::*;
-use super::{border, fail, out, text};
 use super::{
     context::*, copy::*, device::*, errors::*, event::*, function::*, graph::*, launch::*, memory::*, module::*,
 };

@@ -2,11 +2,12 @@
 
 use std::ffi::{c_int, c_uint, c_void};
 
-use super::capture::Mode;
-use super::state::{Recorded, Stream, StreamKind, invalid};
+use super::border::{border, call_back, lock, out};
+use super::failure::{Outcome, fail, invalid};
+use super::handles::{Mode, Recorded, Stream, StreamKind};
+use super::submit::submit;
 use super::types::*;
-use super::work::{Work, submit};
-use super::{border, call_back, fail, lock, out};
+use super::work::Work;
 
 /// The least and the greatest priority; they have no effect.
 pub const PRIORITIES: (c_int, c_int) = (0, -5);
@@ -58,7 +59,7 @@ pub unsafe extern "C" fn cuStreamQuery(stream: CUstream) -> CUresult {
     border("cuStreamQuery", || settled(stream, "cuStreamQuery"))
 }
 
-fn settled(stream: CUstream, call: &str) -> super::Outcome {
+fn settled(stream: CUstream, call: &str) -> Outcome {
     let mut driver = lock()?;
     let stream = driver.stream(stream)?;
     let context = driver.context_of(stream)?;
@@ -160,7 +161,7 @@ pub unsafe extern "C" fn cuStreamIsCapturing(stream: CUstream, status: *mut c_in
         let capture = driver.capture_of(stream).and_then(|capture| driver.captures.get(capture));
         answer.write(match capture {
             None => CAPTURE_STATUS_NONE,
-            Some(capture) if capture.is_invalid() => CAPTURE_STATUS_INVALIDATED,
+            Some(capture) if capture.invalid => CAPTURE_STATUS_INVALIDATED,
             Some(_) => CAPTURE_STATUS_ACTIVE,
         });
         Ok(())
