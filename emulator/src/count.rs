@@ -96,9 +96,9 @@ impl Counts {
             }
             *all.classes.entry(ins.class).or_default() += warps;
             // Those of a warp; where the guard does not hold there are none.
-            let flops = threads / 32 * u64::from(ins.flops);
-            if let Some(format) = ins.matrix {
-                *all.flops.entry(format).or_default() += flops;
+            let flops = threads / 32 * u64::from(ins.product.map_or(0, |product| product.flops));
+            if let Some(product) = ins.product {
+                *all.flops.entry(product.format).or_default() += flops;
             }
             let line = {
                 let at = program.locations[pc];

@@ -111,12 +111,10 @@ pub struct Operands {
     pub negated: u16,
     /// A small constant that belongs to the opcode: the table of `lop3`, the number of a vote's kind.
     pub extra: u32,
-    /// The offset of an address.
-    pub offset: i64,
 }
 
 impl Default for Operands {
     fn default() -> Self {
-        Operands { slot: [0; 16], predicate: [NO_PREDICATE; 4], negated: 0, extra: 0, offset: 0 }
+        Operands { slot: [0; 16], predicate: [NO_PREDICATE; 4], negated: 0, extra: 0 }
     }
 }

@@ -6,7 +6,7 @@ use super::problem::{Lower, Problem};
 use super::runtime;
 use super::scope::Meaning;
 use crate::address::{self, NOWHERE};
-use crate::ops::formats::MatrixFormat;
+use crate::ops::formats::{MatrixFormat, Product};
 use crate::ops::{self, Arg, Class, Recipe};
 use crate::program::{Barrier, BarrierKind, Ins, Location, Step};
 use crate::ptx::PtxError;
@@ -155,8 +155,7 @@ impl Compiler<'_> {
             false => Step::Compute(recipe.exec),
         };
         let mut ins = Ins::new(step, recipe.class);
-        ins.flops = recipe.flops;
-        ins.matrix = MatrixFormat::of(&i.opcode);
+        ins.product = MatrixFormat::of(&i.opcode).map(|format| Product { format, flops: recipe.flops });
         ins.operands.extra = recipe.extra;
         self.push(i, ins, &recipe.args)
     }
@@ -284,10 +283,7 @@ impl Compiler<'_> {
             _ => n == 4,
         };
         self.partial_barriers |= counted;
-        let mut ins = Ins::new(Step::Barrier(Barrier { kind, counted, aligned }), Class::Barrier);
-        // Where the number lies among the rows: behind the destination of a count.
-        ins.operands.extra = u32::from(kind == BarrierKind::Count);
-        self.push(i, ins, &args)
+        self.push(i, Ins::new(Step::Barrier(Barrier { kind, counted, aligned }), Class::Barrier), &args)
     }
 
     fn nothing(&mut self, i: &Instruction) -> Lower<()> {

@@ -4,9 +4,10 @@ use super::compiler::Compiler;
 use super::lowered::{Lowered, Operand};
 use super::problem::Lower;
 use super::scope::Meaning;
-use crate::exec::{Access, async_copy, atomic, global, matrix, private, shared};
+use crate::exec::{async_copy, atomic, global, matrix, private, shared};
+use crate::ops::atomic::Operation;
 use crate::ops::{Arg, Class};
-use crate::program::{Ins, Step};
+use crate::program::{Access, Addressing, Atomic, Copies, CopyGroups, Elements, Ins, Matrices, Run, Step};
 use crate::ptx::ast::{self, Instruction, Space, Type};
 
 /// Parts of an opcode that change no result here: caching, ordering, scope.
@@ -85,21 +86,23 @@ impl Compiler<'_> {
         }
     }
 
-    /// The row, its width, the offset, and the state space of a variable that the address names.
-    fn address(&self, o: &ast::Operand) -> Lower<(Operand, bool, i64, Option<Space>)> {
+    /// The row, how it becomes addresses, and the state space of a variable that the address names.
+    fn address(&self, o: &ast::Operand) -> Lower<(Operand, Addressing, Option<Space>)> {
         let (base, offset) = match o {
             ast::Operand::Address(base, offset) => (base.as_deref(), *offset),
             _ => return Err(format!("expected an address in brackets, found {o:?}").into()),
         };
         let Some(name) = base else {
-            return Ok((Operand::Constant(offset as u64, true), true, 0, None));
+            return Ok((Operand::Constant(offset as u64, true), Addressing { wide: true, offset: 0 }, None));
         };
         match self.scopes.find(name) {
             Some(Meaning::Register(v)) => match self.scopes.widths[v as usize] {
                 0 => Err(format!("{name} is a predicate, not an address").into()),
-                width => Ok((Operand::Register(v), width == 2, offset, None)),
+                width => Ok((Operand::Register(v), Addressing { wide: width == 2, offset }, None)),
             },
-            Some(Meaning::Variable(space, at)) => Ok((Operand::Constant(at, true), true, offset, Some(space))),
+            Some(Meaning::Variable(space, at)) => {
+                Ok((Operand::Constant(at, true), Addressing { wide: true, offset }, Some(space)))
+            }
             None => Err(format!("unknown name {name}").into()),
         }
     }
@@ -114,7 +117,7 @@ impl Compiler<'_> {
             (false, [address, data]) => [data, address],
             _ => return Err("expected a register and an address".into()),
         };
-        let (row, wide_address, offset, named) = match (data, self.register_argument(p.space, address)) {
+        let (row, addressing, named) = match (data, self.register_argument(p.space, address)) {
             // `ld.param` from a parameter that a call bound to a register.
             (_, Some(v)) => return self.move_argument(i, data, v, load),
             _ => self.address(address)?,
@@ -131,7 +134,7 @@ impl Compiler<'_> {
             (Space::Param, Some(Space::Local)) => Space::Local,
             (s, _) => s,
         };
-        let (access, class): (Access, Class) = match (space, load) {
+        let (run, class): (Run<Elements>, Class) = match (space, load) {
             (Space::Global | Space::Const, true) => (global::load(self.level), Class::GlobalLoad),
             (Space::Global, false) => (global::store(self.level), Class::GlobalStore),
             (Space::Shared, true) => (shared::load(self.level), Class::SharedLoad),
@@ -148,17 +151,12 @@ impl Compiler<'_> {
             Some(1) => false,
             _ => ty.bytes() == 8,
         };
-        let mut ins = Ins::new(Step::Access(access), class);
-        ins.width = ty.bytes() as u8;
-        ins.count = p.vector;
-        ins.signed = ty.signed() && load;
-        ins.wide = wide;
-        ins.wide_address = wide_address;
-        ins.operands.offset = offset;
+        let width = ty.bytes() as u8;
+        let memory = Elements { addressing, width, count: p.vector, signed: ty.signed() && load, wide };
         if matches!(space, Space::Shared | Space::Generic) {
-            self.narrow(ty.bytes() * data.len());
+            self.narrow(memory.bytes());
         }
-        let mut l = self.begin(i, ins)?;
+        let mut l = self.begin(i, Ins::new(Step::Elements(Access { run, memory }), class))?;
         l.rows.push(row);
         for o in data {
             if load {
@@ -203,11 +201,11 @@ impl Compiler<'_> {
         let ([name, ty], 1) = (&rest[..], p.vector) else {
             return Err("expected an operation and a type".into());
         };
-        let operation = atomic::Operation::named(name, ty).ok_or_else(|| format!("unknown operation {name}.{ty}"))?;
+        let operation = Operation::named(name, ty).ok_or_else(|| format!("unknown operation {name}.{ty}"))?;
         let ty = Type::named(ty).ok_or("unknown type")?;
         let wide = ty.bytes() == 8;
         let red = op[0] == "red";
-        let access: Access = match p.space {
+        let run: Run<Atomic> = match p.space {
             Space::Global => atomic::global,
             Space::Shared => atomic::shared,
             Space::Generic => atomic::generic,
@@ -224,18 +222,13 @@ impl Compiler<'_> {
             true => Operand::Sink,
             false => self.destination(operands.next().ok_or("expected a destination")?, wide)?,
         };
-        let (row, wide_address, offset, _) = self.address(operands.next().ok_or("expected an address")?)?;
-        let mut ins = Ins::new(Step::Access(access), Class::Atomic);
-        ins.width = ty.bytes() as u8;
-        ins.wide = wide;
-        ins.wide_address = wide_address;
-        ins.operands.offset = offset;
-        ins.operands.extra = operation as u32;
-        let mut l = self.begin(i, ins)?;
+        let (row, addressing, _) = self.address(operands.next().ok_or("expected an address")?)?;
+        let memory = Atomic { addressing, operation, width: ty.bytes() as u8, wide };
+        let mut l = self.begin(i, Ins::new(Step::Atomic(Access { run, memory }), Class::Atomic))?;
         l.rows.extend([row, destination]);
         l.writes = 1 << 1;
         let arg = if wide { Arg::From64 } else { Arg::From32 };
-        let sources = 1 + usize::from(operation == atomic::Operation::CompareAndSwap);
+        let sources = 1 + usize::from(operation == Operation::CompareAndSwap);
         for _ in 0..sources {
             let o = operands.next().ok_or("expected a value")?;
             l.rows.push(self.source(o, arg)?);
@@ -274,20 +267,14 @@ impl Compiler<'_> {
         if count == 0 || data.len() != count as usize {
             return Err(format!("expected {count} registers, found {}", data.len()).into());
         }
-        let (row, wide_address, offset, _) = self.address(address)?;
-        let (access, class): (Access, Class) = if load {
+        let (row, addressing, _) = self.address(address)?;
+        let (run, class): (Run<Matrices>, Class) = if load {
             (matrix::load(self.level), Class::SharedLoad)
         } else {
             (matrix::store(self.level), Class::SharedStore)
         };
-        let mut ins = Ins::new(Step::Access(access), class);
-        ins.width = 4;
-        ins.count = count;
-        ins.wide = transposed;
-        ins.signed = generic;
-        ins.wide_address = wide_address;
-        ins.operands.offset = offset;
-        let mut l = self.begin(i, ins)?;
+        let memory = Matrices { addressing, count, transposed, generic };
+        let mut l = self.begin(i, Ins::new(Step::Matrices(Access { run, memory }), class))?;
         l.rows.push(row);
         for o in data {
             if load {
@@ -303,17 +290,9 @@ impl Compiler<'_> {
 
     fn async_copy(&mut self, i: &Instruction, op: &[&str]) -> Lower<()> {
         match op[2..] {
-            ["commit_group"] => {
-                return self.push(i, Ins::new(Step::Access(async_copy::commit), Class::AsyncCopy), &[]);
-            }
-            ["wait_all"] => return self.push(i, Ins::new(Step::Access(async_copy::wait_all), Class::AsyncCopy), &[]),
-            ["wait_group"] => {
-                return self.push(
-                    i,
-                    Ins::new(Step::Access(async_copy::wait_group), Class::AsyncCopy),
-                    &[Arg::Immediate],
-                );
-            }
+            ["commit_group"] => return self.copy_groups(i, CopyGroups::Commit),
+            ["wait_all"] => return self.copy_groups(i, CopyGroups::WaitAll),
+            ["wait_group"] => return self.wait_group(i),
             ["ca" | "cg", "shared" | "shared::cta", "global", ..] => {}
             _ => return Err("unknown kind of copy; bulk copies and mbarriers are not supported".into()),
         }
@@ -328,18 +307,14 @@ impl Compiler<'_> {
             return Err(format!("expected 4, 8 or 16 bytes (.cg: 16), found {size}").into());
         }
         self.narrow(size as usize);
-        let (to, to_wide, to_offset, _) = self.address(to)?;
-        let (from, from_wide, from_offset, _) = self.address(from)?;
-        if !from_wide || i32::try_from(from_offset).is_err() {
+        let (to_row, to, _) = self.address(to)?;
+        let (from_row, from, _) = self.address(from)?;
+        if !from.wide || i32::try_from(from.offset).is_err() {
             return Err("expected a 64-bit address with a 32-bit offset".into());
         }
-        let mut ins = Ins::new(Step::Access(async_copy::copy(self.level)), Class::AsyncCopy);
-        ins.width = size as u8;
-        ins.wide = to_wide;
-        ins.operands.offset = to_offset;
-        ins.operands.extra = from_offset as i32 as u32;
-        let mut l: Lowered = self.begin(i, ins)?;
-        l.rows.extend([to, from]);
+        let mut memory = Copies { to, from, bytes: size as u8, sized: false };
+        let mut l: Lowered = self.begin(i, Ins::new(Step::Nothing, Class::AsyncCopy))?;
+        l.rows.extend([to_row, from_row]);
         match rest {
             [] => {}
             // A predicate says "ignore the source", a number how much of it to take.
@@ -350,12 +325,28 @@ impl Compiler<'_> {
             }
             [o] => {
                 l.rows.push(self.source(o, Arg::From32)?);
-                l.ins.count = 2;
+                memory.sized = true;
             }
             _ => return Err("too many operands (cache policies are not supported)".into()),
         }
+        l.ins.step = Step::Copy(Access { run: async_copy::copy(self.level), memory });
         self.code.push(l);
         Ok(())
+    }
+
+    fn wait_group(&mut self, i: &Instruction) -> Lower<()> {
+        let pending = match &i.operands[..] {
+            [o] => self.integer(o)?,
+            [] => return Err("expected 1 operands".into()),
+            more => return Err(format!("expected 1 operands, found {}", more.len()).into()),
+        };
+        let bare = Instruction { operands: Vec::new(), ..i.clone() };
+        self.copy_groups(&bare, CopyGroups::Wait(pending as u32))
+    }
+
+    fn copy_groups(&mut self, i: &Instruction, what: CopyGroups) -> Lower<()> {
+        let access = Access { run: async_copy::groups, memory: what };
+        self.push(i, Ins::new(Step::CopyGroups(access), Class::AsyncCopy), &[])
     }
 
     fn is_predicate(&self, o: &ast::Operand) -> bool {

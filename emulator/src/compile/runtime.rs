@@ -3,14 +3,14 @@
 use super::compiler::Compiler;
 use super::problem::Lower;
 use super::scope::Meaning;
-use crate::exec::{Access, runtime};
+use crate::exec::runtime;
 use crate::ops::{Arg, Class};
-use crate::program::{Ins, Step};
+use crate::program::{Ins, Run, Step};
 use crate::ptx::ast::{self, Instruction};
 
 /// A function that the emulator brings.
 pub(super) struct Function {
-    run: Access,
+    run: Run<()>,
     /// Bits of the result, if there is one, and of the arguments.
     returns: Option<u32>,
     arguments: &'static [u32],
@@ -54,7 +54,7 @@ impl Compiler<'_> {
             args.push(if bits == 64 { Arg::From64 } else { Arg::From32 });
         }
         let call = Instruction { operands: operands.clone(), ..i.clone() };
-        self.push(&call, Ins::new(Step::Access(function.run), Class::Other), &args)?;
+        self.push(&call, Ins::new(Step::Call(function.run), Class::Other), &args)?;
         if let (Some(bits), [result]) = (function.returns, returns) {
             self.pass(i, ["st", "param", if bits == 64 { "b64" } else { "b32" }], result, &operands[0])?;
         }

@@ -1,6 +1,7 @@
 //! Turns what a checker saw into a [`Finding`] that names kernel, source line, block, thread, address and buffer.
 
-use super::{Cta, Warp};
+use super::cta::Cta;
+use super::warp::Warp;
 use crate::check::conflict::Conflict;
 use crate::finding::{Finding, Kind};
 use crate::program::Ins;

@@ -27,3 +27,11 @@ impl MatrixFormat {
         }
     }
 }
+
+/// What one warp-wide instruction multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Product {
+    pub format: MatrixFormat,
+    /// Multiplications and additions.
+    pub flops: u32,
+}

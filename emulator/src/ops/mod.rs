@@ -1,5 +1,6 @@
 //! What one instruction computes: functions over the lanes of a warp, chosen once when a kernel is compiled.
 
+pub mod atomic;
 pub mod formats;
 mod lanes;
 pub mod matrix;
