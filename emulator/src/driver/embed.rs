@@ -14,7 +14,7 @@ use crate::config;
 pub unsafe extern "C" fn ptx_emulator_configure(json: *const c_char) -> i32 {
     border("ptx_emulator_configure", || {
         let mut driver = locked();
-        // SAFETY: the caller's promise.
+        // SAFETY: `json` is null or a string that ends in a NUL: the caller's promise.
         let json = unsafe { text(json)? };
         if !driver.contexts.is_empty() {
             return fail(ERROR_PRIMARY_CONTEXT_ACTIVE, "options are set before the first context");

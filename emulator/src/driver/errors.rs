@@ -10,7 +10,7 @@ use super::types::*;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuGetErrorName(error: CUresult, name: *mut *const c_char) -> CUresult {
     border("cuGetErrorName", || {
-        // SAFETY: the caller's promise.
+        // SAFETY: `name` is null or room for the answer: the caller's promise.
         let name = unsafe { out(name)? };
         let found = texts::name(error);
         name.write(found.map_or(std::ptr::null(), CStr::as_ptr));
@@ -22,7 +22,7 @@ pub unsafe extern "C" fn cuGetErrorName(error: CUresult, name: *mut *const c_cha
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuGetErrorString(error: CUresult, string: *mut *const c_char) -> CUresult {
     border("cuGetErrorString", || {
-        // SAFETY: the caller's promise.
+        // SAFETY: `string` is null or room for the answer: the caller's promise.
         let string = unsafe { out(string)? };
         let found = texts::text(error);
         string.write(found.map_or(std::ptr::null(), CStr::as_ptr));

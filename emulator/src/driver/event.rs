@@ -14,7 +14,7 @@ pub unsafe extern "C" fn cuEventCreate(event: *mut CUevent, flags: c_uint) -> CU
     border("cuEventCreate", || {
         let mut driver = lock()?;
         let context = driver.working()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `event` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(event)? };
         if flags & EVENT_INTERPROCESS != 0 {
             return fail(ERROR_NOT_SUPPORTED, "events between processes are not emulated");
@@ -99,7 +99,7 @@ pub unsafe extern "C" fn cuEventSynchronize(event: CUevent) -> CUresult {
 pub unsafe extern "C" fn cuEventElapsedTime_v2(milliseconds: *mut f32, start: CUevent, end: CUevent) -> CUresult {
     border("cuEventElapsedTime_v2", || {
         let driver = lock()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `milliseconds` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(milliseconds)? };
         let time = |event: CUevent| {
             let event = driver.events.get(event as usize).ok_or_else(|| invalid("event"))?;

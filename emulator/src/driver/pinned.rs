@@ -43,7 +43,7 @@ impl Driver {
 fn allocate(answer: *mut *mut c_void, bytes: usize, flags: c_uint) -> Outcome {
     let mut driver = lock()?;
     let context = driver.working()?;
-    // SAFETY: the caller's promise.
+    // SAFETY: `answer` is null or room for the answer: the caller's promise.
     let answer = unsafe { out(answer)? };
     if flags & DEVICE_MAP != 0 {
         return fail(ERROR_NOT_SUPPORTED, "host memory mapped to the device is not emulated");

@@ -117,17 +117,17 @@ impl Driver {
             self.host_side(to, "destination", bytes)?;
         }
         let done = match direction {
-            // SAFETY: host memory that the program vouches for.
             Direction::HostToDevice => {
+                // SAFETY: the program vouches for this many bytes of its memory; `host_side` has refused what is known to be wrong.
                 self.machine().write(to, unsafe { std::slice::from_raw_parts(from as *const u8, bytes) })
             }
-            // SAFETY: as above.
             Direction::DeviceToHost => {
+                // SAFETY: the same for memory that is written, which nothing else uses during the call.
                 self.machine().read(from, unsafe { std::slice::from_raw_parts_mut(to as *mut u8, bytes) })
             }
             Direction::DeviceToDevice => self.machine().copy(to, from, bytes),
-            // SAFETY: as above; the ranges may overlap.
             Direction::HostToHost => {
+                // SAFETY: the program vouches for both ranges; they may overlap, which `copy_to` allows.
                 unsafe { (from as *const u8).copy_to(to as *mut u8, bytes) };
                 Ok(())
             }

@@ -89,7 +89,7 @@ pub(super) unsafe fn fill_rows(warp: &mut Warp, memory: &Elements, t: &Touch, fr
         } else {
             let mut v = [0u64; 32];
             for l in lanes(t.mask) {
-                // SAFETY: as above.
+                // SAFETY: the caller's promise; element `n` lies within the bytes.
                 v[l] = extend(unsafe { get(from.lane(l).add(skip), memory.width) }, memory.width, memory.signed);
             }
             // SAFETY: the slots behind the address are rows of the warp, of the width that `wide` says.

@@ -209,7 +209,7 @@ fn check_write(warp: &Warp, cta: &mut Cta, memory: &Elements, t: &Touch, view: u
                 failed = Some((l, c));
                 break;
             }
-            // SAFETY: as above; with checks, views know what was written.
+            // SAFETY: `find` has checked that the lane lies within the view, which with checks knows what was written.
             unsafe { v.mark_written(at, t.bytes) };
         }
     }
