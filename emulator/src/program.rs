@@ -6,8 +6,8 @@ use crate::address::Pc;
 use crate::exec::cta::{Cta, Outcome};
 use crate::exec::warp::Warp;
 use crate::ops::Class;
-use crate::ops::atomic::Operation;
 use crate::ops::formats::Product;
+use crate::ptx::opcode::{AtomicKind, BarrierKind};
 use crate::registers::{Exec, NO_PREDICATE, Operands, Row};
 
 /// What a memory instruction of a family does; the mask holds the lanes that take part (never 0).
@@ -53,7 +53,7 @@ impl Elements {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Atomic {
     pub addressing: Addressing,
-    pub operation: Operation,
+    pub kind: AtomicKind,
     /// Bytes of the element.
     pub width: u8,
     /// Rows of 64 bits.
@@ -136,23 +136,14 @@ pub enum Step {
     Trap,
 }
 
-/// `bar` and `barrier`: the number in the first source row, threads in the second where `counted`.
+/// `bar` and `barrier`: the number in the first source row, threads in the second where `counted`. Reductions take `predicate[1]` to
+/// `predicate[0]`, or count `predicate[0]` into `slot[0]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Barrier {
     pub kind: BarrierKind,
     pub counted: bool,
     /// `.aligned`: all threads of a warp execute it together.
     pub aligned: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BarrierKind {
-    Sync,
-    Arrive,
-    /// Reductions over a predicate: `predicate[1]` into `predicate[0]`, or the count of `predicate[0]` into `slot[0]`.
-    And,
-    Or,
-    Count,
 }
 
 impl Barrier {

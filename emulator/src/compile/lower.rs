@@ -2,15 +2,17 @@
 
 use super::compiler::Compiler;
 use super::lowered::Lowered;
+use super::operands::{Given, Guard, written};
 use super::problem::{Lower, Problem};
 use super::runtime;
 use super::scope::Meaning;
 use crate::address::{self, NOWHERE};
 use crate::ops::formats::{MatrixFormat, Product};
-use crate::ops::{self, Arg, Class, Recipe};
-use crate::program::{Barrier, BarrierKind, Ins, Location, Step};
+use crate::ops::{self, Arg, Class};
+use crate::program::{Barrier, CopyGroups, Ins, Location, Step};
 use crate::ptx::PtxError;
 use crate::ptx::ast::{self, Instruction, Space, Statement};
+use crate::ptx::opcode::{BarrierKind, Operation};
 
 /// Deepest chain of calls; a cycle is deeper.
 const MAX_DEPTH: usize = 32;
@@ -63,7 +65,7 @@ impl Compiler<'_> {
                 Statement::Instruction(i) => {
                     self.location.ptx_line = i.line;
                     self.instruction(i, body).map_err(|problem| match problem {
-                        Problem::Here(text) => PtxError::new(i.line, format!("`{}`: {text}", i.opcode.join("."))),
+                        Problem::Here(text) => PtxError::new(i.line, format!("`{}`: {text}", i.opcode.parts.join("."))),
                         Problem::Inside(e) => e,
                     })?;
                     if self.code.len() > MAX_CODE {
@@ -77,97 +79,93 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    pub(super) fn instruction(&mut self, i: &Instruction, body: &[Statement]) -> Lower<()> {
-        let op: Vec<&str> = i.opcode.iter().map(String::as_str).collect();
-        match op[..] {
-            ["bra"] | ["bra", "uni"] => self.branch(i),
-            ["brx", "idx"] | ["brx", "idx", "uni"] => self.branch_table(i, body),
-            ["ret"] | ["ret", "uni"] => match self.returns.last() {
-                Some(&label) => self.jump(i, label),
+    fn instruction(&mut self, i: &Instruction, body: &[Statement]) -> Lower<()> {
+        let guard = i.guard.as_ref();
+        match i.opcode.operation {
+            Operation::Branch => self.branch(i),
+            Operation::BranchTable => self.branch_table(i, body),
+            Operation::Return => match self.returns.last() {
+                Some(&label) => self.jump(guard, label),
                 None => self.push(i, Ins::new(Step::Exit, Class::Branch), &[]),
             },
-            ["exit"] => self.push(i, Ins::new(Step::Exit, Class::Branch), &[]),
-            ["trap"] | ["brkpt"] => self.push(i, Ins::new(Step::Trap, Class::Other), &[]),
-            ["call"] | ["call", "uni"] => self.call(i),
-            ["bar" | "barrier", ..] => self.barrier(i, &op),
-            ["membar", "cta" | "gl" | "sys"]
-            | ["fence", "sc" | "acq_rel" | "acquire" | "release", "cta" | "gpu" | "sys"]
-            | ["fence", "mbarrier_init", ..] => self.push(i, Ins::new(Step::Nothing, Class::Barrier), &[]),
-            ["prefetch" | "prefetchu", ..]
-            | ["nanosleep", "u32"]
-            | ["pmevent", ..]
-            | ["discard" | "applypriority", ..] => self.nothing(i),
-            ["ld" | "ldu" | "st" | "atom" | "red" | "ldmatrix" | "stmatrix", ..] | ["cp", "async", ..] => {
-                self.memory(i, &op)
-            }
-            ["cvta", ..] => self.cvta(i, &op),
-            ["isspacep", space] => self.is_space(i, space),
-            ["mov", "u32" | "b32" | "u64" | "b64" | "s32" | "s64"] if self.clock(i) => {
-                let wide = matches!(op[1], "u64" | "b64" | "s64");
-                let arg = if wide { Arg::To64 } else { Arg::To32 };
-                let first = Instruction { operands: i.operands[..1].to_vec(), ..i.clone() };
-                self.push(&first, Ins::new(Step::Clock { wide }, Class::Move), &[arg])
-            }
-            _ => self.compute(i, &op),
+            Operation::Exit => self.push(i, Ins::new(Step::Exit, Class::Branch), &[]),
+            Operation::Trap => self.push(i, Ins::new(Step::Trap, Class::Other), &[]),
+            Operation::Call => self.call(i),
+            Operation::Barrier { kind, aligned } => self.barrier(i, kind, aligned),
+            Operation::WarpBarrier => self.push(i, Ins::new(Step::WarpBarrier, Class::Barrier), &[Arg::From32]),
+            Operation::Fence => self.push(i, Ins::new(Step::Nothing, Class::Barrier), &[]),
+            Operation::Hint => self.push_given(guard, Ins::new(Step::Nothing, Class::Other), &[], &[]),
+            Operation::Load(elements) => self.load(i, elements),
+            Operation::Store(elements) => self.store(i, elements),
+            Operation::Atomic { space, kind, ty, result } => self.atomic(i, (space, kind, ty), result),
+            Operation::LoadMatrix(matrices) => self.matrix(i, matrices, true),
+            Operation::StoreMatrix(matrices) => self.matrix(i, matrices, false),
+            Operation::Copy { cg } => self.async_copy(i, cg),
+            Operation::CommitCopies => self.copy_groups(i, CopyGroups::Commit),
+            Operation::WaitCopies => self.wait_group(i),
+            Operation::WaitAllCopies => self.copy_groups(i, CopyGroups::WaitAll),
+            Operation::ConvertAddress { to, space } => self.cvta(i, to, space),
+            Operation::IsSpace(space) => self.is_space(i, space),
+            Operation::Compute => self.register_instruction(i),
+            Operation::Wrong(ref why) => Err(why.clone().into()),
         }
     }
 
-    /// Whether the source of a `mov` is a clock.
-    fn clock(&self, i: &Instruction) -> bool {
-        matches!(i.operands.get(1), Some(ast::Operand::Name(n))
-            if matches!(n.as_str(), "%clock" | "%clock64" | "%clock_hi" | "%globaltimer" | "%globaltimer_lo" | "%globaltimer_hi"))
+    fn register_instruction(&mut self, i: &Instruction) -> Lower<()> {
+        let op: Vec<&str> = i.opcode.parts.iter().map(String::as_str).collect();
+        let (guard, operands) = (i.guard.as_ref(), written(&i.operands));
+        match op[..] {
+            ["mov", ty @ ("u32" | "b32" | "u64" | "b64" | "s32" | "s64")] if reads_clock(i) => {
+                let wide = matches!(ty, "u64" | "b64" | "s64");
+                let arg = if wide { Arg::To64 } else { Arg::To32 };
+                self.push_given(guard, Ins::new(Step::Clock { wide }, Class::Move), &[arg], &operands[..1])
+            }
+            _ => self.compute(guard, &op, &operands),
+        }
     }
 
-    fn compute(&mut self, i: &Instruction, op: &[&str]) -> Lower<()> {
-        let vectors: Vec<usize> =
-            i.operands.iter().map(|o| if let ast::Operand::Vector(v) = o { v.len() } else { 0 }).collect();
+    /// An instruction that touches only registers.
+    pub(super) fn compute(&mut self, guard: Option<&Guard>, op: &[&str], operands: &[Given]) -> Lower<()> {
+        let length = |given: &Given| if let Given::Written(ast::Operand::Vector(v)) = given { v.len() } else { 0 };
+        let vectors: Vec<usize> = operands.iter().map(length).collect();
         for (select, warp) in [
             (ops::select::select as ops::Select, false),
             (ops::matrix::select as ops::Select, false),
             (ops::warp::select as ops::Select, true),
         ] {
-            if let Some(recipe) = select(op, i.operands.len(), &vectors, self.level)? {
-                return self.recipe(i, &recipe, warp);
+            if let Some(recipe) = select(op, operands.len(), &vectors, self.level)? {
+                let step = match recipe.warp_wide {
+                    // Which row holds the member mask is known when rows are given; see `finish`.
+                    true => Step::WarpWide { exec: recipe.exec, members: warp.then_some(0) },
+                    false => Step::Compute(recipe.exec),
+                };
+                let mut ins = Ins::new(step, recipe.class);
+                ins.product = MatrixFormat::of(op).map(|format| Product { format, flops: recipe.flops });
+                ins.operands.extra = recipe.extra;
+                // `cvt` may read a register wider than its source type: its low bits count.
+                if op[0] == "cvt"
+                    && let [to, from] = *operands
+                    && matches!(recipe.args[..], [_, Arg::From32 | Arg::From16])
+                    && self.register_width(from) == 2
+                {
+                    let low = Given::Register(self.scopes.fresh(1));
+                    self.compute(guard, &["cvt", "u32", "u64"], &[low, from])?;
+                    return self.push_given(guard, ins, &recipe.args, &[to, low]);
+                }
+                return self.push_given(guard, ins, &recipe.args, operands);
             }
         }
         Err("unknown opcode".into())
     }
 
-    fn recipe(&mut self, i: &Instruction, recipe: &Recipe, members: bool) -> Lower<()> {
-        // `cvt` may read a register wider than its source type: its low bits count.
-        if i.opcode[0] == "cvt"
-            && let [to, from] = &i.operands[..]
-            && matches!(recipe.args[..], [_, Arg::From32 | Arg::From16])
-            && self.register_width(from) == 2
-        {
-            let scratch = self.scopes.fresh(1);
-            let name = format!("%low_{scratch}");
-            self.scopes.declare(&name, Meaning::Register(scratch));
-            let low = ast::Operand::Name(name);
-            let cut = Instruction { operands: vec![low.clone(), from.clone()], ..i.clone() };
-            self.compute(&cut, &["cvt", "u32", "u64"])?;
-            let narrow = Instruction { operands: vec![to.clone(), low], ..i.clone() };
-            return self.recipe(&narrow, recipe, members);
-        }
-        let step = match recipe.warp_wide {
-            // Which row holds the member mask is known when rows are given; see `finish`.
-            true => Step::WarpWide { exec: recipe.exec, members: members.then_some(0) },
-            false => Step::Compute(recipe.exec),
-        };
-        let mut ins = Ins::new(step, recipe.class);
-        ins.product = MatrixFormat::of(&i.opcode).map(|format| Product { format, flops: recipe.flops });
-        ins.operands.extra = recipe.extra;
-        self.push(i, ins, &recipe.args)
-    }
-
     fn branch(&mut self, i: &Instruction) -> Lower<()> {
         let [to] = &i.operands[..] else { return Err("expected one label".into()) };
         let label = self.label(to)?;
-        self.jump(i, label)
+        self.jump(i.guard.as_ref(), label)
     }
 
-    fn jump(&mut self, i: &Instruction, label: usize) -> Lower<()> {
-        let mut l = self.begin(i, Ins::new(Step::Branch { target: 0, join: NOWHERE }, Class::Branch))?;
+    fn jump(&mut self, guard: Option<&Guard>, label: usize) -> Lower<()> {
+        let mut l = self.begin(guard, Ins::new(Step::Branch { target: 0, join: NOWHERE }, Class::Branch))?;
         l.targets.push(label);
         self.code.push(l);
         Ok(())
@@ -182,11 +180,12 @@ impl Compiler<'_> {
             _ => None,
         });
         let list = list.ok_or_else(|| format!("unknown branch targets {table}"))?;
-        let targets = list.iter().map(|n| self.label(&ast::Operand::Name(n.clone()))).collect::<Lower<Vec<usize>>>()?;
+        let targets = list.iter().map(|n| self.named_label(n)).collect::<Lower<Vec<usize>>>()?;
         let table = self.tables.len() as u32;
         self.tables.push(targets.clone());
-        let mut l = self.begin(i, Ins::new(Step::BranchTable { table, join: NOWHERE }, Class::Branch))?;
-        l.rows.push(self.source(index, Arg::From32)?);
+        let mut l =
+            self.begin(i.guard.as_ref(), Ins::new(Step::BranchTable { table, join: NOWHERE }, Class::Branch))?;
+        l.rows.push(self.source(Given::Written(index), Arg::From32)?);
         l.targets = targets;
         self.code.push(l);
         Ok(())
@@ -219,8 +218,7 @@ impl Compiler<'_> {
         // Lanes that the guard leaves out jump over the body.
         let after = self.new_label();
         if let Some((guard, negated)) = &i.guard {
-            let skip = Instruction { guard: Some((guard.clone(), !negated)), ..i.clone() };
-            self.jump(&skip, after)?;
+            self.jump(Some(&(guard.clone(), !negated)), after)?;
         }
         let mut bound = Vec::new();
         for (p, o) in callee.parameters.iter().zip(arguments).chain(callee.returns.iter().zip(returns)) {
@@ -248,33 +246,16 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    fn barrier(&mut self, i: &Instruction, op: &[&str]) -> Lower<()> {
-        let mut aligned = op[0] == "bar";
-        let mut rest = &op[1..];
-        if rest == ["warp", "sync"] {
-            return self.push(i, Ins::new(Step::WarpBarrier, Class::Barrier), &[Arg::From32]);
-        }
-        if rest.first() == Some(&"cluster") {
-            return Err("thread block clusters are not supported".into());
-        }
-        if rest.first() == Some(&"cta") {
-            rest = &rest[1..];
-        }
-        let mut parts: Vec<&str> = rest.to_vec();
-        if let Some(at) = parts.iter().position(|p| *p == "aligned") {
-            parts.remove(at);
-            aligned = true;
-        }
+    fn barrier(&mut self, i: &Instruction, kind: BarrierKind, aligned: bool) -> Lower<()> {
         let n = i.operands.len();
-        let (kind, args): (BarrierKind, Vec<Arg>) = match parts[..] {
-            ["sync"] => (BarrierKind::Sync, vec![Arg::From32; n]),
-            ["arrive"] if n == 2 => (BarrierKind::Arrive, vec![Arg::From32; 2]),
-            ["red", "and", "pred"] if n >= 3 => (BarrierKind::And, reduction(n, Arg::ToPredicate)),
-            ["red", "or", "pred"] if n >= 3 => (BarrierKind::Or, reduction(n, Arg::ToPredicate)),
-            ["red", "popc", "u32"] if n >= 3 => (BarrierKind::Count, reduction(n, Arg::To32)),
+        let args: Vec<Arg> = match kind {
+            BarrierKind::Sync => vec![Arg::From32; n],
+            BarrierKind::Arrive if n == 2 => vec![Arg::From32; 2],
+            BarrierKind::And | BarrierKind::Or if n >= 3 => reduction(n, Arg::ToPredicate),
+            BarrierKind::Count if n >= 3 => reduction(n, Arg::To32),
             _ => return Err("unknown kind of barrier".into()),
         };
-        let expected = if matches!(kind, BarrierKind::Sync) { 1..=2 } else { 2..=4 };
+        let expected = if kind == BarrierKind::Sync { 1..=2 } else { 2..=4 };
         if !expected.contains(&n) {
             return Err(format!("expected a barrier number, found {n} operands").into());
         }
@@ -286,64 +267,40 @@ impl Compiler<'_> {
         self.push(i, Ins::new(Step::Barrier(Barrier { kind, counted, aligned }), Class::Barrier), &args)
     }
 
-    fn nothing(&mut self, i: &Instruction) -> Lower<()> {
-        let bare = Instruction { operands: Vec::new(), ..i.clone() };
-        self.push(&bare, Ins::new(Step::Nothing, Class::Other), &[])
-    }
-
-    /// Generic addresses of shared, local and parameter space are windows; those of the rest are the same.
-    fn cvta(&mut self, i: &Instruction, op: &[&str]) -> Lower<()> {
-        let (to, space, size) = match op[1..] {
-            ["to", space, size] => (true, space, size),
-            [space, size] => (false, space, size),
-            _ => return Err("expected a state space and a size".into()),
+    /// Generic addresses of shared and local space are windows; those of the rest are the same.
+    fn cvta(&mut self, i: &Instruction, to: bool, space: Space) -> Lower<()> {
+        let first = match space {
+            Space::Shared => address::SHARED,
+            Space::Local => address::LOCAL,
+            _ => 0,
         };
-        if size != "u64" {
-            return Err("expected .u64 addresses".into());
-        }
-        let window = match space {
-            "global" | "const" | "param" | "param::entry" => 0,
-            "shared" | "shared::cta" => address::SHARED,
-            "local" => address::LOCAL,
-            _ => return Err(format!("unknown state space {space}").into()),
-        };
-        let operation = if to { "sub" } else { "add" };
-        let mut operands = i.operands.clone();
-        operands.push(ast::Operand::Integer(window as i64));
-        let instead = Instruction {
-            opcode: vec![operation.into(), "u64".into()],
-            operands,
-            guard: i.guard.clone(),
-            line: i.line,
-        };
-        self.compute(&instead, &[operation, "u64"])
+        let window = ast::Operand::Integer(first as i64);
+        let mut operands = written(&i.operands);
+        operands.push(Given::Written(&window));
+        self.compute(i.guard.as_ref(), &[if to { "sub" } else { "add" }, "u64"], &operands)
     }
 
     /// `isspacep`: whether a generic address lies in a window.
-    fn is_space(&mut self, i: &Instruction, space: &str) -> Lower<()> {
+    fn is_space(&mut self, i: &Instruction, space: Space) -> Lower<()> {
         let [to, from] = &i.operands[..] else { return Err("expected a predicate and an address".into()) };
         let (first, size) = match space {
-            "shared" | "shared::cta" => (address::SHARED, address::WINDOW),
-            "local" => (address::LOCAL, address::WINDOW),
-            "param" | "param::entry" => (address::PARAM, address::WINDOW),
-            "global" => (address::GLOBAL, address::GLOBAL_END - address::GLOBAL),
-            _ => return Err(format!("unknown state space {space}").into()),
+            Space::Shared => (address::SHARED, address::WINDOW),
+            Space::Local => (address::LOCAL, address::WINDOW),
+            Space::Param => (address::PARAM, address::WINDOW),
+            _ => (address::GLOBAL, address::GLOBAL_END - address::GLOBAL),
         };
-        let scratch = self.scopes.fresh(2);
-        let name = format!("%isspacep_{scratch}");
-        self.scopes.declare(&name, Meaning::Register(scratch));
-        let make = |opcode: &[&str], operands: Vec<ast::Operand>| Instruction {
-            opcode: opcode.iter().map(|s| s.to_string()).collect(),
-            operands,
-            guard: i.guard.clone(),
-            line: i.line,
-        };
-        let name = ast::Operand::Name(name);
-        let sub = make(&["sub", "u64"], vec![name.clone(), from.clone(), ast::Operand::Integer(first as i64)]);
-        self.compute(&sub, &["sub", "u64"])?;
-        let below = make(&["setp", "lt", "u64"], vec![to.clone(), name, ast::Operand::Integer(size as i64)]);
-        self.compute(&below, &["setp", "lt", "u64"])
+        let (first, size) = (ast::Operand::Integer(first as i64), ast::Operand::Integer(size as i64));
+        let offset = Given::Register(self.scopes.fresh(2));
+        let guard = i.guard.as_ref();
+        self.compute(guard, &["sub", "u64"], &[offset, Given::Written(from), Given::Written(&first)])?;
+        self.compute(guard, &["setp", "lt", "u64"], &[Given::Written(to), offset, Given::Written(&size)])
     }
+}
+
+/// Whether the source of a `mov` is a clock.
+fn reads_clock(i: &Instruction) -> bool {
+    matches!(i.operands.get(1), Some(ast::Operand::Name(n))
+        if matches!(n.as_str(), "%clock" | "%clock64" | "%clock_hi" | "%globaltimer" | "%globaltimer_lo" | "%globaltimer_hi"))
 }
 
 fn reduction(operands: usize, destination: Arg) -> Vec<Arg> {

@@ -20,6 +20,7 @@ use crate::address;
 use crate::program::Program;
 use crate::ptx::PtxError;
 use crate::ptx::ast::{Function, Module, Operand, Space, Statement};
+use crate::ptx::opcode::Operation;
 use crate::registers::Level;
 
 /// Compiles one entry. `variables` holds the device addresses of the module's global and constant variables.
@@ -97,7 +98,7 @@ fn reachable<'a>(module: &'a Module, body: &'a [Statement]) -> BTreeMap<&'a str,
         for s in statements {
             match s {
                 Statement::Block(inner) => work.push(inner),
-                Statement::Instruction(i) if i.opcode.first().is_some_and(|o| o == "call") => {
+                Statement::Instruction(i) if i.opcode.operation == Operation::Call => {
                     for o in &i.operands {
                         if let Operand::Name(name) = o
                             && let Some(f) = module.function(name)

@@ -8,62 +8,91 @@ use crate::ops::Arg;
 use crate::program::{Ins, LaneMask, Special};
 use crate::ptx::ast::{self, Instruction};
 
-impl Compiler<'_> {
-    /// Resolves the operands by `args` and appends the instruction.
-    pub(super) fn push(&mut self, i: &Instruction, ins: Ins, args: &[Arg]) -> Lower<()> {
-        let mut l = self.begin(i, ins)?;
-        let mut flat = Vec::with_capacity(args.len());
-        for o in &i.operands {
-            match o {
-                ast::Operand::Vector(v) => flat.extend(v.iter()),
-                ast::Operand::Pair(a, b) => flat.extend([a.as_ref(), b.as_ref()]),
-                _ => flat.push(o),
-            }
+/// The predicate before an instruction, and whether it is negated.
+pub(super) type Guard = (String, bool);
+
+/// An operand: as written, or a register that only the compiler knows, of the width that is wanted.
+#[derive(Clone, Copy)]
+pub(super) enum Given<'a> {
+    Written(&'a ast::Operand),
+    Register(u32),
+}
+
+impl<'a> Given<'a> {
+    fn written(self) -> Lower<&'a ast::Operand> {
+        match self {
+            Given::Written(o) => Ok(o),
+            Given::Register(_) => Err("expected a predicate or a number, found a register".into()),
         }
-        let mut next = flat.into_iter();
+    }
+}
+
+pub(super) fn written(operands: &[ast::Operand]) -> Vec<Given<'_>> {
+    operands.iter().map(Given::Written).collect()
+}
+
+/// The elements of a vector or pair, or the operand itself.
+pub(super) fn flat(given: Given) -> Vec<Given> {
+    match given {
+        Given::Written(ast::Operand::Vector(v)) => written(v),
+        Given::Written(ast::Operand::Pair(a, b)) => vec![Given::Written(a), Given::Written(b)],
+        one => vec![one],
+    }
+}
+
+impl Compiler<'_> {
+    /// Resolves the operands of an instruction by `args` and appends it.
+    pub(super) fn push(&mut self, i: &Instruction, ins: Ins, args: &[Arg]) -> Lower<()> {
+        self.push_given(i.guard.as_ref(), ins, args, &written(&i.operands))
+    }
+
+    /// The same for operands of which some were never written.
+    pub(super) fn push_given(
+        &mut self,
+        guard: Option<&Guard>,
+        ins: Ins,
+        args: &[Arg],
+        operands: &[Given],
+    ) -> Lower<()> {
+        let mut l = self.begin(guard, ins)?;
+        let mut next = operands.iter().flat_map(|&given| flat(given));
+        let pair = matches!(operands.first(), Some(Given::Written(ast::Operand::Pair(..))));
         let mut source_predicates = 0;
         for &arg in args {
-            match arg {
-                Arg::ToPredicateToo if !matches!(i.operands.first(), Some(ast::Operand::Pair(..))) => {
-                    l.predicates.push(None);
-                    l.predicate_writes |= 1 << (l.predicates.len() - 1);
-                    continue;
-                }
-                _ => {}
+            if arg == Arg::ToPredicateToo && !pair {
+                l.predicates.push(None);
+                l.predicate_writes |= 1 << (l.predicates.len() - 1);
+                continue;
             }
-            let o = next.next().ok_or_else(|| format!("expected {} operands", args.len()))?;
+            let given = next.next().ok_or_else(|| format!("expected {} operands", args.len()))?;
             match arg {
                 Arg::To32 | Arg::To64 => {
                     l.writes |= 1 << l.rows.len();
-                    let operand = self.destination(o, arg == Arg::To64)?;
-                    l.rows.push(operand);
+                    l.rows.push(self.destination(given, arg == Arg::To64)?);
                 }
-                Arg::From32 | Arg::From64 | Arg::From16 => {
-                    let operand = self.source(o, arg)?;
-                    l.rows.push(operand);
-                }
+                Arg::From32 | Arg::From64 | Arg::From16 => l.rows.push(self.source(given, arg)?),
                 Arg::ToPredicate | Arg::ToPredicateToo => {
                     l.predicate_writes |= 1 << l.predicates.len();
-                    let predicate = match o {
-                        ast::Operand::Name(n) if n == "_" => None,
-                        _ => Some(self.predicate(o)?.0),
+                    let predicate = match given {
+                        Given::Written(ast::Operand::Name(n)) if n == "_" => None,
+                        _ => Some(self.predicate(given.written()?)?.0),
                     };
                     l.predicates.push(predicate);
                 }
                 Arg::FromPredicate => {
-                    let (v, negated) = match o {
+                    let (v, negated) = match given.written()? {
                         ast::Operand::Integer(v) => (TRUE, *v == 0),
-                        _ => self.predicate(o)?,
+                        o => self.predicate(o)?,
                     };
                     l.predicates.push(Some(v));
                     l.ins.operands.negated |= u16::from(negated) << source_predicates;
                     source_predicates += 1;
                 }
-                Arg::Immediate => l.ins.operands.extra = self.integer(o)? as u32,
+                Arg::Immediate => l.ins.operands.extra = self.integer(given.written()?)? as u32,
             }
         }
         if next.next().is_some() {
-            return Err(format!("expected {} operands, found {}", args.len(), i.operands.len()).into());
+            return Err(format!("expected {} operands, found {}", args.len(), operands.len()).into());
         }
         if l.rows.len() > 16 || l.predicates.len() > 4 {
             return Err("too many operands".into());
@@ -73,15 +102,19 @@ impl Compiler<'_> {
     }
 
     /// The instruction with its guard.
-    pub(super) fn begin(&mut self, i: &Instruction, ins: Ins) -> Lower<Lowered> {
+    pub(super) fn begin(&self, guard: Option<&Guard>, ins: Ins) -> Lower<Lowered> {
         let mut l = Lowered::new(ins, self.location);
-        if let Some((name, negated)) = &i.guard {
-            l.guard = Some((self.predicate(&ast::Operand::Name(name.clone()))?.0, *negated));
+        if let Some((name, negated)) = guard {
+            l.guard = Some((self.named_predicate(name)?, *negated));
         }
         Ok(l)
     }
 
-    pub(super) fn destination(&self, o: &ast::Operand, wide: bool) -> Lower<Operand> {
+    pub(super) fn destination(&self, given: Given, wide: bool) -> Lower<Operand> {
+        let o = match given {
+            Given::Register(v) => return self.check_width("a parameter", v, wide).map(|()| Operand::Register(v)),
+            Given::Written(o) => o,
+        };
         let ast::Operand::Name(name) = o else {
             return Err(format!("expected a register to write, found {o:?}").into());
         };
@@ -107,9 +140,10 @@ impl Compiler<'_> {
     }
 
     /// Rows of a register that a source or destination names; 0 when it names none.
-    pub(super) fn register_width(&self, o: &ast::Operand) -> u8 {
-        match o {
-            ast::Operand::Name(n) => match self.scopes.find(n) {
+    pub(super) fn register_width(&self, given: Given) -> u8 {
+        match given {
+            Given::Register(v) => self.scopes.widths[v as usize],
+            Given::Written(ast::Operand::Name(n)) => match self.scopes.find(n) {
                 Some(Meaning::Register(v)) => self.scopes.widths[v as usize],
                 _ => 0,
             },
@@ -117,7 +151,13 @@ impl Compiler<'_> {
         }
     }
 
-    pub(super) fn source(&self, o: &ast::Operand, arg: Arg) -> Lower<Operand> {
+    pub(super) fn source(&self, given: Given, arg: Arg) -> Lower<Operand> {
+        let o = match given {
+            Given::Register(v) => {
+                return self.check_width("a parameter", v, arg == Arg::From64).map(|()| Operand::Register(v));
+            }
+            Given::Written(o) => o,
+        };
         let wide = arg == Arg::From64;
         let constant = |bits: u64| Operand::Constant(if wide { bits } else { bits & 0xffff_ffff }, wide);
         match o {
@@ -158,8 +198,12 @@ impl Compiler<'_> {
             ast::Operand::Not(n) => (n, true),
             _ => return Err(format!("expected a predicate, found {o:?}").into()),
         };
+        self.named_predicate(name).map(|v| (v, negated))
+    }
+
+    fn named_predicate(&self, name: &str) -> Lower<u32> {
         match self.scopes.find(name) {
-            Some(Meaning::Register(v)) if self.scopes.widths[v as usize] == 0 => Ok((v, negated)),
+            Some(Meaning::Register(v)) if self.scopes.widths[v as usize] == 0 => Ok(v),
             _ => Err(format!("expected a predicate, found {name}").into()),
         }
     }
@@ -174,6 +218,10 @@ impl Compiler<'_> {
 
     pub(super) fn label(&self, o: &ast::Operand) -> Lower<usize> {
         let ast::Operand::Name(name) = o else { return Err(format!("expected a label, found {o:?}").into()) };
+        self.named_label(name)
+    }
+
+    pub(super) fn named_label(&self, name: &str) -> Lower<usize> {
         self.scopes.find_label(name).ok_or_else(|| format!("unknown label {name}").into())
     }
 }

@@ -8,6 +8,7 @@ use super::warp::Warp;
 use super::{global, shared};
 use crate::address::{SHARED, SHARED_FIRST, WINDOW};
 use crate::finding::Kind;
+use crate::ops::atomic::apply;
 use crate::program::{Atomic, Ins};
 
 /// `.global`
@@ -66,7 +67,7 @@ fn global_at(warp: &mut Warp, cta: &mut Cta, memory: &Atomic, t: &Touch) -> Outc
         left &= !group;
     }
     // SAFETY: each pointer of the mask leads to an element that `find` has checked.
-    unsafe { apply(warp, memory, t, &pointers) };
+    unsafe { exchange(warp, memory, t, &pointers) };
     Ok(())
 }
 
@@ -85,14 +86,14 @@ fn shared_at(warp: &mut Warp, cta: &mut Cta, memory: &Atomic, t: &Touch) -> Outc
     let base = cta.shared();
     let pointers = std::array::from_fn(|l| base.wrapping_add(t.at[l].wrapping_sub(SHARED_FIRST) as usize));
     // SAFETY: `inside` has checked the elements of the mask.
-    unsafe { apply(warp, memory, t, &pointers) };
+    unsafe { exchange(warp, memory, t, &pointers) };
     Ok(())
 }
 
 /// # Safety
 /// For the lanes of the mask, `memory.width` bytes at their pointer may be read and written.
-unsafe fn apply(warp: &mut Warp, memory: &Atomic, t: &Touch, at: &[*mut u8; 32]) {
-    let Atomic { operation, width, wide, .. } = *memory;
+unsafe fn exchange(warp: &mut Warp, memory: &Atomic, t: &Touch, at: &[*mut u8; 32]) {
+    let Atomic { kind, width, wide, .. } = *memory;
     let slot = t.ins.operands.slot;
     let cut = if width == 8 { u64::MAX } else { (1 << (8 * width)) - 1 };
     let mut before = [0u64; 32];
@@ -104,7 +105,7 @@ unsafe fn apply(warp: &mut Warp, memory: &Atomic, t: &Touch, at: &[*mut u8; 32])
         unsafe {
             let old = get(at[l], width);
             before[l] = old;
-            put(at[l], width, operation.apply(old, b[l] & cut, c[l] & cut, width));
+            put(at[l], width, apply(kind, old, b[l] & cut, c[l] & cut, width));
         }
     }
     // SAFETY: slot 1 is such a row as well, or the sink that nobody reads.

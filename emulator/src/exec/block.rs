@@ -3,7 +3,8 @@
 use super::cta::{Cta, Outcome};
 use super::warp::{Pause, Warp};
 use crate::finding::{Finding, Kind};
-use crate::program::{Barrier, BarrierKind, Ins, Step};
+use crate::program::{Barrier, Ins, Step};
+use crate::ptx::opcode::BarrierKind;
 use crate::registers::{NO_PREDICATE, Value};
 
 /// Barriers of a block.

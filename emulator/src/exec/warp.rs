@@ -55,7 +55,7 @@ impl Warp {
         }
         let local = 32 * program.local_bytes as usize;
         let mut predicates = vec![0; program.predicates + 1];
-        predicates[1] = ALL; // see `compile::TRUE`
+        predicates[1] = ALL; // the `TRUE` of `compile`
         Warp {
             registers: Registers { rows, predicates },
             number,

@@ -15,9 +15,9 @@ pub enum MatrixFormat {
 
 impl MatrixFormat {
     /// Of an opcode `mma. ... .D.A.B.C`: the type of A.
-    pub fn of(opcode: &[String]) -> Option<Self> {
+    pub fn of(opcode: &[&str]) -> Option<Self> {
         let types = opcode.len().checked_sub(4)?;
-        match (opcode[0].as_str(), opcode[types + 1].as_str()) {
+        match (opcode[0], opcode[types + 1]) {
             ("mma", "f16") => Some(MatrixFormat::F16),
             ("mma", "bf16") => Some(MatrixFormat::Bf16),
             ("mma", "tf32") => Some(MatrixFormat::Tf32),

@@ -3,7 +3,9 @@
 pub mod ast;
 mod error;
 mod lex;
+pub mod opcode;
 mod parse;
+pub mod types;
 
 pub use error::PtxError;
 pub use parse::parse;
