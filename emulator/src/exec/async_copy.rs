@@ -36,7 +36,7 @@ fn copy_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, memory: &Copies, mask: u
         let Cta { shared_shadow, clock, .. } = cta;
         for l in lanes(mask) {
             let at = (to[l] - SHARED_FIRST) as usize;
-            if let Err(c) = shared_shadow.start_copy(clock, at, bytes, warp.who(l), ins.pc) {
+            if let Err(c) = shared_shadow.start_copy(clock, into.write(at, warp.who(l))) {
                 failed = Some((l, c));
                 break;
             }

@@ -205,7 +205,7 @@ fn check_write(warp: &Warp, cta: &mut Cta, memory: &Elements, t: &Touch, view: u
             let at = (t.at[l] - v.base) as usize;
             // SAFETY: `find` has checked that the lanes lie within the view.
             let same = || unsafe { stores_nothing_new(warp, memory, t, place(v, t.at), l) };
-            if let Err(c) = shadow.write(clock, at, t.bytes, warp.who(l), t.ins.pc, same) {
+            if let Err(c) = shadow.write(clock, t.write(at, warp.who(l)), same) {
                 failed = Some((l, c));
                 break;
             }

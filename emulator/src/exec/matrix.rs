@@ -97,7 +97,7 @@ fn store_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, memory: &Matrices, mask
         for l in lanes(t.mask) {
             let Cta { shared_shadow, clock, .. } = cta;
             let at = (a[l] - SHARED_FIRST) as usize;
-            if let Err(c) = shared_shadow.write(clock, at, ROW, warp.who(l), ins.pc, || false) {
+            if let Err(c) = shared_shadow.write(clock, t.write(at, warp.who(l)), || false) {
                 return Err(shared::locate(warp.conflict(cta, ins, l, "stmatrix", c), c));
             }
         }

@@ -54,7 +54,7 @@ pub(super) fn store_to(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: &To
                 // SAFETY: `inside` has checked the lanes of the mask.
                 let same = || unsafe { stores_nothing_new(warp, memory, t, to, l) };
                 let offset = (t.at[l] - SHARED_FIRST) as usize;
-                if let Err(c) = shared_shadow.write(clock, offset, t.bytes, warp.who(l), t.ins.pc, same) {
+                if let Err(c) = shared_shadow.write(clock, t.write(offset, warp.who(l)), same) {
                     failed = Some((l, c));
                     break;
                 }

@@ -1,5 +1,6 @@
 //! One access of several lanes, and how functions over it are compiled.
 
+use crate::check::clock::{Who, Write};
 use crate::program::{Addressing, Ins};
 use crate::registers::{Registers, Value};
 
@@ -22,6 +23,12 @@ impl Touch<'_> {
     #[inline(always)]
     pub fn of(&self, mask: u32) -> Self {
         Touch { mask, ..*self }
+    }
+
+    /// What the checkers hear of one lane's write at an offset.
+    #[inline(always)]
+    pub fn write(&self, at: usize, me: Who) -> Write {
+        Write { at, bytes: self.bytes, me, pc: self.ins.pc }
     }
 
     /// Size as addresses are counted.
