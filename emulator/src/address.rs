@@ -1,5 +1,5 @@
-//! How generic addresses are divided. No window holds an address that a 64-bit host hands out, so that one mistaken for the
-//! other is seen at once.
+//! Where things are. How generic addresses are divided: no window holds an address that a 64-bit host hands out, so that one
+//! mistaken for the other is seen at once. And what names a place in a program.
 
 /// Device memory: 256 TiB from here. Within the 49 bits of a GPU's address, outside the 47 bits of a host program's.
 pub const GLOBAL: u64 = 1 << 47;
@@ -13,3 +13,8 @@ pub const WINDOW: u64 = 1 << 40;
 pub const SHARED_FIRST: u64 = 1024;
 /// The first local address of a thread.
 pub const LOCAL_FIRST: u64 = 16;
+
+/// Position of an instruction in [`Program::code`](crate::program::Program::code).
+pub type Pc = u32;
+/// No such position: a branch whose sides never meet again.
+pub const NOWHERE: Pc = Pc::MAX;

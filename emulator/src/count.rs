@@ -5,34 +5,11 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::Pc;
 use crate::ops::Class;
-use crate::program::{Pc, Program};
+use crate::program::{Program, Step};
 
-/// What matrix instructions multiply: tensor cores have a rate for each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MatrixFormat {
-    F16,
-    Bf16,
-    Tf32,
-    F64,
-    Int8,
-}
-
-impl MatrixFormat {
-    /// Of an opcode `mma. ... .D.A.B.C`: the type of A.
-    pub fn of(opcode: &[String]) -> Option<Self> {
-        let types = opcode.len().checked_sub(4)?;
-        match (opcode[0].as_str(), opcode[types + 1].as_str()) {
-            ("mma", "f16") => Some(MatrixFormat::F16),
-            ("mma", "bf16") => Some(MatrixFormat::Bf16),
-            ("mma", "tf32") => Some(MatrixFormat::Tf32),
-            ("mma", "f64") => Some(MatrixFormat::F64),
-            ("mma", "s8" | "u8") => Some(MatrixFormat::Int8),
-            _ => None,
-        }
-    }
-}
+pub use crate::ops::formats::MatrixFormat;
 
 /// Per instruction of a program; empty when nothing is counted.
 #[derive(Clone, Default)]
@@ -114,14 +91,14 @@ impl Counts {
         };
         for (pc, ins) in program.code.iter().enumerate() {
             let (warps, threads) = (self.warps[pc], self.threads[pc]);
-            if warps == 0 || matches!(ins.step, crate::program::Step::Join) {
+            if warps == 0 || matches!(ins.step, Step::Join) {
                 continue;
             }
             *all.classes.entry(ins.class).or_default() += warps;
             // Those of a warp; where the guard does not hold there are none.
-            let flops = threads / 32 * u64::from(ins.flops);
-            if let Some(format) = ins.matrix {
-                *all.flops.entry(format).or_default() += flops;
+            let flops = threads / 32 * u64::from(ins.product.map_or(0, |product| product.flops));
+            if let Some(product) = ins.product {
+                *all.flops.entry(product.format).or_default() += flops;
             }
             let line = {
                 let at = program.locations[pc];

@@ -2,7 +2,7 @@
 //!
 //! Source: CUDA C++ Programming Guide, "Compute Capabilities", and the data sheets of the A100 80GB SXM and the H100 SXM.
 
-use crate::count::MatrixFormat;
+use crate::ops::formats::MatrixFormat;
 
 /// Which GPU is emulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

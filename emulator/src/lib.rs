@@ -34,6 +34,7 @@
 //! Text becomes a syntax tree in [`ptx`]; [`compile`] resolves names, inlines calls and looks each opcode up in [`ops`], which gives
 //! a [`program::Program`] over the rows of [`registers`]; [`exec`] runs it a warp at a time, asks [`check`] about every access and
 //! tells [`count`]; [`driver`] puts the functions of `libcuda` in front.
+#![deny(clippy::undocumented_unsafe_blocks)]
 
 // From text to a program.
 pub mod fatbin;

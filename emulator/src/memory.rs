@@ -57,8 +57,9 @@ pub struct View {
     written: *mut u8,
 }
 
-// SAFETY: blocks on several threads share device memory as they do on a GPU; races are the kernel's, and reported.
+// SAFETY: the pointers lead to buffers that outlive the launch, on whichever thread.
 unsafe impl Send for View {}
+// SAFETY: blocks on several threads share device memory as they do on a GPU; races are the kernel's, and reported.
 unsafe impl Sync for View {}
 
 impl View {
@@ -76,6 +77,7 @@ impl View {
     /// The bytes lie within the view, and the memory was made with checks.
     #[inline(always)]
     pub unsafe fn all_written(&self, at: usize, bytes: usize) -> bool {
+        // SAFETY: with checks there is a written-byte for every byte of the view, within which the caller stays.
         unsafe {
             let p = self.written.add(at);
             match bytes {
@@ -92,6 +94,7 @@ impl View {
     /// As for [`View::all_written`].
     #[inline(always)]
     pub unsafe fn mark_written(&self, at: usize, bytes: usize) {
+        // SAFETY: as for `all_written`: one written-byte for each byte of the view.
         unsafe { self.written.add(at).write_bytes(1, bytes) };
     }
 }
@@ -262,7 +265,7 @@ impl Memory {
             return Ok(());
         }
         let (data, written) = self.range(from, to.len(), "copy from the device")?;
-        // SAFETY: as above.
+        // SAFETY: `range` has checked the size for data and written-bytes, and host memory is not device memory.
         unsafe {
             if self.checks && !(0..to.len()).any(|i| *written.add(i) == 1) {
                 let text = format!("copy from the device of {} bytes, none of which was ever written", to.len());
@@ -283,7 +286,7 @@ impl Memory {
         }
         let (source, source_written) = self.range(from, bytes, "copy within the device")?;
         let (target, target_written) = self.range(to, bytes, "copy within the device")?;
-        // SAFETY: as above; the ranges may overlap.
+        // SAFETY: `range` has checked the size at both ends; the ranges may overlap, which `copy_to` allows.
         unsafe {
             source.copy_to(target, bytes);
             if self.checks {
@@ -300,7 +303,7 @@ impl Memory {
             return Ok(());
         }
         let (data, written) = self.range(to, bytes, "fill")?;
-        // SAFETY: as above.
+        // SAFETY: `range` has checked `count` patterns in a row.
         unsafe {
             for i in 0..count {
                 data.add(i * pattern.len()).copy_from_nonoverlapping(pattern.as_ptr(), pattern.len());

@@ -2,15 +2,91 @@
 
 use std::sync::Arc;
 
-use crate::count::MatrixFormat;
-use crate::exec::Access;
+use crate::address::Pc;
+use crate::exec::cta::{Cta, Outcome};
+use crate::exec::warp::Warp;
 use crate::ops::Class;
+use crate::ops::formats::Product;
+use crate::ptx::opcode::{AtomicKind, BarrierKind};
 use crate::registers::{Exec, NO_PREDICATE, Operands, Row};
 
-/// Position of an instruction in [`Program::code`].
-pub type Pc = u32;
-/// No such position: a branch whose sides never meet again.
-pub const NOWHERE: Pc = Pc::MAX;
+/// What a memory instruction of a family does; the mask holds the lanes that take part (never 0).
+pub type Run<M> = unsafe fn(&mut Warp, &mut Cta, &Ins, &M, u32) -> Outcome;
+
+/// A memory instruction: what runs it, and what it says of memory.
+#[derive(Clone, Copy)]
+pub struct Access<M> {
+    pub run: Run<M>,
+    pub memory: M,
+}
+
+/// How a row becomes the addresses of its lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addressing {
+    /// The row has 64 bits.
+    pub wide: bool,
+    pub offset: i64,
+}
+
+/// Loads and stores: the address in slot 0, the elements in the slots behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elements {
+    pub addressing: Addressing,
+    /// Bytes of one element, and how many there are.
+    pub width: u8,
+    pub count: u8,
+    /// Narrow elements are extended by their sign.
+    pub signed: bool,
+    /// Elements go to or come from 64-bit rows.
+    pub wide: bool,
+}
+
+impl Elements {
+    /// Bytes of all elements of a lane.
+    #[inline(always)]
+    pub fn bytes(&self) -> usize {
+        usize::from(self.width) * usize::from(self.count)
+    }
+}
+
+/// The address in slot 0, the destination in slot 1, the sources in slots 2 and 3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Atomic {
+    pub addressing: Addressing,
+    pub kind: AtomicKind,
+    /// Bytes of the element.
+    pub width: u8,
+    /// Rows of 64 bits.
+    pub wide: bool,
+}
+
+/// The address of this lane's row in slot 0, the fragments of the matrices in the slots behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrices {
+    pub addressing: Addressing,
+    pub count: u8,
+    pub transposed: bool,
+    /// Addresses are generic.
+    pub generic: bool,
+}
+
+/// The shared address in slot 0, the global one in slot 1; predicate 0, where there is one, says "write zeros".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copies {
+    pub to: Addressing,
+    pub from: Addressing,
+    pub bytes: u8,
+    /// Slot 2 holds how much of the source is taken.
+    pub sized: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyGroups {
+    Commit,
+    /// For all groups but the last so many.
+    Wait(u32),
+    WaitAll,
+}
 
 /// What an instruction does to its warp.
 #[derive(Clone, Copy)]
@@ -22,8 +98,18 @@ pub enum Step {
         exec: Exec,
         members: Option<u16>,
     },
-    /// Touches memory.
-    Access(Access),
+    /// `ld`, `st`
+    Elements(Access<Elements>),
+    /// `atom`, `red`
+    Atomic(Access<Atomic>),
+    /// `ldmatrix`, `stmatrix`
+    Matrices(Access<Matrices>),
+    /// `cp.async`
+    Copy(Access<Copies>),
+    /// `cp.async.commit_group`, `cp.async.wait_group`, `cp.async.wait_all`
+    CopyGroups(Access<CopyGroups>),
+    /// A function of the CUDA runtime: result and arguments in rows.
+    Call(Run<()>),
     /// Where the sides of a diverged branch meet.
     Join,
     /// To `target` where the guard holds; `join` is where both sides meet again.
@@ -50,7 +136,8 @@ pub enum Step {
     Trap,
 }
 
-/// `bar` and `barrier`: number in `slot[0]`, threads in `slot[1]` where `counted`.
+/// `bar` and `barrier`: the number in the first source row, threads in the second where `counted`. Reductions take `predicate[1]` to
+/// `predicate[0]`, or count `predicate[0]` into `slot[0]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Barrier {
     pub kind: BarrierKind,
@@ -59,14 +146,11 @@ pub struct Barrier {
     pub aligned: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BarrierKind {
-    Sync,
-    Arrive,
-    /// Reductions over a predicate: `predicate[1]` into `predicate[0]`, or the count into `slot[2]`.
-    And,
-    Or,
-    Count,
+impl Barrier {
+    /// The slot of the barrier's number: a count has its destination before it.
+    pub fn first_source(&self) -> usize {
+        usize::from(self.kind == BarrierKind::Count)
+    }
 }
 
 /// One instruction.
@@ -76,18 +160,9 @@ pub struct Ins {
     pub operands: Operands,
     pub guard: u16,
     pub guard_negated: bool,
-    /// Memory instructions: bytes of one element, elements, and how narrow values are extended.
-    pub width: u8,
-    pub count: u8,
-    pub signed: bool,
-    /// Elements go to or come from 64-bit rows.
-    pub wide: bool,
-    /// The address lies in a 64-bit row.
-    pub wide_address: bool,
     pub class: Class,
-    pub flops: u32,
     /// Of matrix instructions.
-    pub matrix: Option<MatrixFormat>,
+    pub product: Option<Product>,
     pub pc: Pc,
 }
 
@@ -98,14 +173,8 @@ impl Ins {
             operands: Operands::default(),
             guard: NO_PREDICATE,
             guard_negated: false,
-            width: 0,
-            count: 1,
-            signed: false,
-            wide: false,
-            wide_address: false,
             class,
-            flops: 0,
-            matrix: None,
+            product: None,
             pc: 0,
         }
     }
@@ -186,5 +255,21 @@ pub struct Program {
 impl Program {
     pub fn file(&self, number: u32) -> &str {
         self.files.iter().find(|(n, _)| *n == number).map_or("?", |(_, name)| name)
+    }
+
+    /// File and line of an instruction, and where that line was inlined.
+    pub fn source(&self, pc: Pc) -> ((String, u32), Option<(String, u32)>) {
+        let at = self.locations.get(pc as usize).copied().unwrap_or_default();
+        if at.file == 0 {
+            return (("PTX".into(), at.ptx_line), None);
+        }
+        let inlined = at.inlined_at.map(|(file, line)| (self.file(file).to_string(), line));
+        ((self.file(at.file).to_string(), at.line), inlined)
+    }
+
+    /// "file:line" of an instruction.
+    pub fn place(&self, pc: Pc) -> String {
+        let ((file, line), _) = self.source(pc);
+        format!("{file}:{line}")
     }
 }

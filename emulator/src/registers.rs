@@ -33,10 +33,12 @@ pub trait Value: Copy + Default {
 impl Value for u32 {
     #[inline(always)]
     unsafe fn read(r: &Registers, slot: u16) -> [u32; 32] {
+        // SAFETY: the caller names a row of `r`.
         unsafe { r.rows.get_unchecked(slot as usize).0 }
     }
     #[inline(always)]
     unsafe fn write(r: &mut Registers, slot: u16, mask: u32, v: [u32; 32]) {
+        // SAFETY: the caller names a row of `r`.
         let to = unsafe { &mut r.rows.get_unchecked_mut(slot as usize).0 };
         if mask == ALL {
             *to = v;
@@ -52,11 +54,13 @@ impl Value for u64 {
     #[inline(always)]
     unsafe fn read(r: &Registers, slot: u16) -> [u64; 32] {
         debug_assert!((slot as usize) + 1 < r.rows.len());
+        // SAFETY: the caller names two neighbouring rows of `r`: as large as 32 words of 64 bits, and aligned to more.
         unsafe { *r.rows.as_ptr().add(slot as usize).cast::<[u64; 32]>() }
     }
     #[inline(always)]
     unsafe fn write(r: &mut Registers, slot: u16, mask: u32, v: [u64; 32]) {
         debug_assert!((slot as usize) + 1 < r.rows.len());
+        // SAFETY: the caller names two neighbouring rows of `r`, which this borrows alone; size and alignment as for `read`.
         let to = unsafe { &mut *r.rows.as_mut_ptr().add(slot as usize).cast::<[u64; 32]>() };
         if mask == ALL {
             *to = v;
@@ -97,6 +101,10 @@ impl Level {
 }
 
 /// What an instruction does to registers: `mask` holds the lanes that take part (never 0).
+///
+/// # Safety
+/// The operands name rows and predicates of the registers, as many and as wide as the function reads and writes, and this processor
+/// has the instruction sets of the [`Level`] that the function was chosen for.
 pub type Exec = unsafe fn(&mut Registers, &Operands, u32);
 
 /// The operands of an instruction: destinations first, then sources, in the order of the PTX text.
@@ -111,12 +119,10 @@ pub struct Operands {
     pub negated: u16,
     /// A small constant that belongs to the opcode: the table of `lop3`, the number of a vote's kind.
     pub extra: u32,
-    /// The offset of an address.
-    pub offset: i64,
 }
 
 impl Default for Operands {
     fn default() -> Self {
-        Operands { slot: [0; 16], predicate: [NO_PREDICATE; 4], negated: 0, extra: 0, offset: 0 }
+        Operands { slot: [0; 16], predicate: [NO_PREDICATE; 4], negated: 0, extra: 0 }
     }
 }

@@ -242,6 +242,7 @@ fn a_missing_predicate_is_not_written() {
             let mut o = Operands { extra: recipe.extra, slot: [0; 16], ..Operands::default() };
             (o.slot[1], o.predicate[1 - missing]) = (1, 2);
             assert_eq!(o.predicate[missing], NO_PREDICATE);
+            // SAFETY: the operands name rows and predicates of these registers, as the recipe asks.
             unsafe { (recipe.exec)(&mut r, &o, ALL) };
             assert_eq!(r.predicates, [5, 6, if missing == 1 { ALL } else { 0 }]);
         }

@@ -1,6 +1,7 @@
 //! PTX text against the syntax tree it stands for.
 
 use ptx_emulator::ptx::ast::{Function, Initial, Instruction, Module, Operand, Space, Statement, Type, Variable};
+use ptx_emulator::ptx::opcode::Opcode;
 use ptx_emulator::ptx::parse;
 
 const CALLS: &str = include_str!("ptx/calls.ptx");
@@ -37,7 +38,7 @@ fn pair(a: &str, b: &str) -> Operand {
 
 /// An instruction on a line without guard.
 fn on(line: u32, opcode: &str, operands: Vec<Operand>) -> Instruction {
-    Instruction { guard: None, opcode: opcode.split('.').map(String::from).collect(), operands, line }
+    Instruction { guard: None, opcode: Opcode::new(opcode), operands, line }
 }
 
 fn ins(opcode: &str, operands: Vec<Operand>) -> Statement {

@@ -96,6 +96,7 @@ impl Case<'_> {
         o.negated = negated.into();
         let sources = rows[2..].to_vec();
         let mut r = Registers { rows, predicates: vec![OLD, p] };
+        // SAFETY: the operands name rows and predicates of these registers, as the recipe asks.
         unsafe { (recipe.exec)(&mut r, &o, self.mask) };
         assert_eq!(r.rows[2..], sources, "{}: a source changed", self.opcode);
         assert_eq!(r.predicates[1], p, "{}: a source changed", self.opcode);
@@ -390,6 +391,7 @@ fn speed() {
             let mut r = Registers { rows, predicates: vec![0, 0x1234_5678] };
             let start = std::time::Instant::now();
             for _ in 0..1_000_000 {
+                // SAFETY: the operands name rows and predicates of these registers, as the recipe asks.
                 unsafe { (recipe.exec)(std::hint::black_box(&mut r), &o, ALL) };
             }
             println!("{opcode} {level:?}: {:.1} ns", start.elapsed().as_secs_f64() * 1e3);

@@ -4,8 +4,19 @@
 //! stamped so far before everything later (`all`). Barriers of fewer warps order only between those (`known`).
 //! Source: the epochs of Flanagan & Freund 2009, "FastTrack", with warps as processes.
 
+use crate::address::Pc;
+
 /// A thread of the block: warp * 32 + lane.
 pub type Who = u16;
+
+/// A write: which bytes, as an offset, by whom, and where in the program.
+#[derive(Clone, Copy)]
+pub struct Write {
+    pub at: usize,
+    pub bytes: usize,
+    pub me: Who,
+    pub pc: Pc,
+}
 
 pub struct Clock {
     pub now: u32,

@@ -1,8 +1,8 @@
 //! What an access collides with.
 
 use super::clock::{Who, readers};
+use crate::address::Pc;
 use crate::finding::Kind;
-use crate::program::Pc;
 
 /// The kind, the byte, and the other thread and instruction where known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

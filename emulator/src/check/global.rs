@@ -1,10 +1,10 @@
 //! Global memory: who wrote and read each granule of a buffer during a launch, as one worker saw it; and, when the launch is
 //! over, what two workers saw of each other's blocks.
 
-use super::clock::{Clock, Who, readers};
+use super::clock::{Clock, Who, Write, readers};
 use super::conflict::Conflict;
+use crate::address::Pc;
 use crate::finding::Kind;
-use crate::program::Pc;
 
 /// One entry per granule of 2^shift bytes. The granule shrinks to the narrowest access seen.
 pub struct GlobalShadow {
@@ -119,15 +119,8 @@ impl GlobalShadow {
 
     /// `same`: the bytes already hold what is written; then two writes within a block do not collide.
     #[inline(always)]
-    pub fn write(
-        &mut self,
-        clock: &Clock,
-        at: usize,
-        bytes: usize,
-        me: Who,
-        pc: Pc,
-        same: impl Fn() -> bool,
-    ) -> Result<(), Conflict> {
+    pub fn write(&mut self, clock: &Clock, write: Write, same: impl Fn() -> bool) -> Result<(), Conflict> {
+        let Write { at, bytes, me, pc } = write;
         for g in self.granules(at, bytes) {
             let (stamp, read) = (self.written[g], self.read[g]);
             if stamp >= clock.launch || read >= clock.launch {

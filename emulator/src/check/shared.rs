@@ -1,9 +1,9 @@
 //! Shared memory: who wrote and read each granule, and when.
 
-use super::clock::{Clock, Who, readers};
+use super::clock::{Clock, Who, Write, readers};
 use super::conflict::Conflict;
+use crate::address::Pc;
 use crate::finding::Kind;
-use crate::program::Pc;
 
 /// A `cp.async` into the granule is under way.
 const PENDING: u32 = u32::MAX;
@@ -69,17 +69,10 @@ impl SharedShadow {
         Conflict::with_write(kind, g << self.shift, known.then(|| (self.writer[g], self.writer_pc[g])))
     }
 
-    /// Thread `me` writes. `same` says whether a byte range already holds what is written: then two writes do not collide.
+    /// A thread writes. `same` says whether a byte range already holds what is written: then two writes do not collide.
     #[inline(always)]
-    pub fn write(
-        &mut self,
-        clock: &Clock,
-        at: usize,
-        bytes: usize,
-        me: Who,
-        pc: Pc,
-        same: impl Fn() -> bool,
-    ) -> Result<(), Conflict> {
+    pub fn write(&mut self, clock: &Clock, write: Write, same: impl Fn() -> bool) -> Result<(), Conflict> {
+        let Write { at, bytes, me, pc } = write;
         for g in self.granules(at, bytes) {
             self.check_write(clock, g, me, &same)?;
             self.written[g] = clock.now;
@@ -89,8 +82,9 @@ impl SharedShadow {
         Ok(())
     }
 
-    /// Thread `me` starts a `cp.async` into these bytes.
-    pub fn start_copy(&mut self, clock: &Clock, at: usize, bytes: usize, me: Who, pc: Pc) -> Result<(), Conflict> {
+    /// A thread starts a `cp.async` into these bytes.
+    pub fn start_copy(&mut self, clock: &Clock, write: Write) -> Result<(), Conflict> {
+        let Write { at, bytes, me, pc } = write;
         for g in self.granules(at, bytes) {
             self.check_write(clock, g, me, || false)?;
             self.written[g] = PENDING;

@@ -1,308 +1,171 @@
-//! One instruction at a time: looks its opcode up and resolves its operands.
+//! Statements, one instruction at a time: looks its opcode up and resolves its operands.
 
+use super::compiler::Compiler;
+use super::lowered::Lowered;
+use super::operands::{Given, Guard, written};
+use super::problem::{Lower, Problem};
+use super::runtime;
 use super::scope::Meaning;
-use super::{Compiler, Lowered, MAX_DEPTH, Operand, TRUE, runtime};
-use crate::address;
-use crate::count::MatrixFormat;
-use crate::ops::{self, Arg, Class, Recipe};
-use crate::program::{Barrier, BarrierKind, Ins, LaneMask, NOWHERE, Special, Step};
+use crate::address::{self, NOWHERE};
+use crate::ops::formats::{MatrixFormat, Product};
+use crate::ops::{self, Arg, Class};
+use crate::program::{Barrier, CopyGroups, Ins, Location, Step};
 use crate::ptx::PtxError;
-use crate::ptx::ast::{self, Function, Instruction, Module, Space, Statement};
+use crate::ptx::ast::{self, Instruction, Space, Statement};
+use crate::ptx::opcode::{BarrierKind, Operation};
 
-/// What is wrong with an instruction: said of it, or of something inside a call.
-pub(super) enum Problem {
-    Here(String),
-    Inside(PtxError),
-}
-
-impl From<String> for Problem {
-    fn from(text: String) -> Self {
-        Problem::Here(text)
-    }
-}
-
-impl From<&str> for Problem {
-    fn from(text: &str) -> Self {
-        Problem::Here(text.into())
-    }
-}
-
-impl From<PtxError> for Problem {
-    fn from(e: PtxError) -> Self {
-        Problem::Inside(e)
-    }
-}
-
-pub(super) type Lower<T> = Result<T, Problem>;
-
-/// The function of this name that has a body, or its declaration.
-pub(super) fn function<'a>(module: &'a Module, name: &str) -> Option<&'a Function> {
-    let mut all = module.functions.iter().filter(|f| f.name == name);
-    let first = all.next()?;
-    Some(if first.body.is_some() { first } else { all.find(|f| f.body.is_some()).unwrap_or(first) })
-}
+/// Deepest chain of calls; a cycle is deeper.
+const MAX_DEPTH: usize = 32;
+/// Instructions of one kernel, calls inlined.
+const MAX_CODE: usize = 1 << 20;
 
 impl Compiler<'_> {
-    pub(super) fn instruction(&mut self, i: &Instruction, body: &[Statement]) -> Lower<()> {
-        let op: Vec<&str> = i.opcode.iter().map(String::as_str).collect();
-        match op[..] {
-            ["bra"] | ["bra", "uni"] => self.branch(i),
-            ["brx", "idx"] | ["brx", "idx", "uni"] => self.branch_table(i, body),
-            ["ret"] | ["ret", "uni"] => match self.returns.last() {
-                Some(&label) => self.jump(i, label),
+    /// The statements of one scope, whose labels and variables are visible throughout it.
+    pub(super) fn statements(&mut self, body: &[Statement]) -> Result<(), PtxError> {
+        self.depth += 1;
+        if self.depth > 4 * MAX_DEPTH {
+            return Err(PtxError::new(self.location.ptx_line, "blocks and calls nest too deep (recursion?)"));
+        }
+        self.scopes.open();
+        for s in body {
+            if let Statement::Label(name, _) = s {
+                let label = self.new_label();
+                self.scopes.label(name, label);
+            }
+        }
+        for s in body {
+            match s {
+                Statement::Label(name, line) => {
+                    let label = self.scopes.find_label(name);
+                    self.place_label(label.ok_or_else(|| PtxError::new(*line, format!("label {name} is lost")))?);
+                }
+                Statement::Variable(v) => match v.space {
+                    Space::Shared => {
+                        // Placed before; found again by its name in the outermost scope.
+                        if self.scopes.find(&v.name).is_none() {
+                            return Err(PtxError::new(v.line, format!("variable {} is lost", v.name)));
+                        }
+                    }
+                    Space::Local | Space::Param => {
+                        let at = self.local_variable(v)?;
+                        self.scopes.declare(&v.name, Meaning::Variable(Space::Local, at));
+                    }
+                    _ => {
+                        let what = format!("variable {}: expected .shared, .local or .param inside a function", v.name);
+                        return Err(PtxError::new(v.line, what));
+                    }
+                },
+                Statement::Registers { ty, name, count, line } => self.scopes.registers(*ty, name, *count, *line)?,
+                Statement::Location { file, line, inlined_at } => {
+                    self.location =
+                        Location { file: *file, line: *line, inlined_at: *inlined_at, ptx_line: self.location.ptx_line }
+                }
+                Statement::Block(inner) => self.statements(inner)?,
+                Statement::BranchTargets(..) => {}
+                Statement::Instruction(i) => {
+                    self.location.ptx_line = i.line;
+                    self.instruction(i, body).map_err(|problem| match problem {
+                        Problem::Here(text) => PtxError::new(i.line, format!("`{}`: {text}", i.opcode.parts.join("."))),
+                        Problem::Inside(e) => e,
+                    })?;
+                    if self.code.len() > MAX_CODE {
+                        return Err(PtxError::new(i.line, "too many instructions"));
+                    }
+                }
+            }
+        }
+        self.scopes.close();
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn instruction(&mut self, i: &Instruction, body: &[Statement]) -> Lower<()> {
+        let guard = i.guard.as_ref();
+        match i.opcode.operation {
+            Operation::Branch => self.branch(i),
+            Operation::BranchTable => self.branch_table(i, body),
+            Operation::Return => match self.returns.last() {
+                Some(&label) => self.jump(guard, label),
                 None => self.push(i, Ins::new(Step::Exit, Class::Branch), &[]),
             },
-            ["exit"] => self.push(i, Ins::new(Step::Exit, Class::Branch), &[]),
-            ["trap"] | ["brkpt"] => self.push(i, Ins::new(Step::Trap, Class::Other), &[]),
-            ["call"] | ["call", "uni"] => self.call(i),
-            ["bar" | "barrier", ..] => self.barrier(i, &op),
-            ["membar", "cta" | "gl" | "sys"]
-            | ["fence", "sc" | "acq_rel" | "acquire" | "release", "cta" | "gpu" | "sys"]
-            | ["fence", "mbarrier_init", ..] => self.push(i, Ins::new(Step::Nothing, Class::Barrier), &[]),
-            ["prefetch" | "prefetchu", ..]
-            | ["nanosleep", "u32"]
-            | ["pmevent", ..]
-            | ["discard" | "applypriority", ..] => self.nothing(i),
-            ["ld" | "ldu" | "st" | "atom" | "red" | "ldmatrix" | "stmatrix", ..] | ["cp", "async", ..] => {
-                self.memory(i, &op)
-            }
-            ["cvta", ..] => self.cvta(i, &op),
-            ["isspacep", space] => self.is_space(i, space),
-            ["mov", "u32" | "b32" | "u64" | "b64" | "s32" | "s64"] if self.clock(i) => {
-                let wide = matches!(op[1], "u64" | "b64" | "s64");
-                let arg = if wide { Arg::To64 } else { Arg::To32 };
-                let first = Instruction { operands: i.operands[..1].to_vec(), ..i.clone() };
-                self.push(&first, Ins::new(Step::Clock { wide }, Class::Move), &[arg])
-            }
-            _ => self.compute(i, &op),
+            Operation::Exit => self.push(i, Ins::new(Step::Exit, Class::Branch), &[]),
+            Operation::Trap => self.push(i, Ins::new(Step::Trap, Class::Other), &[]),
+            Operation::Call => self.call(i),
+            Operation::Barrier { kind, aligned } => self.barrier(i, kind, aligned),
+            Operation::WarpBarrier => self.push(i, Ins::new(Step::WarpBarrier, Class::Barrier), &[Arg::From32]),
+            Operation::Fence => self.push(i, Ins::new(Step::Nothing, Class::Barrier), &[]),
+            Operation::Hint => self.push_given(guard, Ins::new(Step::Nothing, Class::Other), &[], &[]),
+            Operation::Load(elements) => self.load(i, elements),
+            Operation::Store(elements) => self.store(i, elements),
+            Operation::Atomic { space, kind, ty, result } => self.atomic(i, (space, kind, ty), result),
+            Operation::LoadMatrix(matrices) => self.matrix(i, matrices, true),
+            Operation::StoreMatrix(matrices) => self.matrix(i, matrices, false),
+            Operation::Copy { cg } => self.async_copy(i, cg),
+            Operation::CommitCopies => self.copy_groups(i, CopyGroups::Commit),
+            Operation::WaitCopies => self.wait_group(i),
+            Operation::WaitAllCopies => self.copy_groups(i, CopyGroups::WaitAll),
+            Operation::ConvertAddress { to, space } => self.cvta(i, to, space),
+            Operation::IsSpace(space) => self.is_space(i, space),
+            Operation::Compute => self.register_instruction(i),
+            Operation::Wrong(ref why) => Err(why.clone().into()),
         }
     }
 
-    /// Whether the source of a `mov` is a clock.
-    fn clock(&self, i: &Instruction) -> bool {
-        matches!(i.operands.get(1), Some(ast::Operand::Name(n))
-            if matches!(n.as_str(), "%clock" | "%clock64" | "%clock_hi" | "%globaltimer" | "%globaltimer_lo" | "%globaltimer_hi"))
+    fn register_instruction(&mut self, i: &Instruction) -> Lower<()> {
+        let op: Vec<&str> = i.opcode.parts.iter().map(String::as_str).collect();
+        let (guard, operands) = (i.guard.as_ref(), written(&i.operands));
+        match op[..] {
+            ["mov", ty @ ("u32" | "b32" | "u64" | "b64" | "s32" | "s64")] if reads_clock(i) => {
+                let wide = matches!(ty, "u64" | "b64" | "s64");
+                let arg = if wide { Arg::To64 } else { Arg::To32 };
+                self.push_given(guard, Ins::new(Step::Clock { wide }, Class::Move), &[arg], &operands[..1])
+            }
+            _ => self.compute(guard, &op, &operands),
+        }
     }
 
-    fn compute(&mut self, i: &Instruction, op: &[&str]) -> Lower<()> {
-        let vectors: Vec<usize> =
-            i.operands.iter().map(|o| if let ast::Operand::Vector(v) = o { v.len() } else { 0 }).collect();
+    /// An instruction that touches only registers.
+    pub(super) fn compute(&mut self, guard: Option<&Guard>, op: &[&str], operands: &[Given]) -> Lower<()> {
+        let length = |given: &Given| if let Given::Written(ast::Operand::Vector(v)) = given { v.len() } else { 0 };
+        let vectors: Vec<usize> = operands.iter().map(length).collect();
         for (select, warp) in [
             (ops::select::select as ops::Select, false),
             (ops::matrix::select as ops::Select, false),
             (ops::warp::select as ops::Select, true),
         ] {
-            if let Some(recipe) = select(op, i.operands.len(), &vectors, self.level)? {
-                return self.recipe(i, &recipe, warp);
+            if let Some(recipe) = select(op, operands.len(), &vectors, self.level)? {
+                let step = match recipe.warp_wide {
+                    // Which row holds the member mask is known when rows are given; see `finish`.
+                    true => Step::WarpWide { exec: recipe.exec, members: warp.then_some(0) },
+                    false => Step::Compute(recipe.exec),
+                };
+                let mut ins = Ins::new(step, recipe.class);
+                ins.product = MatrixFormat::of(op).map(|format| Product { format, flops: recipe.flops });
+                ins.operands.extra = recipe.extra;
+                // `cvt` may read a register wider than its source type: its low bits count.
+                if op[0] == "cvt"
+                    && let [to, from] = *operands
+                    && matches!(recipe.args[..], [_, Arg::From32 | Arg::From16])
+                    && self.register_width(from) == 2
+                {
+                    let low = Given::Register(self.scopes.fresh(1));
+                    self.compute(guard, &["cvt", "u32", "u64"], &[low, from])?;
+                    return self.push_given(guard, ins, &recipe.args, &[to, low]);
+                }
+                return self.push_given(guard, ins, &recipe.args, operands);
             }
         }
         Err("unknown opcode".into())
     }
 
-    fn recipe(&mut self, i: &Instruction, recipe: &Recipe, members: bool) -> Lower<()> {
-        // `cvt` may read a register wider than its source type: its low bits count.
-        if i.opcode[0] == "cvt"
-            && let [to, from] = &i.operands[..]
-            && matches!(recipe.args[..], [_, Arg::From32 | Arg::From16])
-            && self.register_width(from) == 2
-        {
-            let scratch = self.scopes.fresh(1);
-            let name = format!("%low_{scratch}");
-            self.scopes.declare(&name, Meaning::Register(scratch));
-            let low = ast::Operand::Name(name);
-            let cut = Instruction { operands: vec![low.clone(), from.clone()], ..i.clone() };
-            self.compute(&cut, &["cvt", "u32", "u64"])?;
-            let narrow = Instruction { operands: vec![to.clone(), low], ..i.clone() };
-            return self.recipe(&narrow, recipe, members);
-        }
-        let step = match recipe.warp_wide {
-            // Which row holds the member mask is known when rows are given; see `finish`.
-            true => Step::WarpWide { exec: recipe.exec, members: members.then_some(0) },
-            false => Step::Compute(recipe.exec),
-        };
-        let mut ins = Ins::new(step, recipe.class);
-        ins.flops = recipe.flops;
-        ins.matrix = MatrixFormat::of(&i.opcode);
-        ins.operands.extra = recipe.extra;
-        self.push(i, ins, &recipe.args)
-    }
-
-    /// Resolves the operands by `args` and appends the instruction.
-    pub(super) fn push(&mut self, i: &Instruction, ins: Ins, args: &[Arg]) -> Lower<()> {
-        let mut l = self.begin(i, ins)?;
-        let mut flat = Vec::with_capacity(args.len());
-        for o in &i.operands {
-            match o {
-                ast::Operand::Vector(v) => flat.extend(v.iter()),
-                ast::Operand::Pair(a, b) => flat.extend([a.as_ref(), b.as_ref()]),
-                _ => flat.push(o),
-            }
-        }
-        let mut next = flat.into_iter();
-        let mut source_predicates = 0;
-        for &arg in args {
-            match arg {
-                Arg::ToPredicateToo if !matches!(i.operands.first(), Some(ast::Operand::Pair(..))) => {
-                    l.predicates.push(None);
-                    l.predicate_writes |= 1 << (l.predicates.len() - 1);
-                    continue;
-                }
-                _ => {}
-            }
-            let o = next.next().ok_or_else(|| format!("expected {} operands", args.len()))?;
-            match arg {
-                Arg::To32 | Arg::To64 => {
-                    l.writes |= 1 << l.rows.len();
-                    let operand = self.destination(o, arg == Arg::To64)?;
-                    l.rows.push(operand);
-                }
-                Arg::From32 | Arg::From64 | Arg::From16 => {
-                    let operand = self.source(o, arg)?;
-                    l.rows.push(operand);
-                }
-                Arg::ToPredicate | Arg::ToPredicateToo => {
-                    l.predicate_writes |= 1 << l.predicates.len();
-                    let predicate = match o {
-                        ast::Operand::Name(n) if n == "_" => None,
-                        _ => Some(self.predicate(o)?.0),
-                    };
-                    l.predicates.push(predicate);
-                }
-                Arg::FromPredicate => {
-                    let (v, negated) = match o {
-                        ast::Operand::Integer(v) => (TRUE, *v == 0),
-                        _ => self.predicate(o)?,
-                    };
-                    l.predicates.push(Some(v));
-                    l.ins.operands.negated |= u16::from(negated) << source_predicates;
-                    source_predicates += 1;
-                }
-                Arg::Immediate => l.ins.operands.extra = self.integer(o)? as u32,
-            }
-        }
-        if next.next().is_some() {
-            return Err(format!("expected {} operands, found {}", args.len(), i.operands.len()).into());
-        }
-        if l.rows.len() > 16 || l.predicates.len() > 4 {
-            return Err("too many operands".into());
-        }
-        self.code.push(l);
-        Ok(())
-    }
-
-    /// The instruction with its guard.
-    pub(super) fn begin(&mut self, i: &Instruction, ins: Ins) -> Lower<Lowered> {
-        let mut l = Lowered::new(ins, self.location);
-        if let Some((name, negated)) = &i.guard {
-            l.guard = Some((self.predicate(&ast::Operand::Name(name.clone()))?.0, *negated));
-        }
-        Ok(l)
-    }
-
-    pub(super) fn destination(&self, o: &ast::Operand, wide: bool) -> Lower<Operand> {
-        let ast::Operand::Name(name) = o else {
-            return Err(format!("expected a register to write, found {o:?}").into());
-        };
-        if name == "_" {
-            return Ok(Operand::Sink);
-        }
-        match self.scopes.find(name) {
-            Some(Meaning::Register(v)) => self.check_width(name, v, wide).map(|()| Operand::Register(v)),
-            _ => Err(format!("unknown register {name}").into()),
-        }
-    }
-
-    fn check_width(&self, name: &str, v: u32, wide: bool) -> Lower<()> {
-        let found = self.scopes.widths[v as usize];
-        if found == if wide { 2 } else { 1 } {
-            return Ok(());
-        }
-        let (found, expected) = (
-            ["a predicate", "32 bits or fewer", "64 bits"][found as usize],
-            if wide { "64 bits" } else { "32 bits or fewer" },
-        );
-        Err(format!("{name}: expected {expected}, found {found}").into())
-    }
-
-    /// Rows of a register that a source or destination names; 0 when it names none.
-    pub(super) fn register_width(&self, o: &ast::Operand) -> u8 {
-        match o {
-            ast::Operand::Name(n) => match self.scopes.find(n) {
-                Some(Meaning::Register(v)) => self.scopes.widths[v as usize],
-                _ => 0,
-            },
-            _ => 0,
-        }
-    }
-
-    pub(super) fn source(&self, o: &ast::Operand, arg: Arg) -> Lower<Operand> {
-        let wide = arg == Arg::From64;
-        let constant = |bits: u64| Operand::Constant(if wide { bits } else { bits & 0xffff_ffff }, wide);
-        match o {
-            ast::Operand::Name(name) => {
-                if let Some(special) = special(name) {
-                    return if wide {
-                        Err(format!("{name} has 32 bits").into())
-                    } else {
-                        Ok(Operand::Special(special))
-                    };
-                }
-                match self.scopes.find(name) {
-                    Some(Meaning::Register(v)) => self.check_width(name, v, wide).map(|()| Operand::Register(v)),
-                    Some(Meaning::Variable(_, at)) => Ok(constant(at)),
-                    None if name == "WARP_SZ" => Ok(constant(32)),
-                    None => Err(format!("unknown name {name}").into()),
-                }
-            }
-            ast::Operand::Integer(v) if arg == Arg::From16 => Ok(constant(*v as u64 & 0xffff)),
-            ast::Operand::Integer(v) => Ok(constant(*v as u64)),
-            ast::Operand::F32(bits) if !wide => Ok(constant(u64::from(*bits))),
-            ast::Operand::F64(bits) if wide => Ok(constant(*bits)),
-            ast::Operand::F64(bits) if arg == Arg::From32 => {
-                Ok(constant(u64::from((f64::from_bits(*bits) as f32).to_bits())))
-            }
-            ast::Operand::Address(Some(name), offset) => match self.scopes.find(name) {
-                // `mov.u64 %rd, array+8`
-                Some(Meaning::Variable(_, at)) => Ok(constant(at.wrapping_add(*offset as u64))),
-                _ => Err(format!("unknown variable {name}").into()),
-            },
-            _ => Err(format!("expected a register or a number, found {o:?}").into()),
-        }
-    }
-
-    pub(super) fn predicate(&self, o: &ast::Operand) -> Lower<(u32, bool)> {
-        let (name, negated) = match o {
-            ast::Operand::Name(n) => (n, false),
-            ast::Operand::Not(n) => (n, true),
-            _ => return Err(format!("expected a predicate, found {o:?}").into()),
-        };
-        match self.scopes.find(name) {
-            Some(Meaning::Register(v)) if self.scopes.widths[v as usize] == 0 => Ok((v, negated)),
-            _ => Err(format!("expected a predicate, found {name}").into()),
-        }
-    }
-
-    pub(super) fn integer(&self, o: &ast::Operand) -> Lower<i64> {
-        match o {
-            ast::Operand::Integer(v) => Ok(*v),
-            ast::Operand::Name(n) if n == "WARP_SZ" => Ok(32),
-            _ => Err(format!("expected a number, found {o:?}").into()),
-        }
-    }
-
-    fn label(&self, o: &ast::Operand) -> Lower<usize> {
-        let ast::Operand::Name(name) = o else { return Err(format!("expected a label, found {o:?}").into()) };
-        self.scopes.find_label(name).ok_or_else(|| format!("unknown label {name}").into())
-    }
-
     fn branch(&mut self, i: &Instruction) -> Lower<()> {
         let [to] = &i.operands[..] else { return Err("expected one label".into()) };
         let label = self.label(to)?;
-        self.jump(i, label)
+        self.jump(i.guard.as_ref(), label)
     }
 
-    fn jump(&mut self, i: &Instruction, label: usize) -> Lower<()> {
-        let mut l = self.begin(i, Ins::new(Step::Branch { target: 0, join: NOWHERE }, Class::Branch))?;
+    fn jump(&mut self, guard: Option<&Guard>, label: usize) -> Lower<()> {
+        let mut l = self.begin(guard, Ins::new(Step::Branch { target: 0, join: NOWHERE }, Class::Branch))?;
         l.targets.push(label);
         self.code.push(l);
         Ok(())
@@ -317,11 +180,12 @@ impl Compiler<'_> {
             _ => None,
         });
         let list = list.ok_or_else(|| format!("unknown branch targets {table}"))?;
-        let targets = list.iter().map(|n| self.label(&ast::Operand::Name(n.clone()))).collect::<Lower<Vec<usize>>>()?;
+        let targets = list.iter().map(|n| self.named_label(n)).collect::<Lower<Vec<usize>>>()?;
         let table = self.tables.len() as u32;
         self.tables.push(targets.clone());
-        let mut l = self.begin(i, Ins::new(Step::BranchTable { table, join: NOWHERE }, Class::Branch))?;
-        l.rows.push(self.source(index, Arg::From32)?);
+        let mut l =
+            self.begin(i.guard.as_ref(), Ins::new(Step::BranchTable { table, join: NOWHERE }, Class::Branch))?;
+        l.rows.push(self.source(Given::Written(index), Arg::From32)?);
         l.targets = targets;
         self.code.push(l);
         Ok(())
@@ -337,7 +201,8 @@ impl Compiler<'_> {
             _ => return Err("expected (results), function, (arguments)".into()),
         };
         let module = self.module;
-        let callee = function(module, name)
+        let callee = module
+            .function(name)
             .ok_or_else(|| format!("unknown function {name}; indirect calls are not supported"))?;
         if let (None, Some(known)) = (&callee.body, runtime::named(name)) {
             return self.runtime_call(i, &known, returns, arguments);
@@ -353,8 +218,7 @@ impl Compiler<'_> {
         // Lanes that the guard leaves out jump over the body.
         let after = self.new_label();
         if let Some((guard, negated)) = &i.guard {
-            let skip = Instruction { guard: Some((guard.clone(), !negated)), ..i.clone() };
-            self.jump(&skip, after)?;
+            self.jump(Some(&(guard.clone(), !negated)), after)?;
         }
         let mut bound = Vec::new();
         for (p, o) in callee.parameters.iter().zip(arguments).chain(callee.returns.iter().zip(returns)) {
@@ -382,33 +246,16 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    fn barrier(&mut self, i: &Instruction, op: &[&str]) -> Lower<()> {
-        let mut aligned = op[0] == "bar";
-        let mut rest = &op[1..];
-        if rest == ["warp", "sync"] {
-            return self.push(i, Ins::new(Step::WarpBarrier, Class::Barrier), &[Arg::From32]);
-        }
-        if rest.first() == Some(&"cluster") {
-            return Err("thread block clusters are not supported".into());
-        }
-        if rest.first() == Some(&"cta") {
-            rest = &rest[1..];
-        }
-        let mut parts: Vec<&str> = rest.to_vec();
-        if let Some(at) = parts.iter().position(|p| *p == "aligned") {
-            parts.remove(at);
-            aligned = true;
-        }
+    fn barrier(&mut self, i: &Instruction, kind: BarrierKind, aligned: bool) -> Lower<()> {
         let n = i.operands.len();
-        let (kind, args): (BarrierKind, Vec<Arg>) = match parts[..] {
-            ["sync"] => (BarrierKind::Sync, vec![Arg::From32; n]),
-            ["arrive"] if n == 2 => (BarrierKind::Arrive, vec![Arg::From32; 2]),
-            ["red", "and", "pred"] if n >= 3 => (BarrierKind::And, reduction(n, Arg::ToPredicate)),
-            ["red", "or", "pred"] if n >= 3 => (BarrierKind::Or, reduction(n, Arg::ToPredicate)),
-            ["red", "popc", "u32"] if n >= 3 => (BarrierKind::Count, reduction(n, Arg::To32)),
+        let args: Vec<Arg> = match kind {
+            BarrierKind::Sync => vec![Arg::From32; n],
+            BarrierKind::Arrive if n == 2 => vec![Arg::From32; 2],
+            BarrierKind::And | BarrierKind::Or if n >= 3 => reduction(n, Arg::ToPredicate),
+            BarrierKind::Count if n >= 3 => reduction(n, Arg::To32),
             _ => return Err("unknown kind of barrier".into()),
         };
-        let expected = if matches!(kind, BarrierKind::Sync) { 1..=2 } else { 2..=4 };
+        let expected = if kind == BarrierKind::Sync { 1..=2 } else { 2..=4 };
         if !expected.contains(&n) {
             return Err(format!("expected a barrier number, found {n} operands").into());
         }
@@ -417,70 +264,43 @@ impl Compiler<'_> {
             _ => n == 4,
         };
         self.partial_barriers |= counted;
-        let mut ins = Ins::new(Step::Barrier(Barrier { kind, counted, aligned }), Class::Barrier);
-        // Where the number lies among the rows: behind the destination of a count.
-        ins.operands.extra = u32::from(kind == BarrierKind::Count);
-        self.push(i, ins, &args)
+        self.push(i, Ins::new(Step::Barrier(Barrier { kind, counted, aligned }), Class::Barrier), &args)
     }
 
-    fn nothing(&mut self, i: &Instruction) -> Lower<()> {
-        let bare = Instruction { operands: Vec::new(), ..i.clone() };
-        self.push(&bare, Ins::new(Step::Nothing, Class::Other), &[])
-    }
-
-    /// Generic addresses of shared, local and parameter space are windows; those of the rest are the same.
-    fn cvta(&mut self, i: &Instruction, op: &[&str]) -> Lower<()> {
-        let (to, space, size) = match op[1..] {
-            ["to", space, size] => (true, space, size),
-            [space, size] => (false, space, size),
-            _ => return Err("expected a state space and a size".into()),
+    /// Generic addresses of shared and local space are windows; those of the rest are the same.
+    fn cvta(&mut self, i: &Instruction, to: bool, space: Space) -> Lower<()> {
+        let first = match space {
+            Space::Shared => address::SHARED,
+            Space::Local => address::LOCAL,
+            _ => 0,
         };
-        if size != "u64" {
-            return Err("expected .u64 addresses".into());
-        }
-        let window = match space {
-            "global" | "const" | "param" | "param::entry" => 0,
-            "shared" | "shared::cta" => address::SHARED,
-            "local" => address::LOCAL,
-            _ => return Err(format!("unknown state space {space}").into()),
-        };
-        let operation = if to { "sub" } else { "add" };
-        let mut operands = i.operands.clone();
-        operands.push(ast::Operand::Integer(window as i64));
-        let instead = Instruction {
-            opcode: vec![operation.into(), "u64".into()],
-            operands,
-            guard: i.guard.clone(),
-            line: i.line,
-        };
-        self.compute(&instead, &[operation, "u64"])
+        let window = ast::Operand::Integer(first as i64);
+        let mut operands = written(&i.operands);
+        operands.push(Given::Written(&window));
+        self.compute(i.guard.as_ref(), &[if to { "sub" } else { "add" }, "u64"], &operands)
     }
 
     /// `isspacep`: whether a generic address lies in a window.
-    fn is_space(&mut self, i: &Instruction, space: &str) -> Lower<()> {
+    fn is_space(&mut self, i: &Instruction, space: Space) -> Lower<()> {
         let [to, from] = &i.operands[..] else { return Err("expected a predicate and an address".into()) };
         let (first, size) = match space {
-            "shared" | "shared::cta" => (address::SHARED, address::WINDOW),
-            "local" => (address::LOCAL, address::WINDOW),
-            "param" | "param::entry" => (address::PARAM, address::WINDOW),
-            "global" => (address::GLOBAL, address::GLOBAL_END - address::GLOBAL),
-            _ => return Err(format!("unknown state space {space}").into()),
+            Space::Shared => (address::SHARED, address::WINDOW),
+            Space::Local => (address::LOCAL, address::WINDOW),
+            Space::Param => (address::PARAM, address::WINDOW),
+            _ => (address::GLOBAL, address::GLOBAL_END - address::GLOBAL),
         };
-        let scratch = self.scopes.fresh(2);
-        let name = format!("%isspacep_{scratch}");
-        self.scopes.declare(&name, Meaning::Register(scratch));
-        let make = |opcode: &[&str], operands: Vec<ast::Operand>| Instruction {
-            opcode: opcode.iter().map(|s| s.to_string()).collect(),
-            operands,
-            guard: i.guard.clone(),
-            line: i.line,
-        };
-        let name = ast::Operand::Name(name);
-        let sub = make(&["sub", "u64"], vec![name.clone(), from.clone(), ast::Operand::Integer(first as i64)]);
-        self.compute(&sub, &["sub", "u64"])?;
-        let below = make(&["setp", "lt", "u64"], vec![to.clone(), name, ast::Operand::Integer(size as i64)]);
-        self.compute(&below, &["setp", "lt", "u64"])
+        let (first, size) = (ast::Operand::Integer(first as i64), ast::Operand::Integer(size as i64));
+        let offset = Given::Register(self.scopes.fresh(2));
+        let guard = i.guard.as_ref();
+        self.compute(guard, &["sub", "u64"], &[offset, Given::Written(from), Given::Written(&first)])?;
+        self.compute(guard, &["setp", "lt", "u64"], &[Given::Written(to), offset, Given::Written(&size)])
     }
+}
+
+/// Whether the source of a `mov` is a clock.
+fn reads_clock(i: &Instruction) -> bool {
+    matches!(i.operands.get(1), Some(ast::Operand::Name(n))
+        if matches!(n.as_str(), "%clock" | "%clock64" | "%clock_hi" | "%globaltimer" | "%globaltimer_lo" | "%globaltimer_hi"))
 }
 
 fn reduction(operands: usize, destination: Arg) -> Vec<Arg> {
@@ -488,46 +308,4 @@ fn reduction(operands: usize, destination: Arg) -> Vec<Arg> {
     args.extend(std::iter::repeat_n(Arg::From32, operands - 2));
     args.push(Arg::FromPredicate);
     args
-}
-
-/// Special registers whose value is fixed while a block runs.
-fn special(name: &str) -> Option<Special> {
-    let axis = |rest: &str| ["x", "y", "z"].iter().position(|a| *a == rest).map(|a| a as u8);
-    if let Some((base, rest)) = name.split_once('.') {
-        let axis = axis(rest)?;
-        return Some(match base {
-            "%tid" => Special::Tid(axis),
-            "%ntid" => Special::Ntid(axis),
-            "%ctaid" => Special::Ctaid(axis),
-            "%nctaid" => Special::Nctaid(axis),
-            _ => return None,
-        });
-    }
-    Some(match name {
-        "%laneid" => Special::LaneId,
-        "%warpid" => Special::WarpId,
-        "%nwarpid" => Special::NWarpId,
-        "%smid" => Special::SmId,
-        "%nsmid" => Special::NSmId,
-        "%lanemask_eq" => Special::LaneMask(LaneMask::Eq),
-        "%lanemask_lt" => Special::LaneMask(LaneMask::Lt),
-        "%lanemask_le" => Special::LaneMask(LaneMask::Le),
-        "%lanemask_ge" => Special::LaneMask(LaneMask::Ge),
-        "%lanemask_gt" => Special::LaneMask(LaneMask::Gt),
-        "%dynamic_smem_size" => Special::DynamicShared,
-        "%total_smem_size" => Special::TotalShared,
-        _ => return None,
-    })
-}
-
-/// The state space that an opcode part names.
-pub(super) fn space(part: &str) -> Option<Space> {
-    Some(match part {
-        "global" => Space::Global,
-        "shared" | "shared::cta" => Space::Shared,
-        "local" => Space::Local,
-        "param" | "param::entry" | "param::func" => Space::Param,
-        "const" => Space::Const,
-        _ => return None,
-    })
 }

@@ -1,16 +1,17 @@
 //! Calls of the CUDA runtime, whose functions a module declares without a body.
 
-use super::Compiler;
-use super::lower::Lower;
-use super::scope::Meaning;
-use crate::exec::{Access, runtime};
+use super::compiler::Compiler;
+use super::operands::Given;
+use super::problem::Lower;
+use crate::exec::runtime;
 use crate::ops::{Arg, Class};
-use crate::program::{Ins, Step};
-use crate::ptx::ast::{self, Instruction};
+use crate::program::{Ins, Run, Step};
+use crate::ptx::ast::{self, Instruction, Space, Type};
+use crate::ptx::opcode::Elements;
 
 /// A function that the emulator brings.
 pub(super) struct Function {
-    run: Access,
+    run: Run<()>,
     /// Bits of the result, if there is one, and of the arguments.
     returns: Option<u32>,
     arguments: &'static [u32],
@@ -42,41 +43,35 @@ impl Compiler<'_> {
             return Err(format!("expected {a} arguments and {r} results").into());
         }
         self.serial |= function.ordered;
+        let guard = i.guard.as_ref();
         let (mut operands, mut args) = (Vec::new(), Vec::new());
         if let Some(bits) = function.returns {
-            operands.push(self.scratch(bits));
+            operands.push(Given::Register(self.scopes.fresh((bits / 32) as u8)));
             args.push(if bits == 64 { Arg::To64 } else { Arg::To32 });
         }
         for (argument, &bits) in arguments.iter().zip(function.arguments) {
-            let register = self.scratch(bits);
-            self.pass(i, ["ld", "param", if bits == 64 { "b64" } else { "b32" }], argument, &register)?;
+            let register = Given::Register(self.scopes.fresh((bits / 32) as u8));
+            self.load_to(guard, parameter(bits), register, &place(argument)?)?;
             operands.push(register);
             args.push(if bits == 64 { Arg::From64 } else { Arg::From32 });
         }
-        let call = Instruction { operands: operands.clone(), ..i.clone() };
-        self.push(&call, Ins::new(Step::Access(function.run), Class::Other), &args)?;
+        self.push_given(guard, Ins::new(Step::Call(function.run), Class::Other), &args, &operands)?;
         if let (Some(bits), [result]) = (function.returns, returns) {
-            self.pass(i, ["st", "param", if bits == 64 { "b64" } else { "b32" }], result, &operands[0])?;
+            self.store_from(guard, parameter(bits), operands[0], &place(result)?)?;
         }
         Ok(())
     }
+}
 
-    /// A register that no other name reaches.
-    fn scratch(&mut self, bits: u32) -> ast::Operand {
-        let register = self.scopes.fresh((bits / 32) as u8);
-        let name = format!("%runtime_{register}");
-        self.scopes.declare(&name, Meaning::Register(register));
-        ast::Operand::Name(name)
-    }
+/// One parameter of a call.
+fn parameter(bits: u32) -> Elements {
+    Elements { space: Space::Param, vector: 1, ty: if bits == 64 { Type::B64 } else { Type::B32 } }
+}
 
-    /// Moves one parameter of a call from or to a register.
-    fn pass(&mut self, i: &Instruction, op: [&str; 3], parameter: &ast::Operand, register: &ast::Operand) -> Lower<()> {
-        let ast::Operand::Name(name) = parameter else {
-            return Err(format!("expected a .param variable or register, found {parameter:?}").into());
-        };
-        let place = ast::Operand::Address(Some(name.clone()), 0);
-        let operands = if op[0] == "ld" { vec![register.clone(), place] } else { vec![place, register.clone()] };
-        let opcode = op.iter().map(|part| part.to_string()).collect();
-        self.memory(&Instruction { opcode, operands, ..i.clone() }, &op)
+/// Where the variable or register lies that an argument or result names.
+fn place(parameter: &ast::Operand) -> Lower<ast::Operand> {
+    match parameter {
+        ast::Operand::Name(name) => Ok(ast::Operand::Address(Some(name.clone()), 0)),
+        _ => Err(format!("expected a .param variable or register, found {parameter:?}").into()),
     }
 }

@@ -6,38 +6,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::state::{Driver, Graph, Recorded, StreamKind, this_thread};
+use super::failure::{Failure, Outcome, fail, failure};
+use super::handles::{Capture, Clock, Graph, Mode, Recorded, StreamKind};
+use super::state::{Driver, this_thread};
 use super::types::*;
 use super::work::Work;
-use super::{Failure, Outcome, fail, failure};
-
-pub type Clock = HashMap<usize, u64>;
-
-/// `CUstreamCaptureMode`: which threads may not make calls that could disturb the capture.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    Global,
-    ThreadLocal,
-    Relaxed,
-}
-
-pub struct Capture {
-    pub context: usize,
-    /// The stream it began in.
-    origin: usize,
-    mode: Mode,
-    thread: u64,
-    /// An illegal call was made: it can only be ended.
-    invalid: bool,
-    work: Vec<Arc<Work>>,
-    clocks: HashMap<usize, Clock>,
-}
-
-impl Capture {
-    pub fn is_invalid(&self) -> bool {
-        self.invalid
-    }
-}
 
 fn merge(into: &mut Clock, from: &Clock) {
     for (stream, count) in from {

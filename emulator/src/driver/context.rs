@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::ffi::{c_int, c_uint, c_void};
 
+use super::border::{border, lock, out};
 use super::device::known;
-use super::state::{Context, Driver, Stream, StreamKind, with_contexts};
+use super::failure::{Outcome, fail, failure};
+use super::handles::{Context, Stream, StreamKind};
+use super::state::{Driver, with_contexts};
 use super::types::*;
-use super::{Outcome, border, fail, failure, lock, out};
 use crate::machine::Machine;
 
 /// Stack bytes per thread, `printf` buffer, heap of `malloc`, depth and number of nested launches, L2 fetch and persisting L2 bytes.
@@ -76,7 +78,7 @@ pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut CUcontext, devic
     border("cuDevicePrimaryCtxRetain", || {
         let mut driver = lock()?;
         known(device)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `context` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(context)? };
         let flags = driver.primary.flags;
         let handle = match driver.primary.context {
@@ -129,7 +131,7 @@ pub unsafe extern "C" fn cuDevicePrimaryCtxGetState(
     border("cuDevicePrimaryCtxGetState", || {
         let driver = lock()?;
         known(device)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `flags` and `active` are each null or room for the answer: the caller's promise.
         let (flags, active) = unsafe { (out(flags)?, out(active)?) };
         flags.write(driver.primary.flags);
         active.write(driver.primary.context.is_some().into());
@@ -153,7 +155,7 @@ pub unsafe extern "C" fn cuCtxCreate_v2(context: *mut CUcontext, flags: c_uint, 
     border("cuCtxCreate_v2", || {
         let mut driver = lock()?;
         known(device)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `context` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(context)? };
         let handle = driver.create_context(flags);
         with_contexts(|stack| stack.push(handle));
@@ -185,7 +187,7 @@ pub unsafe extern "C" fn cuCtxCreate_v4(
     flags: c_uint,
     device: CUdevice,
 ) -> CUresult {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller gives null or parameters.
     if unsafe { parameters.as_ref() }.is_some_and(|words| words[0] != 0 || words[1] as c_int != 0 || words[2] != 0) {
         return border("cuCtxCreate_v4", || {
             fail(ERROR_NOT_SUPPORTED, "execution affinity and graphics interoperation are not emulated")
@@ -233,7 +235,7 @@ pub unsafe extern "C" fn cuCtxSetCurrent(context: CUcontext) -> CUresult {
 pub unsafe extern "C" fn cuCtxGetCurrent(context: *mut CUcontext) -> CUresult {
     border("cuCtxGetCurrent", || {
         drop(lock()?);
-        // SAFETY: the caller's promise.
+        // SAFETY: `context` is null or room for the answer: the caller's promise.
         unsafe { out(context)? }.write(with_contexts(|stack| stack.last().copied()).unwrap_or(0) as CUcontext);
         Ok(())
     })
@@ -267,7 +269,7 @@ pub unsafe extern "C" fn cuCtxPopCurrent_v2(context: *mut CUcontext) -> CUresult
 pub unsafe extern "C" fn cuCtxGetDevice(device: *mut CUdevice) -> CUresult {
     border("cuCtxGetDevice", || {
         lock()?.current()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `device` is null or room for the answer: the caller's promise.
         unsafe { out(device)? }.write(0);
         Ok(())
     })
@@ -287,7 +289,7 @@ pub unsafe extern "C" fn cuCtxGetFlags(flags: *mut c_uint) -> CUresult {
     border("cuCtxGetFlags", || {
         let mut driver = lock()?;
         let context = driver.current()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `flags` is null or room for the answer: the caller's promise.
         unsafe { out(flags)? }.write(driver.context(context)?.flags);
         Ok(())
     })
@@ -309,7 +311,7 @@ pub unsafe extern "C" fn cuCtxGetLimit(value: *mut usize, limit: c_int) -> CUres
     border("cuCtxGetLimit", || {
         let mut driver = lock()?;
         let context = driver.current()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `value` is null or room for the answer: the caller's promise.
         unsafe { out(value)? }.write(*limit_of(driver.context(context)?, limit)?);
         Ok(())
     })
@@ -336,7 +338,7 @@ pub unsafe extern "C" fn cuCtxGetCacheConfig(config: *mut c_int) -> CUresult {
     border("cuCtxGetCacheConfig", || {
         let mut driver = lock()?;
         let context = driver.current()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `config` is null or room for the answer: the caller's promise.
         unsafe { out(config)? }.write(driver.context(context)?.cache_config);
         Ok(())
     })

@@ -3,9 +3,11 @@
 use std::ffi::{c_uchar, c_uint, c_ushort, c_void};
 use std::sync::Arc;
 
+use super::border::{border, lock};
+use super::failure::{Outcome, fail};
+use super::submit::{run, submit};
 use super::types::*;
-use super::work::{Copy, Direction, Fill, Work, run, submit};
-use super::{Outcome, border, fail, lock};
+use super::work::{Copy, Direction, Fill, Work};
 use crate::machine::Machine;
 
 /// A call that returns when the work is done.

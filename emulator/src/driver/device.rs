@@ -2,9 +2,10 @@
 
 use std::ffi::{c_char, c_int, c_uint};
 
+use super::border::{border, lock, out};
+use super::failure::{Outcome, fail, failure};
 use super::state::locked;
 use super::types::*;
-use super::{Outcome, border, fail, failure, lock, out};
 use crate::config;
 use crate::device::Model;
 use crate::machine::Options;
@@ -38,7 +39,7 @@ pub unsafe extern "C" fn cuInit(flags: c_uint) -> CUresult {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDriverGetVersion(version: *mut c_int) -> CUresult {
     border("cuDriverGetVersion", || {
-        // SAFETY: the caller's promise.
+        // SAFETY: `version` is null or room for the answer: the caller's promise.
         unsafe { out(version)? }.write(DRIVER_VERSION);
         Ok(())
     })
@@ -48,7 +49,7 @@ pub unsafe extern "C" fn cuDriverGetVersion(version: *mut c_int) -> CUresult {
 pub unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> CUresult {
     border("cuDeviceGetCount", || {
         drop(lock()?);
-        // SAFETY: the caller's promise.
+        // SAFETY: `count` is null or room for the answer: the caller's promise.
         unsafe { out(count)? }.write(1);
         Ok(())
     })
@@ -58,7 +59,7 @@ pub unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> CUresult {
 pub unsafe extern "C" fn cuDeviceGet(device: *mut CUdevice, ordinal: c_int) -> CUresult {
     border("cuDeviceGet", || {
         drop(lock()?);
-        // SAFETY: the caller's promise.
+        // SAFETY: `device` is null or room for the answer: the caller's promise.
         let device = unsafe { out(device)? };
         known(ordinal)?;
         device.write(0);
@@ -102,7 +103,7 @@ pub unsafe extern "C" fn cuDeviceGetUuid_v2(uuid: *mut CUuuid, device: CUdevice)
             Some(Model::H100) => b"ptx-emulator-H10",
             _ => b"ptx-emulator-A10",
         };
-        // SAFETY: the caller's promise.
+        // SAFETY: `uuid` is null or room for the answer: the caller's promise.
         unsafe { out(uuid)? }.write(CUuuid { bytes: text.map(|byte| byte as c_char) });
         Ok(())
     })
@@ -119,7 +120,7 @@ pub unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, device: CUdevice
     border("cuDeviceTotalMem_v2", || {
         let driver = lock()?;
         known(device)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `bytes` is null or room for the answer: the caller's promise.
         unsafe { out(bytes)? }.write(driver.device().memory);
         Ok(())
     })
@@ -130,7 +131,7 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_in
     border("cuDeviceGetAttribute", || {
         let driver = lock()?;
         known(device)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `value` is null or room for the answer: the caller's promise.
         let value = unsafe { out(value)? };
         let d = driver.device();
         let number = match attribute {

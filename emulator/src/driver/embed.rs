@@ -2,9 +2,10 @@
 
 use std::ffi::{CString, c_char};
 
+use super::border::{border, text};
+use super::failure::fail;
 use super::state::locked;
 use super::types::*;
-use super::{border, fail, text};
 use crate::config;
 
 /// Sets options by a JSON object with the keys `model`, `checks`, `counters`, `seed`, `threads`; they go before the environment.
@@ -13,7 +14,7 @@ use crate::config;
 pub unsafe extern "C" fn ptx_emulator_configure(json: *const c_char) -> i32 {
     border("ptx_emulator_configure", || {
         let mut driver = locked();
-        // SAFETY: the caller's promise.
+        // SAFETY: `json` is null or a string that ends in a NUL: the caller's promise.
         let json = unsafe { text(json)? };
         if !driver.contexts.is_empty() {
             return fail(ERROR_PRIMARY_CONTEXT_ACTIVE, "options are set before the first context");

@@ -3,17 +3,18 @@
 use std::ffi::c_uint;
 use std::time::Instant;
 
-use super::state::{Event, Recorded, invalid};
+use super::border::{border, lock, out};
+use super::failure::{Outcome, fail, invalid};
+use super::handles::{Event, Recorded};
 use super::types::*;
 use super::work::Work;
-use super::{Outcome, border, fail, lock, out};
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuEventCreate(event: *mut CUevent, flags: c_uint) -> CUresult {
     border("cuEventCreate", || {
         let mut driver = lock()?;
         let context = driver.working()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `event` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(event)? };
         if flags & EVENT_INTERPROCESS != 0 {
             return fail(ERROR_NOT_SUPPORTED, "events between processes are not emulated");
@@ -98,7 +99,7 @@ pub unsafe extern "C" fn cuEventSynchronize(event: CUevent) -> CUresult {
 pub unsafe extern "C" fn cuEventElapsedTime_v2(milliseconds: *mut f32, start: CUevent, end: CUevent) -> CUresult {
     border("cuEventElapsedTime_v2", || {
         let driver = lock()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `milliseconds` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(milliseconds)? };
         let time = |event: CUevent| {
             let event = driver.events.get(event as usize).ok_or_else(|| invalid("event"))?;

@@ -2,9 +2,9 @@
 
 use std::ffi::{c_char, c_int};
 
-use super::state::invalid;
+use super::border::{border, lock, out};
+use super::failure::{fail, failure, invalid};
 use super::types::*;
-use super::{border, fail, failure, lock, out};
 
 const MAX_DYNAMIC_SHARED: c_int = 8;
 const CARVEOUT: c_int = 9;
@@ -13,7 +13,7 @@ const CARVEOUT: c_int = 9;
 pub unsafe extern "C" fn cuFuncGetAttribute(value: *mut c_int, attribute: c_int, function: CUfunction) -> CUresult {
     border("cuFuncGetAttribute", || {
         let driver = lock()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `value` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(value)? };
         let function = driver.function(function)?;
         driver.healthy(function.context)?;
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn cuFuncSetCacheConfig(function: CUfunction, config: c_in
 pub unsafe extern "C" fn cuFuncGetName(name: *mut *const c_char, function: CUfunction) -> CUresult {
     border("cuFuncGetName", || {
         let driver = lock()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `name` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(name)? };
         answer.write(driver.function(function)?.name.as_ptr());
         Ok(())
@@ -106,7 +106,7 @@ pub unsafe extern "C" fn cuFuncGetParamInfo(
 ) -> CUresult {
     border("cuFuncGetParamInfo", || {
         let driver = lock()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `offset` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(offset)? };
         let kernel = &driver.function(function)?.kernel;
         let found = kernel.parameters.get(index);

@@ -2,10 +2,13 @@
 
 use std::ffi::{c_char, c_int, c_uint};
 
-use super::state::{Driver, Graph, GraphExec, invalid};
+use super::border::{border, lock, out};
+use super::failure::{Outcome, fail, invalid};
+use super::handles::{Graph, GraphExec};
+use super::state::Driver;
+use super::submit::submit_all;
 use super::types::*;
-use super::work::{Work, submit_all};
-use super::{Outcome, border, fail, lock, out};
+use super::work::Work;
 
 /// `CUgraphInstantiate_flags`: free on launch, upload, device launch, node priorities.
 const AUTO_FREE: u64 = 1;
@@ -18,7 +21,7 @@ pub unsafe extern "C" fn cuGraphCreate(graph: *mut CUgraph, flags: c_uint) -> CU
     border("cuGraphCreate", || {
         let mut driver = lock()?;
         let context = driver.working()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `graph` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(graph)? };
         if flags != 0 {
             return fail(ERROR_INVALID_VALUE, "the flags of cuGraphCreate must be 0");
@@ -44,7 +47,7 @@ pub unsafe extern "C" fn cuGraphDestroy(graph: CUgraph) -> CUresult {
 pub unsafe extern "C" fn cuGraphInstantiateWithFlags(exec: *mut CUgraphExec, graph: CUgraph, flags: u64) -> CUresult {
     border("cuGraphInstantiateWithFlags", || {
         let mut driver = lock()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `exec` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(exec)? };
         let found = driver.graphs.get(graph as usize).ok_or_else(|| invalid("graph"))?;
         if flags & !FLAGS != 0 || flags & (AUTO_FREE | DEVICE_LAUNCH) == AUTO_FREE | DEVICE_LAUNCH {
@@ -132,7 +135,7 @@ pub unsafe extern "C" fn cuGraphGetNodes(graph: CUgraph, nodes: *mut CUgraphNode
             let room = unsafe { count.read() };
             for at in 0..room {
                 let node = graph.nodes.get(at).map_or(0, |(node, _)| *node);
-                // SAFETY: as above.
+                // SAFETY: `at` is less than the number of entries that there is room for.
                 unsafe { nodes.add(at).write(node as CUgraphNode) };
             }
             number = number.min(room);
@@ -147,7 +150,7 @@ pub unsafe extern "C" fn cuGraphGetNodes(graph: CUgraph, nodes: *mut CUgraphNode
 pub unsafe extern "C" fn cuGraphNodeGetType(node: CUgraphNode, kind: *mut c_int) -> CUresult {
     border("cuGraphNodeGetType", || {
         let driver = lock()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `kind` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(kind)? };
         let graph = driver.nodes.get(node as usize).and_then(|graph| driver.graphs.get(*graph));
         let found = graph.and_then(|graph| graph.nodes.iter().find(|(handle, _)| *handle == node as usize));

@@ -2,10 +2,12 @@
 
 use std::ffi::{c_uint, c_void};
 
+use super::border::{border, lock};
+use super::failure::{Outcome, fail};
 use super::state::{Driver, Guard};
+use super::submit::submit;
 use super::types::*;
-use super::work::{KernelLaunch, Work, submit};
-use super::{Outcome, border, fail, lock};
+use super::work::{KernelLaunch, Work};
 use crate::finding::{Finding, Kind};
 use crate::machine::Machine;
 
@@ -46,7 +48,7 @@ pub unsafe extern "C" fn cuLaunchKernel(
             arguments: arguments.cast_const().cast(),
             extra,
         };
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller gives arguments or extras as the driver's contract says.
         unsafe { launch(lock()?, &request) }
     })
 }
@@ -80,7 +82,7 @@ pub unsafe extern "C" fn cuLaunchKernelEx(
             arguments: arguments.cast_const().cast(),
             extra,
         };
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller gives arguments or extras as the driver's contract says.
         unsafe { launch(driver, &request) }
     })
 }
@@ -115,9 +117,9 @@ unsafe fn launch(mut driver: Guard, request: &Request) -> Outcome {
         (true, true) => {
             return fail(ERROR_INVALID_VALUE, format!("{}: neither kernelParams nor extra is given", kernel.name));
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's arguments are one address for each parameter of the kernel.
         (false, true) => unsafe { gathered(&mut driver, request.arguments, &kernel)? },
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's list of extras is well formed and ends.
         (true, false) => unsafe { packed(&mut driver, request.extra, &kernel)? },
     };
     let launch = KernelLaunch {

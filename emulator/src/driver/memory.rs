@@ -2,9 +2,10 @@
 
 use std::ffi::{c_int, c_uint, c_void};
 
+use super::border::{border, lock, out};
+use super::failure::{Outcome, fail, failure};
 use super::state::{Driver, Guard};
 use super::types::*;
-use super::{Outcome, border, fail, failure, lock, out};
 use crate::finding::{Finding, Kind};
 
 impl Driver {
@@ -40,7 +41,7 @@ pub unsafe extern "C" fn cuMemAlloc_v2(address: *mut CUdeviceptr, bytes: usize) 
     border("cuMemAlloc_v2", || {
         let mut driver = lock()?;
         let context = driver.working()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `address` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(address)? };
         answer.write(driver.allocate(context, bytes)?);
         Ok(())
@@ -51,7 +52,7 @@ pub unsafe extern "C" fn cuMemAlloc_v2(address: *mut CUdeviceptr, bytes: usize) 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuMemAllocAsync(address: *mut CUdeviceptr, bytes: usize, stream: CUstream) -> CUresult {
     border("cuMemAllocAsync", || {
-        // SAFETY: the caller's promise.
+        // SAFETY: `address` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(address)? };
         answer.write(allocate_in(lock()?, bytes, stream)?);
         Ok(())
@@ -94,7 +95,7 @@ pub unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) ->
     border("cuMemGetInfo_v2", || {
         let mut driver = lock()?;
         driver.working()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `free` and `total` are each null or room for the answer: the caller's promise.
         let (free, total) = unsafe { (out(free)?, out(total)?) };
         let sizes = driver.machine().memory();
         free.write(sizes.0);

@@ -2,9 +2,11 @@
 
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 
-use super::state::{Driver, Function, Guard, Module, invalid};
+use super::border::{border, lock, out, text};
+use super::failure::{Failure, Outcome, fail, failure, invalid};
+use super::handles::{Function, Module};
+use super::state::{Driver, Guard};
 use super::types::*;
-use super::{Failure, Outcome, border, fail, failure, lock, out, text};
 use crate::fatbin::{self, ImageError};
 use crate::ptx::PtxError;
 
@@ -47,7 +49,7 @@ fn ready() -> Outcome<(Guard, usize, (u32, u32))> {
 
 fn load_image(module: *mut CUmodule, image: *const c_void) -> Outcome {
     let (mut driver, context, compute_capability) = ready()?;
-    // SAFETY: the caller's promise.
+    // SAFETY: `module` is null or room for the answer: the caller's promise.
     let answer = unsafe { out(module)? };
     if image.is_null() {
         return fail(ERROR_INVALID_VALUE, "the image is null");
@@ -144,7 +146,7 @@ impl Logs {
 pub unsafe extern "C" fn cuModuleLoad(module: *mut CUmodule, path: *const c_char) -> CUresult {
     border("cuModuleLoad", || {
         let (mut driver, context, compute_capability) = ready()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `module` is null or room for the answer, and `path` is null or a string that ends in a NUL: the caller's promise.
         let (answer, path) = unsafe { (out(module)?, text(path)?) };
         let bytes = std::fs::read(path).map_err(|e| failure(ERROR_FILE_NOT_FOUND, format!("{path}: {e}")))?;
         let ptx = fatbin::ptx_of_bytes(&bytes, compute_capability)?;
@@ -175,7 +177,7 @@ pub unsafe extern "C" fn cuModuleGetFunction(
 ) -> CUresult {
     border("cuModuleGetFunction", || {
         let mut driver = lock()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `function` is null or room for the answer, and `name` is null or a string that ends in a NUL: the caller's promise.
         let (answer, name) = unsafe { (out(function)?, text(name)?) };
         let handle = module as usize;
         let entry = driver.modules.get_mut(handle).ok_or_else(|| invalid("module"))?;
@@ -204,7 +206,7 @@ pub unsafe extern "C" fn cuModuleGetGlobal_v2(
 ) -> CUresult {
     border("cuModuleGetGlobal_v2", || {
         let driver = lock()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `name` is null or a string that ends in a NUL: the caller's promise.
         let name = unsafe { text(name)? };
         if address.is_null() && bytes.is_null() {
             return fail(ERROR_INVALID_VALUE, "both addresses for the answer are null");

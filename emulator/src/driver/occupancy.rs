@@ -6,8 +6,9 @@
 use std::ffi::{c_int, c_uint};
 use std::sync::Arc;
 
+use super::border::{border, lock, out};
+use super::failure::{Outcome, fail, failure};
 use super::types::*;
-use super::{Outcome, border, fail, failure, lock, out};
 use crate::device::Device;
 use crate::machine::Kernel;
 
@@ -74,7 +75,7 @@ pub unsafe extern "C" fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
 ) -> CUresult {
     border("cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags", || {
         let (device, kernel) = looked_up(function)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `count` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(count)? };
         if flags & !1 != 0 {
             return fail(ERROR_INVALID_VALUE, format!("there are no occupancy flags {flags:#x}"));
@@ -116,7 +117,7 @@ pub unsafe extern "C" fn cuOccupancyMaxPotentialBlockSizeWithFlags(
     border("cuOccupancyMaxPotentialBlockSizeWithFlags", || {
         // The lock is free again here: the program's function may call the driver.
         let (device, kernel) = looked_up(function)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `grid` and `block` are each null or room for the answer: the caller's promise.
         let (grid, block) = unsafe { (out(grid)?, out(block)?) };
         if flags & !1 != 0 || limit < 0 {
             return fail(ERROR_INVALID_VALUE, format!("flags {flags:#x}, limit {limit}"));
@@ -150,7 +151,7 @@ pub unsafe extern "C" fn cuOccupancyAvailableDynamicSMemPerBlock(
 ) -> CUresult {
     border("cuOccupancyAvailableDynamicSMemPerBlock", || {
         let (device, kernel) = looked_up(function)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `bytes` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(bytes)? };
         let (count, threads) = (positive(count)?, positive(block)?);
         let each = device.shared_per_multiprocessor / count / SHARED_STEP * SHARED_STEP;

@@ -3,22 +3,17 @@
 use std::alloc::{Layout, alloc, dealloc};
 use std::ffi::{c_uint, c_void};
 
+use super::border::{border, lock, out};
+use super::failure::{Failure, Outcome, fail, failure};
+use super::handles::Pinned;
 use super::state::Driver;
 use super::types::*;
-use super::{Outcome, border, fail, failure, lock, out};
 use crate::finding::{Finding, Kind};
 use crate::machine::Machine;
 
 const PAGE: usize = 4096;
 /// `CU_MEMHOSTALLOC_DEVICEMAP` and `CU_MEMHOSTREGISTER_DEVICEMAP`.
 const DEVICE_MAP: c_uint = 2;
-
-pub struct Pinned {
-    pub context: usize,
-    pub bytes: usize,
-    /// `None` for memory of the program that was registered.
-    pub layout: Option<Layout>,
-}
 
 impl Driver {
     /// The pinned memory around an address.
@@ -33,7 +28,7 @@ impl Driver {
     }
 
     /// What to say of an address that is not the start of pinned memory.
-    fn not_pinned(&mut self, address: usize) -> super::Failure {
+    fn not_pinned(&mut self, address: usize) -> Failure {
         let (kind, what) = if self.freed_pinned.contains(&address) {
             (Kind::DoubleFree, "this pinned memory was freed before")
         } else if Machine::is_device_address(address as u64) {
@@ -48,7 +43,7 @@ impl Driver {
 fn allocate(answer: *mut *mut c_void, bytes: usize, flags: c_uint) -> Outcome {
     let mut driver = lock()?;
     let context = driver.working()?;
-    // SAFETY: the caller's promise.
+    // SAFETY: `answer` is null or room for the answer: the caller's promise.
     let answer = unsafe { out(answer)? };
     if flags & DEVICE_MAP != 0 {
         return fail(ERROR_NOT_SUPPORTED, "host memory mapped to the device is not emulated");

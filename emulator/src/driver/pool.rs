@@ -2,11 +2,13 @@
 
 use std::ffi::{c_int, c_void};
 
+use super::border::{border, lock, out};
 use super::device::known;
+use super::failure::{Outcome, fail, invalid};
+use super::handles::Pool;
 use super::memory::allocate_in;
-use super::state::{Driver, Pool, invalid};
+use super::state::Driver;
 use super::types::*;
-use super::{Outcome, border, fail, lock, out};
 
 impl Driver {
     fn default_pool(&mut self) -> usize {
@@ -33,7 +35,7 @@ pub unsafe extern "C" fn cuDeviceGetDefaultMemPool(pool: *mut CUmemoryPool, devi
     border("cuDeviceGetDefaultMemPool", || {
         let mut driver = lock()?;
         known(device)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `pool` is null or room for the answer: the caller's promise.
         unsafe { out(pool)? }.write(driver.default_pool() as CUmemoryPool);
         Ok(())
     })
@@ -44,7 +46,7 @@ pub unsafe extern "C" fn cuDeviceGetMemPool(pool: *mut CUmemoryPool, device: CUd
     border("cuDeviceGetMemPool", || {
         let mut driver = lock()?;
         known(device)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `pool` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(pool)? };
         let pool = driver.device_pool.unwrap_or_else(|| driver.default_pool());
         answer.write(pool as CUmemoryPool);
@@ -68,7 +70,7 @@ pub unsafe extern "C" fn cuDeviceSetMemPool(device: CUdevice, pool: CUmemoryPool
 pub unsafe extern "C" fn cuMemPoolCreate(pool: *mut CUmemoryPool, properties: *const CUmemPoolProps) -> CUresult {
     border("cuMemPoolCreate", || {
         let mut driver = lock()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `pool` is null or room for the answer, and `properties` is null or holds them: the caller's promise.
         let (answer, properties) = unsafe { (out(pool)?, properties.as_ref()) };
         let Some(p) = properties.filter(|p| p.allocType == 1 && p.location.kind == 1) else {
             return fail(ERROR_INVALID_VALUE, "the properties are null, or not those of device memory");
@@ -154,7 +156,7 @@ pub unsafe extern "C" fn cuMemAllocFromPoolAsync(
 ) -> CUresult {
     border("cuMemAllocFromPoolAsync", || {
         let mut driver = lock()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `address` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(address)? };
         driver.pool(pool)?;
         answer.write(allocate_in(driver, bytes, stream)?);

@@ -2,8 +2,9 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
+use super::border::{border, out, text};
+use super::failure::fail;
 use super::types::*;
-use super::{border, fail, out, text};
 use super::{
     context::*, copy::*, device::*, errors::*, event::*, function::*, graph::*, launch::*, memory::*, module::*,
 };
@@ -86,7 +87,7 @@ pub unsafe extern "C" fn cuGetProcAddress_v2(
     const NOT_FOUND: c_int = 1;
     const TOO_OLD: c_int = 2;
     border("cuGetProcAddress_v2", || {
-        // SAFETY: the caller's promise.
+        // SAFETY: `function` is null or room for the answer, and `symbol` is null or a string that ends in a NUL: the caller's promise.
         let (name, answer) = unsafe { (text(symbol)?, out(function)?) };
         let found = find(name, version);
         answer.write(found.unwrap_or(std::ptr::null_mut()));

@@ -1,27 +1,26 @@
 //! What the driver knows: tables of handles, contexts, and what was found.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ffi::CString;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::Instant;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use super::capture::Capture;
-use super::pinned::Pinned;
+use super::failure::{Failure, Outcome, fail, failure, invalid};
+use super::handles::{
+    Capture, Context, Event, Function, Graph, GraphExec, Module, Pinned, Pool, Primary, Stream, StreamKind,
+};
 use super::table::Table;
+use super::texts;
 use super::types::*;
-use super::work::Work;
-use super::{Failure, Outcome, errors, fail, failure};
 use crate::count::LaunchCounts;
 use crate::finding::Finding;
-use crate::machine::{self, Kernel, Machine, Options};
+use crate::machine::{Machine, Options};
 
 pub type Guard = MutexGuard<'static, Driver>;
 
 static DRIVER: LazyLock<Mutex<Driver>> = LazyLock::new(Mutex::default);
 
-/// The driver, initialised or not. Calls go through [`super::lock`].
+/// The driver, initialised or not. Calls go through [`super::border::lock`].
 pub fn locked() -> Guard {
     DRIVER.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -52,91 +51,6 @@ pub fn this_thread() -> u64 {
         THREAD.set(COUNT.fetch_add(1, Ordering::Relaxed) + 1);
     }
     THREAD.get()
-}
-
-pub struct Context {
-    pub flags: u32,
-    /// By `CUlimit`, 0 to 6.
-    pub limits: [usize; 7],
-    pub cache_config: i32,
-    /// The error that every call returns since a kernel failed.
-    pub failure: Option<Failure>,
-    /// The null stream.
-    pub legacy: usize,
-    /// `CU_STREAM_PER_THREAD`, by thread.
-    pub per_thread: HashMap<u64, usize>,
-}
-
-pub struct Module {
-    pub context: usize,
-    pub module: machine::Module,
-    /// `.target`, ten times a compute capability.
-    pub target: u32,
-}
-
-pub struct Function {
-    pub context: usize,
-    pub module: usize,
-    pub kernel: Arc<Kernel>,
-    pub name: CString,
-    /// `MAX_DYNAMIC_SHARED_SIZE_BYTES` once set, else 0.
-    pub shared_limit: u32,
-    /// Preferred carveout, percent, or -1.
-    pub carveout: i32,
-}
-
-pub struct Stream {
-    pub context: usize,
-    pub flags: u32,
-    pub priority: i32,
-    pub capture: Option<usize>,
-    pub kind: StreamKind,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum StreamKind {
-    Legacy,
-    PerThread,
-    Created,
-}
-
-pub struct Event {
-    pub context: usize,
-    pub flags: u32,
-    pub recorded: Recorded,
-}
-
-#[derive(Clone)]
-pub enum Recorded {
-    Never,
-    At(Instant),
-    /// In a capture: its handle, and the operations of each stream that come before.
-    Captured(usize, HashMap<usize, u64>),
-}
-
-#[derive(Default)]
-pub struct Graph {
-    pub context: usize,
-    /// In the order of recording, with the handles of the nodes.
-    pub nodes: Vec<(usize, Arc<Work>)>,
-}
-
-pub struct GraphExec {
-    pub context: usize,
-    pub nodes: Vec<Arc<Work>>,
-}
-
-/// A pool of stream-ordered memory: its `CUmemPool_attribute`s 1 to 4.
-pub struct Pool {
-    pub settings: [u64; 4],
-}
-
-/// The primary context of the device.
-#[derive(Default)]
-pub struct Primary {
-    pub context: Option<usize>,
-    pub retained: u32,
-    pub flags: u32,
 }
 
 #[derive(Default)]
@@ -222,11 +136,6 @@ impl Default for Driver {
     }
 }
 
-/// A handle that names nothing.
-pub fn invalid(what: &str) -> Failure {
-    failure(ERROR_INVALID_HANDLE, format!("no such {what}: stale or foreign handle"))
-}
-
 impl Driver {
     /// The device that is emulated.
     pub fn device(&self) -> &'static crate::device::Device {
@@ -287,7 +196,7 @@ impl Driver {
         self.findings.record(finding);
         let failure = failure(finding.kind.cuda_error(), finding.to_string());
         // The launch succeeds: the text must be there without a failing call.
-        errors::note(&failure);
+        texts::note(&failure);
         if let Some(context) = self.contexts.get_mut(context) {
             context.failure.get_or_insert(failure);
         }
@@ -320,11 +229,5 @@ impl Driver {
 
     pub fn function(&self, handle: CUfunction) -> Outcome<&Function> {
         self.functions.get(handle as usize).ok_or_else(|| invalid("function"))
-    }
-}
-
-impl Stream {
-    pub fn new(context: usize, kind: StreamKind) -> Self {
-        Stream { context, flags: 0, priority: 0, capture: None, kind }
     }
 }

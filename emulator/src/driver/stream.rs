@@ -2,11 +2,12 @@
 
 use std::ffi::{c_int, c_uint, c_void};
 
-use super::capture::Mode;
-use super::state::{Recorded, Stream, StreamKind, invalid};
+use super::border::{border, call_back, lock, out};
+use super::failure::{Outcome, fail, invalid};
+use super::handles::{Mode, Recorded, Stream, StreamKind};
+use super::submit::submit;
 use super::types::*;
-use super::work::{Work, submit};
-use super::{border, call_back, fail, lock, out};
+use super::work::Work;
 
 /// The least and the greatest priority; they have no effect.
 pub const PRIORITIES: (c_int, c_int) = (0, -5);
@@ -22,7 +23,7 @@ pub unsafe extern "C" fn cuStreamCreateWithPriority(stream: *mut CUstream, flags
     border("cuStreamCreateWithPriority", || {
         let mut driver = lock()?;
         let context = driver.working()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `stream` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(stream)? };
         if flags & !STREAM_NON_BLOCKING != 0 {
             return fail(ERROR_INVALID_VALUE, format!("there are no stream flags {flags:#x}"));
@@ -58,7 +59,7 @@ pub unsafe extern "C" fn cuStreamQuery(stream: CUstream) -> CUresult {
     border("cuStreamQuery", || settled(stream, "cuStreamQuery"))
 }
 
-fn settled(stream: CUstream, call: &str) -> super::Outcome {
+fn settled(stream: CUstream, call: &str) -> Outcome {
     let mut driver = lock()?;
     let stream = driver.stream(stream)?;
     let context = driver.context_of(stream)?;
@@ -100,7 +101,7 @@ pub unsafe extern "C" fn cuStreamGetFlags(stream: CUstream, flags: *mut c_uint) 
     border("cuStreamGetFlags", || {
         let mut driver = lock()?;
         let stream = driver.stream(stream)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `flags` is null or room for the answer: the caller's promise.
         unsafe { out(flags)? }.write(driver.streams.get(stream).map_or(0, |stream| stream.flags));
         Ok(())
     })
@@ -111,7 +112,7 @@ pub unsafe extern "C" fn cuStreamGetPriority(stream: CUstream, priority: *mut c_
     border("cuStreamGetPriority", || {
         let mut driver = lock()?;
         let stream = driver.stream(stream)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `priority` is null or room for the answer: the caller's promise.
         unsafe { out(priority)? }.write(driver.streams.get(stream).map_or(0, |stream| stream.priority));
         Ok(())
     })
@@ -141,7 +142,7 @@ pub unsafe extern "C" fn cuStreamEndCapture(stream: CUstream, graph: *mut CUgrap
         let stream = driver.stream(stream)?;
         let context = driver.context_of(stream)?;
         driver.healthy(context)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `graph` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(graph)? };
         let ended = driver.end_capture(stream);
         answer.write(ended.as_ref().map_or(0, |graph| *graph) as CUgraph);
@@ -154,13 +155,13 @@ pub unsafe extern "C" fn cuStreamIsCapturing(stream: CUstream, status: *mut c_in
     border("cuStreamIsCapturing", || {
         let mut driver = lock()?;
         let stream = driver.stream(stream)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: `status` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(status)? };
         driver.no_implicit_dependency(stream, "cuStreamIsCapturing")?;
         let capture = driver.capture_of(stream).and_then(|capture| driver.captures.get(capture));
         answer.write(match capture {
             None => CAPTURE_STATUS_NONE,
-            Some(capture) if capture.is_invalid() => CAPTURE_STATUS_INVALIDATED,
+            Some(capture) if capture.invalid => CAPTURE_STATUS_INVALIDATED,
             Some(_) => CAPTURE_STATUS_ACTIVE,
         });
         Ok(())

@@ -2,8 +2,9 @@
 
 use std::ffi::{c_int, c_uint, c_void};
 
+use super::border::{border, lock};
+use super::failure::fail;
 use super::types::*;
-use super::{border, fail, lock};
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuProfilerStart() -> CUresult {

@@ -1,12 +1,8 @@
-//! What is submitted to a stream: run at once, or recorded while the stream captures.
+//! What is submitted to a stream.
 
 use std::sync::Arc;
 
-use super::state::{Driver, Guard, Recorded, invalid};
-use super::types::*;
-use super::{Outcome, call_back, fail, lock};
-use crate::finding::{Finding, Kind};
-use crate::machine::{Kernel, Launch, LaunchError, Machine};
+use crate::machine::{Kernel, Launch};
 
 pub enum Work {
     Launch(KernelLaunch),
@@ -58,161 +54,8 @@ pub struct Fill {
     pub count: usize,
 }
 
-/// Runs work in a stream, or records it.
-pub fn submit(driver: Guard, stream: CUstream, work: Work, call: &str) -> Outcome {
-    submit_all(driver, stream, vec![Arc::new(work)], call)
-}
-
-pub fn submit_all(mut driver: Guard, stream: CUstream, work: Vec<Arc<Work>>, call: &str) -> Outcome {
-    let stream = driver.stream(stream)?;
-    let context = driver.context_of(stream)?;
-    driver.healthy(context)?;
-    driver.no_implicit_dependency(stream, call)?;
-    match driver.capture_of(stream) {
-        Some(capture) => {
-            for work in &work {
-                if let Work::Launch(launch) = &**work {
-                    driver.permit(launch)?;
-                }
-            }
-            driver.record(capture, stream, work)
-        }
-        None => run(driver, context, &work),
-    }
-}
-
-/// Runs work in order. Functions of the host run without the lock. What follows a kernel that fails is not run; the call that
-/// submitted it succeeds, later ones fail.
-pub fn run(mut driver: Guard, context: usize, work: &[Arc<Work>]) -> Outcome {
-    for work in work {
-        if driver.healthy(context).is_err() {
-            return Ok(());
-        }
-        if let Work::Host(function, argument) = **work {
-            drop(driver);
-            // SAFETY: the program gave the function together with its argument.
-            call_back(|| unsafe { function(argument as *mut std::ffi::c_void) });
-            driver = lock()?;
-        } else {
-            driver.perform(context, work)?;
-        }
-    }
-    Ok(())
-}
-
-impl Driver {
-    pub fn context_of(&self, stream: usize) -> Outcome<usize> {
-        self.streams.get(stream).map(|stream| stream.context).ok_or_else(|| invalid("stream"))
-    }
-
-    fn perform(&mut self, context: usize, work: &Work) -> Outcome {
-        match work {
-            Work::Launch(launch) => self.launch(context, launch),
-            Work::Copy(copy) => self.copy(*copy),
-            Work::Fill(fill) => {
-                let filled = self.machine().fill(fill.to, &fill.pattern[..fill.width], fill.count);
-                filled.map_err(|finding| self.found(finding))
-            }
-            Work::Record(event) => match self.events.get_mut(*event) {
-                Some(event) => {
-                    event.recorded = Recorded::At(std::time::Instant::now());
-                    Ok(())
-                }
-                None => Err(invalid("event")),
-            },
-            Work::Wait | Work::Host(..) => Ok(()),
-        }
-    }
-
-    /// Refuses a launch that hardware refuses, before it is recorded.
-    fn permit(&mut self, launch: &KernelLaunch) -> Outcome {
-        match self.machine().check(&launch.kernel, &launch.as_launch()) {
-            Ok(()) => Ok(()),
-            Err(LaunchError::Refused(code, why)) => fail(code, why),
-            Err(LaunchError::Found(finding)) => Err(self.found(*finding)),
-        }
-    }
-
-    fn launch(&mut self, context: usize, launch: &KernelLaunch) -> Outcome {
-        if self.functions.get(launch.function).is_none() {
-            return fail(ERROR_INVALID_HANDLE, format!("the module of {} was unloaded", launch.kernel.name));
-        }
-        match self.machine().launch(&launch.kernel, &launch.as_launch()) {
-            Ok(()) => Ok(()),
-            Err(LaunchError::Refused(code, why)) => fail(code, why),
-            Err(LaunchError::Found(finding)) if finding.kind == Kind::ArgumentSize => Err(self.found(*finding)),
-            Err(LaunchError::Found(finding)) => {
-                self.fault(context, &finding);
-                Ok(())
-            }
-        }
-    }
-
-    fn copy(&mut self, copy: Copy) -> Outcome {
-        if copy.bytes == 0 {
-            return Ok(());
-        }
-        let Copy { to, from, bytes, direction } = copy;
-        if direction != Direction::HostToDevice && direction != Direction::HostToHost {
-            self.device_side(from, "source", bytes)?;
-        } else {
-            self.host_side(from, "source", bytes)?;
-        }
-        if direction != Direction::DeviceToHost && direction != Direction::HostToHost {
-            self.device_side(to, "destination", bytes)?;
-        } else {
-            self.host_side(to, "destination", bytes)?;
-        }
-        let done = match direction {
-            // SAFETY: host memory that the program vouches for.
-            Direction::HostToDevice => {
-                self.machine().write(to, unsafe { std::slice::from_raw_parts(from as *const u8, bytes) })
-            }
-            // SAFETY: as above.
-            Direction::DeviceToHost => {
-                self.machine().read(from, unsafe { std::slice::from_raw_parts_mut(to as *mut u8, bytes) })
-            }
-            Direction::DeviceToDevice => self.machine().copy(to, from, bytes),
-            // SAFETY: as above; the ranges may overlap.
-            Direction::HostToHost => {
-                unsafe { (from as *const u8).copy_to(to as *mut u8, bytes) };
-                Ok(())
-            }
-        };
-        done.map_err(|finding| self.found(finding))
-    }
-
-    /// Refuses a host address where a copy needs one of the device. What else can be wrong with it, the machine knows.
-    fn device_side(&mut self, address: u64, side: &str, bytes: usize) -> Outcome {
-        if Machine::is_device_address(address) || address < 4096 {
-            return Ok(());
-        }
-        let what = format!("the {side} of a copy of {bytes} bytes should be a device address, found one of the host");
-        Err(self.found(Finding { address: Some(address), ..Finding::new(Kind::HostPointer, what) }))
-    }
-
-    /// Refuses a device address where a copy needs one of the host, and a copy beyond the end of pinned memory.
-    fn host_side(&mut self, address: u64, side: &str, bytes: usize) -> Outcome {
-        if address == 0 {
-            return fail(ERROR_INVALID_VALUE, format!("the {side} of a copy is null"));
-        }
-        let last = address.saturating_add(bytes as u64 - 1);
-        let finding = if Machine::is_device_address(address) || Machine::is_device_address(last) {
-            let what =
-                format!("the {side} of a copy of {bytes} bytes should be a host address, found one of the device");
-            Finding::new(Kind::HostPointer, what)
-        } else if let Some(left) = self.pinned_bytes_from(address as usize).filter(|left| bytes > *left) {
-            let what = format!("the {side} of a copy of {bytes} bytes is pinned memory with {left} bytes left");
-            Finding::new(Kind::CopySize, what)
-        } else {
-            return Ok(());
-        };
-        Err(self.found(Finding { address: Some(address), ..finding }))
-    }
-}
-
 impl KernelLaunch {
-    fn as_launch(&self) -> Launch<'_> {
+    pub fn as_launch(&self) -> Launch<'_> {
         Launch {
             grid: self.grid,
             block: self.block,

@@ -1,126 +1,48 @@
 //! `cp.async`: copies from global to shared memory that land as late as the rules allow, when the wait that covers them
 //! executes.
 
-use std::collections::VecDeque;
-
-use super::{Access, Cta, Outcome, Warp, addresses, global, lanes, shared, versions};
+use super::copies::Batch;
+use super::cta::{Cta, Outcome};
+use super::touch::{Touch, addresses, lanes, versions};
+use super::warp::Warp;
+use super::{global, shared};
 use crate::address::SHARED_FIRST;
-use crate::finding::Kind;
-use crate::program::Ins;
+use crate::finding::{Finding, Kind};
+use crate::program::{Copies, CopyGroups, Ins, Run};
 use crate::registers::{Level, NO_PREDICATE, Value};
 
-/// The copies of one instruction that share a group.
-struct Batch {
-    /// The group they belong to, counted per lane from the start of the block.
-    group: u32,
-    mask: u32,
-    /// Bytes written in shared memory, and of these the bytes that come from global memory; the rest is zero.
-    bytes: u8,
-    taken: [u8; 32],
-    to: [u32; 32],
-    from: [*const u8; 32],
-}
-
-// SAFETY: the pointers lead to device memory, which lives as long as the launch.
-unsafe impl Send for Batch {}
-
-/// Copies of one warp that are under way.
-#[derive(Default)]
-pub struct Copies {
-    batches: VecDeque<Batch>,
-    spare: Vec<Batch>,
-    /// Groups that each lane has committed.
-    committed: [u32; 32],
-}
-
-impl Copies {
-    pub fn clear(&mut self) {
-        self.spare.extend(self.batches.drain(..));
-        self.committed = [0; 32];
-    }
-}
-
-/// Rows of `cp.async`: shared address in slot 0, global address in slot 1, source size in slot 2 where there is one.
-/// `ins.width` is the copy size, `ins.count` 2 where slot 2 holds a size; predicate 0 says "write zeros" where there is one.
-pub fn copy(level: Level) -> Access {
-    versions!(level, copy_body)
+/// `cp.async`
+pub fn copy(level: Level) -> Run<Copies> {
+    versions!(level, Copies, copy_body)
 }
 
 #[inline(always)]
-fn copy_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
-    let bytes = usize::from(ins.width);
-    // The offset belongs to the shared address; the global one has its own in `extra`.
-    let to = addresses(&warp.registers, ins.operands.slot[0], &Ins { wide_address: ins.wide, ..*ins });
-    let offset = i64::from(ins.operands.extra as i32);
-    let source = Ins { wide_address: true, operands: crate::registers::Operands { offset, ..ins.operands }, ..*ins };
-    let from = addresses(&warp.registers, ins.operands.slot[1], &source);
-    let mut taken = [bytes as u8; 32];
-    if ins.count == 2 {
-        // SAFETY: compiled instructions name rows of their warp.
-        let sizes = unsafe { u32::read(&warp.registers, ins.operands.slot[2]) };
-        for l in lanes(mask) {
-            if sizes[l] as usize > bytes {
-                let what = format!("cp.async of {bytes} bytes with a source size of {}", sizes[l]);
-                return Err(warp.finding(cta, ins, Kind::OutOfBounds, l, what));
-            }
-            taken[l] = sizes[l] as u8;
-        }
-    }
-    if ins.operands.predicate[0] != NO_PREDICATE {
-        let mut ignored = warp.registers.predicates[ins.operands.predicate[0] as usize];
-        if ins.operands.negated & 1 == 1 {
-            ignored = !ignored;
-        }
-        for (l, t) in taken.iter_mut().enumerate() {
-            *t = if ignored >> l & 1 == 1 { 0 } else { *t };
-        }
-    }
-    shared::inside(warp, cta, ins, mask, &to, bytes, "cp.async")?;
-    shared::count(cta, ins, mask, &to, bytes);
+fn copy_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, memory: &Copies, mask: u32) -> Outcome {
+    let bytes = usize::from(memory.bytes);
+    let to = addresses(&warp.registers, ins.operands.slot[0], &memory.to);
+    let from = addresses(&warp.registers, ins.operands.slot[1], &memory.from);
+    let taken = taken(warp, cta, ins, memory, mask)?;
+    let into = Touch { ins, mask, at: &to, bytes, access: "cp.async" };
+    shared::inside(warp, cta, &into)?;
+    shared::count(cta, &into);
 
     let mut reading = 0u32;
     for l in lanes(mask) {
         reading |= u32::from(taken[l] > 0) << l;
     }
-    global::count(cta, ins, reading, &from, bytes as u64);
-    let mut pointers = [std::ptr::null::<u8>(); 32];
-    let mut left = reading;
-    while left != 0 {
-        // A source cut short by its size must lie within the buffer only that far.
-        let first = left.trailing_zeros() as usize;
-        let size = taken[first];
-        let mut alike = 0u32;
-        for l in lanes(left) {
-            alike |= u32::from(taken[l] == size) << l;
-        }
-        if from[first] & (bytes as u64 - 1) != 0 {
-            let what = format!("cp.async of {bytes} bytes from an address not aligned to {bytes}");
-            let mut f = warp.finding(cta, ins, Kind::Misaligned, first, what);
-            f.address = Some(from[first]);
-            return Err(f);
-        }
-        let unit = if size.is_power_of_two() { u64::from(size) } else { 1 };
-        let (view, group) = global::find(warp, cta, ins, alike, &from, unit, "cp.async")?;
-        if cta.shape.checks {
-            global::check_read(warp, cta, ins, group, &from, usize::from(size), view)?;
-        }
-        for l in lanes(group) {
-            pointers[l] = cta.shape.views[view].data(from[l]).cast_const();
-        }
-        left &= !group;
-    }
+    let pointers = sources(warp, cta, &Touch { mask: reading, at: &from, ..into }, &taken)?;
     if cta.shape.checks {
         let mut failed = None;
         let Cta { shared_shadow, clock, .. } = cta;
         for l in lanes(mask) {
             let at = (to[l] - SHARED_FIRST) as usize;
-            if let Err(c) = shared_shadow.start_copy(clock, at, bytes, warp.who(l), ins.pc) {
+            if let Err(c) = shared_shadow.start_copy(clock, into.write(at, warp.who(l))) {
                 failed = Some((l, c));
                 break;
             }
         }
         if let Some((l, c)) = failed {
-            return Err(shared::report(warp, cta, ins, l, &format!("cp.async of {bytes} bytes"), c));
+            return Err(shared::locate(warp.conflict(cta, ins, l, &format!("cp.async of {bytes} bytes"), c), c));
         }
     }
 
@@ -143,7 +65,7 @@ fn copy_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
         });
         batch.group = group;
         batch.mask = alike;
-        batch.bytes = bytes as u8;
+        batch.bytes = memory.bytes;
         batch.taken = taken;
         batch.to = std::array::from_fn(|l| to[l].wrapping_sub(SHARED_FIRST) as u32);
         batch.from = pointers;
@@ -153,25 +75,80 @@ fn copy_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
     Ok(())
 }
 
-/// `cp.async.commit_group`
-pub fn commit(warp: &mut Warp, _: &mut Cta, _: &Ins, mask: u32) -> Outcome {
-    for l in lanes(mask) {
-        warp.copies.committed[l] += 1;
+/// How many bytes each lane takes from its source; the rest is zero.
+#[inline(always)]
+fn taken(warp: &Warp, cta: &Cta, ins: &Ins, memory: &Copies, mask: u32) -> Result<[u8; 32], Box<Finding>> {
+    let mut taken = [memory.bytes; 32];
+    if memory.sized {
+        // SAFETY: slot 2 of a compiled copy with a size is a row of its warp.
+        let sizes = unsafe { u32::read(&warp.registers, ins.operands.slot[2]) };
+        for l in lanes(mask) {
+            if sizes[l] > u32::from(memory.bytes) {
+                let what = format!("cp.async of {} bytes with a source size of {}", memory.bytes, sizes[l]);
+                return Err(warp.finding(cta, ins, Kind::OutOfBounds, l, what));
+            }
+            taken[l] = sizes[l] as u8;
+        }
     }
-    Ok(())
+    if ins.operands.predicate[0] != NO_PREDICATE {
+        let mut ignored = warp.registers.predicates[ins.operands.predicate[0] as usize];
+        if ins.operands.negated & 1 == 1 {
+            ignored = !ignored;
+        }
+        for (l, t) in taken.iter_mut().enumerate() {
+            *t = if ignored >> l & 1 == 1 { 0 } else { *t };
+        }
+    }
+    Ok(taken)
 }
 
-/// `cp.async.wait_group n`: all but the last n groups have landed.
-pub fn wait_group(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
-    let pending = ins.operands.extra;
-    let until = warp.copies.committed.map(|c| c.saturating_sub(pending));
-    land(warp, cta, mask, &until);
-    Ok(())
+/// Where the bytes of each lane come from.
+#[inline(always)]
+fn sources(warp: &Warp, cta: &mut Cta, t: &Touch, taken: &[u8; 32]) -> Result<[*const u8; 32], Box<Finding>> {
+    global::count(cta, t);
+    let mut pointers = [std::ptr::null::<u8>(); 32];
+    let mut left = t.mask;
+    while left != 0 {
+        // A source cut short by its size must lie within the buffer only that far.
+        let first = left.trailing_zeros() as usize;
+        let size = taken[first];
+        let mut alike = 0u32;
+        for l in lanes(left) {
+            alike |= u32::from(taken[l] == size) << l;
+        }
+        if t.at[first] & (t.size() - 1) != 0 {
+            let what = format!("cp.async of {} bytes from an address not aligned to {}", t.bytes, t.bytes);
+            let mut f = warp.finding(cta, t.ins, Kind::Misaligned, first, what);
+            f.address = Some(t.at[first]);
+            return Err(f);
+        }
+        let unit = if size.is_power_of_two() { usize::from(size) } else { 1 };
+        let (view, group) = global::find(warp, cta, &Touch { mask: alike, bytes: unit, ..*t })?;
+        if cta.shape.checks {
+            global::check_read(warp, cta, &Touch { mask: group, bytes: usize::from(size), ..*t }, view)?;
+        }
+        for l in lanes(group) {
+            pointers[l] = cta.shape.views[view].data(t.at[l]).cast_const();
+        }
+        left &= !group;
+    }
+    Ok(pointers)
 }
 
-/// `cp.async.wait_all`: everything has landed, committed or not.
-pub fn wait_all(warp: &mut Warp, cta: &mut Cta, _: &Ins, mask: u32) -> Outcome {
-    land(warp, cta, mask, &[u32::MAX; 32]);
+/// `cp.async.commit_group`, and the waits: all but the last groups have landed, or everything, committed or not.
+pub fn groups(warp: &mut Warp, cta: &mut Cta, _: &Ins, memory: &CopyGroups, mask: u32) -> Outcome {
+    match *memory {
+        CopyGroups::Commit => {
+            for l in lanes(mask) {
+                warp.copies.committed[l] += 1;
+            }
+        }
+        CopyGroups::Wait(pending) => {
+            let until = warp.copies.committed.map(|c| c.saturating_sub(pending));
+            land(warp, cta, mask, &until);
+        }
+        CopyGroups::WaitAll => land(warp, cta, mask, &[u32::MAX; 32]),
+    }
     Ok(())
 }
 
@@ -195,7 +172,7 @@ fn land(warp: &mut Warp, cta: &mut Cta, mask: u32, until: &[u32; 32]) {
         for l in lanes(now) {
             let to = base.wrapping_add(batch.to[l] as usize);
             let (bytes, taken) = (usize::from(batch.bytes), usize::from(batch.taken[l]));
-            // SAFETY: both ranges were checked when the copy started, and the memory lives as long as the launch.
+            // SAFETY: `copy_body` has checked `bytes` bytes of shared and `taken` of device memory, which outlive the launch.
             unsafe {
                 if taken == 16 {
                     to.cast::<[u8; 16]>().write_unaligned(batch.from[l].cast::<[u8; 16]>().read_unaligned());
@@ -219,9 +196,4 @@ fn land(warp: &mut Warp, cta: &mut Cta, mask: u32, until: &[u32; 32]) {
             i += 1;
         }
     }
-}
-
-/// At the end of a block: whether a copy is still under way, and one of its lanes.
-pub fn under_way(warp: &Warp) -> Option<usize> {
-    warp.copies.batches.front().map(|b| b.mask.trailing_zeros() as usize)
 }

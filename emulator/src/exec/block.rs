@@ -1,11 +1,11 @@
 //! Runs one block: its warps in turn from barrier to barrier.
 
-use super::{Cta, Outcome, Warp, async_copy};
+use super::cta::{Cta, Outcome};
+use super::warp::{Pause, Warp};
 use crate::finding::{Finding, Kind};
-use crate::program::{Barrier, BarrierKind, Ins};
+use crate::program::{Barrier, Ins, Step};
+use crate::ptx::opcode::BarrierKind;
 use crate::registers::{NO_PREDICATE, Value};
-
-use super::warp::Pause;
 
 /// Barriers of a block.
 const BARRIERS: usize = 16;
@@ -65,10 +65,10 @@ pub fn run(cta: &mut Cta, warps: &mut [Warp], number: u64) -> Outcome {
             match warps[w].run(cta)? {
                 Pause::Done => {
                     state[w] = State::Done;
-                    if let (true, Some(lane)) = (cta.shape.checks, async_copy::under_way(&warps[w])) {
+                    if let (true, Some(lane)) = (cta.shape.checks, warps[w].copies.under_way()) {
                         let ins = last(cta, &warps[w]);
                         let what = "the thread ends while a cp.async of its own is under way";
-                        return Err(warps[w].finding(cta, &ins, Kind::MissingCopyWait, lane, what));
+                        return Err(warps[w].finding(cta, ins, Kind::MissingCopyWait, lane, what));
                     }
                 }
                 Pause::Barrier(barrier) => arrive(cta, warps, w, barrier, &mut state, &mut arrivals)?,
@@ -86,8 +86,8 @@ pub fn run(cta: &mut Cta, warps: &mut [Warp], number: u64) -> Outcome {
 }
 
 /// The instruction a warp stands at; a finished one stands at its exit.
-fn last(cta: &Cta, warp: &Warp) -> Ins {
-    cta.shape.program.code[warp.pc as usize]
+fn last<'a>(cta: &Cta<'a>, warp: &Warp) -> &'a Ins {
+    &cta.shape.program.code[warp.pc as usize]
 }
 
 /// A warp has come to a barrier instruction, where it stands.
@@ -101,24 +101,24 @@ fn arrive(
 ) -> Outcome {
     let ins = last(cta, &warps[w]);
     let lane = warps[w].active.trailing_zeros() as usize;
-    let slot = |n: usize| ins.operands.slot[n + ins.operands.extra as usize];
-    // SAFETY: compiled instructions name rows of their warp.
+    let slot = |n: usize| ins.operands.slot[barrier.first_source() + n];
+    // SAFETY: the first source of a compiled barrier, its number, is a row of its warp.
     let number = unsafe { u32::read(&warps[w].registers, slot(0)) }[lane] as usize;
     if number >= BARRIERS {
         let what = format!("barrier {number}; a block has {BARRIERS}");
-        return Err(warps[w].finding(cta, &ins, Kind::DivergentBarrier, lane, what));
+        return Err(warps[w].finding(cta, ins, Kind::DivergentBarrier, lane, what));
     }
     let here = &mut arrivals[number];
     if barrier.counted {
-        // SAFETY: as above.
+        // SAFETY: where threads are counted, their number is the source after that.
         let threads = unsafe { u32::read(&warps[w].registers, slot(1)) }[lane] as usize;
         if threads == 0 || !threads.is_multiple_of(32) || threads > cta.shape.warps() * 32 {
             let what = format!("barrier of {threads} threads in a block of {}", cta.shape.threads());
-            return Err(warps[w].finding(cta, &ins, Kind::DivergentBarrier, lane, what));
+            return Err(warps[w].finding(cta, ins, Kind::DivergentBarrier, lane, what));
         }
         if here.wanted.is_some_and(|n| n != threads) {
             let what = format!("barrier {number} of {threads} threads, where others expect {:?}", here.wanted);
-            return Err(warps[w].finding(cta, &ins, Kind::DivergentBarrier, lane, what));
+            return Err(warps[w].finding(cta, ins, Kind::DivergentBarrier, lane, what));
         }
         here.wanted = Some(threads);
     }
@@ -152,7 +152,7 @@ fn release(cta: &mut Cta, warps: &mut [Warp], state: &mut [State], arrivals: &mu
             let (ins, lane) = (last(cta, &warps[w]), warps[w].active.trailing_zeros() as usize);
             let gone = warps.len() - running;
             let what = format!("a barrier of the whole block, but {gone} of its {} warps have exited", warps.len());
-            return Err(warps[w].finding(cta, &ins, Kind::DivergentBarrier, lane, what));
+            return Err(warps[w].finding(cta, ins, Kind::DivergentBarrier, lane, what));
         }
         cta.counts.barriers += 1;
         if cta.shape.checks {
@@ -179,7 +179,7 @@ fn release(cta: &mut Cta, warps: &mut [Warp], state: &mut [State], arrivals: &mu
 /// `bar.red`: the reduction over all threads that wait, for each of them.
 fn reduce(cta: &Cta, warps: &mut [Warp], waiting: &[usize]) {
     let kind_of = |w: &Warp| match last(cta, w).step {
-        crate::program::Step::Barrier(b) => b.kind,
+        Step::Barrier(b) => b.kind,
         _ => BarrierKind::Sync,
     };
     if waiting.iter().all(|&w| matches!(kind_of(&warps[w]), BarrierKind::Sync)) {
@@ -208,7 +208,7 @@ fn reduce(cta: &Cta, warps: &mut [Warp], waiting: &[usize]) {
             BarrierKind::And => count == threads,
             BarrierKind::Or => count > 0,
             BarrierKind::Count => {
-                // SAFETY: compiled instructions name rows of their warp.
+                // SAFETY: slot 0 of a count is a row of its warp, or the sink.
                 unsafe { u32::write(&mut warp.registers, ins.operands.slot[0], warp.active, [count; 32]) };
                 continue;
             }
@@ -234,5 +234,5 @@ fn stuck(cta: &Cta, warps: &[Warp], state: &[State]) -> Box<Finding> {
         .map(|&(w, n)| format!("warp {w} at barrier {n}, {}", cta.shape.program.place(warps[w].pc)))
         .collect();
     let lane = warp.active.trailing_zeros().min(31) as usize;
-    warp.finding(cta, &last(cta, warp), Kind::Deadlock, lane, format!("no warp can go on: {}", list.join("; ")))
+    warp.finding(cta, last(cta, warp), Kind::Deadlock, lane, format!("no warp can go on: {}", list.join("; ")))
 }

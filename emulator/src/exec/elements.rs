@@ -1,7 +1,8 @@
 //! Elements between memory and the rows of registers.
 
-use super::{Warp, lanes};
-use crate::program::Ins;
+use super::touch::{Touch, lanes};
+use super::warp::Warp;
+use crate::program::Elements;
 use crate::registers::{ALL, Registers, Value};
 
 /// Where the bytes of each lane lie in host memory: `origin + at[lane]`.
@@ -34,6 +35,7 @@ fn extend(bits: u64, width: u8, signed: bool) -> u64 {
 /// `width` bytes at `p` may be read.
 #[inline(always)]
 pub(super) unsafe fn get(p: *const u8, width: u8) -> u64 {
+    // SAFETY: the caller's promise; each arm reads `width` bytes.
     unsafe {
         match width {
             1 => u64::from(*p),
@@ -48,6 +50,7 @@ pub(super) unsafe fn get(p: *const u8, width: u8) -> u64 {
 /// `width` bytes at `p` may be written.
 #[inline(always)]
 pub(super) unsafe fn put(p: *mut u8, width: u8, bits: u64) {
+    // SAFETY: the caller's promise; each arm writes `width` bytes.
     unsafe {
         match width {
             1 => *p = bits as u8,
@@ -61,39 +64,45 @@ pub(super) unsafe fn put(p: *mut u8, width: u8, bits: u64) {
 /// Reads the elements of an instruction into its rows, which follow the address.
 ///
 /// # Safety
-/// For the lanes of `mask`, `count * width` bytes at their place may be read.
+/// For the lanes of the mask, `memory.bytes()` bytes at their place may be read.
 #[inline(always)]
-pub(super) unsafe fn fill_rows(warp: &mut Warp, ins: &Ins, mask: u32, from: Place) {
+pub(super) unsafe fn fill_rows(warp: &mut Warp, memory: &Elements, t: &Touch, from: Place) {
     let r = &mut warp.registers;
-    for n in 0..ins.count as usize {
-        let slot = ins.operands.slot[1 + n];
-        let skip = n * ins.width as usize;
-        unsafe {
-            if ins.width == 4 && !ins.wide {
-                // The common case, without the choice of a width per lane.
-                let to = &mut r.rows.get_unchecked_mut(slot as usize).0;
-                if mask == ALL {
-                    for (l, to) in to.iter_mut().enumerate() {
-                        *to = from.lane(l).add(skip).cast::<u32>().read_unaligned();
-                    }
-                } else {
-                    for l in lanes(mask) {
-                        to[l] = from.lane(l).add(skip).cast::<u32>().read_unaligned();
-                    }
+    for n in 0..memory.count as usize {
+        let slot = t.ins.operands.slot[1 + n];
+        let skip = n * memory.width as usize;
+        if memory.width == 4 && !memory.wide {
+            // The common case, without the choice of a width per lane.
+            // SAFETY: the slots behind the address are rows of the warp.
+            let to = unsafe { &mut r.rows.get_unchecked_mut(slot as usize).0 };
+            if t.mask == ALL {
+                for (l, to) in to.iter_mut().enumerate() {
+                    // SAFETY: the caller's promise, for every lane; element `n` lies within the bytes.
+                    *to = unsafe { from.lane(l).add(skip).cast::<u32>().read_unaligned() };
                 }
             } else {
-                let mut v = [0u64; 32];
-                for l in lanes(mask) {
-                    v[l] = extend(get(from.lane(l).add(skip), ins.width), ins.width, ins.signed);
+                for l in lanes(t.mask) {
+                    // SAFETY: the caller's promise; element `n` lies within the bytes.
+                    to[l] = unsafe { from.lane(l).add(skip).cast::<u32>().read_unaligned() };
                 }
-                write_elements(r, slot, mask, ins.wide, &v);
             }
+        } else {
+            let mut v = [0u64; 32];
+            for l in lanes(t.mask) {
+                // SAFETY: the caller's promise; element `n` lies within the bytes.
+                v[l] = extend(unsafe { get(from.lane(l).add(skip), memory.width) }, memory.width, memory.signed);
+            }
+            // SAFETY: the slots behind the address are rows of the warp, of the width that `wide` says.
+            unsafe { write_elements(r, slot, t.mask, memory.wide, &v) };
         }
     }
 }
 
+/// # Safety
+/// `slot` is a row of `r`, of 64 bits where `wide`.
 #[inline(always)]
 pub(super) unsafe fn write_elements(r: &mut Registers, slot: u16, mask: u32, wide: bool, v: &[u64; 32]) {
+    // SAFETY: the caller's promise.
     unsafe {
         if wide {
             u64::write(r, slot, mask, *v);
@@ -103,8 +112,11 @@ pub(super) unsafe fn write_elements(r: &mut Registers, slot: u16, mask: u32, wid
     }
 }
 
+/// # Safety
+/// As for [`write_elements`].
 #[inline(always)]
 pub(super) unsafe fn read_elements(r: &Registers, slot: u16, wide: bool) -> [u64; 32] {
+    // SAFETY: the caller's promise.
     unsafe {
         if wide {
             u64::read(r, slot)
@@ -118,23 +130,25 @@ pub(super) unsafe fn read_elements(r: &Registers, slot: u16, wide: bool) -> [u64
 /// Writes the elements of an instruction to their places.
 ///
 /// # Safety
-/// For the lanes of `mask`, `count * width` bytes at their place may be written.
+/// For the lanes of the mask, `memory.bytes()` bytes at their place may be written.
 #[inline(always)]
-pub(super) unsafe fn empty_rows(warp: &Warp, ins: &Ins, mask: u32, to: Place) {
-    for n in 0..ins.count as usize {
-        let slot = ins.operands.slot[1 + n];
-        let skip = n * ins.width as usize;
-        unsafe {
-            if ins.width == 4 && !ins.wide {
-                let v = &warp.registers.rows.get_unchecked(slot as usize).0;
-                for l in lanes(mask) {
-                    to.lane(l).add(skip).cast::<u32>().write_unaligned(v[l]);
-                }
-            } else {
-                let v = read_elements(&warp.registers, slot, ins.wide);
-                for l in lanes(mask) {
-                    put(to.lane(l).add(skip), ins.width, v[l]);
-                }
+pub(super) unsafe fn empty_rows(warp: &Warp, memory: &Elements, t: &Touch, to: Place) {
+    for n in 0..memory.count as usize {
+        let slot = t.ins.operands.slot[1 + n];
+        let skip = n * memory.width as usize;
+        if memory.width == 4 && !memory.wide {
+            // SAFETY: the slots behind the address are rows of the warp.
+            let v = unsafe { &warp.registers.rows.get_unchecked(slot as usize).0 };
+            for l in lanes(t.mask) {
+                // SAFETY: the caller's promise; element `n` lies within the bytes.
+                unsafe { to.lane(l).add(skip).cast::<u32>().write_unaligned(v[l]) };
+            }
+        } else {
+            // SAFETY: the slots behind the address are rows of the warp, of the width that `wide` says.
+            let v = unsafe { read_elements(&warp.registers, slot, memory.wide) };
+            for l in lanes(t.mask) {
+                // SAFETY: the caller's promise; element `n` lies within the bytes.
+                unsafe { put(to.lane(l).add(skip), memory.width, v[l]) };
             }
         }
     }
@@ -145,26 +159,34 @@ pub(super) unsafe fn empty_rows(warp: &Warp, ins: &Ins, mask: u32, to: Place) {
 ///
 /// # Safety
 /// The bytes of lane `l` may be read.
-pub(super) unsafe fn stores_nothing_new(warp: &Warp, ins: &Ins, mask: u32, to: Place, l: usize) -> bool {
-    unsafe { already_there(warp, ins, l, to.lane(l)) || repeated(warp, ins, mask, to.at, l) }
+pub(super) unsafe fn stores_nothing_new(warp: &Warp, memory: &Elements, t: &Touch, to: Place, l: usize) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { already_there(warp, memory, t, l, to.lane(l)) || repeated(warp, memory, t, l) }
 }
 
 /// Whether the bytes at `at` already are what lane `l` writes there.
-unsafe fn already_there(warp: &Warp, ins: &Ins, l: usize, at: *const u8) -> bool {
-    (0..ins.count as usize).all(|n| unsafe {
-        let v = read_elements(&warp.registers, ins.operands.slot[1 + n], ins.wide)[l];
-        let cut = if ins.width == 8 { v } else { v & ((1 << (8 * ins.width)) - 1) };
-        get(at.add(n * ins.width as usize), ins.width) == cut
+///
+/// # Safety
+/// They may be read.
+unsafe fn already_there(warp: &Warp, memory: &Elements, t: &Touch, l: usize, at: *const u8) -> bool {
+    let width = memory.width;
+    (0..memory.count as usize).all(|n| {
+        // SAFETY: the slots behind the address are rows of the warp, of the width that `wide` says.
+        let v = unsafe { read_elements(&warp.registers, t.ins.operands.slot[1 + n], memory.wide)[l] };
+        let cut = if width == 8 { v } else { v & ((1 << (8 * width)) - 1) };
+        // SAFETY: the caller's promise.
+        unsafe { get(at.add(n * width as usize), width) == cut }
     })
 }
 
 /// Whether there are lower lanes with the same address, and all write the same value.
-unsafe fn repeated(warp: &Warp, ins: &Ins, mask: u32, a: &[u64; 32], l: usize) -> bool {
-    let others: Vec<usize> = lanes(mask).filter(|&m| m < l && a[m] == a[l]).collect();
+fn repeated(warp: &Warp, memory: &Elements, t: &Touch, l: usize) -> bool {
+    let others: Vec<usize> = lanes(t.mask).filter(|&m| m < l && t.at[m] == t.at[l]).collect();
     !others.is_empty()
         && others.iter().all(|&m| {
-            (0..ins.count as usize).all(|n| unsafe {
-                let v = read_elements(&warp.registers, ins.operands.slot[1 + n], ins.wide);
+            (0..memory.count as usize).all(|n| {
+                // SAFETY: the slots behind the address are rows of the warp, of the width that `wide` says.
+                let v = unsafe { read_elements(&warp.registers, t.ins.operands.slot[1 + n], memory.wide) };
                 v[m] == v[l]
             })
         })

@@ -1,143 +1,131 @@
 //! Global memory: finds the buffer behind each address, checks, and moves the elements.
 
+use std::ops::Range;
+
+use super::cta::{Cta, Outcome};
 use super::elements::{Place, empty_rows, fill_rows, stores_nothing_new};
-use super::{Access, Cta, Outcome, Warp, addresses, lanes, with_addresses};
+use super::touch::{Touch, addresses, lanes, with_addresses};
+use super::warp::Warp;
+use super::{private, shared};
 use crate::address;
+use crate::check::global::GlobalShadow;
 use crate::finding::{BufferName, Finding, Kind};
 use crate::memory::{View, explain};
-use crate::program::Ins;
+use crate::program::{Elements, Ins, Run};
 use crate::registers::Level;
 
 /// `ld.global`
-pub fn load(level: Level) -> Access {
-    with_addresses!(level, load_from)
+pub fn load(level: Level) -> Run<Elements> {
+    with_addresses!(level, "read", load_from)
 }
 
 /// `st.global`
-pub fn store(level: Level) -> Access {
-    with_addresses!(level, store_to)
+pub fn store(level: Level) -> Run<Elements> {
+    with_addresses!(level, "write", store_to)
 }
 
 #[inline(always)]
-pub(super) fn load_from(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, a: &[u64; 32]) -> Outcome {
-    let bytes = u64::from(ins.width) * u64::from(ins.count);
-    count(cta, ins, mask, a, bytes);
-    let mut left = mask;
+fn load_from(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: &Touch) -> Outcome {
+    count(cta, t);
+    let mut left = t.mask;
     while left != 0 {
-        let (view, group) = find(warp, cta, ins, left, a, bytes, "read")?;
+        let (view, group) = find(warp, cta, &t.of(left))?;
         if cta.shape.checks {
-            check_read(warp, cta, ins, group, a, bytes as usize, view)?;
+            check_read(warp, cta, &t.of(group), view)?;
         }
         // SAFETY: `find` has checked that these lanes lie within the view.
-        unsafe { fill_rows(warp, ins, group, cta.shape.views[view].place(a)) };
+        unsafe { fill_rows(warp, memory, &t.of(group), place(&cta.shape.views[view], t.at)) };
         left &= !group;
     }
     Ok(())
 }
 
 #[inline(always)]
-pub(super) fn store_to(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, a: &[u64; 32]) -> Outcome {
-    let bytes = u64::from(ins.width) * u64::from(ins.count);
-    count(cta, ins, mask, a, bytes);
-    let mut left = mask;
+fn store_to(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: &Touch) -> Outcome {
+    count(cta, t);
+    let mut left = t.mask;
     while left != 0 {
-        let (view, group) = find(warp, cta, ins, left, a, bytes, "write")?;
+        let (view, group) = find(warp, cta, &t.of(left))?;
         if cta.shape.checks {
-            check_write(warp, cta, ins, group, a, bytes as usize, view)?;
+            check_write(warp, cta, memory, &t.of(group), view)?;
         }
         // SAFETY: `find` has checked that these lanes lie within the view.
-        unsafe { empty_rows(warp, ins, group, cta.shape.views[view].place(a)) };
+        unsafe { empty_rows(warp, memory, &t.of(group), place(&cta.shape.views[view], t.at)) };
         left &= !group;
     }
     Ok(())
 }
 
-impl View {
-    /// Places by device addresses.
-    #[inline(always)]
-    fn place<'a>(&self, at: &'a [u64; 32]) -> Place<'a> {
-        Place { origin: self.data(self.base).wrapping_sub(self.base as usize), at }
-    }
+/// Places by device addresses.
+#[inline(always)]
+fn place<'a>(view: &View, at: &'a [u64; 32]) -> Place<'a> {
+    Place { origin: view.data(view.base).wrapping_sub(view.base as usize), at }
 }
 
-/// The view that the first lane of `left` lies in, and the lanes that lie in the same.
+/// The view that the first lane lies in, and the lanes that lie in the same.
 #[inline(always)]
-pub(super) fn find(
-    warp: &Warp,
-    cta: &mut Cta,
-    ins: &Ins,
-    left: u32,
-    a: &[u64; 32],
-    bytes: u64,
-    access: &str,
-) -> Result<(usize, u32), Box<Finding>> {
-    let cached = cta.last_view[ins.pc as usize] as usize;
+pub(super) fn find(warp: &Warp, cta: &mut Cta, t: &Touch) -> Result<(usize, u32), Box<Finding>> {
+    let cached = cta.last_view[t.ins.pc as usize] as usize;
     match cta.shape.views.get(cached) {
-        Some(view) if all_within(view, left, a, bytes) => Ok((cached, left)),
-        _ => find_again(warp, cta, ins, left, a, bytes, access),
+        Some(view) if all_within(view, t) => Ok((cached, t.mask)),
+        _ => find_again(warp, cta, t),
     }
 }
 
 /// Whether the accesses of all these lanes are aligned and lie within the view.
 #[inline(always)]
-fn all_within(view: &View, mask: u32, a: &[u64; 32], bytes: u64) -> bool {
+fn all_within(view: &View, t: &Touch) -> bool {
     // Lanes that take no part stand where the first one stands: then the loop has no branch.
-    let first = a[mask.trailing_zeros() as usize];
+    let first = t.at[t.mask.trailing_zeros() as usize];
     let (mut bits, mut farthest) = (0u64, 0u64);
     #[allow(clippy::needless_range_loop)] // a mask beside the addresses
     for l in 0..32 {
-        let at = if mask >> l & 1 == 1 { a[l] } else { first };
+        let at = if t.mask >> l & 1 == 1 { t.at[l] } else { first };
         bits |= at;
         farthest = farthest.max(at.wrapping_sub(view.base));
     }
     let size = view.end - view.base;
-    bits & (bytes - 1) == 0 && size >= bytes && farthest <= size - bytes
+    bits & (t.size() - 1) == 0 && size >= t.size() && farthest <= size - t.size()
 }
 
 /// [`find`] where the lanes lie in several views, in another one than last time, or wrong.
 #[inline(never)]
-fn find_again(
-    warp: &Warp,
-    cta: &mut Cta,
-    ins: &Ins,
-    left: u32,
-    a: &[u64; 32],
-    bytes: u64,
-    access: &str,
-) -> Result<(usize, u32), Box<Finding>> {
-    if lanes(left).any(|l| a[l] & (bytes - 1) != 0) {
-        return Err(wrong_alignment(warp, cta, ins, left, a, bytes, access));
+fn find_again(warp: &Warp, cta: &mut Cta, t: &Touch) -> Result<(usize, u32), Box<Finding>> {
+    if lanes(t.mask).any(|l| t.at[l] & (t.size() - 1) != 0) {
+        return Err(wrong_alignment(warp, cta, t));
     }
     let within = |view: &View| {
-        let inside = |l: &usize| a[*l] >= view.base && a[*l] < view.end && view.end - a[*l] >= bytes;
-        lanes(left).filter(inside).fold(0u32, |group, l| group | 1 << l)
+        let inside = |l: &usize| t.at[*l] >= view.base && t.at[*l] < view.end && view.end - t.at[*l] >= t.size();
+        lanes(t.mask).filter(inside).fold(0u32, |group, l| group | 1 << l)
     };
     let views = cta.shape.views;
-    let lane = left.trailing_zeros() as usize;
-    let at = views.partition_point(|v| v.base <= a[lane]).wrapping_sub(1);
+    let lane = t.mask.trailing_zeros() as usize;
+    let at = views.partition_point(|v| v.base <= t.at[lane]).wrapping_sub(1);
     match views.get(at).map(within) {
         Some(group) if group >> lane & 1 == 1 => {
-            cta.last_view[ins.pc as usize] = at as u32;
+            cta.last_view[t.ins.pc as usize] = at as u32;
             Ok((at, group))
         }
-        _ => Err(outside(warp, cta, ins, lane, a[lane], bytes, access)),
+        _ => Err(outside(warp, cta, t, lane)),
     }
 }
 
 #[cold]
-fn wrong_alignment(warp: &Warp, cta: &Cta, ins: &Ins, left: u32, a: &[u64; 32], n: u64, access: &str) -> Box<Finding> {
-    let lane = lanes(left).find(|&l| a[l] & (n - 1) != 0).unwrap_or(0);
-    let mut f = warp.finding(cta, ins, Kind::Misaligned, lane, format!("{access} of {n} bytes, not aligned to {n}"));
-    f.address = Some(a[lane]);
-    f.buffer = cta.shape.views.iter().find(|v| v.base <= a[lane] && a[lane] < v.end).map(View::name);
+fn wrong_alignment(warp: &Warp, cta: &Cta, t: &Touch) -> Box<Finding> {
+    let (n, access) = (t.bytes, t.access);
+    let lane = lanes(t.mask).find(|&l| t.at[l] & (t.size() - 1) != 0).unwrap_or(0);
+    let what = format!("{access} of {n} bytes, not aligned to {n}");
+    let mut f = warp.finding(cta, t.ins, Kind::Misaligned, lane, what);
+    f.address = Some(t.at[lane]);
+    f.buffer = cta.shape.views.iter().find(|v| v.base <= t.at[lane] && t.at[lane] < v.end).map(View::name);
     f
 }
 
 #[cold]
-fn outside(warp: &Warp, cta: &Cta, ins: &Ins, lane: usize, at: u64, bytes: u64, access: &str) -> Box<Finding> {
-    let (kind, what, buffer) = explain(cta.shape.views, at, bytes, access);
-    let mut f = warp.finding(cta, ins, kind, lane, what);
-    f.address = Some(at);
+fn outside(warp: &Warp, cta: &Cta, t: &Touch, lane: usize) -> Box<Finding> {
+    let (kind, what, buffer) = explain(cta.shape.views, t.at[lane], t.size(), t.access);
+    let mut f = warp.finding(cta, t.ins, kind, lane, what);
+    f.address = Some(t.at[lane]);
     f.buffer = buffer;
     f
 }
@@ -148,47 +136,39 @@ fn shadow(cta: &mut Cta, view: usize) {
     if cta.global_shadows[view].is_none() {
         let v = &cta.shape.views[view];
         let kept = cta.kept.remove(&v.number);
-        let fresh = || crate::check::global::GlobalShadow::new((v.end - v.base) as usize);
+        let fresh = || GlobalShadow::new((v.end - v.base) as usize);
         cta.global_shadows[view] = Some(kept.unwrap_or_else(fresh));
     }
 }
 
-/// First and last byte that the lanes of a group touch, as offsets into the view.
+/// First and last byte that the lanes touch, as offsets into the view at `base`.
 #[inline(always)]
-fn extent(a: &[u64; 32], group: u32, bytes: usize, base: u64) -> std::ops::Range<usize> {
+fn extent(t: &Touch, base: u64) -> Range<usize> {
     let (mut lo, mut hi) = (u64::MAX, 0);
-    for l in lanes(group) {
-        lo = lo.min(a[l]);
-        hi = hi.max(a[l]);
+    for l in lanes(t.mask) {
+        lo = lo.min(t.at[l]);
+        hi = hi.max(t.at[l]);
     }
-    (lo - base) as usize..(hi - base) as usize + bytes
+    (lo - base) as usize..(hi - base) as usize + t.bytes
 }
 
 #[inline(always)]
-pub(super) fn check_read(
-    warp: &Warp,
-    cta: &mut Cta,
-    ins: &Ins,
-    group: u32,
-    a: &[u64; 32],
-    bytes: usize,
-    view: usize,
-) -> Outcome {
+pub(super) fn check_read(warp: &Warp, cta: &mut Cta, t: &Touch, view: usize) -> Outcome {
     shadow(cta, view);
     let v = &cta.shape.views[view];
     let mut failed = None;
     {
         let Cta { global_shadows, clock, .. } = cta;
         let shadow = global_shadows[view].as_mut().expect("just made");
-        shadow.prepare(clock, bytes.min(16), extent(a, group, bytes, v.base), false);
-        for l in lanes(group) {
-            let at = (a[l] - v.base) as usize;
-            // SAFETY: `find` has checked the range.
-            if unsafe { !v.all_written(at, bytes) } {
+        shadow.prepare(clock, t.bytes.min(16), extent(t, v.base), false);
+        for l in lanes(t.mask) {
+            let at = (t.at[l] - v.base) as usize;
+            // SAFETY: `find` has checked that the lanes lie within the view; with checks, views know what was written.
+            if unsafe { !v.all_written(at, t.bytes) } {
                 failed = Some((l, None));
                 break;
             }
-            if let Err(c) = shadow.read(clock, at, bytes, warp.who(l)) {
+            if let Err(c) = shadow.read(clock, at, t.bytes, warp.who(l)) {
                 failed = Some((l, Some(c)));
                 break;
             }
@@ -197,47 +177,47 @@ pub(super) fn check_read(
     match failed {
         None => Ok(()),
         Some((l, conflict)) => {
-            let access = format!("read of {bytes} bytes");
+            let access = format!("read of {} bytes", t.bytes);
             let mut f = match conflict {
-                Some(c) => warp.conflict(cta, ins, l, &access, c),
+                Some(c) => warp.conflict(cta, t.ins, l, &access, c),
                 None => {
                     let what = format!("{access} that nothing wrote");
-                    warp.finding(cta, ins, Kind::UninitializedGlobal, l, what)
+                    warp.finding(cta, t.ins, Kind::UninitializedGlobal, l, what)
                 }
             };
-            locate(&mut f, a[l], v.name());
+            locate(&mut f, t.at[l], v.name());
             Err(f)
         }
     }
 }
 
 #[inline(always)]
-fn check_write(warp: &Warp, cta: &mut Cta, ins: &Ins, group: u32, a: &[u64; 32], bytes: usize, view: usize) -> Outcome {
+fn check_write(warp: &Warp, cta: &mut Cta, memory: &Elements, t: &Touch, view: usize) -> Outcome {
     shadow(cta, view);
     let v = &cta.shape.views[view];
     let mut failed = None;
     {
         let Cta { global_shadows, clock, .. } = cta;
         let shadow = global_shadows[view].as_mut().expect("just made");
-        shadow.prepare(clock, bytes.min(16), extent(a, group, bytes, v.base), true);
+        shadow.prepare(clock, t.bytes.min(16), extent(t, v.base), true);
         // Lanes before this one have not stored yet: two lanes of one store are compared by what they store.
-        for l in lanes(group) {
-            let at = (a[l] - v.base) as usize;
-            // SAFETY: `find` has checked the range.
-            let same = || unsafe { stores_nothing_new(warp, ins, group, v.place(a), l) };
-            if let Err(c) = shadow.write(clock, at, bytes, warp.who(l), ins.pc, same) {
+        for l in lanes(t.mask) {
+            let at = (t.at[l] - v.base) as usize;
+            // SAFETY: `find` has checked that the lanes lie within the view.
+            let same = || unsafe { stores_nothing_new(warp, memory, t, place(v, t.at), l) };
+            if let Err(c) = shadow.write(clock, t.write(at, warp.who(l)), same) {
                 failed = Some((l, c));
                 break;
             }
-            // SAFETY: as above.
-            unsafe { v.mark_written(at, bytes) };
+            // SAFETY: `find` has checked that the lane lies within the view, which with checks knows what was written.
+            unsafe { v.mark_written(at, t.bytes) };
         }
     }
     match failed {
         None => Ok(()),
         Some((l, c)) => {
-            let mut f = warp.conflict(cta, ins, l, &format!("write of {bytes} bytes"), c);
-            locate(&mut f, a[l], v.name());
+            let mut f = warp.conflict(cta, t.ins, l, &format!("write of {} bytes", t.bytes), c);
+            locate(&mut f, t.at[l], v.name());
             Err(f)
         }
     }
@@ -250,46 +230,50 @@ pub(super) fn locate(f: &mut Finding, at: u64, buffer: BufferName) {
 
 /// Counts bytes and 32-byte sectors, and the sectors that these bytes would fill if they lay side by side.
 #[inline(always)]
-pub(super) fn count(cta: &mut Cta, ins: &Ins, mask: u32, a: &[u64; 32], bytes: u64) {
+pub(super) fn count(cta: &mut Cta, t: &Touch) {
     if cta.shape.counters {
-        count_sectors(cta, ins, mask, a, bytes);
+        count_sectors(cta, t);
     }
 }
 
-fn count_sectors(cta: &mut Cta, ins: &Ins, mask: u32, a: &[u64; 32], bytes: u64) {
+fn count_sectors(cta: &mut Cta, t: &Touch) {
     let mut sectors: Vec<u64> =
-        lanes(mask).flat_map(|l| (a[l] / 32..=(a[l] + bytes - 1) / 32).collect::<Vec<u64>>()).collect();
+        lanes(t.mask).flat_map(|l| (t.at[l] / 32..=(t.at[l] + t.size() - 1) / 32).collect::<Vec<u64>>()).collect();
     sectors.sort_unstable();
     sectors.dedup();
-    cta.counts.global(ins.pc, u64::from(mask.count_ones()) * bytes, sectors.len() as u64);
+    cta.counts.global(t.ins.pc, u64::from(t.mask.count_ones()) * t.size(), sectors.len() as u64);
 }
 
-/// `ld` and `st` without a state space: each lane goes where its address lies.
-pub fn load_generic(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
-    generic(
-        warp,
-        cta,
-        ins,
-        mask,
-        [load_from, super::shared::load_from, super::private::load_local, super::private::load_param],
-    )
+/// What the lanes of one window do.
+type At = fn(&mut Warp, &mut Cta, &Elements, &Touch) -> Outcome;
+
+/// `ld` without a state space: each lane goes where its address lies.
+pub fn load_generic(warp: &mut Warp, cta: &mut Cta, ins: &Ins, memory: &Elements, mask: u32) -> Outcome {
+    let (a, groups) = windows(warp, ins, memory, mask);
+    let t = Touch { ins, mask, at: &a, bytes: memory.bytes(), access: "read" };
+    let to: [At; 4] = [load_from, shared::load_from, private::load_local, private::load_param];
+    groups
+        .into_iter()
+        .zip(to)
+        .filter(|(group, _)| *group != 0)
+        .try_for_each(|(group, run)| run(warp, cta, memory, &t.of(group)))
 }
 
-pub fn store_generic(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
-    generic(
-        warp,
-        cta,
-        ins,
-        mask,
-        [store_to, super::shared::store_to, super::private::store_local, super::private::store_param],
-    )
+/// `st` without a state space.
+pub fn store_generic(warp: &mut Warp, cta: &mut Cta, ins: &Ins, memory: &Elements, mask: u32) -> Outcome {
+    let (a, groups) = windows(warp, ins, memory, mask);
+    let t = Touch { ins, mask, at: &a, bytes: memory.bytes(), access: "write" };
+    let to: [At; 4] = [store_to, shared::store_to, private::store_local, private::store_param];
+    groups
+        .into_iter()
+        .zip(to)
+        .filter(|(group, _)| *group != 0)
+        .try_for_each(|(group, run)| run(warp, cta, memory, &t.of(group)))
 }
 
-type At = fn(&mut Warp, &mut Cta, &Ins, u32, &[u64; 32]) -> Outcome;
-
-/// Divides the lanes over the windows: global, shared, local, parameters.
-fn generic(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, to: [At; 4]) -> Outcome {
-    let mut a = addresses(&warp.registers, ins.operands.slot[0], ins);
+/// Divides the lanes over the windows: global, shared, local, parameters; their addresses become those of the window.
+fn windows(warp: &Warp, ins: &Ins, memory: &Elements, mask: u32) -> ([u64; 32], [u32; 4]) {
+    let mut a = addresses(&warp.registers, ins.operands.slot[0], &memory.addressing);
     let mut groups = [0u32; 4];
     for l in lanes(mask) {
         let window = |first: u64| a[l] >= first && a[l] < first + address::WINDOW;
@@ -306,10 +290,5 @@ fn generic(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32, to: [At; 4]) ->
         };
         groups[n] |= 1 << l;
     }
-    for (group, run) in groups.into_iter().zip(to) {
-        if group != 0 {
-            run(warp, cta, ins, group, &a)?;
-        }
-    }
-    Ok(())
+    (a, groups)
 }

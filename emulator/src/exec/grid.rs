@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::prelude::*;
 
 use super::block::{self, shuffle};
-use super::{Cta, Shape, Warp};
+use super::cta::{Cta, Shape};
+use super::warp::Warp;
 use crate::check::clock::Clock;
 use crate::check::global::GlobalShadow;
 use crate::count::Counts;

@@ -1,27 +1,10 @@
 //! Turns what a checker saw into a [`Finding`] that names kernel, source line, block, thread, address and buffer.
 
-use super::{Cta, Warp};
+use super::cta::Cta;
+use super::warp::Warp;
 use crate::check::conflict::Conflict;
 use crate::finding::{Finding, Kind};
-use crate::program::{Ins, Pc, Program};
-
-impl Program {
-    /// File and line of an instruction, and where that line was inlined.
-    pub fn source(&self, pc: Pc) -> ((String, u32), Option<(String, u32)>) {
-        let at = self.locations.get(pc as usize).copied().unwrap_or_default();
-        if at.file == 0 {
-            return (("PTX".into(), at.ptx_line), None);
-        }
-        let inlined = at.inlined_at.map(|(file, line)| (self.file(file).to_string(), line));
-        ((self.file(at.file).to_string(), at.line), inlined)
-    }
-
-    /// "file:line" of an instruction.
-    pub fn place(&self, pc: Pc) -> String {
-        let ((file, line), _) = self.source(pc);
-        format!("{file}:{line}")
-    }
-}
+use crate::program::Ins;
 
 impl Warp {
     /// A finding about what lane `lane` does at `ins`.

@@ -2,8 +2,10 @@
 
 use std::io::Write;
 
+use super::cta::{Cta, Outcome};
 use super::format::{Arguments, format};
-use super::{Cta, Outcome, Warp, lanes};
+use super::touch::lanes;
+use super::warp::Warp;
 use crate::address::{LOCAL, LOCAL_FIRST, PARAM, SHARED, SHARED_FIRST, WINDOW};
 use crate::finding::Kind;
 use crate::program::Ins;
@@ -13,24 +15,24 @@ use crate::registers::Value;
 const MAX_STRING: usize = 64 << 10;
 
 /// `__assertfail(message, file, line, function, char size)`: rows 0 to 4.
-pub fn assert_fail(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
+pub fn assert_fail(warp: &mut Warp, cta: &mut Cta, ins: &Ins, (): &(), mask: u32) -> Outcome {
     let l = mask.trailing_zeros() as usize;
     let text = |slot: usize| {
-        // SAFETY: compiled instructions name rows of their warp.
+        // SAFETY: the argument is one of the 64-bit rows that the compiler gave this call.
         let at = unsafe { u64::read(&warp.registers, ins.operands.slot[slot]) }[l];
         let found = string(warp, cta, l, at, MAX_STRING);
         found.map_or_else(|_| format!("(unreadable at {at:#x})"), |s| String::from_utf8_lossy(&s).into_owned())
     };
-    // SAFETY: as above.
+    // SAFETY: the line, argument 2, is a row of 32 bits.
     let line = unsafe { u32::read(&warp.registers, ins.operands.slot[2]) }[l];
     let what = format!("`{}` at {}:{line} in {}", text(0), text(1), text(3));
     Err(warp.finding(cta, ins, Kind::Assertion, l, what))
 }
 
 /// `vprintf(format, arguments)`: the number of arguments printed into row 0, rows 1 and 2. Lanes print in ascending order.
-pub fn print(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
+pub fn print(warp: &mut Warp, cta: &mut Cta, ins: &Ins, (): &(), mask: u32) -> Outcome {
     let slot = ins.operands.slot;
-    // SAFETY: compiled instructions name rows of their warp.
+    // SAFETY: the compiler gave this call two 64-bit rows for its arguments.
     let (formats, lists) = unsafe { (u64::read(&warp.registers, slot[1]), u64::read(&warp.registers, slot[2])) };
     let mut results = [0u32; 32];
     for l in lanes(mask) {
@@ -46,7 +48,7 @@ pub fn print(warp: &mut Warp, cta: &mut Cta, ins: &Ins, mask: u32) -> Outcome {
         let _ = output.write_all(&text);
         results[l] = taken;
     }
-    // SAFETY: as above.
+    // SAFETY: the compiler gave this call a 32-bit row for its result.
     unsafe { u32::write(&mut warp.registers, slot[0], mask, results) };
     Ok(())
 }
@@ -93,7 +95,7 @@ fn byte(warp: &Warp, cta: &Cta, lane: usize, at: u64) -> Option<u8> {
     let window = |first: u64| at.checked_sub(first).filter(|&offset| offset < WINDOW);
     if let Some(at) = window(SHARED) {
         let offset = at.checked_sub(SHARED_FIRST).filter(|&o| o < cta.shape.shared_bytes as u64)?;
-        // SAFETY: within the block's shared memory.
+        // SAFETY: the offset was just found to be less than the block's `shared_bytes`.
         return Some(unsafe { *cta.shared().add(offset as usize) });
     }
     if let Some(at) = window(LOCAL) {
@@ -106,6 +108,6 @@ fn byte(warp: &Warp, cta: &Cta, lane: usize, at: u64) -> Option<u8> {
     }
     let views = cta.shape.views;
     let view = &views[views.partition_point(|v| v.base <= at).checked_sub(1)?];
-    // SAFETY: within the buffer.
+    // SAFETY: the view begins at or before the address, and ends behind it.
     (at < view.end).then(|| unsafe { *view.data(at) })
 }

@@ -1,9 +1,11 @@
 //! One warp: its registers, where its lanes are, and the loop that runs it to its next barrier.
 
-use super::async_copy::Copies;
-use super::{Cta, Outcome, lanes};
+use super::copies::Copies;
+use super::cta::{Cta, Outcome};
+use super::touch::lanes;
+use crate::address::{NOWHERE, Pc};
 use crate::finding::{Finding, Kind};
-use crate::program::{Barrier, Ins, LaneMask, NOWHERE, Pc, Special, Step};
+use crate::program::{Access, Barrier, Ins, LaneMask, Special, Step};
 use crate::registers::{ALL, NO_PREDICATE, Registers, Row, Value, ZERO};
 
 /// Instructions after which another warp gets its turn even without a barrier, so that spinning warps cannot starve the rest.
@@ -53,7 +55,7 @@ impl Warp {
         }
         let local = 32 * program.local_bytes as usize;
         let mut predicates = vec![0; program.predicates + 1];
-        predicates[1] = ALL; // see `compile::TRUE`
+        predicates[1] = ALL; // the `TRUE` of `compile`
         Warp {
             registers: Registers { rows, predicates },
             number,
@@ -145,20 +147,20 @@ impl Warp {
             match ins.step {
                 Step::Compute(exec) => {
                     if mask != 0 {
-                        // SAFETY: compiled instructions name rows and predicates of their warp.
+                        // SAFETY: the compiler gave it rows and predicates of this warp, and chose it for this processor.
                         unsafe { exec(&mut self.registers, &ins.operands, mask) };
                     }
                 }
-                Step::Access(access) => {
-                    if mask != 0 {
-                        // SAFETY: chosen for the instruction sets of this machine.
-                        unsafe { access(self, cta, ins, mask)? };
-                    }
-                }
+                Step::Elements(ref access) => self.access(cta, ins, access, mask)?,
+                Step::Atomic(ref access) => self.access(cta, ins, access, mask)?,
+                Step::Matrices(ref access) => self.access(cta, ins, access, mask)?,
+                Step::Copy(ref access) => self.access(cta, ins, access, mask)?,
+                Step::CopyGroups(ref access) => self.access(cta, ins, access, mask)?,
+                Step::Call(run) => self.access(cta, ins, &Access { run, memory: () }, mask)?,
                 Step::WarpWide { exec, members } => {
                     if mask != 0 {
                         self.check_members(cta, ins, members, mask)?;
-                        // SAFETY: as above.
+                        // SAFETY: as for `Compute`; all lanes that it exchanges values with are here.
                         unsafe { exec(&mut self.registers, &ins.operands, mask) };
                     }
                 }
@@ -218,7 +220,7 @@ impl Warp {
                 }
                 Step::WarpBarrier => {
                     if mask != 0 {
-                        // SAFETY: the row is one of this warp's.
+                        // SAFETY: slot 0 of a compiled `bar.warp.sync` is a row of its warp.
                         let members = unsafe { u32::read(&self.registers, ins.operands.slot[0]) };
                         self.check_mask(cta, ins, members, mask)?;
                         if cta.shape.checks {
@@ -228,7 +230,7 @@ impl Warp {
                 }
                 Step::Clock { wide } => {
                     let t = cta.executed;
-                    // SAFETY: the row is one of this warp's.
+                    // SAFETY: slot 0 of a compiled clock read is a row of its warp, of 64 bits where `wide`.
                     unsafe {
                         if wide {
                             u64::write(&mut self.registers, ins.operands.slot[0], mask, [t; 32]);
@@ -246,6 +248,16 @@ impl Warp {
             }
             self.pc += 1;
         }
+    }
+
+    /// Runs a memory instruction for the lanes of the mask.
+    #[inline(always)]
+    fn access<M>(&mut self, cta: &mut Cta, ins: &Ins, access: &Access<M>, mask: u32) -> Outcome {
+        if mask == 0 {
+            return Ok(());
+        }
+        // SAFETY: the compiler gave it rows and predicates of this warp, and chose it for this processor.
+        unsafe { (access.run)(self, cta, ins, &access.memory, mask) }
     }
 
     /// Divides the active lanes over several targets; the last runs first.
@@ -298,7 +310,7 @@ impl Warp {
     }
 
     fn branch_table(&mut self, cta: &mut Cta, ins: &Ins, table: usize, join: Pc, mask: u32) -> Outcome {
-        // SAFETY: the row is one of this warp's.
+        // SAFETY: slot 0 of a compiled `brx.idx` is a row of its warp.
         let index = unsafe { u32::read(&self.registers, ins.operands.slot[0]) };
         let targets = &cta.shape.program.tables[table];
         let mut sides: Vec<(Pc, u32)> = vec![(self.pc + 1, self.active & !mask)];
@@ -323,7 +335,7 @@ impl Warp {
 
     fn check_members(&self, cta: &Cta, ins: &Ins, members: Option<u16>, mask: u32) -> Outcome {
         match members {
-            // SAFETY: the row is one of this warp's.
+            // SAFETY: the compiler put the member mask into a row of this warp.
             Some(slot) => self.check_mask(cta, ins, unsafe { u32::read(&self.registers, slot) }, mask),
             None if mask == ALL => Ok(()),
             None => Err(self.diverged(cta, ins, mask, "a matrix instruction")),

@@ -1,5 +1,7 @@
 //! What one instruction computes: functions over the lanes of a warp, chosen once when a kernel is compiled.
 
+pub mod atomic;
+pub mod formats;
 mod lanes;
 pub mod matrix;
 pub mod select;

@@ -33,14 +33,17 @@ macro_rules! levels {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
         #[cfg(target_arch = "x86_64")]
         unsafe fn avx512<$($generic: $bound),*>(r: &mut Registers, o: &Operands, mask: u32) {
+            // SAFETY: the contract of [`Exec`], which is that of the body.
             unsafe { $body(r, o, mask) }
         }
         #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2,lzcnt,popcnt")]
         #[cfg(target_arch = "x86_64")]
         unsafe fn avx2<$($generic: $bound),*>(r: &mut Registers, o: &Operands, mask: u32) {
+            // SAFETY: the contract of [`Exec`], which is that of the body.
             unsafe { $body(r, o, mask) }
         }
         unsafe fn portable<$($generic: $bound),*>(r: &mut Registers, o: &Operands, mask: u32) {
+            // SAFETY: the contract of [`Exec`], which is that of the body.
             unsafe { $portable(r, o, mask) }
         }
         match $level {
@@ -72,6 +75,7 @@ impl Pace for AtOnce {
     }
     #[inline(always)]
     unsafe fn write<D: Value>(r: &mut Registers, slot: u16, mask: u32, d: &[D; 32]) {
+        // SAFETY: the caller names a row of `r` as wide as `D`.
         unsafe { D::write(r, slot, mask, *d) }
     }
 }
@@ -86,6 +90,7 @@ impl Pace for InTurn {
     }
     #[inline(never)]
     unsafe fn write<D: Value>(r: &mut Registers, slot: u16, mask: u32, d: &[D; 32]) {
+        // SAFETY: the caller names a row of `r` as wide as `D`.
         unsafe { D::write(r, slot, mask, *d) }
     }
 }
@@ -98,6 +103,7 @@ pub type Portable = AtOnce;
 
 #[inline(always)]
 unsafe fn body1<P: Pace, A: Value, D: Value, F: Op1<A, D>>(r: &mut Registers, o: &Operands, mask: u32) {
+    // SAFETY: [`Exec`] vouches that slot 0 is a row as wide as `D`, and slot 1 is a source as wide as `A`.
     unsafe {
         let a = A::read(r, o.slot[1]);
         let mut d = [D::default(); 32];
@@ -120,6 +126,7 @@ pub fn seldom1<A: Value, D: Value, F: Op1<A, D>>() -> Exec {
 
 #[inline(always)]
 unsafe fn body2<P: Pace, A: Value, B: Value, D: Value, F: Op2<A, B, D>>(r: &mut Registers, o: &Operands, mask: u32) {
+    // SAFETY: [`Exec`] vouches that slot 0 is a row as wide as `D`, and slots 1 and 2 are sources as wide as `A` and `B`.
     unsafe {
         let (a, b) = (A::read(r, o.slot[1]), B::read(r, o.slot[2]));
         let mut d = [D::default(); 32];
@@ -146,6 +153,7 @@ unsafe fn body3<P: Pace, A: Value, B: Value, C: Value, D: Value, F: Op3<A, B, C,
     o: &Operands,
     mask: u32,
 ) {
+    // SAFETY: [`Exec`] vouches that slot 0 is a row as wide as `D`, and slots 1 to 3 are sources as wide as `A`, `B` and `C`.
     unsafe {
         let (a, b, c) = (A::read(r, o.slot[1]), B::read(r, o.slot[2]), C::read(r, o.slot[3]));
         let mut d = [D::default(); 32];
@@ -168,6 +176,7 @@ pub fn seldom3<A: Value, B: Value, C: Value, D: Value, F: Op3<A, B, C, D>>() -> 
 
 #[inline(always)]
 unsafe fn body_flags1<P: Pace, A: Value, D: Value, F: Flags1<A, D>>(r: &mut Registers, o: &Operands, mask: u32) {
+    // SAFETY: [`Exec`] vouches that slot 0 is a row as wide as `D`, and slot 1 is a source as wide as `A`.
     unsafe {
         let a = A::read(r, o.slot[1]);
         let mut d = [D::default(); 32];
@@ -194,6 +203,7 @@ unsafe fn body_flags2<P: Pace, A: Value, B: Value, D: Value, F: Flags2<A, B, D>>
     o: &Operands,
     mask: u32,
 ) {
+    // SAFETY: [`Exec`] vouches that slot 0 is a row as wide as `D`, and slots 1 and 2 are sources as wide as `A` and `B`.
     unsafe {
         let (a, b) = (A::read(r, o.slot[1]), B::read(r, o.slot[2]));
         let mut d = [D::default(); 32];

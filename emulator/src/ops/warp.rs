@@ -57,6 +57,7 @@ pub fn select(opcode: &[&str], operands: usize, _vectors: &[usize], level: Level
 /// `slot` is a row of `r`.
 #[inline(always)]
 unsafe fn seen(r: &Registers, slot: u16, mask: u32) -> [u32; 32] {
+    // SAFETY: the caller names a row of `r`.
     unsafe { u32::read(r, slot) }.map(|members| members & mask)
 }
 
@@ -67,6 +68,7 @@ unsafe fn seen(r: &Registers, slot: u16, mask: u32) -> [u32; 32] {
 #[inline(always)]
 unsafe fn write_predicate(r: &mut Registers, slot: u16, mask: u32, value: u32) {
     if slot != NO_PREDICATE {
+        // SAFETY: the caller names a predicate of `r`, and it is not missing.
         let p = unsafe { r.predicates.get_unchecked_mut(slot as usize) };
         *p = *p & !mask | value & mask;
     }
@@ -78,6 +80,7 @@ unsafe fn write_predicate(r: &mut Registers, slot: u16, mask: u32, value: u32) {
 /// The slot is a predicate of `r`.
 #[inline(always)]
 unsafe fn read_predicate(r: &Registers, o: &Operands, n: usize) -> u32 {
+    // SAFETY: the caller vouches that predicate `n` is one of `r`.
     let value = unsafe { *r.predicates.get_unchecked(o.predicate[n] as usize) };
     if o.negated & 1 == 1 { !value } else { value }
 }

@@ -1,6 +1,6 @@
 //! Words, numbers and marks of PTX text, one at a time (PTX ISA 4.1 to 4.5).
 
-use super::PtxError;
+use super::error::PtxError;
 
 /// The smallest pieces of PTX text.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,21 +1,11 @@
 //! The front end: PTX text to [`ast::Module`].
 
 pub mod ast;
+mod error;
 mod lex;
+pub mod opcode;
 mod parse;
+pub mod types;
 
+pub use error::PtxError;
 pub use parse::parse;
-
-/// What is wrong with a PTX file, and where.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("PTX line {line}: {problem}")]
-pub struct PtxError {
-    pub line: u32,
-    pub problem: String,
-}
-
-impl PtxError {
-    pub fn new(line: u32, problem: impl Into<String>) -> Self {
-        PtxError { line, problem: problem.into() }
-    }
-}

@@ -7,8 +7,8 @@ mod declare;
 mod function;
 mod operand;
 
-use super::PtxError;
 use super::ast::{Function, Module, Space};
+use super::error::PtxError;
 use super::lex::{Lexer, Literal, Token, literal};
 
 type Parse<T> = Result<T, PtxError>;

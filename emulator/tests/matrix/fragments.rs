@@ -250,6 +250,7 @@ pub fn multiply(shape: &Shape, a: &Matrix, b: &Matrix, c: &Matrix, level: Level,
         }
     }
     let mut r = Registers { rows, predicates: vec![] };
+    // SAFETY: the operands name rows and predicates of these registers, as the recipe asks.
     unsafe { (recipe.exec)(&mut r, &o, ALL) };
     let d_at = if in_place { c_at } else { 0 };
     gather(&r.rows[d_at..d_at + c.len()], shape.m, shape.c.bits(), &|l, i| shape.place_c(l, i))

@@ -260,6 +260,7 @@ fn movmatrix_transposes() {
         let mut r = Registers { rows: vec![ZERO, a], predicates: vec![] };
         let mut o = Operands::default();
         o.slot[1] = 1;
+        // SAFETY: the operands name rows and predicates of these registers, as the recipe asks.
         unsafe { (recipe.exec)(&mut r, &o, ALL) };
         assert_eq!(r.rows[0], expected);
     }
@@ -339,6 +340,7 @@ fn speed() {
                 let start = std::time::Instant::now();
                 for _ in 0..500 {
                     for o in &operands {
+                        // SAFETY: the operands name rows and predicates of these registers, as the recipe asks.
                         unsafe { (recipe.exec)(std::hint::black_box(&mut r), o, ALL) };
                     }
                 }

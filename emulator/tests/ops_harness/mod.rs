@@ -253,6 +253,7 @@ pub fn check_case(case: &Case, oracle: impl Fn(&Lane) -> Out) {
             }
             for mask in [ALL, 0x8000_0001, 0x0ff0_aaaa, rng.bits() as u32 | 2] {
                 let mut after = Registers { rows: before.rows.clone(), predicates: before.predicates.clone() };
+                // SAFETY: the operands name rows and predicates of these registers, as the recipe asks.
                 unsafe { (recipe.exec)(&mut after, &o, mask) };
                 for l in 0..32 {
                     let on = mask >> l & 1 == 1;

@@ -109,6 +109,7 @@ field!(u32, u64);
 pub fn bfi<T: Field>(level: Level) -> Exec {
     #[inline(always)]
     unsafe fn body<T: Field>(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slots 0 to 2 are as wide as `T`, and slots 3 and 4 rows of 32 bits.
         unsafe {
             let (a, b) = (T::read(r, o.slot[1]), T::read(r, o.slot[2]));
             let (position, length) = (u32::read(r, o.slot[3]), u32::read(r, o.slot[4]));

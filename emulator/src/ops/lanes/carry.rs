@@ -79,6 +79,7 @@ pub fn carry<T: Value, F: Carry<T>>(takes: bool, gives: bool, level: Level) -> E
         o: &Operands,
         mask: u32,
     ) {
+        // SAFETY: [`Exec`] vouches that slots 0 to 2, and 3 where `F` has three sources, are as wide as `T`.
         unsafe {
             let (a, b) = (T::read(r, o.slot[1]), T::read(r, o.slot[2]));
             let c = if F::SOURCES == 3 { T::read(r, o.slot[3]) } else { [T::default(); 32] };

@@ -93,6 +93,7 @@ macro_rules! cuts {
                 // Both limits are powers of two or 0, and exact.
                 let (low, high) = ($through::MIN as $from, 2.0 * (1u64 << ($through::BITS - 1 - ($through::MIN != 0) as u32)) as $from);
                 let inside = self >= low && self < high;
+                // SAFETY: within the limits, or 0, so that the cut value fits; NaN is not within.
                 let cut = unsafe { (if inside { self } else { 0.0 }).to_int_unchecked::<$through>() };
                 let limit = if self > 0.0 { $through::MAX } else { $through::MIN };
                 (if inside { cut } else { limit }).clamp($to::MIN as $through, $to::MAX as $through) as $to

@@ -17,8 +17,9 @@ macro_rules! through_f64 {
             fn f(a: $t, b: $t) -> $t {
                 let overflow: fn($t, $t) -> bool = $overflow;
                 let by = if b == 0 || overflow(a, b) { 1 } else { b };
-                // In range: the divisor is at least 1 in magnitude, and MIN / -1 was replaced by MIN / 1.
-                let q = unsafe { (f64::from(a) / f64::from(by)).to_int_unchecked::<$cut>() } as $t;
+                // SAFETY: the quotient fits: the divisor is at least 1 in magnitude, and MIN / -1 was replaced by MIN / 1.
+                // SAFETY: small operands and a divisor of at least 1 in magnitude: the quotient is below 2^53.
+        let q = unsafe { (f64::from(a) / f64::from(by)).to_int_unchecked::<$cut>() } as $t;
                 if b == 0 { !0 } else { q }
             }
         }
@@ -59,6 +60,7 @@ impl Wide for u64 {
     #[inline(always)]
     fn quick(a: u64, b: u64) -> u64 {
         let by = if b == 0 { 1 } else { b };
+        // SAFETY: small operands and a divisor of at least 1 in magnitude: the quotient is below 2^53.
         let q = unsafe { (a as i64 as f64 / by as i64 as f64).to_int_unchecked::<i64>() } as u64;
         if b == 0 { !0 } else { q }
     }
@@ -80,6 +82,7 @@ impl Wide for i64 {
     #[inline(always)]
     fn quick(a: i64, b: i64) -> i64 {
         let by = if b == 0 { 1 } else { b };
+        // SAFETY: small operands and a divisor of at least 1 in magnitude: the quotient is below 2^53.
         let q = unsafe { (a as f64 / by as f64).to_int_unchecked::<i64>() };
         if b == 0 { !0 } else { q }
     }
@@ -97,6 +100,7 @@ impl Wide for i64 {
 pub fn wide<T: Wide>(remainder: bool, level: Level) -> Exec {
     #[inline(always)]
     unsafe fn body<T: Wide, const REMAINDER: bool>(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slots 0 to 2 are as wide as `T`.
         unsafe {
             let (a, b) = (T::read(r, o.slot[1]), T::read(r, o.slot[2]));
             let mut large = 0;

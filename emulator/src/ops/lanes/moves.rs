@@ -25,6 +25,7 @@ fn doubled(mask: u32) -> u32 {
 pub fn copy64(level: Level) -> Exec {
     #[inline(always)]
     unsafe fn body(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slots 0 and 1 begin two rows each: values of 64 bits.
         unsafe {
             let (low, high) = (u32::read(r, o.slot[1]), u32::read(r, o.slot[1] + 1));
             u32::write(r, o.slot[0], doubled(mask), low);
@@ -59,6 +60,7 @@ packed!(u16 of u8, u32 of u8, u32 of u16, u64 of u16, u64 of u32);
 pub fn pack<W: Packed<P>, P: Value>(level: Level) -> Exec {
     #[inline(always)]
     unsafe fn body<P: Value, W: Packed<P>>(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slot 0 is as wide as `W`, and the parts behind it as wide as `P`.
         unsafe {
             let mut d = [W::default(); 32];
             for n in 0..size_of::<W>() / size_of::<P>() {
@@ -77,6 +79,7 @@ pub fn pack<W: Packed<P>, P: Value>(level: Level) -> Exec {
 pub fn unpack<W: Packed<P>, P: Value>(level: Level) -> Exec {
     #[inline(always)]
     unsafe fn body<P: Value, W: Packed<P>>(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that the parts are as wide as `P`, and the source behind them as wide as `W`.
         unsafe {
             let parts = size_of::<W>() / size_of::<P>();
             // Read first: a destination may be the source's own register.

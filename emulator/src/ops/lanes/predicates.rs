@@ -14,6 +14,7 @@ use crate::registers::{Exec, Level, NO_PREDICATE, Operands, Registers, Value};
 #[inline(always)]
 unsafe fn source(r: &Registers, o: &Operands, at: usize, n: u32) -> u32 {
     debug_assert!((o.predicate[at] as usize) < r.predicates.len());
+    // SAFETY: the caller names a predicate of `r`.
     let p = unsafe { *r.predicates.get_unchecked(o.predicate[at] as usize) };
     if o.negated >> n & 1 == 1 { !p } else { p }
 }
@@ -27,6 +28,7 @@ unsafe fn write(r: &mut Registers, o: &Operands, at: usize, mask: u32, value: u3
     let p = o.predicate[at];
     if p != NO_PREDICATE {
         debug_assert!((p as usize) < r.predicates.len());
+        // SAFETY: the caller names a predicate of `r`, and it is not missing.
         let to = unsafe { r.predicates.get_unchecked_mut(p as usize) };
         *to = *to & !mask | value & mask;
     }
@@ -61,6 +63,7 @@ pub fn setp<T: Value, F: Test<T>>(level: Level) -> Exec {
 }
 #[inline(always)]
 unsafe fn compare<P: Pace, T: Value, F: Test<T>>(r: &mut Registers, o: &Operands, mask: u32) {
+    // SAFETY: [`Exec`] vouches that slots 0 and 1 are sources as wide as `T`, and predicates 0 to 2 those of `setp`; 2 is there where it is read.
     unsafe {
         let (a, b) = (T::read(r, o.slot[0]), T::read(r, o.slot[1]));
         let t = mask_of::<P>(|l| F::f(a[l], b[l]));
@@ -77,6 +80,7 @@ pub fn setp_half<T: Value, F: Test<T>>(_: Level) -> Exec {
 /// `setp` of packed operands: p for the low elements, q for the high ones. Compiled once.
 pub fn setp_pair<P: Halves, F: Test<P::Part>>(_: Level) -> Exec {
     unsafe fn body<P: Halves, F: Test<P::Part>>(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slots 0 and 1 are sources, and predicates 0 to 2 those of `setp`; 2 is there where it is read.
         unsafe {
             let (a, b) = (P::read(r, o.slot[0]), P::read(r, o.slot[1]));
             let low = mask_of::<InTurn>(|l| F::f(a[l].split().0, b[l].split().0));
@@ -103,6 +107,7 @@ pub const TRUE: [(&str, u32); 7] = [
 /// `set d, a, b`, or with a source predicate by `extra`. Compiled once: compilers prefer `setp`.
 pub fn set<T: Value, F: Test<T>>(_: Level) -> Exec {
     unsafe fn body<T: Value, F: Test<T>>(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slot 0 is a row, slots 1 and 2 are sources as wide as `T`, and predicate 0 is there where it is read.
         unsafe {
             let (a, b) = (T::read(r, o.slot[1]), T::read(r, o.slot[2]));
             let c = if o.extra & 3 == 0 { 0 } else { source(r, o, 0, 0) };
@@ -117,6 +122,7 @@ pub fn set<T: Value, F: Test<T>>(_: Level) -> Exec {
 /// `set` of packed operands, 16 bits for each element.
 pub fn set_pair<P: Halves, F: Test<P::Part>>(_: Level) -> Exec {
     unsafe fn body<P: Halves, F: Test<P::Part>>(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slot 0 is a row, slots 1 and 2 are sources, and predicate 0 is there where it is read.
         unsafe {
             let (a, b) = (P::read(r, o.slot[1]), P::read(r, o.slot[2]));
             let c = if o.extra & 3 == 0 { 0 } else { source(r, o, 0, 0) };
@@ -136,6 +142,7 @@ pub fn set_pair<P: Halves, F: Test<P::Part>>(_: Level) -> Exec {
 unsafe fn choose(r: &mut Registers, slot: u16, mask: u32, [low, high]: [u32; 2], value: u32) {
     let at = |on: u32, l: usize, value: u32| if on >> l & 1 == 1 { value } else { 0 };
     let d = std::array::from_fn(|l| at(low, l, value) | at(high, l, value << 16));
+    // SAFETY: the caller names a row of `r`.
     unsafe { u32::write(r, slot, mask, d) };
 }
 
@@ -174,6 +181,7 @@ properties!(
 pub fn testp<T: Value, F: Property<T>>(level: Level) -> Exec {
     #[inline(always)]
     unsafe fn body<T: Value, F: Property<T>>(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slot 0 is a source as wide as `T`, and predicate 0 a destination.
         unsafe {
             let a = T::read(r, o.slot[0]);
             let t = mask_of::<AtOnce>(|l| F::f(a[l]));
@@ -187,6 +195,7 @@ pub fn testp<T: Value, F: Property<T>>(level: Level) -> Exec {
 pub fn selp<T: Value>(level: Level) -> Exec {
     #[inline(always)]
     unsafe fn body<T: Value>(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slots 0 to 2 are as wide as `T`, and predicate 0 is the one that chooses.
         unsafe {
             let (a, b) = (T::read(r, o.slot[1]), T::read(r, o.slot[2]));
             let c = source(r, o, 0, 0);
@@ -203,6 +212,7 @@ pub fn selp<T: Value>(level: Level) -> Exec {
 /// A lane function of masks, on predicates: `not`, `mov`.
 pub fn predicate1<F: Op1<u32, u32>>() -> Exec {
     unsafe fn body<F: Op1<u32, u32>>(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that predicates 0 and 1 are a destination and a source.
         unsafe {
             let d = F::f(source(r, o, 1, 0));
             write(r, o, 0, mask, d);
@@ -214,6 +224,7 @@ pub fn predicate1<F: Op1<u32, u32>>() -> Exec {
 /// `and`, `or`, `xor`.
 pub fn predicate2<F: Op2<u32, u32, u32>>() -> Exec {
     unsafe fn body<F: Op2<u32, u32, u32>>(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that predicates 0 to 2 are a destination and two sources.
         unsafe {
             let d = F::f(source(r, o, 1, 0), source(r, o, 2, 1));
             write(r, o, 0, mask, d);
@@ -227,6 +238,7 @@ pub fn predicate2<F: Op2<u32, u32, u32>>() -> Exec {
 pub fn lop3(how: usize, level: Level) -> Exec {
     #[inline(always)]
     unsafe fn body<const HOW: u32>(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slots 0 to 3 are rows, and the predicates of a combining `lop3` are there.
         unsafe {
             let (a, b, c) = (u32::read(r, o.slot[1]), u32::read(r, o.slot[2]), u32::read(r, o.slot[3]));
             let table: [u32; 8] = std::array::from_fn(|n| 0u32.wrapping_sub(o.extra >> n & 1));

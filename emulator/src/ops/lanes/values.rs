@@ -12,10 +12,12 @@ macro_rules! same_bits {
         impl Value for $t {
             #[inline(always)]
             unsafe fn read(r: &Registers, slot: u16) -> [$t; 32] {
+                // SAFETY: the caller names a row of this width; both types have its size, and every pattern of bits is a value.
                 unsafe { transmute::<[$bits; 32], [$t; 32]>(<$bits>::read(r, slot)) }
             }
             #[inline(always)]
             unsafe fn write(r: &mut Registers, slot: u16, mask: u32, v: [$t; 32]) {
+                // SAFETY: the caller names a row of this width; both types have its size.
                 unsafe { <$bits>::write(r, slot, mask, transmute::<[$t; 32], [$bits; 32]>(v)) }
             }
         }
@@ -28,6 +30,7 @@ macro_rules! narrow {
         impl Value for $t {
             #[inline(always)]
             unsafe fn read(r: &Registers, slot: u16) -> [$t; 32] {
+                // SAFETY: narrow values lie in a row of 32 bits, which the caller names.
                 let row = unsafe { u32::read(r, slot) };
                 let mut v = [0; 32];
                 for l in 0..32 {
@@ -41,6 +44,7 @@ macro_rules! narrow {
                 for l in 0..32 {
                     row[l] = u32::from(v[l] as $bits);
                 }
+                // SAFETY: narrow values lie in a row of 32 bits, which the caller names.
                 unsafe { u32::write(r, slot, mask, row) }
             }
         }
@@ -85,10 +89,12 @@ macro_rules! half_value {
         impl Value for $t {
             #[inline(always)]
             unsafe fn read(r: &Registers, slot: u16) -> [$t; 32] {
+                // SAFETY: the caller names a row; the type is a transparent `u16`.
                 unsafe { transmute::<[u16; 32], [$t; 32]>(u16::read(r, slot)) }
             }
             #[inline(always)]
             unsafe fn write(r: &mut Registers, slot: u16, mask: u32, v: [$t; 32]) {
+                // SAFETY: the caller names a row; the type is a transparent `u16`.
                 unsafe { u16::write(r, slot, mask, transmute::<[$t; 32], [u16; 32]>(v)) }
             }
         }
@@ -112,6 +118,7 @@ pub struct Pair<T>(pub u32, PhantomData<T>);
 impl<T: Bits16> Value for Pair<T> {
     #[inline(always)]
     unsafe fn read(r: &Registers, slot: u16) -> [Self; 32] {
+        // SAFETY: both halves lie in a row of 32 bits, which the caller names.
         let row = unsafe { u32::read(r, slot) };
         let mut v = [Pair(0, PhantomData); 32];
         for l in 0..32 {
@@ -125,6 +132,7 @@ impl<T: Bits16> Value for Pair<T> {
         for l in 0..32 {
             row[l] = v[l].0;
         }
+        // SAFETY: both halves lie in a row of 32 bits, which the caller names.
         unsafe { u32::write(r, slot, mask, row) }
     }
 }
@@ -149,10 +157,12 @@ pub struct F32x2(pub u64);
 impl Value for F32x2 {
     #[inline(always)]
     unsafe fn read(r: &Registers, slot: u16) -> [Self; 32] {
+        // SAFETY: the caller names a row of 64 bits; the type is a transparent `u64`.
         unsafe { transmute::<[u64; 32], [F32x2; 32]>(u64::read(r, slot)) }
     }
     #[inline(always)]
     unsafe fn write(r: &mut Registers, slot: u16, mask: u32, v: [Self; 32]) {
+        // SAFETY: the caller names a row of 64 bits; the type is a transparent `u64`.
         unsafe { u64::write(r, slot, mask, transmute::<[F32x2; 32], [u64; 32]>(v)) }
     }
 }

@@ -20,6 +20,7 @@ pub trait Unpack: Format {
 impl Unpack for Bf16 {
     #[inline(always)]
     unsafe fn unpack(words: __m512i, i: usize) -> __m512 {
+        // SAFETY: the caller has AVX-512.
         unsafe {
             _mm512_castsi512_ps(if i == 0 {
                 _mm512_slli_epi32::<16>(words)
@@ -33,6 +34,7 @@ impl Unpack for Bf16 {
 impl Unpack for Half {
     #[inline(always)]
     unsafe fn unpack(words: __m512i, i: usize) -> __m512 {
+        // SAFETY: the caller has AVX-512.
         unsafe {
             let words = if i == 0 { words } else { _mm512_srli_epi32::<16>(words) };
             _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words))
@@ -43,6 +45,7 @@ impl Unpack for Half {
 impl Unpack for Tf32 {
     #[inline(always)]
     unsafe fn unpack(words: __m512i, _: usize) -> __m512 {
+        // SAFETY: the caller has AVX-512.
         unsafe { _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(0xffff_e000u32 as i32))) }
     }
 }
@@ -86,7 +89,9 @@ pub unsafe fn product<F: Unpack, S: Shape>(r: &mut Registers, o: &Operands, mask
             for part in 0..2 {
                 let words = half(r, a_at + 2 * q + band, part);
                 for i in 0..F::PER {
+                    // SAFETY: this function needs AVX-512 itself.
                     let (low, high) = widen(unsafe { F::unpack(words, i) });
+                    // SAFETY: the table has 32 numbers for each band and place in a register, two of each at most.
                     unsafe {
                         let to = table.as_mut_ptr().cast::<f64>().add(32 * (F::PER * band + i));
                         _mm512_store_pd(to.add(16 * part), low);
@@ -103,6 +108,7 @@ pub unsafe fn product<F: Unpack, S: Shape>(r: &mut Registers, o: &Operands, mask
         for t in [0, 2] {
             let words = _mm512_permutex2var_epi32(first, columns(t), second);
             for i in 0..F::PER {
+                // SAFETY: this function needs AVX-512 itself.
                 (b[F::PER * t as usize + i], b[F::PER * (t as usize + 1) + i]) = widen(unsafe { F::unpack(words, i) });
             }
         }
@@ -127,6 +133,7 @@ pub unsafe fn product<F: Unpack, S: Shape>(r: &mut Registers, o: &Operands, mask
     // The conversion leaves the largest f32 where a sum overflows; those are rare and go the slow way.
     let peak = _mm256_max_ps(_mm256_max_ps(peaks[0], peaks[1]), _mm256_max_ps(peaks[2], peaks[3]));
     if _mm256_cmp_ps_mask::<_CMP_GE_OQ>(peak, _mm256_set1_ps(f32::MAX)) != 0 {
+        // SAFETY: the caller vouches for the same slots.
         return unsafe { overflowing::<F, S>(r, o, mask) };
     }
     for band in 0..2 {
@@ -136,6 +143,7 @@ pub unsafe fn product<F: Unpack, S: Shape>(r: &mut Registers, o: &Operands, mask
             let second = _mm512_insertf32x8::<1>(_mm512_castps256_ps512(cut[row + 2]), cut[row + 3]);
             for i in 0..2 {
                 let d = canonical(_mm512_permutex2var_ps(first, separate(i), second));
+                // SAFETY: the caller vouches that slots 0 to 3, those of D, are rows: two vectors each, and aligned.
                 unsafe {
                     let to = r.rows.as_mut_ptr().add(o.slot[2 * band + i] as usize).cast::<f32>().add(16 * part);
                     _mm512_store_ps(to, d);
@@ -145,9 +153,12 @@ pub unsafe fn product<F: Unpack, S: Shape>(r: &mut Registers, o: &Operands, mask
     }
 }
 
+/// # Safety
+/// The slots are rows of `r`.
 #[cold]
 #[inline(never)]
 unsafe fn overflowing<F: Unpack, S: Shape>(r: &mut Registers, o: &Operands, mask: u32) {
+    // SAFETY: the caller vouches for the same slots.
     unsafe { product::body::<F, F, Single, S>(r, o, mask) }
 }
 

@@ -122,7 +122,9 @@ pub trait Accumulator {
     /// `slots` are rows of `r`.
     #[inline(always)]
     unsafe fn read(r: &Registers, slots: &[u16]) -> [[Self::Word; 32]; 2] {
+        // SAFETY: the caller names a row for each of the band's registers, of which there is at least one.
         let first = unsafe { Self::Word::read(r, slots[0]) };
+        // SAFETY: a band of two has a second.
         [first, if Self::PER_BAND == 2 { unsafe { Self::Word::read(r, slots[1]) } } else { first }]
     }
 }

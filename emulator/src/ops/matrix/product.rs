@@ -33,6 +33,7 @@ pub unsafe fn body<A: Format, B: Format, C: Accumulator, S: Shape>(r: &mut Regis
     let c_at = b_at + S::BLOCKS;
     let mut sums = [[0f64; 8]; 16];
     for band in 0..S::BANDS {
+        // SAFETY: the caller vouches for the slots; those of C begin at `c_at`.
         let c = unsafe { C::read(r, &o.slot[c_at + C::PER_BAND * band..]) };
         for l in 0..32 {
             for i in 0..2 {
@@ -41,6 +42,7 @@ pub unsafe fn body<A: Format, B: Format, C: Accumulator, S: Shape>(r: &mut Regis
         }
     }
     for q in 0..S::BLOCKS {
+        // SAFETY: those of B begin at `b_at`, one for each block.
         let words = unsafe { B::Word::read(r, o.slot[b_at + q]) };
         // 4P values of k, at most 16.
         let mut b = [[0f64; 8]; 16];
@@ -50,6 +52,7 @@ pub unsafe fn body<A: Format, B: Format, C: Accumulator, S: Shape>(r: &mut Regis
             }
         }
         for band in 0..S::BANDS {
+            // SAFETY: those of A begin at `a_at`, one for each block and band.
             let words = unsafe { A::Word::read(r, o.slot[a_at + S::BANDS * q + band]) };
             for g in 0..8 {
                 let mut row = sums[8 * band + g];
@@ -70,6 +73,7 @@ pub unsafe fn body<A: Format, B: Format, C: Accumulator, S: Shape>(r: &mut Regis
             [d[0][l], d[1][l]] = C::words([row[l % 4 * 2], row[l % 4 * 2 + 1]]);
         }
         for (i, d) in d.into_iter().take(C::PER_BAND).enumerate() {
+            // SAFETY: those of D come first, `PER_BAND` for each band.
             unsafe { C::Word::write(r, o.slot[C::PER_BAND * band + i], mask, d) };
         }
     }
@@ -79,12 +83,14 @@ pub unsafe fn body<A: Format, B: Format, C: Accumulator, S: Shape>(r: &mut Regis
 pub fn transpose(level: Level) -> Exec {
     #[inline(always)]
     unsafe fn body(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slot 1 is a row of 32 bits.
         let a = unsafe { u32::read(r, o.slot[1]) };
         let element = |row: usize, column: usize| a[4 * row + column / 2] >> (column % 2 * 16) & 0xffff;
         let d = std::array::from_fn(|l| {
             let (g, t) = (l / 4, l % 4);
             element(2 * t, g) | element(2 * t + 1, g) << 16
         });
+        // SAFETY: [`Exec`] vouches that slot 0 is a row of 32 bits.
         unsafe { u32::write(r, o.slot[0], mask, d) };
     }
     levels!(level, [], body)

@@ -59,6 +59,7 @@ pub(super) fn select(mode: &str, level: Level) -> Option<Exec> {
 fn shuffle<M: Mode>(level: Level) -> Exec {
     #[inline(always)]
     unsafe fn body<M: Mode>(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slots 1 to 3 are rows of 32 bits.
         let [a, b, c] = unsafe { [1, 2, 3].map(|n| u32::read(r, o.slot[n])) };
         let (mut from, mut in_range) = ([0u32; 32], [false; 32]);
         for l in 0..32 {
@@ -69,6 +70,7 @@ fn shuffle<M: Mode>(level: Level) -> Exec {
             from[l] = if valid && mask >> (source & 31) & 1 == 1 { source as u32 & 31 } else { l as u32 };
         }
         let d = from.map(|l| a[l as usize & 31]);
+        // SAFETY: and that slot 0 is one; predicate 0 may be missing.
         unsafe {
             u32::write(r, o.slot[0], mask, d);
             write_predicate(r, o.predicate[0], mask, bits(|l| in_range[l]));

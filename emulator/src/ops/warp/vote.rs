@@ -48,6 +48,7 @@ pub(super) fn vote(kind: &str, sync: bool, level: Level) -> Option<Exec> {
 fn ask<Q: Question>(sync: bool, level: Level) -> Exec {
     #[inline(always)]
     unsafe fn among<Q: Question>(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slot 0 holds the members, and predicates 0 and 1 are destination and source.
         unsafe {
             let (yes, of) = (read_predicate(r, o, 1), seen(r, o.slot[0], mask));
             write_predicate(r, o.predicate[0], mask, bits(|l| Q::holds(yes, of[l])));
@@ -55,6 +56,7 @@ fn ask<Q: Question>(sync: bool, level: Level) -> Exec {
     }
     #[inline(always)]
     unsafe fn active<Q: Question>(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that predicates 0 and 1 are destination and source.
         unsafe {
             let holds = Q::holds(read_predicate(r, o, 1), mask);
             write_predicate(r, o.predicate[0], mask, if holds { !0 } else { 0 });
@@ -70,6 +72,7 @@ fn ask<Q: Question>(sync: bool, level: Level) -> Exec {
 pub(super) fn ballot(sync: bool, level: Level) -> Exec {
     #[inline(always)]
     unsafe fn among(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slot 0 is a row, slot 1 holds the members, and predicate 0 is the source.
         unsafe {
             let yes = read_predicate(r, o, 0);
             let d = seen(r, o.slot[1], mask).map(|of| yes & of);
@@ -78,6 +81,7 @@ pub(super) fn ballot(sync: bool, level: Level) -> Exec {
     }
     #[inline(always)]
     unsafe fn active(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slot 0 is a row, and predicate 0 the source.
         unsafe {
             let yes = read_predicate(r, o, 0) & mask;
             u32::write(r, o.slot[0], mask, [yes; 32]);
@@ -93,6 +97,7 @@ pub(super) fn ballot(sync: bool, level: Level) -> Exec {
 pub(super) fn match_any<A: Comparable>(level: Level) -> Exec {
     #[inline(always)]
     unsafe fn body<A: Comparable>(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slot 0 is a row, slot 1 as wide as `A`, and slot 2 holds the members.
         unsafe {
             let (a, of) = (A::read(r, o.slot[1]), seen(r, o.slot[2], mask));
             let d = std::array::from_fn(|l| bits(|other| a[other] == a[l]) & of[l]);
@@ -106,6 +111,7 @@ pub(super) fn match_any<A: Comparable>(level: Level) -> Exec {
 pub(super) fn match_all<A: Comparable>(level: Level) -> Exec {
     #[inline(always)]
     unsafe fn body<A: Comparable>(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slot 0 is a row, slot 1 as wide as `A`, slot 2 holds the members, and predicate 0 may be missing.
         unsafe {
             let (a, of) = (A::read(r, o.slot[1]), seen(r, o.slot[2], mask));
             let same: [bool; 32] = std::array::from_fn(|l| bits(|other| a[other] == a[l]) & of[l] == of[l]);
@@ -162,6 +168,7 @@ pub(super) fn reduce(operation: &str, ty: &str, level: Level) -> Option<Exec> {
 fn combine<C: Combine>(level: Level) -> Exec {
     #[inline(always)]
     unsafe fn body<C: Combine>(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slots 0 and 1 are rows of 32 bits, and slot 2 holds the members.
         unsafe {
             let (a, of) = (u32::read(r, o.slot[1]), seen(r, o.slot[2], mask));
             let total = |of: u32| {
@@ -186,6 +193,7 @@ fn combine<C: Combine>(level: Level) -> Exec {
 pub(super) fn elect(level: Level) -> Exec {
     #[inline(always)]
     unsafe fn body(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slot 0 is a row, slot 1 holds the members, and predicate 0 may be missing.
         unsafe {
             let leader = seen(r, o.slot[1], mask).map(|of| of.trailing_zeros());
             u32::write(r, o.slot[0], mask, leader);
@@ -199,6 +207,7 @@ pub(super) fn elect(level: Level) -> Exec {
 pub(super) fn active_mask(level: Level) -> Exec {
     #[inline(always)]
     unsafe fn body(r: &mut Registers, o: &Operands, mask: u32) {
+        // SAFETY: [`Exec`] vouches that slot 0 is a row of 32 bits.
         unsafe { u32::write(r, o.slot[0], mask, [mask; 32]) };
     }
     levels!(level, [], body)

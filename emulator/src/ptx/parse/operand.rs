@@ -2,11 +2,12 @@
 
 use super::{Literal, Parse, Parser, Token};
 use crate::ptx::ast::{Instruction, Operand};
+use crate::ptx::opcode::Opcode;
 
 impl Parser<'_> {
     /// Behind the opcode: operands up to the semicolon.
     pub(super) fn instruction(&mut self, guard: Option<(String, bool)>, opcode: &str, line: u32) -> Parse<Instruction> {
-        let opcode = opcode.split('.').map(str::to_string).collect();
+        let opcode = Opcode::new(opcode);
         let mut operands = Vec::new();
         if !self.at(';') {
             operands.push(self.operand()?);

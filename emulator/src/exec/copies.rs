@@ -1,0 +1,36 @@
+//! Copies of one warp from global to shared memory, between their start and the wait that covers them.
+
+use std::collections::VecDeque;
+
+/// The copies of one instruction that share a group.
+pub struct Batch {
+    /// The group they belong to, counted per lane from the start of the block.
+    pub group: u32,
+    pub mask: u32,
+    /// Bytes written in shared memory, and of these the bytes that come from global memory; the rest is zero.
+    pub bytes: u8,
+    pub taken: [u8; 32],
+    pub to: [u32; 32],
+    pub from: [*const u8; 32],
+}
+
+/// Copies of one warp that are under way.
+#[derive(Default)]
+pub struct Copies {
+    pub batches: VecDeque<Batch>,
+    pub spare: Vec<Batch>,
+    /// Groups that each lane has committed.
+    pub committed: [u32; 32],
+}
+
+impl Copies {
+    pub fn clear(&mut self) {
+        self.spare.extend(self.batches.drain(..));
+        self.committed = [0; 32];
+    }
+
+    /// A lane whose copy has not landed, if there is one.
+    pub fn under_way(&self) -> Option<usize> {
+        self.batches.front().map(|b| b.mask.trailing_zeros() as usize)
+    }
+}

@@ -1,0 +1,330 @@
+//! What an instruction does, as far as its opcode says.
+//!
+//! Source: PTX ISA 9.0, chapter 9. What is wrong with an opcode is kept until someone compiles it: a module may hold functions that
+//! nobody calls.
+
+use super::types::{Space, Type};
+
+/// `add.rn.f32`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Opcode {
+    /// Between the dots; `::` stays within its part (`L2::128B`).
+    pub parts: Vec<String>,
+    pub operation: Operation,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operation {
+    Branch,
+    BranchTable,
+    Return,
+    Exit,
+    Trap,
+    Call,
+    Barrier {
+        kind: BarrierKind,
+        aligned: bool,
+    },
+    WarpBarrier,
+    Fence,
+    /// Prefetches, hints to caches and the profiler, `nanosleep`: nothing to observe.
+    Hint,
+    Load(Elements),
+    Store(Elements),
+    /// `atom`; without its result `red`.
+    Atomic {
+        space: Space,
+        kind: AtomicKind,
+        ty: Type,
+        result: bool,
+    },
+    LoadMatrix(Matrices),
+    StoreMatrix(Matrices),
+    /// `cp.async`; `.cg` takes 16 bytes only.
+    Copy {
+        cg: bool,
+    },
+    CommitCopies,
+    WaitCopies,
+    WaitAllCopies,
+    /// `cvta`, from a generic address with `to`.
+    ConvertAddress {
+        to: bool,
+        space: Space,
+    },
+    IsSpace(Space),
+    /// Registers only: the parts say what.
+    Compute,
+    /// Why it is none.
+    Wrong(String),
+}
+
+/// Loads and stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elements {
+    pub space: Space,
+    /// `.v2`, `.v4`, `.v8`, or 1.
+    pub vector: u8,
+    pub ty: Type,
+}
+
+/// `ldmatrix` and `stmatrix`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrices {
+    /// 0 where nothing says how many.
+    pub count: u8,
+    pub transposed: bool,
+    /// No state space given.
+    pub generic: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BarrierKind {
+    Sync,
+    Arrive,
+    /// Reductions over a predicate.
+    And,
+    Or,
+    Count,
+}
+
+/// What an atomic does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtomicKind {
+    AddInteger,
+    AddF32,
+    AddF64,
+    And,
+    Or,
+    Xor,
+    Exchange,
+    CompareAndSwap,
+    MinUnsigned,
+    MaxUnsigned,
+    MinSigned,
+    MaxSigned,
+    /// `d = old >= b ? 0 : old + 1`
+    Increment,
+    /// `d = old == 0 || old > b ? b : old - 1`
+    Decrement,
+}
+
+/// Parts of an opcode that change no result here: caching, ordering, scope.
+const HINTS: [&str; 26] = [
+    "ca",
+    "cg",
+    "cs",
+    "lu",
+    "cv",
+    "wb",
+    "wt",
+    "nc",
+    "volatile",
+    "relaxed",
+    "acquire",
+    "release",
+    "acq_rel",
+    "weak",
+    "cta",
+    "gpu",
+    "sys",
+    "L1::evict_normal",
+    "L1::evict_unchanged",
+    "L1::evict_first",
+    "L1::evict_last",
+    "L1::no_allocate",
+    "L2::64B",
+    "L2::128B",
+    "L2::256B",
+    "sc",
+];
+
+impl Opcode {
+    pub fn new(text: &str) -> Self {
+        let parts: Vec<&str> = text.split('.').collect();
+        let operation = operation(&parts).unwrap_or_else(Operation::Wrong);
+        Opcode { parts: parts.into_iter().map(str::to_string).collect(), operation }
+    }
+}
+
+fn operation(op: &[&str]) -> Result<Operation, String> {
+    Ok(match op {
+        ["bra"] | ["bra", "uni"] => Operation::Branch,
+        ["brx", "idx"] | ["brx", "idx", "uni"] => Operation::BranchTable,
+        ["ret"] | ["ret", "uni"] => Operation::Return,
+        ["exit"] => Operation::Exit,
+        ["trap"] | ["brkpt"] => Operation::Trap,
+        ["call"] | ["call", "uni"] => Operation::Call,
+        ["bar" | "barrier", rest @ ..] => barrier(op[0] == "bar", rest)?,
+        ["membar", "cta" | "gl" | "sys"]
+        | ["fence", "sc" | "acq_rel" | "acquire" | "release", "cta" | "gpu" | "sys"]
+        | ["fence", "mbarrier_init", ..] => Operation::Fence,
+        ["prefetch" | "prefetchu", ..] | ["nanosleep", "u32"] | ["pmevent", ..] | ["discard" | "applypriority", ..] => {
+            Operation::Hint
+        }
+        ["ld" | "ldu", rest @ ..] => Operation::Load(elements(rest)?),
+        ["st", rest @ ..] => Operation::Store(elements(rest)?),
+        ["atom", rest @ ..] => atomic(rest, true)?,
+        ["red", rest @ ..] => atomic(rest, false)?,
+        ["ldmatrix", rest @ ..] => Operation::LoadMatrix(matrices(rest)?),
+        ["stmatrix", rest @ ..] => Operation::StoreMatrix(matrices(rest)?),
+        ["cp", "async", rest @ ..] => copy(rest)?,
+        ["cvta", rest @ ..] => convert_address(rest)?,
+        ["isspacep", part] => Operation::IsSpace(window(part)?),
+        _ => Operation::Compute,
+    })
+}
+
+fn barrier(mut aligned: bool, mut rest: &[&str]) -> Result<Operation, String> {
+    if rest == ["warp", "sync"] {
+        return Ok(Operation::WarpBarrier);
+    }
+    if rest.first() == Some(&"cluster") {
+        return Err("thread block clusters are not supported".into());
+    }
+    if rest.first() == Some(&"cta") {
+        rest = &rest[1..];
+    }
+    let mut parts: Vec<&str> = rest.to_vec();
+    if let Some(at) = parts.iter().position(|p| *p == "aligned") {
+        parts.remove(at);
+        aligned = true;
+    }
+    let kind = match parts[..] {
+        ["sync"] => BarrierKind::Sync,
+        ["arrive"] => BarrierKind::Arrive,
+        ["red", "and", "pred"] => BarrierKind::And,
+        ["red", "or", "pred"] => BarrierKind::Or,
+        ["red", "popc", "u32"] => BarrierKind::Count,
+        _ => return Err("unknown kind of barrier".into()),
+    };
+    Ok(Operation::Barrier { kind, aligned })
+}
+
+/// The state space that a part names.
+fn space(part: &str) -> Option<Space> {
+    Some(match part {
+        "global" => Space::Global,
+        "shared" | "shared::cta" => Space::Shared,
+        "local" => Space::Local,
+        "param" | "param::entry" | "param::func" => Space::Param,
+        "const" => Space::Const,
+        _ => return None,
+    })
+}
+
+/// State space and length of vector, and what else is said; hints are dropped.
+fn place<'a>(rest: &[&'a str]) -> (Space, u8, Vec<&'a str>) {
+    let (mut found, mut vector, mut left) = (Space::Generic, 1, Vec::new());
+    for &part in rest {
+        let length = part.strip_prefix('v').and_then(|n| n.parse::<u8>().ok()).filter(|n| [2, 4, 8].contains(n));
+        if let Some(s) = space(part) {
+            found = s;
+        } else if let Some(n) = length {
+            vector = n;
+        } else if !HINTS.contains(&part) {
+            left.push(part);
+        }
+    }
+    (found, vector, left)
+}
+
+fn elements(rest: &[&str]) -> Result<Elements, String> {
+    let (space, vector, rest) = place(rest);
+    let [ty] = rest[..] else { return Err(format!("expected one type, found {rest:?}")) };
+    let ty = Type::named(ty).filter(|t| t.bytes() > 0 && t.bytes() <= 8).ok_or("unknown type of element")?;
+    Ok(Elements { space, vector, ty })
+}
+
+fn atomic(rest: &[&str], result: bool) -> Result<Operation, String> {
+    let (space, vector, mut rest) = place(rest);
+    rest.retain(|part| *part != "noftz");
+    let ([name, ty], 1) = (&rest[..], vector) else {
+        return Err("expected an operation and a type".into());
+    };
+    let kind = AtomicKind::named(name, ty).ok_or_else(|| format!("unknown operation {name}.{ty}"))?;
+    let ty = Type::named(ty).ok_or("unknown type")?;
+    match space {
+        Space::Global | Space::Shared | Space::Generic => Ok(Operation::Atomic { space, kind, ty, result }),
+        _ => Err("expected .global or .shared".into()),
+    }
+}
+
+impl AtomicKind {
+    /// By the parts of the opcode that name it: "add" and "f32".
+    fn named(name: &str, ty: &str) -> Option<AtomicKind> {
+        use AtomicKind::*;
+        let integer = matches!(ty, "u32" | "s32" | "u64" | "s64");
+        let signed = matches!(ty, "s32" | "s64");
+        let bits = matches!(ty, "b32" | "b64");
+        Some(match name {
+            "add" if ty == "f32" => AddF32,
+            "add" if ty == "f64" => AddF64,
+            "add" if integer => AddInteger,
+            "and" if bits => And,
+            "or" if bits => Or,
+            "xor" if bits => Xor,
+            "exch" if bits => Exchange,
+            "cas" if bits || ty == "b16" => CompareAndSwap,
+            "min" if signed => MinSigned,
+            "max" if signed => MaxSigned,
+            "min" if integer => MinUnsigned,
+            "max" if integer => MaxUnsigned,
+            "inc" if ty == "u32" => Increment,
+            "dec" if ty == "u32" => Decrement,
+            _ => return None,
+        })
+    }
+}
+
+fn matrices(rest: &[&str]) -> Result<Matrices, String> {
+    let mut found = Matrices { count: 0, transposed: false, generic: true };
+    for &part in rest {
+        match part {
+            "sync" | "aligned" | "m8n8" | "b16" => {}
+            "x1" => found.count = 1,
+            "x2" => found.count = 2,
+            "x4" => found.count = 4,
+            "trans" => found.transposed = true,
+            "shared" | "shared::cta" => found.generic = false,
+            _ => return Err(format!("unknown modifier .{part}")),
+        }
+    }
+    Ok(found)
+}
+
+fn copy(rest: &[&str]) -> Result<Operation, String> {
+    match rest {
+        ["commit_group"] => Ok(Operation::CommitCopies),
+        ["wait_all"] => Ok(Operation::WaitAllCopies),
+        ["wait_group"] => Ok(Operation::WaitCopies),
+        [cache @ ("ca" | "cg"), "shared" | "shared::cta", "global", hints @ ..] => {
+            match hints.iter().find(|p| !HINTS.contains(p)) {
+                Some(part) => Err(format!("unknown modifier .{part}")),
+                None => Ok(Operation::Copy { cg: *cache == "cg" }),
+            }
+        }
+        _ => Err("unknown kind of copy; bulk copies and mbarriers are not supported".into()),
+    }
+}
+
+fn convert_address(rest: &[&str]) -> Result<Operation, String> {
+    let (to, space, size) = match rest {
+        ["to", space, size] => (true, space, size),
+        [space, size] => (false, space, size),
+        _ => return Err("expected a state space and a size".into()),
+    };
+    if *size != "u64" {
+        return Err("expected .u64 addresses".into());
+    }
+    let space = if *space == "const" { Space::Const } else { window(space)? };
+    Ok(Operation::ConvertAddress { to, space })
+}
+
+/// A state space with generic addresses.
+fn window(part: &str) -> Result<Space, String> {
+    match part {
+        "global" | "shared" | "shared::cta" | "local" | "param" | "param::entry" => Ok(space(part).unwrap_or_default()),
+        _ => Err(format!("unknown state space {part}")),
+    }
+}
