@@ -26,6 +26,22 @@ const RAMPART: &[&[&str]] = &[
     &["cli"],
 ];
 
+/// The same of `emulator/src/`.
+const EMULATOR: &[&[&str]] = &[
+    &["address", "finding", "registers", "fatbin", "ptx"],
+    &["check", "memory", "ops"],
+    &["program", "device"],
+    &["count"],
+    &["exec"],
+    &["compile"],
+    &["machine"],
+    &["config"],
+    &["driver"],
+];
+
+/// An instruction holds a function over the machine that runs it.
+const STEP: [(&str, &str); 2] = [("program", "exec::cta"), ("program", "exec::warp")];
+
 /// A source tree: its files by the path of their module.
 struct Tree {
     files: BTreeMap<Vec<String>, PathBuf>,
@@ -214,6 +230,19 @@ fn no_import_of_rampart_goes_up_or_round() {
     let edges = Tree::read(&root().join("src")).edges();
     assert!(edges.len() > 300, "the reader of imports found only {}", edges.len());
     let wrong = [upward(&edges, RAMPART), circles(&edges)].concat();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_import_of_the_emulator_goes_up_or_round() {
+    let mut edges = Tree::read(&root().join("emulator/src")).edges();
+    assert!(edges.len() > 100, "the reader of imports found only {}", edges.len());
+    for (from, to) in STEP {
+        let before = edges.len();
+        edges.retain(|(a, b)| (shown(a).as_str(), shown(b).as_str()) != (from, to));
+        assert!(edges.len() < before, "{from} imports {to} no more: take it off the list");
+    }
+    let wrong = [upward(&edges, EMULATOR), circles(&edges)].concat();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
