@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::config::Weights as Source;
 use crate::models::weights::Weights;
+use crate::number::{Number, plausible};
 use crate::{Error, Result};
 
 /// Height and width from `HEIGHTxWIDTH`.
@@ -39,5 +40,15 @@ pub(super) fn renamed(error: Error, field: &str, flag: &str) -> Error {
     match error {
         Error::Usage { field: found, problem } if found == field => Error::usage(flag, problem),
         other => other,
+    }
+}
+
+/// The values of a list, unless something else was probably meant.
+pub(super) fn values(list: &[Number], flag: &str, most: f64, as_written: bool) -> Result<Vec<f64>> {
+    match plausible(list, most) {
+        Err(problem) if !as_written => {
+            Err(Error::usage(flag, format!("{problem}; --as-written takes numbers as they stand")))
+        }
+        _ => Ok(list.iter().map(|n| n.value).collect()),
     }
 }

@@ -156,8 +156,8 @@ fn an_unfinished_run_says_so_and_a_damaged_one_is_refused() {
         let error = Ledger::read(dir.path()).map(|run| run.ids.len()).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     };
-    refused(format!("{text}{text}"), "line 81: image 0 was recorded before");
-    refused(text.replacen("resnet50-w16", "vgg", 1), "line 1: the config knows no such model");
+    refused(format!("{text}{text}"), "line 81: image 0 of model resnet50-w16 at eps 0 was recorded before");
+    refused(text.replacen("resnet50-w16", "vgg", 1), "line 1: model vgg at eps 0 is not in the config");
     refused(text.replacen("\"label\":1", "\"label\":2", 1), "label of image 1");
     fs::write(dir.path().join(Trials::FILE), "{").unwrap();
     fs::write(&path, text).unwrap();

@@ -2,6 +2,7 @@
 
 use super::paired;
 use super::words::{self, count, symbol, units, what_counts};
+use crate::attack::Target;
 use crate::config::Config;
 use crate::config::settings::Score;
 use crate::draw::plot::{self, Figure};
@@ -64,6 +65,16 @@ pub fn tables(run: &Ledger, skipped: usize) -> String {
         };
         let vote = format!("{} of {}", defense.vote(), count(defense.draws() as usize, "draw"));
         parts.push(table::accuracy(&format!("accuracy in %, {how}: {vote}"), &rows));
+    }
+    if config.attack.targeted != Target::None {
+        let reached = |cell: &Cell| Cell { last: cell.reached, any: cell.reached_any, clean: 0, ..cell.clone() };
+        let cells: Vec<Cell> = cells.iter().map(reached).collect();
+        let rows = series(config, &cells, config.score, |_| true);
+        let rule = config.attack.targeted;
+        parts.push(table::accuracy(
+            &format!("target reached in % (rule: {rule}); accuracy above is of the label"),
+            &rows,
+        ));
     }
     if config.dataset.top5() {
         let cells: Vec<Cell> = cells.iter().map(Cell::as_top5).collect();
