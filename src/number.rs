@@ -92,7 +92,7 @@ impl Serialize for Number {
 pub fn plausible(list: &[Number], most: f64) -> Result<(), String> {
     for (at, number) in list.iter().enumerate() {
         let value = number.value;
-        let after = list[..at].last().filter(|n| n.spelled == Spelled::Whole).map(|n| n.value);
+        let after = list[..at].last().filter(|n| n.spelled == Spelled::Whole && n.value == 0.0).map(|n| n.value);
         let comma = after.map_or(String::new(), |whole| format!("{whole}.{value} if a decimal comma was meant, "));
         match number.spelled {
             Spelled::ZeroLed(digits) => {

@@ -5,9 +5,10 @@ mod program;
 
 use std::collections::HashMap;
 
+use half::f16;
 use program::*;
-use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 
 /// The demo's plain classifier with the last layer times `factor`: the same predictions.
 fn scaled(place: &Place, factor: f32) {
@@ -18,14 +19,20 @@ fn scaled(place: &Place, factor: f32) {
         .tensors()
         .into_iter()
         .map(|(name, view)| {
-            let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+            let data = view.data();
+            let values: Vec<f32> = match view.dtype() {
+                Dtype::F16 => {
+                    data.chunks_exact(2).map(|b| f16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect()
+                }
+                _ => data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
+            };
             let factor = if name.starts_with("fc.") { factor } else { 1.0 };
-            (name, values.flat_map(|v| (factor * v).to_le_bytes()).collect())
+            (name, values.into_iter().flat_map(|v| (factor * v).to_le_bytes()).collect())
         })
         .collect();
     let views = own.iter().map(|(name, data)| {
         let view = file.tensor(name).unwrap();
-        (name.as_str(), TensorView::new(view.dtype(), view.shape().to_vec(), data).unwrap())
+        (name.as_str(), TensorView::new(Dtype::F32, view.shape().to_vec(), data).unwrap())
     });
     safetensors::serialize_to_file(views, header.metadata().clone(), &place.path("scaled.safetensors")).unwrap();
 }
