@@ -14,7 +14,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/imagenet").join(name)
 }
 
-/// As `noise` of tools/imagenet_fixtures.py.
+/// As `noise` of tools/reference/imagenet_fixtures.py.
 fn noise(height: usize, width: usize) -> Rgb8 {
     let mut state = 1u64;
     let next = |_| {

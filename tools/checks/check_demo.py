@@ -132,7 +132,7 @@ def judge_denoised(model, rows, undefended, sigma):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, metavar="RESULTS_CSV")
-    parser.add_argument("--models", type=Path, metavar="FOLDER", default=Path(__file__).resolve().parent.parent / "assets" / "demo")
+    parser.add_argument("--models", type=Path, metavar="FOLDER", default=Path(__file__).resolve().parents[2] / "assets" / "demo")
     args = parser.parse_args()
     try:
         expected, (results, denoised) = clean_accuracies(args.models), read_results(args.results)

@@ -2,7 +2,7 @@
 # Installs the pinned nvcc (compiler, assembler, disassembler; no driver, no GPU needed) from Python packages into a virtual
 # environment, and prints the path of nvcc.
 #
-#     export NVCC="$(tools/install_nvcc.sh DIRECTORY)"
+#     export NVCC="$(tools/cuda/install_nvcc.sh DIRECTORY)"
 set -eu
 [ $# -eq 1 ] || { echo "usage: $0 DIRECTORY" >&2; exit 2; }
 [ -x "$1/bin/python" ] || python3 -m venv "$1"

@@ -23,7 +23,9 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "reference"))
 MiB = 2**20
 
 

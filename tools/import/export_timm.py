@@ -13,6 +13,7 @@ import json
 import math
 import os
 import sys
+from pathlib import Path
 
 import safetensors_file
 import timm
@@ -22,7 +23,9 @@ from timm.models.maxxvit import model_cfgs
 
 from checkpoint_tables import TABLES
 from convert_checkpoint import differences, torch_bytes
-from resnet_reference import fill_state
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "reference"))
+from resnet_reference import fill_state  # noqa: E402
 
 RESNETS = {"resnet18": 18, "resnet34": 34, "resnet50": 50}
 COATNETS = ("coatnet_rmlp_nano_rw", "coatnet_rmlp_0_rw", "coatnet_rmlp_1_rw", "coatnet_rmlp_1_rw2", "coatnet_rmlp_2_rw", "coatnet_rmlp_3_rw")

@@ -136,7 +136,7 @@ def write(case, folder):
         if not torch.isfinite(t).all():
             raise ValueError(f"{case.path}: {name} is not finite")
     metadata = {"op": case.op, "attrs": json.dumps(case.attrs), "torch": torch.__version__, "seed": str(case.seed),
-                "command": f"python tools/dump_reference.py OUT_DIR --only {case.path}"}
+                "command": f"python tools/reference/dump_reference.py OUT_DIR --only {case.path}"}
     path = folder / f"{case.path}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.write_bytes(serialise(tensors, metadata))

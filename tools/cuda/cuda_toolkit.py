@@ -9,7 +9,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "kernels"
 PREBUILT = KERNELS / "prebuilt"
 FLAGS = ["-std=c++17", "-O3", "-lineinfo", "-fmad=false"]  # as in build/cuda.rs
@@ -24,7 +24,7 @@ def find_nvcc(given=None):
     for place in places:
         if place:
             return str(place)
-    return shutil.which("nvcc") or fail("no nvcc; set NVCC or run tools/install_nvcc.sh")
+    return shutil.which("nvcc") or fail("no nvcc; set NVCC or run tools/cuda/install_nvcc.sh")
 
 
 def fail(message):
@@ -44,8 +44,8 @@ def run(command, what):
 
 
 def pinned_version():
-    """The version of nvcc that tools/install_nvcc.sh installs and the files in kernels/prebuilt/ come from."""
-    return re.search(r"nvidia-cuda-nvcc==([\d.]+)", (ROOT / "tools/install_nvcc.sh").read_text())[1]
+    """The version of nvcc that tools/cuda/install_nvcc.sh installs and the files in kernels/prebuilt/ come from."""
+    return re.search(r"nvidia-cuda-nvcc==([\d.]+)", (ROOT / "tools/cuda/install_nvcc.sh").read_text())[1]
 
 
 def version(nvcc):

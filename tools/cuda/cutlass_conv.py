@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares the main loops of our convolutions with those of CUTLASS for the same tile, from their machine code.
 
-    tools/cutlass_conv.py [--nvcc NVCC] [--folder target/cutlass]
+    tools/cuda/cutlass_conv.py [--nvcc NVCC] [--folder target/cutlass]
 
 Builds CUTLASS's implicit-GEMM forward convolution (NHWC, optimised iterator, f32 accumulation, sm_80, 128x128 outputs per
 block, 3 stages) in bfloat16 (depth 32, 64x64 per warp) and in float32 as three TF32 products (depth 16, 64x32 per warp). Its

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Rebuilds kernels/prebuilt/: the compressed PTX of every kernels/*.cu, for machines with a driver but without nvcc.
 
-    tools/prebuilt.py [--nvcc NVCC] [--check]
+    tools/cuda/prebuilt.py [--nvcc NVCC] [--check]
 
 With --check nothing is written: the committed files are compared with a fresh build, and the first line that differs is
-named. Needs the nvcc that tools/install_nvcc.sh installs: another release writes other PTX.
+named. Needs the nvcc that tools/cuda/install_nvcc.sh installs: another release writes other PTX.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main():
     options = parser.parse_args()
     nvcc = find_nvcc(options.nvcc)
     if version(nvcc) != pinned_version():
-        fail(f"{nvcc} is {version(nvcc)}, the prebuilt PTX is by {pinned_version()}: run tools/install_nvcc.sh")
+        fail(f"{nvcc} is {version(nvcc)}, the prebuilt PTX is by {pinned_version()}: run tools/cuda/install_nvcc.sh")
 
     sources = sorted(KERNELS.glob("*.cu"))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -75,7 +75,7 @@ def main():
 
     problems = [p for p in problems if p]
     if problems:
-        print("\n".join(problems + ["run tools/prebuilt.py and commit what it writes"]), file=sys.stderr)
+        print("\n".join(problems + ["run tools/cuda/prebuilt.py and commit what it writes"]), file=sys.stderr)
         sys.exit(1)
     size = sum(path.stat().st_size for path in fresh)
     print(f"{len(fresh)} files, {size / 1e3:.0f} kB ({sum(map(len, texts)) / 1e6:.1f} MB of PTX), as nvcc {pinned_version()} builds them")

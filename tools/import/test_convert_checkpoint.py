@@ -109,8 +109,10 @@ class Tables(unittest.TestCase):
 
     @needs_torch
     def test_the_reference_networks_have_them(self):
+        sys.path.append(str(Path(__file__).resolve().parents[1] / "reference"))
         import resnet_reference
         import unet_reference
+
         with torch.device("meta"):
             for name, model in MODELS.items():
                 if model["arch"] == "coatnet":

@@ -1,6 +1,6 @@
 """assets/imagenet/classes.txt: the WordNet ids of ImageNet-1k in their order, each with a name.
 
-    python3 tools/imagenet_classes.py IDS.txt data.noun > assets/imagenet/classes.txt
+    python3 tools/import/imagenet_classes.py IDS.txt data.noun > assets/imagenet/classes.txt
 
 IDS.txt lists the 1000 ids (timm carries it as data/_info/imagenet_synsets.txt); data.noun is WordNet 3.0's, in Debian's package
 wordnet-base under share/wordnet. A class is named by the first word of its synset, by the first two where that name occurs twice.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints the path of a Chromium for tools/check_report.py; where there is none, installs Debian's package (as root).
+# Prints the path of a Chromium for tools/checks/check_report.py; where there is none, installs Debian's package (as root).
 set -eu
 found() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
 found && exit

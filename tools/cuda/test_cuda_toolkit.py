@@ -1,4 +1,4 @@
-"""What the tools that judge CUDA kernels conclude, on small made-up inputs: python3 -m unittest discover -s tools."""
+"""What the tools that judge CUDA kernels conclude, on small made-up inputs: python3 -m unittest discover."""
 
 import unittest
 

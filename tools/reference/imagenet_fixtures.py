@@ -1,6 +1,6 @@
 """tests/fixtures/imagenet: tiny images of every kind a folder may hold, and what Pillow and OpenCV make of them.
 
-    python3 tools/imagenet_fixtures.py tests/fixtures/imagenet [../shared/data/imagenet20]
+    python3 tools/reference/imagenet_fixtures.py tests/fixtures/imagenet [PHOTOGRAPHS]
 
 Needs Pillow < 13 (later ones pass over tall images vertically first), NumPy and OpenCV. NAME.rgb.png is NAME after convert("RGB");
 resizes.json lists checksums of resized images, opencv-*.png are enlarged as OpenCV does by default. Of a folder of photographs

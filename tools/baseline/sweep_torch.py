@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "reference"))
 from diffusion_reference import denoise, step_of
 from resnet_reference import load_classifier
 from unet_reference import load_denoiser

@@ -209,7 +209,9 @@ def convert(source, target, name, model, dtype="F32", key=None):
 def seed(target, name, model, dtype="F32"):
     """Writes `target` with the weights that depend on the tensors' names only; returns (tensors, values)."""
     torch = torch_module()
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "reference"))
     from resnet_reference import fill_tensor
+
     try:
         table = TABLES[model["arch"]](model["config"])
     except (KeyError, IndexError, TypeError) as e:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Assembles every kernel for each architecture and judges the machine code.
 
-    tools/check_cubins.py [--nvcc NVCC] [--prebuilt] [--arch 80,86,89,90] [--write | --check] [FILE.cu ...]
+    tools/cuda/check_cubins.py [--nvcc NVCC] [--prebuilt] [--arch 80,86,89,90] [--write | --check] [FILE.cu ...]
 
 Fails on a register spill, on a stack frame, and on a kernel shaped like a matrix product (conv_*, gemm_*, linear_*,
 attention_*) whose main loop has no HMMA. Prints a table: registers, static plus dynamic shared memory, stack, spilled bytes; of
@@ -9,7 +9,7 @@ the main loop (the shortest of the loops with the most HMMA) its instructions, H
 that fit onto one multiprocessor.
 
 --write puts the table into kernels/resources.csv; --check fails where it differs from that file, and says how. Both need the
-nvcc that tools/install_nvcc.sh installs. --prebuilt takes the PTX in kernels/prebuilt/ instead of compiling the sources.
+nvcc that tools/cuda/install_nvcc.sh installs. --prebuilt takes the PTX in kernels/prebuilt/ instead of compiling the sources.
 """
 
 import argparse
@@ -122,7 +122,7 @@ def main():
     if (options.write or options.check) and not whole:
         fail("--write and --check are about all kernels and architectures: give no files and no --arch")
     if (options.write or options.check) and version(nvcc) != pinned_version():
-        fail(f"{nvcc} is {version(nvcc)}, {TABLE.name} is by {pinned_version()}: run tools/install_nvcc.sh")
+        fail(f"{nvcc} is {version(nvcc)}, {TABLE.name} is by {pinned_version()}: run tools/cuda/install_nvcc.sh")
 
     rows = measure(nvcc, sorted(options.files or KERNELS.glob("*.cu")), architectures, options.prebuilt)
     show(rows)
@@ -137,7 +137,7 @@ def main():
             found = list(changes(csv.DictReader(file), rows))
         if found:
             problems += [f"kernels/{TABLE.name}: {line}" for line in found]
-            problems.append("if that is meant, run tools/check_cubins.py --write and commit it")
+            problems.append("if that is meant, run tools/cuda/check_cubins.py --write and commit it")
     for problem in problems:
         print(f"check_cubins: {problem}", file=sys.stderr)
     sys.exit(1 if problems else 0)
