@@ -1,10 +1,8 @@
 //! Noising, the one-shot estimate, joined channels, and the convolution of an enlarged image, against float64 arithmetic.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{PRECISIONS, check, close, host, limits, upload, upload_f32, values, wide};
+use crate::common::{PRECISIONS, check, close, host, limits, upload, upload_f32, values, wide};
 use proptest::prelude::*;
 use rampart::Error;
 use rampart::ops::Activation;

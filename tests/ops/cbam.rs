@@ -1,10 +1,10 @@
 //! CBAM's gates against float64 arithmetic written plainly: both gates, each alone, residual, ReLU, ties.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{PRECISIONS, check, close, directional, dot, host, limits, round, upload, upload_f32, values, wide};
+use crate::common::{
+    PRECISIONS, check, close, directional, dot, host, limits, round, upload, upload_f32, values, wide,
+};
 use rampart::Error;
 use rampart::ops::Activation;
 use rampart::ops::cbam::{Cbam, cbam};

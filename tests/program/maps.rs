@@ -1,12 +1,9 @@
 //! `rampart maps`, and the maps of a CoAtNet that was swept.
 
-#[path = "common/program.rs"]
-mod program;
-
 use std::fs;
 use std::path::Path;
 
-use program::*;
+use crate::place::*;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 

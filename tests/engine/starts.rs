@@ -1,11 +1,8 @@
 //! Where attacks begin: random starts, and starts from a file.
 
-#[path = "common/network.rs"]
-mod network;
-
 use std::collections::HashMap;
 
-use network::*;
+use crate::network::*;
 use rampart::Error;
 use rampart::attack::{Norm, Profile, Spec, Starts, run};
 use safetensors::tensor::{Dtype, TensorView};

@@ -1,10 +1,8 @@
 //! Attention against float64 arithmetic: odd lengths and head sizes, more keys than a block holds, biases, large logits.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{PRECISIONS, close, directional, dot, host, limits, round, upload, upload_f32, values, wide};
+use crate::common::{PRECISIONS, close, directional, dot, host, limits, round, upload, upload_f32, values, wide};
 use proptest::prelude::*;
 use rampart::Error;
 use rampart::ops::attention::{Positions, attention, self_attention};

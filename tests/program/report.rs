@@ -1,11 +1,8 @@
 //! `rampart report`: the page of a run, and tables of several.
 
-#[path = "common/program.rs"]
-mod program;
-
 use std::fs;
 
-use program::*;
+use crate::place::*;
 
 #[test]
 fn a_run_opens_as_one_page_and_is_reported_again() {

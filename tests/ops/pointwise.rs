@@ -1,10 +1,8 @@
 //! Elementwise ops and softmax against float64 arithmetic.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{PRECISIONS, check, close, host, limits, round, upload, upload_f32, values, wide};
+use crate::common::{PRECISIONS, check, close, host, limits, round, upload, upload_f32, values, wide};
 use rampart::Error;
 use rampart::device::DType;
 use rampart::ops::Activation;

@@ -1,8 +1,6 @@
 //! Pooling against float64 arithmetic: odd sizes, ties, padding and windows that reach beyond the image.
 
-mod common;
-
-use common::{PRECISIONS, check, close, host, limits, upload, upload_f32, values, wide};
+use crate::common::{PRECISIONS, check, close, host, limits, upload, upload_f32, values, wide};
 use proptest::prelude::*;
 use rampart::Error;
 use rampart::ops::Activation;

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-mod common;
-
-use common::{host, limits, relative, upload, values};
+use crate::common::{host, limits, relative, upload, values};
 use proptest::prelude::*;
 use rampart::ops::Activation;
 use rampart::ops::conv::{Conv2d, Window, conv2d};

@@ -1,10 +1,8 @@
 //! Resizing: known answers, PyTorch's float32 weights, and the adjoint identity of its gradient.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{PRECISIONS, close, dot, host, limits, upload, values, wide};
+use crate::common::{PRECISIONS, close, dot, host, limits, upload, values, wide};
 use rampart::ops::resize::{Filter, Resize, resize, upsample_nearest};
 use rampart::tape::{Graph, Precision};
 

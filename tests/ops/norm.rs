@@ -1,10 +1,8 @@
 //! Group norm and layer norm against float64 arithmetic: group sizes that are no whole runs, one pixel, per-image constants, activations.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{PRECISIONS, check, directional, dot, host, upload, values, wide};
+use crate::common::{PRECISIONS, check, directional, dot, host, upload, values, wide};
 use proptest::prelude::*;
 use rampart::Error;
 use rampart::device::Device;

@@ -1,8 +1,6 @@
 //! Gates per image and channel against float64 arithmetic.
 
-mod common;
-
-use common::{PRECISIONS, close, host, limits, upload, values, wide};
+use crate::common::{PRECISIONS, close, host, limits, upload, values, wide};
 use rampart::Error;
 use rampart::ops::Activation;
 use rampart::ops::gate::gate;

@@ -1,10 +1,8 @@
 //! Matrix products and fully connected layers against float64 sums.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{PRECISIONS, check, close, host, limits, upload, values, wide};
+use crate::common::{PRECISIONS, check, close, host, limits, upload, values, wide};
 use proptest::prelude::*;
 use rampart::Error;
 use rampart::ops::Activation;

@@ -1,15 +1,12 @@
 //! The program from outside: what it writes, how it stops and goes on, and how it refuses what is wrong.
 
-#[path = "common/program.rs"]
-mod program;
-
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use program::*;
+use crate::place::*;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 

@@ -1,8 +1,5 @@
 //! Whole attacks on small networks: against plain Rust, in any batch, with and without early stop, restarts and targets.
 
-#[path = "common/network.rs"]
-mod network;
-
 use std::sync::Arc;
 
 use rampart::attack::{
@@ -16,7 +13,7 @@ use rampart::tape::{Graph, Precision};
 use rampart::tensor::Tensor;
 use rampart::{Error, Result};
 
-use network::*;
+use crate::network::*;
 
 /// What a plain loop in float32 finds for one image: last, best margin, first success, steps.
 struct Plain {

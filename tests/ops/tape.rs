@@ -1,10 +1,8 @@
 //! What a recording graph keeps.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{host, upload_f32, values};
+use crate::common::{host, upload_f32, values};
 use rampart::device::Device;
 use rampart::ops::Activation;
 use rampart::ops::conv::{Conv2d, Window, conv2d};

@@ -1,8 +1,6 @@
 //! Attack losses against float64 arithmetic, and what a wrong ranking or a lost small number would break.
 
-mod common;
-
-use common::{PRECISIONS, close, directional, dot, host, limits, round, upload, upload_f32, values, wide};
+use crate::common::{PRECISIONS, close, directional, dot, host, limits, round, upload, upload_f32, values, wide};
 use rampart::Error;
 use rampart::ops::loss::{LossKind, LossOutput, loss};
 use rampart::tape::{Graph, Precision};
