@@ -1,101 +1,45 @@
 #!/usr/bin/env python3
 """Opens report pages in headless Chromium and checks what a reader would see: figure, table, strips, sorting, no console error, no
-horizontal scrolling at 400 and 1400 pixels, light and dark. Needs a Chromium and nothing but Python's standard library.
+horizontal scrolling at 400 and 1400 pixels, light and dark. Needs playwright (tools/checks/install_python.sh) and a Chromium of the
+system (tools/checks/install_chromium.sh); playwright's own is never downloaded.
 
   check_report.py runs/demo-1/report.html [more.html] [--chromium PATH] [--screenshots DIR]
 """
+
 import argparse
 import base64
-import json
-import os
 import re
 import shutil
-import socket
-import struct
-import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
 from pathlib import Path
 
+try:
+    from playwright.sync_api import Error as BrowserError
+    from playwright.sync_api import sync_playwright
+except ImportError:
+    sys.exit("check_report: this needs playwright: run it with the python that tools/checks/install_python.sh DIRECTORY prints")
+
 WIDTHS = (400, 1400)
+SLICE = 8000  # pixels of height per screenshot: Chromium draws no taller picture
 
 
-class Page:
-    """A tab, driven through the DevTools protocol over a WebSocket."""
-
-    def __init__(self, port):
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/json/new?about:blank", method="PUT")
-        target = json.load(urllib.request.urlopen(request))
-        path = target["webSocketDebuggerUrl"].split(str(port), 1)[1]
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
-        key = base64.b64encode(os.urandom(16)).decode()
-        self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode())
-        head = b""
-        while b"\r\n\r\n" not in head:
-            head += self.socket.recv(1)
-        if b" 101 " not in head:
-            raise RuntimeError(f"DevTools refused the connection: {head[:80]!r}")
-        self.number, self.events = 0, []
-
-    def read(self, count):
-        data = b""
-        while len(data) < count:
-            part = self.socket.recv(count - len(data))
-            if not part:
-                raise RuntimeError("Chromium closed the connection")
-            data += part
-        return data
-
-    def message(self):
-        whole = b""
-        while True:
-            first, length = self.read(2)
-            length &= 127
-            if length == 126:
-                length, = struct.unpack(">H", self.read(2))
-            elif length == 127:
-                length, = struct.unpack(">Q", self.read(8))
-            whole += self.read(length)
-            if first & 128:
-                return json.loads(whole)
-
-    def call(self, method, **params):
-        self.number += 1
-        data = json.dumps({"id": self.number, "method": method, "params": params}).encode()
-        length = bytes([128 | len(data)]) if len(data) < 126 else struct.pack(">BH", 254, len(data))
-        mask = os.urandom(4)
-        self.socket.sendall(b"\x81" + length + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(data)))
-        while True:
-            message = self.message()
-            if message.get("id") == self.number:
-                if "error" in message:
-                    raise RuntimeError(f"{method}: {message['error']}")
-                return message["result"]
-            self.events.append(message)
-
-    def eval(self, expression):
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        if "exceptionDetails" in result:
-            raise RuntimeError(f"{expression}: {result['exceptionDetails']}")
-        return result["result"].get("value")
-
-
-def problems_of(events):
-    """Console errors, exceptions, and requests for anything but the file itself."""
+def problems_on(page):
+    """A list that fills with console errors, exceptions, and requests for anything but the file itself."""
     found = []
-    for event in events:
-        params = event.get("params", {})
-        if event["method"] == "Runtime.exceptionThrown":
-            found.append(f"exception: {params['exceptionDetails'].get('text')}")
-        if event["method"] == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
-            found.append(f"console: {params}")
-        if event["method"] == "Log.entryAdded" and params["entry"]["level"] == "error":
-            found.append(f"log: {params['entry']['text']}")
-        if event["method"] == "Network.requestWillBeSent" and not params["request"]["url"].startswith(("data:", "file:")):
-            found.append(f"request: {params['request']['url']}")
+
+    def console(message):
+        if message.type in ("error", "warning", "assert"):
+            found.append(f"console {message.type}: {message.text}")
+
+    def request(sent):
+        if not sent.url.startswith(("data:", "file:")):
+            found.append(f"request: {sent.url}")
+
+    page.on("console", console)
+    page.on("pageerror", lambda error: found.append(f"exception: {error}"))
+    page.on("crash", lambda _: found.append("the page crashed"))
+    page.on("request", request)
+    page.on("requestfailed", lambda sent: found.append(f"request failed: {sent.url[:200]}"))
     return found
 
 
@@ -111,95 +55,122 @@ def check_file(path):
     return found, len(pictures)
 
 
-RUN = {  # script -> what it must give
+RUN = {  # what it must give -> script
     "figure with curves": "document.querySelectorAll('#figure .wide svg polyline, #figure .wide svg circle').length > 0",
-    "one figure shown": "[...document.querySelectorAll('#figure .wide, #figure .narrow')].filter(e => e.offsetHeight > 100).length === 1",
-    "a table row per curve": "document.querySelectorAll('#accuracy tbody tr').length === document.querySelectorAll('#figure .legend li').length",
-    "intervals in the table": "/\\d\\.\\d %.*\\[\\d+\\.\\d, \\d+\\.\\d\\]/s.test(document.querySelector('#accuracy tbody').innerText)",
+    "one figure shown": """
+        [...document.querySelectorAll('#figure .wide, #figure .narrow')].filter(e => e.offsetHeight > 100).length === 1""",
+    "a table row per curve": """
+        document.querySelectorAll('#accuracy tbody tr').length === document.querySelectorAll('#figure .legend li').length""",
+    "intervals in the table": r"/\d\.\d %.*\[\d+\.\d, \d+\.\d\]/s.test(document.querySelector('#accuracy tbody').innerText)",
     "checks with verdicts": "document.querySelectorAll('#checks .verdict').length >= 11",
-    "strips of at least three pictures": "[...document.querySelectorAll('.strip')].length > 0 && [...document.querySelectorAll('.strip')].every(s => s.querySelectorAll('img').length >= 3)",
-    "pictures have pixels": "Promise.all([...document.images].map(i => { i.loading = 'eager'; return i.decode().then(() => i.naturalWidth > 0, () => false); })).then(all => all.length > 0 && all.every(Boolean))",
-    "maps with shifts": "document.querySelectorAll('#maps .maprow').length > 0 && /shift \\d\\.\\d+/.test(document.querySelector('#maps').innerText)",
+    "strips of at least three pictures": """(() => {
+        const strips = [...document.querySelectorAll('.strip')];
+        return strips.length > 0 && strips.every(s => s.querySelectorAll('img').length >= 3);
+    })()""",
+    "pictures have pixels": """Promise.all([...document.images].map(i => {
+        i.loading = 'eager';
+        return i.decode().then(() => i.naturalWidth > 0, () => false);
+    })).then(all => all.length > 0 && all.every(Boolean))""",
+    "maps with shifts": r"""
+        document.querySelectorAll('#maps .maprow').length > 0 && /shift \d\.\d+/.test(document.querySelector('#maps').innerText)""",
 }
-SORT = """(() => { const model = document.querySelector('#strips .model'), sort = model.querySelector('.sort'), show = model.querySelector('.show');
-  const order = key => [...model.querySelectorAll('.strip')].map(s => +s.dataset[key]);
-  const sorted = list => list.every((v, i) => i === 0 || list[i - 1] <= v);
-  const pick = (select, value) => { select.value = value; select.dispatchEvent(new Event('change')); };
-  const good = [];
-  for (const [value, key] of [['fate', 'rank'], ['clean', 'clean'], ['last', 'last'], ['image', 'image']]) { pick(sort, value); good.push(sorted(order(key))); }
-  const fate = model.querySelector('.strip').dataset.fate; pick(show, fate);
-  good.push([...model.querySelectorAll('.strip')].every(s => s.hidden === (s.dataset.fate !== fate))); pick(show, '');
-  good.push([...model.querySelectorAll('.strip')].every(s => !s.hidden)); return good.every(Boolean); })()"""
+KEYS = {"fate": "rank", "clean": "clean", "last": "last", "image": "image"}  # what strips are sorted by -> their data attribute
 
 
-def check_page(page, path, width, dark, screenshots):
-    page.events.clear()
-    page.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-    page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
-    page.call("Page.navigate", url=path.resolve().as_uri())
-    for _ in range(200):
-        if page.eval("document.readyState") == "complete" and page.eval("location.protocol") == "file:":
-            break
-        time.sleep(0.05)
+def sorting_works(page):
+    """Sorts the first model's strips by everything, then shows those of one fate only, then all."""
+    model = page.locator("#strips .model").first
+    strips = model.locator(".strip")
+    sort, show = model.locator(".sort"), model.locator(".show")
+
+    def ordered(key):
+        numbers = strips.evaluate_all("(all, key) => all.map(s => +s.dataset[key])", key)
+        return all(a <= b for a, b in zip(numbers, numbers[1:]))
+
+    def picked(select, value, then):
+        # Set as a value, not by clicking: a select that its CSS hides at this width must still work.
+        select.evaluate("(e, value) => { e.value = value; e.dispatchEvent(new Event('change')); }", value)
+        return then()
+
+    good = [picked(sort, value, lambda key=key: ordered(key)) for value, key in KEYS.items()]
+    fate = strips.first.get_attribute("data-fate")
+    shown = "(all, fate) => all.every(s => s.hidden === (s.dataset.fate !== fate))"
+    good.append(picked(show, fate, lambda: strips.evaluate_all(shown, fate)))
+    good.append(picked(show, "", lambda: strips.evaluate_all("all => all.every(s => !s.hidden)")))
+    return all(good)
+
+
+def check_page(page, problems, path, width, dark, screenshots):
+    problems.clear()
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme="dark" if dark else "light")
+    page.goto(path.resolve().as_uri(), wait_until="load")
     found = []
-    wide = page.eval("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)")
+    wide = page.evaluate("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)")
     if wide > width:
-        culprit = page.eval("[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
-                            ".slice(0, 3).map(e => e.tagName + '.' + e.className).join(', ')")
-        found.append(f"scrolls to {wide} pixels: {culprit}")
-    if page.eval("document.querySelector('#strips, #checks') !== null"):
-        found += [what for what, script in RUN.items() if page.eval(script) is not True]
-        if page.eval("document.querySelector('#strips') !== null") and page.eval(SORT) is not True:
+        culprits = page.evaluate("""[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+            .slice(0, 3).map(e => e.tagName + '.' + e.className).join(', ')""")
+        found.append(f"scrolls to {wide} pixels: {culprits}")
+    if page.locator("#strips, #checks").count():
+        found += [what for what, script in RUN.items() if page.evaluate(script) is not True]
+        if page.locator("#strips").count() and not sorting_works(page):
             found.append("sorting and filtering of strips")
-    ground = page.eval("getComputedStyle(document.body).backgroundColor")
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     level = sum(map(int, re.findall(r"\d+", ground)[:3]))
     found += ["colours do not follow the scheme"] * ((level < 200) != dark)
-    found += problems_of(page.events)
+    found += problems
     if screenshots:
         name = f"{path.resolve().parent.name}-{path.stem}-{width}-{'dark' if dark else 'light'}"
-        height = page.eval("document.documentElement.scrollHeight")
-        for part, top in enumerate(range(0, height, 8000)):
-            clip = {"x": 0, "y": top, "width": width, "height": min(8000, height - top), "scale": 1}
-            shot = page.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)["data"]
-            (screenshots / f"{name}-{part}.png").write_bytes(base64.b64decode(shot))
+        height = page.evaluate("document.documentElement.scrollHeight")
+        for part, top in enumerate(range(0, height, SLICE)):
+            clip = {"x": 0, "y": top, "width": width, "height": min(SLICE, height - top)}
+            page.screenshot(path=screenshots / f"{name}-{part}.png", full_page=True, clip=clip)
     return found
+
+
+def check(page, problems, path, screenshots):
+    """What is wrong with a page, and how many pictures it has."""
+    found, pictures = check_file(path)
+    for width in WIDTHS:
+        for dark in (False, True):
+            where = f"{width} px, {'dark' if dark else 'light'}"
+            try:
+                found += [f"{where}: {problem}" for problem in check_page(page, problems, path, width, dark, screenshots)]
+            except BrowserError as problem:
+                found.append(f"{where}: {problem}")
+    return found, pictures
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pages", nargs="+", type=Path)
-    parser.add_argument("--chromium", default=next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None))
+    installed = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+    parser.add_argument("--chromium", default=next(installed, None), help="its program; by default the one on PATH")
     parser.add_argument("--screenshots", type=Path, help="folder for a picture of every page at every width")
     args = parser.parse_args()
     if not args.chromium:
         parser.error("no chromium, chromium-browser or google-chrome on PATH; name one with --chromium")
+    missing = [str(path) for path in args.pages if not path.is_file()]
+    if missing:
+        parser.error(f"no such page: {', '.join(missing)}")
     if args.screenshots:
         args.screenshots.mkdir(parents=True, exist_ok=True)
     failed = 0
-    with tempfile.TemporaryDirectory() as profile:
-        command = [args.chromium, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
-        browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with sync_playwright() as playwright:
+        # No sandbox: as root, as in a container, Chromium refuses to start with one. The pages are our own.
         try:
-            port_file = Path(profile) / "DevToolsActivePort"
-            for _ in range(600):
-                if port_file.exists() and port_file.read_text().strip():
-                    break
-                time.sleep(0.1)
-            page = Page(int(port_file.read_text().split()[0]))
-            for domain in ("Page", "Runtime", "Log", "Network"):
-                page.call(f"{domain}.enable")
-            for path in args.pages:
-                found, pictures = check_file(path)
-                for width in WIDTHS:
-                    for dark in (False, True):
-                        found += [f"{width} px, {'dark' if dark else 'light'}: {f}" for f in check_page(page, path, width, dark, args.screenshots)]
-                failed += bool(found)
-                print(f"{'FAIL' if found else 'ok  '}  {path}  {path.stat().st_size} bytes, {pictures} pictures")
-                for problem in found:
-                    print(f"      {problem}")
-        finally:
-            browser.terminate()
-            browser.wait()
+            browser = playwright.chromium.launch(executable_path=args.chromium, chromium_sandbox=False)
+        except BrowserError as problem:
+            sys.exit(f"check_report: {args.chromium} does not start: {problem}")
+        page = browser.new_page()
+        problems = problems_on(page)
+        for path in args.pages:
+            found, pictures = check(page, problems, path, args.screenshots)
+            failed += bool(found)
+            print(f"{'FAIL' if found else 'ok  '}  {path}  {path.stat().st_size} bytes, {pictures} pictures")
+            for problem in found:
+                print(f"      {problem}")
+        browser.close()
     print(f"{len(args.pages) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
