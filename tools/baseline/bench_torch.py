@@ -15,6 +15,7 @@ process of its own that warms up and then times --runs runs; the two sides take 
 all runs (PyTorch) or over the rounds' medians (Rampart). Peak RSS is that of the whole process, libraries included; "own" is
 what the work itself took: growth of the peak RSS from before the network was built (PyTorch), peak_bytes (Rampart).
 """
+
 import argparse
 import json
 import os
@@ -44,14 +45,17 @@ def measure(args):
     import resnet_study_reference
     import unet_reference
     from resnet_reference import fill_state, fill_tensor
+
     torch.set_num_threads(args.threads)
     before = peak_rss()
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[args.precision[0]]
-    build = {"resnet": resnet_reference, "resnet_study": resnet_study_reference, "coatnet": coatnet_reference, "unet": unet_reference}[args.arch].build
+    build = {"resnet": resnet_reference, "resnet_study": resnet_study_reference, "coatnet": coatnet_reference, "unet": unet_reference}[
+        args.arch
+    ].build
     net = fill_state(build(args.config)).to(dtype).to(memory_format=torch.channels_last)
     x = fill_tensor("input", (args.batch, 3, *args.size)).to(dtype).contiguous(memory_format=torch.channels_last)
     if args.arch == "unet":
-        tau = torch.full((args.batch,), 289.5)            # of sigma 0.25 in the CIFAR-10 checkpoint
+        tau = torch.full((args.batch,), 289.5)  # of sigma 0.25 in the CIFAR-10 checkpoint
         shape = (args.batch, args.config["out_channels"], *args.size)
         upstream = fill_tensor("upstream", shape).to(dtype).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(args.batch) % args.config.get("classes", 1)
@@ -76,8 +80,14 @@ def measure(args):
         run()
         if i >= args.warmup:
             times.append(time.perf_counter() - since)
-    return {"times": times, "median_s": statistics.median(times), "min_s": min(times), "max_s": max(times),
-            "peak_bytes": peak_rss() - before, "torch": torch.__version__}
+    return {
+        "times": times,
+        "median_s": statistics.median(times),
+        "min_s": min(times),
+        "max_s": max(times),
+        "peak_bytes": peak_rss() - before,
+        "torch": torch.__version__,
+    }
 
 
 def measure_openvino(args):
@@ -90,7 +100,10 @@ def measure_openvino(args):
     import resnet_study_reference
     import unet_reference
     from resnet_reference import fill_state, fill_tensor
-    build = {"resnet": resnet_reference, "resnet_study": resnet_study_reference, "coatnet": coatnet_reference, "unet": unet_reference}[args.arch].build
+
+    build = {"resnet": resnet_reference, "resnet_study": resnet_study_reference, "coatnet": coatnet_reference, "unet": unet_reference}[
+        args.arch
+    ].build
     inputs = [fill_tensor("input", (args.batch, 3, *args.size))]
     if args.arch == "unet":
         inputs.append(torch.full((args.batch,), 289.5))
@@ -98,8 +111,9 @@ def measure_openvino(args):
     with torch.inference_mode():
         model = openvino.convert_model(fill_state(build(args.config)).eval(), example_input=tuple(inputs))
     model.reshape({i: list(x.shape) for i, x in enumerate(inputs)})
-    compiled = openvino.compile_model(model, "CPU", {
-        "INFERENCE_NUM_THREADS": args.threads, "INFERENCE_PRECISION_HINT": args.precision[0], "PERFORMANCE_HINT": "LATENCY"})
+    compiled = openvino.compile_model(
+        model, "CPU", {"INFERENCE_NUM_THREADS": args.threads, "INFERENCE_PRECISION_HINT": args.precision[0], "PERFORMANCE_HINT": "LATENCY"}
+    )
     request, times = compiled.create_infer_request(), []
     feed = {i: x.numpy() for i, x in enumerate(inputs)}
     for i in range(args.warmup + args.runs):
@@ -107,14 +121,35 @@ def measure_openvino(args):
         request.infer(feed, share_inputs=True)
         if i >= args.warmup:
             times.append(time.perf_counter() - since)
-    return {"times": times, "median_s": statistics.median(times), "min_s": min(times), "max_s": max(times),
-            "peak_bytes": peak_rss() - before, "openvino": openvino.__version__}
+    return {
+        "times": times,
+        "median_s": statistics.median(times),
+        "min_s": min(times),
+        "max_s": max(times),
+        "peak_bytes": peak_rss() - before,
+        "openvino": openvino.__version__,
+    }
 
 
-UNET = {"channels": 128, "channel_mult": [1, 2, 2, 2], "res_blocks": 3, "attention_factors": [2, 4], "heads": 4, "resblock_updown": False,
-        "out_channels": 6}
-COATNET = {"stem": [64, 128], "dims": [128, 256, 512, 1024], "depths": [2, 6, 14, 2], "types": "CCTT", "head_dim": 32, "rel_pos_hidden": 512,
-           "image": 384, "classes": 1000}
+UNET = {
+    "channels": 128,
+    "channel_mult": [1, 2, 2, 2],
+    "res_blocks": 3,
+    "attention_factors": [2, 4],
+    "heads": 4,
+    "resblock_updown": False,
+    "out_channels": 6,
+}
+COATNET = {
+    "stem": [64, 128],
+    "dims": [128, 256, 512, 1024],
+    "depths": [2, 6, 14, 2],
+    "types": "CCTT",
+    "head_dim": 32,
+    "rel_pos_hidden": 512,
+    "image": 384,
+    "classes": 1000,
+}
 
 
 def config_of(args):
@@ -129,8 +164,15 @@ def config_of(args):
     if args.arch == "unet":
         config = {**UNET, **given}
         return {k: v for k, v in config.items() if k != "heads" or "head_channels" not in given}
-    return {"depth": args.depth, "stem": args.stem, "width": args.width, "attention": args.attention,
-            "reduction": 16, "classes": args.classes, **given}
+    return {
+        "depth": args.depth,
+        "stem": args.stem,
+        "width": args.width,
+        "attention": args.attention,
+        "reduction": 16,
+        "classes": args.classes,
+        **given,
+    }
 
 
 def run_child(command, env=None):
@@ -149,30 +191,78 @@ def run_child(command, env=None):
 
 
 def torch_command(args, what, precision, side="torch"):
-    return [sys.executable, os.path.abspath(__file__), "--worker", side, "--what", what, "--precision", precision,
-            "--arch", args.arch, "--config", json.dumps(args.config), "--batch", str(args.batch), "--size", "x".join(map(str, args.size)),
-            "--threads", str(args.threads), "--runs", str(args.runs), "--warmup", str(args.warmup)]
+    return [
+        sys.executable,
+        os.path.abspath(__file__),
+        "--worker",
+        side,
+        "--what",
+        what,
+        "--precision",
+        precision,
+        "--arch",
+        args.arch,
+        "--config",
+        json.dumps(args.config),
+        "--batch",
+        str(args.batch),
+        "--size",
+        "x".join(map(str, args.size)),
+        "--threads",
+        str(args.threads),
+        "--runs",
+        str(args.runs),
+        "--warmup",
+        str(args.warmup),
+    ]
 
 
 def rampart_command(args, what, precision):
-    return [args.rampart, "bench", "--arch", args.arch, "--config", json.dumps(args.config), "--batch", str(args.batch),
-            "--size", "x".join(map(str, args.size)), "--what", what, "--precision", precision, "--device", "host",
-            "--runs", str(args.runs), "--json"]
+    return [
+        args.rampart,
+        "bench",
+        "--arch",
+        args.arch,
+        "--config",
+        json.dumps(args.config),
+        "--batch",
+        str(args.batch),
+        "--size",
+        "x".join(map(str, args.size)),
+        "--what",
+        what,
+        "--precision",
+        precision,
+        "--device",
+        "host",
+        "--runs",
+        str(args.runs),
+        "--json",
+    ]
 
 
 def summary(results):
     """[(object, peak RSS)] of all rounds -> (median, min, max seconds, peak RSS, own peak bytes)"""
     times = [t for r, _ in results for t in r.get("times", [r["median_s"]])]
-    return (statistics.median(times), min(r["min_s"] for r, _ in results), max(r["max_s"] for r, _ in results),
-            max(rss for _, rss in results), max(r["peak_bytes"] for r, _ in results))
+    return (
+        statistics.median(times),
+        min(r["min_s"] for r, _ in results),
+        max(r["max_s"] for r, _ in results),
+        max(rss for _, rss in results),
+        max(r["peak_bytes"] for r, _ in results),
+    )
 
 
 def compare(args):
     env = {**os.environ, "RAYON_NUM_THREADS": str(args.threads)}
-    print(f"{args.arch} {json.dumps(args.config)}, batch {args.batch}, "
-          f"{args.size[0]}x{args.size[1]}, {args.threads} threads, {args.rounds} rounds of {args.runs} runs")
-    print(f"{'what':9} {'prec':5} {'side':8} {'median s':>9} {'min s':>9} {'max s':>9} {'images/s':>9} "
-          f"{'peak RSS MiB':>13} {'own MiB':>8} {'PyTorch / side':>16}")
+    print(
+        f"{args.arch} {json.dumps(args.config)}, batch {args.batch}, "
+        f"{args.size[0]}x{args.size[1]}, {args.threads} threads, {args.rounds} rounds of {args.runs} runs"
+    )
+    print(
+        f"{'what':9} {'prec':5} {'side':8} {'median s':>9} {'min s':>9} {'max s':>9} {'images/s':>9} "
+        f"{'peak RSS MiB':>13} {'own MiB':>8} {'PyTorch / side':>16}"
+    )
     for what in args.what:
         for precision in args.precision:
             sides = {"PyTorch": []}
@@ -190,8 +280,11 @@ def compare(args):
             for side, results in sides.items():
                 median, low, high, rss, own = summary(results)
                 ratio = f"{reference / median:16.2f}" if side != "PyTorch" else f"{'':16}"
-                print(f"{what:9} {precision:5} {side:8} {median:9.4f} {low:9.4f} {high:9.4f} {args.batch / median:9.1f} "
-                      f"{rss / MiB:13.0f} {own / MiB:8.0f} {ratio}", flush=True)
+                print(
+                    f"{what:9} {precision:5} {side:8} {median:9.4f} {low:9.4f} {high:9.4f} {args.batch / median:9.1f} "
+                    f"{rss / MiB:13.0f} {own / MiB:8.0f} {ratio}",
+                    flush=True,
+                )
 
 
 def size(text):

@@ -12,6 +12,7 @@ lowest class. Eager, float32, channels_last. Prints one line per cell and at the
 The start of image i is row i of numpy's PCG64(seed).uniform(-1, 1), its noise in draw d is row i of
 PCG64(noise seed + d).standard_normal: neither depends on batch, limit, model, eps or sigma. The attack does not see the defence.
 """
+
 import argparse
 import gzip
 import json
@@ -83,7 +84,7 @@ def pgd(net, x, y, start, eps, steps):
     adv = (x + eps * start).clamp(0, 1)
     for _ in range(steps if eps > 0 else 0):
         adv.requires_grad_(True)
-        grad, = torch.autograd.grad(F.cross_entropy(net(adv), y, reduction="sum"), adv)
+        (grad,) = torch.autograd.grad(F.cross_entropy(net(adv), y, reduction="sum"), adv)
         adv = adv.detach() + eps / 4 * grad.sign()
         adv = torch.minimum(torch.maximum(adv, x - eps), x + eps).clamp(0, 1)
     return adv.detach()
@@ -111,9 +112,9 @@ def defended_predictions(net, defence, sigma, x, noises, batch):
     for noise in noises:
         parts = [denoise(*defence, sigma, *channels_last(xb, zb)) for xb, zb in zip(x.split(batch), noise.split(batch))]
         votes.append(predictions(net, (torch.cat(parts) + 1) / 2, batch))
-    votes = torch.stack(votes, 1)                                                        # [N,draws]
+    votes = torch.stack(votes, 1)  # [N,draws]
     counts = F.one_hot(votes, int(votes.max()) + 1).sum(1).numpy()
-    return torch.from_numpy(counts.argmax(1))                                            # the first of equals
+    return torch.from_numpy(counts.argmax(1))  # the first of equals
 
 
 def load_defence(path):
@@ -131,10 +132,12 @@ def sweep(args):
     start = torch.from_numpy(start.astype(np.float32))
     defence = load_defence(args.denoiser) if args.denoiser else None
     sigmas = args.sigma if defence else []
-    noises = [np.random.Generator(np.random.PCG64(args.noise_seed + d)).standard_normal(x.shape) for d in range(args.draws if defence else 0)]
+    noises = [
+        np.random.Generator(np.random.PCG64(args.noise_seed + d)).standard_normal(x.shape) for d in range(args.draws if defence else 0)
+    ]
     noises = [torch.from_numpy(z.astype(np.float32)) for z in noises]
     for sigma in sigmas:
-        step_of(*defence[1:3], sigma)                              # refuses a sigma beyond the schedule
+        step_of(*defence[1:3], sigma)  # refuses a sigma beyond the schedule
     nets = []
     for path in args.models:
         net, meta = load_classifier(path)
@@ -153,7 +156,7 @@ def sweep(args):
     for name, net in nets:
         for eps in args.eps:
             attacked = attack(net, x, y, start, eps, args.steps, args.batch)
-            cell(name, eps, "", 1, predictions(net, attacked, args.batch))               # its seconds include the attack
+            cell(name, eps, "", 1, predictions(net, attacked, args.batch))  # its seconds include the attack
             for sigma in sigmas:
                 cell(name, eps, f"{sigma:g}", 2, defended_predictions(net, defence, sigma, attacked, noises, args.batch))
     print(f"total_seconds {time.perf_counter() - begin:.2f}  (threads {args.threads}, batch {args.batch}, torch {torch.__version__})")

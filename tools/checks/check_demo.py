@@ -6,6 +6,7 @@
 FOLDER holds the checkpoints (default: assets/demo), whose metadata names each network and its accuracy on the whole test
 set. Needs nothing but Python.
 """
+
 import argparse
 import csv
 import json
@@ -15,18 +16,20 @@ from pathlib import Path
 
 COLUMNS = "model,dataset,attack,norm,eps,steps,step_size,sigma,channel,n,correct,accuracy,ci_low,ci_high,seed,device,precision".split(",")
 NUMBERS = ("eps", "n", "correct", "accuracy", "ci_low", "ci_high")
-MIN_EPSILONS, MIN_IMAGES, BROKEN = 6, 256, 0.05           # accuracy below BROKEN at the largest eps
-DIGITS = 2e-6                                             # results are printed with six
+MIN_EPSILONS, MIN_IMAGES, BROKEN = 6, 256, 0.05  # accuracy below BROKEN at the largest eps
+DIGITS = 2e-6  # results are printed with six
 
 # What plain PyTorch got on the first 500 test images with other random draws: {(model, sigma, eps): accuracy}.
 REFERENCE_IMAGES = 500
-REFERENCE = {(model, sigma, eps): percent / 100
-             for model, table in {
-                 "resnet50-w16": {0.25: (89.2, 88.2, 85.4, 74.4, 64.0, 44.2), 0.5: (79.8, 77.2, 75.2, 69.0, 63.2, 49.2)},
-                 "resnet50-cbam-w16": {0.25: (91.0, 89.6, 87.8, 80.4, 69.0, 43.2), 0.5: (82.8, 81.0, 78.2, 71.8, 67.0, 51.2)},
-             }.items()
-             for sigma, row in table.items()
-             for eps, percent in zip((0, 0.005, 0.01, 0.02, 0.03, 0.06), row)}
+REFERENCE = {
+    (model, sigma, eps): percent / 100
+    for model, table in {
+        "resnet50-w16": {0.25: (89.2, 88.2, 85.4, 74.4, 64.0, 44.2), 0.5: (79.8, 77.2, 75.2, 69.0, 63.2, 49.2)},
+        "resnet50-cbam-w16": {0.25: (91.0, 89.6, 87.8, 80.4, 69.0, 43.2), 0.5: (82.8, 81.0, 78.2, 71.8, 67.0, 51.2)},
+    }.items()
+    for sigma, row in table.items()
+    for eps, percent in zip((0, 0.005, 0.01, 0.02, 0.03, 0.06), row)
+}
 
 
 def clean_accuracies(folder):
@@ -68,8 +71,10 @@ def read_results(path):
             else:
                 denoised.setdefault(row["model"], {}).setdefault(float(row["sigma"]), []).append(row)
     ascending = lambda rows: sorted(rows, key=lambda r: r["eps"])
-    return ({name: ascending(rows) for name, rows in models.items()},
-            {name: {sigma: ascending(rows) for sigma, rows in by.items()} for name, by in denoised.items()})
+    return (
+        {name: ascending(rows) for name, rows in models.items()},
+        {name: {sigma: ascending(rows) for sigma, rows in by.items()} for name, by in denoised.items()},
+    )
 
 
 def wilson(k, n, z=1.959964):
@@ -89,20 +94,28 @@ def sound(row):
 def judge(rows, test_accuracy):
     """Yields (passed, what) for one model."""
     epsilons = [r["eps"] for r in rows]
-    yield (len(set(epsilons)) >= MIN_EPSILONS and len(set(epsilons)) == len(epsilons) and epsilons[0] >= 0,
-           f"{len(set(epsilons))} epsilons in {len(epsilons)} rows, want at least {MIN_EPSILONS}, each once")
-    yield (min(r["n"] for r in rows) >= MIN_IMAGES,
-           f"{min(r['n'] for r in rows):.0f} images, want at least {MIN_IMAGES}")
+    yield (
+        len(set(epsilons)) >= MIN_EPSILONS and len(set(epsilons)) == len(epsilons) and epsilons[0] >= 0,
+        f"{len(set(epsilons))} epsilons in {len(epsilons)} rows, want at least {MIN_EPSILONS}, each once",
+    )
+    yield (min(r["n"] for r in rows) >= MIN_IMAGES, f"{min(r['n'] for r in rows):.0f} images, want at least {MIN_IMAGES}")
     unsound = [f"{r['eps']:g}" for r in rows if not sound(r)]
     yield (not unsound, "counts, accuracies and Wilson intervals agree" + (f", but not at eps {', '.join(unsound)}" if unsound else ""))
     if epsilons[0] != 0:
         yield False, "clean accuracy: no row with eps 0"
     else:
         clean = rows[0]
-        yield (clean["ci_low"] <= test_accuracy <= clean["ci_high"],
-               f"clean accuracy {clean['accuracy']:.4f} [{clean['ci_low']:.4f}, {clean['ci_high']:.4f}], on the whole test set {test_accuracy:.4f}")
-    rises = [f"{b['eps']:g} ({b['accuracy']:.4f}, at {a['eps']:g} at most {a['ci_high']:.4f})"
-             for i, a in enumerate(rows) for b in rows[i + 1:] if b["accuracy"] > a["ci_high"]]
+        yield (
+            clean["ci_low"] <= test_accuracy <= clean["ci_high"],
+            f"clean accuracy {clean['accuracy']:.4f} [{clean['ci_low']:.4f}, {clean['ci_high']:.4f}], "
+            f"on the whole test set {test_accuracy:.4f}",
+        )
+    rises = [
+        f"{b['eps']:g} ({b['accuracy']:.4f}, at {a['eps']:g} at most {a['ci_high']:.4f})"
+        for i, a in enumerate(rows)
+        for b in rows[i + 1 :]
+        if b["accuracy"] > a["ci_high"]
+    ]
     yield not rises, "accuracy falls with eps" + (f", but rises at eps {'; '.join(rises)}" if rises else "")
     last = rows[-1]
     yield last["accuracy"] < BROKEN, f"accuracy {last['accuracy']:.4f} at eps {last['eps']:g}, want below {BROKEN}"
@@ -111,12 +124,16 @@ def judge(rows, test_accuracy):
 def judge_denoised(model, rows, undefended, sigma):
     """Yields (passed, what) for one model at one sigma, beside what the attack left of it undefended."""
     at = {r["eps"]: r for r in undefended}
-    yield ([r["eps"] for r in rows] == [r["eps"] for r in undefended] and all(sound(r) for r in rows),
-           f"sigma {sigma:g}: the same epsilons, counts and intervals agree")
+    yield (
+        [r["eps"] for r in rows] == [r["eps"] for r in undefended] and all(sound(r) for r in rows),
+        f"sigma {sigma:g}: the same epsilons, counts and intervals agree",
+    )
     middle = [r for r in rows if at.get(r["eps"], {"accuracy": 1})["accuracy"] < 0.6]
     above = [r for r in middle if r["ci_low"] > at[r["eps"]]["ci_high"]]
-    yield (bool(middle) and above == middle,
-           f"sigma {sigma:g}: clearly above the undefended channel at {len(above)} of {len(middle)} epsilons that break it")
+    yield (
+        bool(middle) and above == middle,
+        f"sigma {sigma:g}: clearly above the undefended channel at {len(above)} of {len(middle)} epsilons that break it",
+    )
     # Two samples: the reference's 500 images, and these.
     far = []
     for r in rows:
@@ -143,7 +160,9 @@ def main():
     for name in sorted(set(results) & set(expected)):
         checks += [(passed, f"{name}: {what}") for passed, what in judge(results[name], expected[name])]
         by_sigma = denoised.get(name, {})
-        checks.append((set(by_sigma) >= {0.25, 0.5}, f"{name}: denoised at sigma {', '.join(f'{s:g}' for s in sorted(by_sigma)) or '(none)'}"))
+        checks.append(
+            (set(by_sigma) >= {0.25, 0.5}, f"{name}: denoised at sigma {', '.join(f'{s:g}' for s in sorted(by_sigma)) or '(none)'}")
+        )
         for sigma, rows in sorted(by_sigma.items()):
             checks += [(passed, f"{name}: {what}") for passed, what in judge_denoised(name, rows, results[name], sigma)]
     for passed, what in checks:

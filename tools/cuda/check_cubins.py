@@ -23,7 +23,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cuda_toolkit import (
-    KERNEL_LINE, KERNELS, MULTIPROCESSORS, PREBUILT, assemble, compile_ptx, fail, find_nvcc, occupancy, pinned_version, version,
+    KERNEL_LINE,
+    KERNELS,
+    MULTIPROCESSORS,
+    PREBUILT,
+    assemble,
+    compile_ptx,
+    fail,
+    find_nvcc,
+    occupancy,
+    pinned_version,
+    version,
 )
 
 TABLE = KERNELS / "resources.csv"

@@ -102,7 +102,7 @@ def assemble(nvcc, ptx, architecture, folder):
     code = dict(zip(parts[1::2], parts[2::2]))
     found = []
     for name, info in re.findall(r"Compiling entry function '(\S+)'(.*?)(?=Compiling entry function|\Z)", log, re.S):
-        number = lambda pattern: int((re.search(pattern, info) or [0, 0])[1])
+        number = lambda pattern, info=info: int((re.search(pattern, info) or [0, 0])[1])
         registers, spills = number(r"Used (\d+) registers"), number(r"(\d+) bytes spill stores") + number(r"(\d+) bytes spill loads")
         if name not in code or not registers:
             fail(f"cannot read what ptxas and cuobjdump say about {name} (sm_{architecture})")
@@ -124,7 +124,7 @@ def main_loop(sass):
         hmma.append(hmma[-1] + ("HMMA" in text))
     before = [[] for _ in code]  # which instructions come before each one
     loops = []
-    for i, (at, text) in enumerate(code):
+    for i, (_, text) in enumerate(code):
         jump = re.search(r"\bBRA(?:\.\w+)*\s+(?:!?U?P\w+,\s*)?`?\(?(?:0x)?([0-9a-f]+)\)?", text)
         if jump:
             target = bisect_left(addresses, int(jump[1], 16))

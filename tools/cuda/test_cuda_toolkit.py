@@ -18,7 +18,16 @@ def row(**changed):
 
 class MainLoop(unittest.TestCase):
     def test_the_inner_of_two_loops(self):
-        code = ["MOV R1, R2", "MOV R1, R2", "HMMA.16816.F32 R0", "HMMA.16816.F32 R4", "@P0 BRA 0x20", "IADD3 R1, R1", "@P1 BRA 0x10", "EXIT"]
+        code = [
+            "MOV R1, R2",
+            "MOV R1, R2",
+            "HMMA.16816.F32 R0",
+            "HMMA.16816.F32 R4",
+            "@P0 BRA 0x20",
+            "IADD3 R1, R1",
+            "@P1 BRA 0x10",
+            "EXIT",
+        ]
         self.assertEqual(main_loop(sass(*code)), (3, 2, 3))
 
     def test_the_loop_with_the_most_hmma(self):
@@ -27,7 +36,17 @@ class MainLoop(unittest.TestCase):
 
     def test_a_side_path_in_front_of_the_loop(self):
         # Enters at 0x30; 0x50 leaves for 0x10, which comes back at 0x60.
-        code = ["BRA 0x30", "MOV R1, R2", "BRA 0x60", "HMMA.16816.F32 R0", "MOV R1, R2", "@!P4 BRA 0x10", "HMMA.16816.F32 R4", "@P0 BRA 0x30", "EXIT"]
+        code = [
+            "BRA 0x30",
+            "MOV R1, R2",
+            "BRA 0x60",
+            "HMMA.16816.F32 R0",
+            "MOV R1, R2",
+            "@!P4 BRA 0x10",
+            "HMMA.16816.F32 R4",
+            "@P0 BRA 0x30",
+            "EXIT",
+        ]
         self.assertEqual(main_loop(sass(*code)), (5, 2, 7))
 
     def test_no_loop_with_hmma(self):

@@ -92,8 +92,11 @@ def resnet(config):
         c_out = 4 * planes if bottleneck else planes
         for block in range(count):
             name, stride = f"layer{level + 1}.{block}", 2 if level and not block else 1
-            shapes = [(planes, c_in, 1, 1), (planes, planes, 3, 3), (c_out, planes, 1, 1)] if bottleneck else \
-                [(planes, c_in, 3, 3), (planes, planes, 3, 3)]
+            shapes = (
+                [(planes, c_in, 1, 1), (planes, planes, 3, 3), (c_out, planes, 1, 1)]
+                if bottleneck
+                else [(planes, c_in, 3, 3), (planes, planes, 3, 3)]
+            )
             for i, shape in enumerate(shapes, 1):
                 table[f"{name}.conv{i}.weight"] = shape
                 table.batch_norm(f"{name}.bn{i}", shape[0])
@@ -170,17 +173,57 @@ def resnet_model(depth, stem, attention, dataset):
 # to denoisers, `mean` and `std` to classifiers.
 MODELS = {
     "improved-diffusion-cifar10": {
-        "arch": "unet", "schedule": "cosine", "steps": 4000, "tau_scale": 0.25, "dataset": "cifar10",
-        "config": {"channels": 128, "channel_mult": [1, 2, 2, 2], "res_blocks": 3, "attention_factors": [2, 4], "heads": 4,
-                   "resblock_updown": False, "out_channels": 6}},
+        "arch": "unet",
+        "schedule": "cosine",
+        "steps": 4000,
+        "tau_scale": 0.25,
+        "dataset": "cifar10",
+        "config": {
+            "channels": 128,
+            "channel_mult": [1, 2, 2, 2],
+            "res_blocks": 3,
+            "attention_factors": [2, 4],
+            "heads": 4,
+            "resblock_updown": False,
+            "out_channels": 6,
+        },
+    },
     "guided-diffusion-imagenet256": {
-        "arch": "unet", "schedule": "linear", "steps": 1000, "tau_scale": 1, "dataset": "imagenet",
-        "config": {"channels": 256, "channel_mult": [1, 1, 2, 2, 4, 4], "res_blocks": 2, "attention_factors": [8, 16, 32],
-                   "head_channels": 64, "resblock_updown": True, "out_channels": 6}},
-    **{f"resnet{depth}{'-cbam' if attention == 'cbam' else ''}-{dataset}": resnet_model(depth, stem, attention, dataset)
-       for depth in BLOCKS for attention in ("none", "cbam") for stem, dataset in (("imagenet", "imagenet"), ("cifar", "cifar10"))},
+        "arch": "unet",
+        "schedule": "linear",
+        "steps": 1000,
+        "tau_scale": 1,
+        "dataset": "imagenet",
+        "config": {
+            "channels": 256,
+            "channel_mult": [1, 1, 2, 2, 4, 4],
+            "res_blocks": 2,
+            "attention_factors": [8, 16, 32],
+            "head_channels": 64,
+            "resblock_updown": True,
+            "out_channels": 6,
+        },
+    },
+    **{
+        f"resnet{depth}{'-cbam' if attention == 'cbam' else ''}-{dataset}": resnet_model(depth, stem, attention, dataset)
+        for depth in BLOCKS
+        for attention in ("none", "cbam")
+        for stem, dataset in (("imagenet", "imagenet"), ("cifar", "cifar10"))
+    },
     "coatnet-rmlp-2-rw-384": {
-        "arch": "coatnet", "mean": HALF, "std": HALF, "dataset": "imagenet",
-        "config": {"stem": [64, 128], "dims": [128, 256, 512, 1024], "depths": [2, 6, 14, 2], "types": "CCTT", "head_dim": 32,
-                   "rel_pos_hidden": 512, "image": 384, "classes": 1000}},
+        "arch": "coatnet",
+        "mean": HALF,
+        "std": HALF,
+        "dataset": "imagenet",
+        "config": {
+            "stem": [64, 128],
+            "dims": [128, 256, 512, 1024],
+            "depths": [2, 6, 14, 2],
+            "types": "CCTT",
+            "head_dim": 32,
+            "rel_pos_hidden": 512,
+            "image": 384,
+            "classes": 1000,
+        },
+    },
 }

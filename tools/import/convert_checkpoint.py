@@ -10,6 +10,7 @@
 Every tensor must have the name and shape that the model's has, and nothing may be left over. Pickles are read by PyTorch's
 tensors-only unpickler: no code of the file runs. A .safetensors file whose values already have the wanted type needs no PyTorch.
 """
+
 import argparse
 import difflib
 import hashlib
@@ -17,22 +18,23 @@ import json
 import math
 import pickle
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 import safetensors_file
 from checkpoint_tables import MODELS, TABLES
 
-WRAPPERS = ("module.", "_orig_mod.")                      # DataParallel, compile
+WRAPPERS = ("module.", "_orig_mod.")  # DataParallel, compile
 NESTED = ("state_dict", "model_state_dict", "model", "ema")
 FLOATS = ("F64", "F32", "F16", "BF16")
-SHOWN = 5                                                 # names of each kind in a message
+SHOWN = 5  # names of each kind in a message
 
 
 @dataclass
 class Tensor:
     """A tensor of the source; `convert(dtype)` gives its bytes, or raises ValueError."""
+
     dtype: str
     shape: tuple
     convert: Callable
@@ -63,16 +65,20 @@ def from_torch(path, key):
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
-        raise ValueError(f"{path}: expected tensors only, found other objects, such as a pickled module: save its state_dict() and convert "
-                         f"that ({str(e).splitlines()[0]})") from None
+        raise ValueError(
+            f"{path}: expected tensors only, found other objects, such as a pickled module: save its state_dict() and convert "
+            f"that ({str(e).splitlines()[0]})"
+        ) from None
     except (RuntimeError, EOFError) as e:
         raise ValueError(f"{path}: expected a PyTorch file: {str(e).splitlines()[0]}") from None
     state = descend(path, content, key)
     for name, value in state.items():
         if not isinstance(value, torch.Tensor):
             raise ValueError(f"{path}: {name!r}: expected a tensor, found {type(value).__name__}")
-    return {name: Tensor(names.get(t.dtype, str(t.dtype)), tuple(t.shape), lambda dtype, t=t: torch_bytes(torch, t, dtype))
-            for name, t in state.items()}
+    return {
+        name: Tensor(names.get(t.dtype, str(t.dtype)), tuple(t.shape), lambda dtype, t=t: torch_bytes(torch, t, dtype))
+        for name, t in state.items()
+    }
 
 
 def descend(path, content, key=None):
@@ -102,7 +108,9 @@ def from_safetensors(path):
             torch = torch_module()
             kind = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[dtype]
             return torch_bytes(torch, torch.frombuffer(bytearray(data), dtype=kind), wanted)
+
         return convert
+
     return {name: Tensor(dtype, shape, converter(dtype, shape, first, count)) for name, (dtype, shape, first, count) in entries.items()}
 
 
@@ -118,7 +126,7 @@ def unwrap(names):
         if plain is not None:
             wrapped = next(name for name in names if name.startswith(prefix))
             raise ValueError(f"some names start with {prefix!r} ({wrapped!r}) and some do not ({plain!r})")
-        names = {name[len(prefix):]: original for name, original in names.items()}
+        names = {name[len(prefix) :]: original for name, original in names.items()}
         left.remove(prefix)
 
 
@@ -129,8 +137,10 @@ def some(names):
 
 def differences(found, table):
     """found: {name: (dtype, shape)} -> sentences, none where the tensors are exactly those of the table."""
+
     def counter(name):
         return name.endswith("num_batches_tracked")
+
     missing = [name for name in table if name not in found and not counter(name)]
     unknown = [name for name in found if name not in table]
     sentences = []
@@ -140,8 +150,11 @@ def differences(found, table):
         nearest = difflib.get_close_matches(unknown[0], missing or list(table), 1, 0)
         hint = f" (the nearest it has is {nearest[0]})" if nearest else ""
         sentences.append(f"unknown {some(unknown)}{hint}")
-    shapes = [f"{name} is {list(found[name][1])}, expected {list(shape)}" for name, shape in table.items()
-              if name in found and tuple(found[name][1]) != shape]
+    shapes = [
+        f"{name} is {list(found[name][1])}, expected {list(shape)}"
+        for name, shape in table.items()
+        if name in found and tuple(found[name][1]) != shape
+    ]
     if shapes:
         sentences.append("shapes: " + some(shapes))
     kinds = [f"{name} is {found[name][0]}" for name in table if name in found and not counter(name) and found[name][0] not in FLOATS]
@@ -199,9 +212,15 @@ def convert(source, target, name, model, dtype="F32", key=None):
                 return tensors[entry].convert(kind)
             except ValueError as e:
                 raise ValueError(f"{source}: tensor {entry!r}: {e}") from None
+
         return get
-    entries = [(entry, kind, shape, data(entry, kind)) for entry, shape in table.items() if not entry.endswith("num_batches_tracked")
-               for kind in [target_dtype(entry, dtype)]]
+
+    entries = [
+        (entry, kind, shape, data(entry, kind))
+        for entry, shape in table.items()
+        if not entry.endswith("num_batches_tracked")
+        for kind in [target_dtype(entry, dtype)]
+    ]
     safetensors_file.write(target, entries, metadata_of(name, model, source))
     return len(entries), sum(math.prod(shape) for _, _, shape, _ in entries)
 
@@ -216,8 +235,12 @@ def seed(target, name, model, dtype="F32"):
         table = TABLES[model["arch"]](model["config"])
     except (KeyError, IndexError, TypeError) as e:
         raise ValueError(f"the config describes no {model['arch']}: {e!r}") from None
-    entries = [(entry, kind, shape, lambda entry=entry, shape=shape, kind=kind: torch_bytes(torch, fill_tensor(entry, shape), kind))
-               for entry, shape in table.items() if not entry.endswith("num_batches_tracked") for kind in [target_dtype(entry, dtype)]]
+    entries = [
+        (entry, kind, shape, lambda entry=entry, shape=shape, kind=kind: torch_bytes(torch, fill_tensor(entry, shape), kind))
+        for entry, shape in table.items()
+        if not entry.endswith("num_batches_tracked")
+        for kind in [target_dtype(entry, dtype)]
+    ]
     values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in model.items()}
     safetensors_file.write(target, entries, {**values, "model": name, "source": "seeded"})
     return len(entries), sum(math.prod(shape) for _, _, shape, _ in entries)

@@ -8,6 +8,7 @@
 
 Weights come from a file of that model; nothing is downloaded. A name that timm knows and the engine does not is refused.
 """
+
 import argparse
 import json
 import math
@@ -15,36 +16,57 @@ import os
 import sys
 from pathlib import Path
 
-import safetensors_file
 import timm
 import torch
 from safetensors.torch import load_file
 from timm.models.maxxvit import model_cfgs
 
+import safetensors_file
 from checkpoint_tables import TABLES
 from convert_checkpoint import differences, torch_bytes
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "reference"))
-from resnet_reference import fill_state  # noqa: E402
+from resnet_reference import fill_state
 
 RESNETS = {"resnet18": 18, "resnet34": 34, "resnet50": 50}
-COATNETS = ("coatnet_rmlp_nano_rw", "coatnet_rmlp_0_rw", "coatnet_rmlp_1_rw", "coatnet_rmlp_1_rw2", "coatnet_rmlp_2_rw", "coatnet_rmlp_3_rw")
+COATNETS = (
+    "coatnet_rmlp_nano_rw",
+    "coatnet_rmlp_0_rw",
+    "coatnet_rmlp_1_rw",
+    "coatnet_rmlp_1_rw2",
+    "coatnet_rmlp_2_rw",
+    "coatnet_rmlp_3_rw",
+)
 
 
 def describe(name, model):
     """-> (arch, config) of a model that the engine has, or None"""
     base = name.partition(".")[0]
     if base in RESNETS:
-        config = {"depth": RESNETS[base], "stem": "imagenet", "width": 64, "attention": "none", "reduction": 16, "classes": model.num_classes}
+        config = {
+            "depth": RESNETS[base],
+            "stem": "imagenet",
+            "width": 64,
+            "attention": "none",
+            "reduction": 16,
+            "classes": model.num_classes,
+        }
         return "resnet", config
     plain = base.rpartition("_")[0] if base.rpartition("_")[2].isdigit() else base
     if plain not in COATNETS:
         return None
     cfg = model_cfgs[plain]
     transformer = cfg.transformer_cfg
-    config = {"stem": list(cfg.stem_width), "dims": list(cfg.embed_dim), "depths": list(cfg.depths), "types": "".join(cfg.block_type),
-              "head_dim": transformer.dim_head, "rel_pos_hidden": transformer.rel_pos_dim, "image": model.pretrained_cfg["input_size"][1],
-              "classes": model.num_classes}
+    config = {
+        "stem": list(cfg.stem_width),
+        "dims": list(cfg.embed_dim),
+        "depths": list(cfg.depths),
+        "types": "".join(cfg.block_type),
+        "head_dim": transformer.dim_head,
+        "rel_pos_hidden": transformer.rel_pos_dim,
+        "image": model.pretrained_cfg["input_size"][1],
+        "classes": model.num_classes,
+    }
     return "coatnet", config
 
 
@@ -64,7 +86,13 @@ def same_form(name):
 
     def form(cfg):
         sizes = {"dim_head", "rel_pos_dim", "window_size", "grid_size", "partition_ratio"}
-        return (vars(cfg.conv_cfg), {k: v for k, v in vars(cfg.transformer_cfg).items() if k not in sizes}, cfg.head_hidden_size, cfg.stem_bias)
+        return (
+            vars(cfg.conv_cfg),
+            {k: v for k, v in vars(cfg.transformer_cfg).items() if k not in sizes},
+            cfg.head_hidden_size,
+            cfg.stem_bias,
+        )
+
     return form(cfg) == form(own) and all(isinstance(kind, str) and kind in "CT" for kind in cfg.block_type)
 
 
@@ -92,12 +120,23 @@ def export(name, target, weights):
     if problems:
         raise ValueError(f"{name}: not the tensors of the engine's {arch}: {'; '.join(problems)}")
     pre = model.pretrained_cfg
-    metadata = {"arch": arch, "config": json.dumps(config), "mean": json.dumps(list(pre["mean"])), "std": json.dumps(list(pre["std"])),
-                "classes": str(config["classes"]), "dataset": "imagenet", "model": f"timm {name}", "timm": timm.__version__,
-                "source": os.path.basename(weights) if weights else "seeded"}
+    metadata = {
+        "arch": arch,
+        "config": json.dumps(config),
+        "mean": json.dumps(list(pre["mean"])),
+        "std": json.dumps(list(pre["std"])),
+        "classes": str(config["classes"]),
+        "dataset": "imagenet",
+        "model": f"timm {name}",
+        "timm": timm.__version__,
+        "source": os.path.basename(weights) if weights else "seeded",
+    }
     metadata.update({k: str(pre[k]) for k in ("interpolation", "crop_pct", "crop_mode") if k in pre})
-    entries = [(k, "F32", tuple(t.shape), lambda t=t: torch_bytes(torch, t, "F32"))
-               for k, t in state.items() if not k.endswith("num_batches_tracked")]
+    entries = [
+        (k, "F32", tuple(t.shape), lambda t=t: torch_bytes(torch, t, "F32"))
+        for k, t in state.items()
+        if not k.endswith("num_batches_tracked")
+    ]
     safetensors_file.write(target, entries, metadata)
     return len(entries), sum(math.prod(shape) for _, _, shape, _ in entries)
 

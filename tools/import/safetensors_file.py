@@ -1,4 +1,5 @@
 """Reads and writes the safetensors format with the standard library alone, one tensor in memory at a time."""
+
 import json
 import math
 import os
@@ -52,7 +53,9 @@ def read_header(path):
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         if first != end or dtype not in SIZES or last - first != SIZES[dtype] * math.prod(shape):
-            raise ValueError(f"{path}: tensor {name!r}: bytes {first} to {last} do not hold {dtype} of shape {list(shape)} in a file without gaps")
+            raise ValueError(
+                f"{path}: tensor {name!r}: bytes {first} to {last} do not hold {dtype} of shape {list(shape)} in a file without gaps"
+            )
         tensors[name], end = (dtype, shape, 8 + length + first, last - first), last
     if 8 + length + end != size:
         raise ValueError(f"{path}: expected {8 + length + end} bytes, found {size}")

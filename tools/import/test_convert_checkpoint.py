@@ -1,4 +1,5 @@
 """What a converted checkpoint holds and which files are refused. Without PyTorch the tests that need it are skipped."""
+
 import contextlib
 import io
 import json
@@ -30,7 +31,7 @@ PUBLISHED = {
     "resnet50-cbam-imagenet": (480, 28_089_624),
     "coatnet-rmlp-2-rw-384": (480, 73_881_264),
 }
-SMALL = '{"width": 2, "classes": 3}'                      # a ResNet-18 of a few thousand values
+SMALL = '{"width": 2, "classes": 3}'  # a ResNet-18 of a few thousand values
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -57,8 +58,11 @@ class Folder(unittest.TestCase):
     def run_tool(self, *args):
         """-> (exit status, what it printed, its complaint)"""
         out, err = io.StringIO(), io.StringIO()
-        with mock.patch.object(sys, "argv", ["convert_checkpoint.py", *map(str, args)]), \
-                contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with (
+            mock.patch.object(sys, "argv", ["convert_checkpoint.py", *map(str, args)]),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
             try:
                 status = converter.main()
             except SystemExit as e:
@@ -70,8 +74,11 @@ class Folder(unittest.TestCase):
             if entry.endswith("num_batches_tracked"):
                 return struct.pack("<q", 7)
             return struct.pack(f"<{math.prod(shape)}{'f' if dtype == 'F32' else 'e'}", *values_of(entry, shape))
-        entries = [(k, "I64" if k.endswith("num_batches_tracked") else dtype, shape, lambda k=k, shape=shape: data(k, shape))
-                   for k, shape in table.items()]
+
+        entries = [
+            (k, "I64" if k.endswith("num_batches_tracked") else dtype, shape, lambda k=k, shape=shape: data(k, shape))
+            for k, shape in table.items()
+        ]
         safetensors_file.write(self.folder / name, entries, {})
         return self.folder / name
 
@@ -136,12 +143,12 @@ class Format(Folder):
         safetensors_file.write(path, [("b", "F32", (3,), lambda: data), ("a", "I64", (), lambda: struct.pack("<q", 5))], {"arch": "unet"})
         raw = path.read_bytes()
         length = struct.unpack("<Q", raw[:8])[0]
-        header = json.loads(raw[8:8 + length])
+        header = json.loads(raw[8 : 8 + length])
         self.assertEqual(length % 8, 0)
         self.assertEqual(header["__metadata__"], {"arch": "unet"})
         self.assertEqual(header["b"], {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]})
         self.assertEqual(header["a"], {"dtype": "I64", "shape": [], "data_offsets": [12, 20]})
-        self.assertEqual(raw[8 + length:], data + struct.pack("<q", 5))
+        self.assertEqual(raw[8 + length :], data + struct.pack("<q", 5))
         tensors, metadata = safetensors_file.read_header(path)
         self.assertEqual(metadata, {"arch": "unet"})
         self.assertEqual(tensors, {"b": ("F32", (3,), 8 + length, 12), "a": ("I64", (), 20 + length, 8)})
@@ -151,7 +158,7 @@ class Format(Folder):
         path.write_bytes(b"old")
         for wrong in (b"\0" * 3, b"\0" * 5):
             with self.assertRaisesRegex(ValueError, "'x'"):
-                safetensors_file.write(path, [("x", "F32", (1,), lambda: wrong)], {})
+                safetensors_file.write(path, [("x", "F32", (1,), lambda wrong=wrong: wrong)], {})
         with self.assertRaisesRegex(ValueError, "twice"):
             safetensors_file.write(path, [("x", "F32", (1,), lambda: b"\0" * 4)] * 2, {})
         self.assertEqual([p.name for p in self.folder.iterdir()], ["a.safetensors"])
@@ -161,8 +168,17 @@ class Format(Folder):
         path = self.folder / "a.safetensors"
         safetensors_file.write(path, [("x", "F32", (2,), lambda: b"\0" * 8)], {})
         good = path.read_bytes()
-        for bad in (b"", good[:4], good[:20], good[:-1], good + b"\0", struct.pack("<Q", 1 << 40) + good[8:],
-                    good.replace(b"[0,8]", b"[1,9]"), good.replace(b'"F32"', b'"F31"'), good[:8] + b"[" + good[9:]):
+        for bad in (
+            b"",
+            good[:4],
+            good[:20],
+            good[:-1],
+            good + b"\0",
+            struct.pack("<Q", 1 << 40) + good[8:],
+            good.replace(b"[0,8]", b"[1,9]"),
+            good.replace(b'"F32"', b'"F31"'),
+            good[:8] + b"[" + good[9:],
+        ):
             path.write_bytes(bad)
             with self.assertRaisesRegex(ValueError, "a.safetensors"):
                 safetensors_file.read_header(path)
@@ -209,8 +225,9 @@ class Safetensors(Folder):
             got = struct.unpack(f"<{count // 4}f", safetensors_file.read_bytes(target, first, count))
             self.assertEqual(list(got), values_of(name, shape), name)
         self.assertEqual(metadata["arch"], "resnet")
-        self.assertEqual(json.loads(metadata["config"]),
-                         {"depth": 18, "stem": "cifar", "width": 2, "attention": "none", "reduction": 16, "classes": 3})
+        self.assertEqual(
+            json.loads(metadata["config"]), {"depth": 18, "stem": "cifar", "width": 2, "attention": "none", "reduction": 16, "classes": 3}
+        )
         self.assertEqual(json.loads(metadata["mean"]), [0.4914, 0.4822, 0.4465])
         self.assertEqual(json.loads(metadata["std"]), [0.2, 0.3, 0.4])
         self.assertEqual(len(metadata["source_sha256"]), 64)
@@ -226,8 +243,10 @@ class Safetensors(Folder):
         for change, says in (
             (lambda t: t.pop("layer2.0.bn1.running_var"), ["missing layer2.0.bn1.running_var"]),
             (lambda t: t.update({"layer2.0.cbam.x": (2,)}), ["unknown layer2.0.cbam.x"]),
-            (lambda t: t.update({"layer1.0.conv1.wieght": t.pop("layer1.0.conv1.weight")}),
-             ["missing layer1.0.conv1.weight", "unknown layer1.0.conv1.wieght (the nearest it has is layer1.0.conv1.weight)"]),
+            (
+                lambda t: t.update({"layer1.0.conv1.wieght": t.pop("layer1.0.conv1.weight")}),
+                ["missing layer1.0.conv1.weight", "unknown layer1.0.conv1.wieght (the nearest it has is layer1.0.conv1.weight)"],
+            ),
             (lambda t: t.update({"fc.weight": (4, 16)}), ["fc.weight is [4, 16], expected [3, 16]"]),
         ):
             table = small_table()
@@ -236,15 +255,22 @@ class Safetensors(Folder):
 
     def test_counters_may_be_missing(self):
         table = {k: v for k, v in small_table().items() if not k.endswith("num_batches_tracked")}
-        status, _, complaint = self.run_tool(self.safetensors(table), self.folder / "o.safetensors", "--model", "resnet18-cifar10",
-                                             "--config", SMALL)
+        status, _, complaint = self.run_tool(
+            self.safetensors(table), self.folder / "o.safetensors", "--model", "resnet18-cifar10", "--config", SMALL
+        )
         self.assertEqual(status, 0, complaint)
 
     def test_integers_are_no_weights(self):
         entries = [(k, "I64", s, lambda s=s: bytes(8 * math.prod(s))) for k, s in small_table().items()]
         safetensors_file.write(self.folder / "i.safetensors", entries, {})
-        self.refused(self.folder / "i.safetensors", "--model", "resnet18-cifar10", "--config", SMALL,
-                     says=["expected floating-point values: conv1.weight is I64"])
+        self.refused(
+            self.folder / "i.safetensors",
+            "--model",
+            "resnet18-cifar10",
+            "--config",
+            SMALL,
+            says=["expected floating-point values: conv1.weight is I64"],
+        )
 
     def test_the_model_it_fits_is_named(self):
         model = MODELS["resnet18-cifar10"]
@@ -253,8 +279,12 @@ class Safetensors(Folder):
 
     def test_bad_options(self):
         source = self.safetensors(small_table())
-        for options, says in ((["--config", '{"wdith": 2}'], "wdith"), (["--config", "[]"], "JSON object"),
-                              (["--config", '{"depth": 7}'], "no resnet"), (["--key", "model"], "--key")):
+        for options, says in (
+            (["--config", '{"wdith": 2}'], "wdith"),
+            (["--config", "[]"], "JSON object"),
+            (["--config", '{"depth": 7}'], "no resnet"),
+            (["--key", "model"], "--key"),
+        ):
             self.refused(source, "--model", "resnet18-cifar10", *options, says=[says])
         self.refused(source, "--model", "improved-diffusion-cifar10", "--mean", "0,0,0", says=["--mean is for classifiers"])
         self.assertEqual(self.run_tool(source, self.folder / "x", "--model", "resnet17")[0], 2)
@@ -268,8 +298,10 @@ class PyTorchFiles(Folder):
     OPTIONS = ("--model", "resnet18-cifar10", "--config", SMALL)
 
     def state(self):
-        return {k: torch.tensor(7) if k.endswith("num_batches_tracked") else torch.tensor(values_of(k, s)).reshape(s)
-                for k, s in small_table().items()}
+        return {
+            k: torch.tensor(7) if k.endswith("num_batches_tracked") else torch.tensor(values_of(k, s)).reshape(s)
+            for k, s in small_table().items()
+        }
 
     def file(self, content, **options):
         torch.save(content, self.folder / "in.pt", **options)
@@ -284,6 +316,7 @@ class PyTorchFiles(Folder):
         def tensor(dtype, shape, first, count):
             data = bytearray(safetensors_file.read_bytes(self.folder / "out.safetensors", first, count))
             return torch.frombuffer(data, dtype=kinds[dtype]).reshape(shape)
+
         return {k: tensor(*entry) for k, entry in tensors.items()}
 
     def test_seeded(self):
@@ -291,8 +324,10 @@ class PyTorchFiles(Folder):
         status, _, complaint = self.run_tool("--seeded", out, *self.OPTIONS)
         self.assertEqual(status, 0, complaint)
         tensors, metadata = safetensors_file.read_header(out)
-        self.assertEqual({k: shape for k, (_, shape, _, _) in tensors.items()},
-                         {k: s for k, s in small_table().items() if not k.endswith("num_batches_tracked")})
+        self.assertEqual(
+            {k: shape for k, (_, shape, _, _) in tensors.items()},
+            {k: s for k, s in small_table().items() if not k.endswith("num_batches_tracked")},
+        )
         self.assertEqual(metadata["source"], "seeded")
         _, _, first, count = tensors["bn1.running_var"]
         variance = torch.frombuffer(bytearray(safetensors_file.read_bytes(out, first, count)), dtype=torch.float32)
@@ -303,9 +338,10 @@ class PyTorchFiles(Folder):
         state = self.state()
         wrapped = {f"module.{k}": t for k, t in state.items()}
         forms = {
-            "bare": (state, {}), "wrapped": ({"state_dict": wrapped, "epoch": 3, "optimizer": {"param_groups": []}}, {}),
+            "bare": (state, {}),
+            "wrapped": ({"state_dict": wrapped, "epoch": 3, "optimizer": {"param_groups": []}}, {}),
             "old format": (state, {"_use_new_zipfile_serialization": False}),
-            "strided and shared": ({k: t.repeat(2, *[1] * (t.dim() - 1))[:len(t)] if t.dim() else t for k, t in state.items()}, {}),
+            "strided and shared": ({k: t.repeat(2, *[1] * (t.dim() - 1))[: len(t)] if t.dim() else t for k, t in state.items()}, {}),
             "parameters": ({k: torch.nn.Parameter(t, t.is_floating_point()) for k, t in state.items() if t.dim()}, {}),
             "double": ({k: t.double() if t.dim() else t for k, t in state.items()}, {}),
         }

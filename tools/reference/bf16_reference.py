@@ -4,6 +4,7 @@ Two ways, and an engine may lie between them. `plain` is PyTorch's own bfloat16:
 `folded` folds each batch norm into the convolution before it in float64, rounds the folded weights, computes in float32 and
 rounds what is stored: an operation's output after its activation, and each gradient of such an output.
 """
+
 import torch
 import torch.nn as nn
 
@@ -92,7 +93,7 @@ FOLDED = {
     "conv2d_bn": differentiable(folded_conv2d_bn),
     "group_norm": differentiable(lambda attrs, ins, w: Store.apply(group_norm(attrs, {**ins, "x": Store.apply(ins["x"])}, w)), ["x"]),
     "attention": differentiable(fused_attention, ["q", "k", "v"]),
-    "model": lambda attrs, ins, w: run_model(folded_network(attrs, w), ins),     # of classifiers
+    "model": lambda attrs, ins, w: run_model(folded_network(attrs, w), ins),  # of classifiers
     "feature_map": lambda attrs, ins, w: run_feature_map(folded_network(attrs, w), attrs["layer"], ins),
     "pgd": lambda attrs, ins, w: run_pgd(folded_network(attrs, w), torch.float32, attrs, ins),
 }

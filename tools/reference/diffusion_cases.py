@@ -1,4 +1,5 @@
 """The parity cases of the denoiser: its operations, its U-Nets and the whole defence. `Case` and rules as in reference_cases."""
+
 from functools import lru_cache
 
 import numpy as np
@@ -16,12 +17,14 @@ from unet_golden import IMAGENET
 # ------------------------------------------------------------------------------------------------ builders
 def group_norm(name, x, groups, affine=True, scale_shift=False, activation=None, eps=1e-5, mean=0.0, **case):
     """x (N,C,H,W), moved by `mean`, which a one-pass variance does not survive"""
+
     def make(rng):
         inputs = {"x": normal(rng, x) + mean}
         if scale_shift:
             inputs.update(scale=normal(rng, x[:2], 0.5), shift=normal(rng, x[:2], 0.5))
         weights = {"weight": 1 + normal(rng, x[1:2], 0.2), "bias": normal(rng, x[1:2], 0.2)} if affine else {}
         return inputs, weights
+
     return Case("group_norm", name, dict(groups=groups, eps=eps, **optional(activation=activation)), make, **case)
 
 
@@ -42,6 +45,7 @@ def attention(name, q, keys=None, bias=None, spread=1.0, scale=None, masked=0, s
             inputs = {key: (4 * t).round() / 4 for key, t in inputs.items()}
             inputs["bias"][..., masked:] = shift
         return inputs, {}
+
     return Case("attention", name, optional(scale=scale), make, **case)
 
 
@@ -51,8 +55,10 @@ def timestep_embedding(name, t, dim, max_period=10000):
 
 def q_sample(name, x, t, schedule, steps):
     """x (N,C,H,W), one step for each image"""
+
     def make(rng):
         return {"x0": normal(rng, x).clamp(-1, 1), "noise": normal(rng, x), "t": torch.tensor(t)}, {}
+
     return Case("q_sample", name, dict(schedule=schedule, steps=steps), make)
 
 
@@ -62,8 +68,10 @@ def unet_weights(config):
 
 def model(name, x, tau, seed=0, **config):
     """A U-Net by the deterministic fill; x (N,3,H,W), one number for the embedding per image"""
+
     def make(rng):
         return {"x": normal(rng, x), "t": torch.tensor(tau)}, unet_weights(config)
+
     return Case("model", name, {"arch": "unet", "config": config}, make, seed, torch.float16)
 
 
@@ -115,12 +123,16 @@ def defended(name, x, classes, attrs, seed):
         wanted = {"x": normalised, "labels": labels}
         gradient = replay("model", {"arch": "resnet", "config": config}, dict(wanted), classifier)["dx"]
         return {**inputs, "dout": (gradient / (2 * std)).float()}, weights, wanted, classifier
+
     exact = dict(seed=seed, weight_dtype=torch.float16, exact=False)
 
     def part(first):
-        return lambda rng: tuple(map(dict, pipeline(seed)[first:first + 2]))
-    return [Case("dds", name, attrs, part(0), **exact),
-            Case("model", f"resnet18_w3_{name}", {"arch": "resnet", "config": config}, part(2), **exact)]
+        return lambda rng: tuple(map(dict, pipeline(seed)[first : first + 2]))
+
+    return [
+        Case("dds", name, attrs, part(0), **exact),
+        Case("model", f"resnet18_w3_{name}", {"arch": "resnet", "config": config}, part(2), **exact),
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ the table
@@ -147,7 +159,6 @@ DIFFUSION_CASES = [
     group_norm("eps_1e-2", (2, 8, 3, 4), 4, eps=1e-2),
     group_norm("far_from_zero", (1, 8, 9, 7), 2, mean=32.0),
     group_norm("float32", (2, 33, 5, 3), 11, scale_shift=True, activation="silu", exact=False),
-
     # With one key the weight is 1 whatever q and k are: the gradients are 0, but for rounding.
     attention("d8_one_token", (1, 1, 1, 8), without=("dq", "dk")),
     attention("d8_7", (2, 3, 7, 8)),
@@ -172,34 +183,54 @@ DIFFUSION_CASES = [
     attention("first_keys_masked", (1, 1, 5, 8), keys=150, bias=1, masked=131),
     attention("large_scores", (1, 1, 49, 16), bias=1, shift=160, scale=1.0),
     attention("float32", (1, 2, 33, 16), bias=1, exact=False),
-
     timestep_embedding("dim2", [0.0, 1.0, 2.5], 2),
     timestep_embedding("128", [0.0, 56.25, 289.5, 496.0, 999.0], 128),
     timestep_embedding("32", [1158.0, 1984.0, 3999.0], 32),
     timestep_embedding("256_one", [145.0], 256),
     timestep_embedding("odd_half_max_period", [7.25, 100.0], 18, 100),
-
     on_x("upsample_nearest", "scale2_64_channels", (1, 64, 3, 2), scale=2),
-    *[resize(f"{mode}_antialias_{what}", x, size, mode, True) for mode in ("bilinear", "bicubic") for what, x, size in (
-        ("7x", (1, 3, 4, 4), (28, 28)), ("up_3_to_2", (2, 3, 8, 6), (12, 9)), ("down_8_to_7", (1, 3, 16, 24), (14, 21)))],
-
+    *[
+        resize(f"{mode}_antialias_{what}", x, size, mode, True)
+        for mode in ("bilinear", "bicubic")
+        for what, x, size in (
+            ("7x", (1, 3, 4, 4), (28, 28)),
+            ("up_3_to_2", (2, 3, 8, 6), (12, 9)),
+            ("down_8_to_7", (1, 3, 16, 24), (14, 21)),
+        )
+    ],
     q_sample("cosine", (2, 3, 5, 7), [1158, 1984], "cosine", 4000),
     q_sample("cosine_ends", (3, 1, 3, 5), [0, 2000, 3999], "cosine", 4000),
     q_sample("linear", (3, 3, 4, 5), [0, 145, 999], "linear", 1000),
     q_sample("linear_50_steps", (2, 2, 3, 7), [0, 31], "linear", 50),
     q_sample("one_element", (1, 1, 1, 1), [573], "cosine", 4000),
-
     model("unet_strided", (2, 3, 8, 8), [289.5, 7.25], **SMALL, channel_mult=[2, 1], heads=4, resblock_updown=False, out_channels=6),
-    model("unet_updown", (1, 3, 8, 12), [145.0], seed=5, **SMALL, channel_mult=[1, 1], head_channels=8, resblock_updown=True, out_channels=6),
+    model(
+        "unet_updown", (1, 3, 8, 12), [145.0], seed=5, **SMALL, channel_mult=[1, 1], head_channels=8, resblock_updown=True, out_channels=6
+    ),
     dds("linear", (2, 3, 8, 10), "linear", 1000, 1, 0.5, **ONE_LEVEL, heads=2, out_channels=3),
-    *defended("defended", (2, 3, 16, 16), 10, dict(config={**ONE_LEVEL, "head_channels": 8, "out_channels": 6}, schedule="cosine", steps=4000,
-                                                   tau_scale=0.25, sigma=0.25), seed=0),
+    *defended(
+        "defended",
+        (2, 3, 16, 16),
+        10,
+        dict(config={**ONE_LEVEL, "head_channels": 8, "out_channels": 6}, schedule="cosine", steps=4000, tau_scale=0.25, sigma=0.25),
+        seed=0,
+    ),
 ]
 
 # Whole architectures at 32 channels: written on request, for their weights are large.
 LARGE_CASES = [
-    model("unet_demo", (2, 3, 32, 32), [1158.0, 1984.0], channels=32, channel_mult=[1, 2, 2], res_blocks=2, attention_factors=[2, 4], heads=4,
-          resblock_updown=False, out_channels=3),
+    model(
+        "unet_demo",
+        (2, 3, 32, 32),
+        [1158.0, 1984.0],
+        channels=32,
+        channel_mult=[1, 2, 2],
+        res_blocks=2,
+        attention_factors=[2, 4],
+        heads=4,
+        resblock_updown=False,
+        out_channels=3,
+    ),
     model("unet_cifar_w32", (1, 3, 32, 32), [289.5], **{**unet.DEFAULTS, "channels": 32}),
     model("unet_imagenet_w32", (1, 3, 64, 32), [145.0], **{**IMAGENET, "channels": 32, "head_channels": 32}),
 ]

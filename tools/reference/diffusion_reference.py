@@ -1,4 +1,5 @@
 """One-shot diffusion denoised smoothing in plain PyTorch: noise schedules, the step of a sigma, noising, the defence."""
+
 import math
 from functools import lru_cache
 
@@ -10,8 +11,10 @@ import torch
 def alpha_bar(schedule, steps):
     """The cumulative products of 1 - beta, float64 [steps]."""
     if schedule == "cosine":
+
         def f(u):
             return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+
         betas = np.array([min(1 - f((i + 1) / steps) / f(i / steps), 0.999) for i in range(steps)])
     elif schedule == "linear":
         betas = np.linspace(1e-4 * 1000 / steps, 0.02 * 1000 / steps, steps)

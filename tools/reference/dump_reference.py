@@ -14,6 +14,7 @@ path. Gates of CBAM and attention of CoAtNet have paths too, see `run_feature_ma
 References are computed in float64 from inputs and weights that the file holds exactly, and stored as float32.
 PATTERN is a shell pattern for OP/NAME, e.g. 'conv2d/*' or 'model/resnet50*'.
 """
+
 import argparse
 import fnmatch
 import json
@@ -38,7 +39,7 @@ CASES = CASES + DIFFUSION_CASES
 # Inputs of these are compared as stored, no rounding comes first, or no gradient is taken.
 NO_GRADIENT = {"feature_map", "timestep_embedding"}
 NO_MARGIN = {"relu", "max_pool2d", "feature_map", "pgd", "pgd_step"}
-MARGIN = {"model": 3e-6}                                  # a network has too many activations for more
+MARGIN = {"model": 3e-6}  # a network has too many activations for more
 DEFAULT_MARGIN = 1e-5
 
 # Limits of the float32 replay, relative to the norm of the reference: (outputs, gradients).
@@ -69,7 +70,7 @@ def make(case, seed):
 
 def margin_of(case, inputs, weights, outputs):
     if case.op == "pgd" and (outputs["x"] - inputs["start"]).abs().max() < 1e-3:
-        return 0.0                                        # a dead network: the attack goes nowhere
+        return 0.0  # a dead network: the attack goes nowhere
     if case.op in NO_MARGIN:
         return float("inf")
     return kink_margin(lambda: replay(case.op, case.attrs, inputs, weights))
@@ -87,7 +88,7 @@ def relative_error(got, want):
 def error_of(op, got, want):
     """The relative error; for `pgd` the share of pixels that differ, for rounding decides the sign of a gradient near zero."""
     if op == "pgd":
-        return (~((got - want).abs() <= 1e-4)).double().mean().item()      # a NaN differs
+        return (~((got - want).abs() <= 1e-4)).double().mean().item()  # a NaN differs
     return relative_error(got, want)
 
 
@@ -115,9 +116,9 @@ def serialise(tensors, metadata):
     """Safetensors bytes with a sorted header: the library writes the metadata in random order."""
     data = save({k: t.contiguous() for k, t in tensors.items()}, metadata)
     size = int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8:8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + data[8 + size:]
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
 def write(case, folder):
@@ -135,8 +136,13 @@ def write(case, folder):
     for name, t in tensors.items():
         if not torch.isfinite(t).all():
             raise ValueError(f"{case.path}: {name} is not finite")
-    metadata = {"op": case.op, "attrs": json.dumps(case.attrs), "torch": torch.__version__, "seed": str(case.seed),
-                "command": f"python tools/reference/dump_reference.py OUT_DIR --only {case.path}"}
+    metadata = {
+        "op": case.op,
+        "attrs": json.dumps(case.attrs),
+        "torch": torch.__version__,
+        "seed": str(case.seed),
+        "command": f"python tools/reference/dump_reference.py OUT_DIR --only {case.path}",
+    }
     path = folder / f"{case.path}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.write_bytes(serialise(tensors, metadata))
@@ -196,8 +202,11 @@ def quality(case, seed):
 def find_seed(cases, count):
     for case in cases:
         clear, worst, margin, seed = max((*quality(case, seed), seed) for seed in range(count))
-        print(f"{case.path}: seed {seed} (now {case.seed}): {-worst:.2f} of the bfloat16 limit, {margin:.1e} from a kink"
-              f"{'' if clear else ', which is too close'}", flush=True)
+        print(
+            f"{case.path}: seed {seed} (now {case.seed}): {-worst:.2f} of the bfloat16 limit, {margin:.1e} from a kink"
+            f"{'' if clear else ', which is too close'}",
+            flush=True,
+        )
 
 
 def main():
@@ -211,7 +220,7 @@ def main():
     args = parser.parse_args()
     if args.folder is None and args.find_seed is None:
         parser.error("OUT_DIR is missing")
-    torch.set_num_threads(1)                              # the same summation order on every machine
+    torch.set_num_threads(1)  # the same summation order on every machine
     try:
         if args.check:
             return check_all(args.folder, args.only)

@@ -37,7 +37,7 @@ def kinds(folder):
     image, rough = Image.fromarray(smooth(21, 34)), Image.fromarray(noise(9, 13))
     alpha = Image.fromarray(noise(9, 13, 1, 7)[:, :, 0])
     grey = rough.convert("L")
-    grey16 = Image.fromarray((noise(9, 13, 1, 3)[:, :, 0].astype(np.uint16) * 3))
+    grey16 = Image.fromarray(noise(9, 13, 1, 3)[:, :, 0].astype(np.uint16) * 3)
     rough.save(folder / "rgb.png")
     grey.save(folder / "grey.png")
     Image.merge("LA", (grey, alpha)).save(folder / "grey-alpha.png")
@@ -65,9 +65,20 @@ def kinds(folder):
 def resizes():
     filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
     cases = []
-    sizes = [((375, 500), (384, 384)), ((500, 375), (384, 384)), ((50, 37), (38, 38)), ((32, 32), (224, 224)),
-             ((224, 224), (32, 32)), ((17, 200), (64, 64)), ((1, 1), (3, 5)), ((9, 1), (4, 4)), ((64, 64), (64, 20)),
-             ((64, 64), (20, 64)), ((300, 7), (11, 13)), ((2, 3), (97, 101))]
+    sizes = [
+        ((375, 500), (384, 384)),
+        ((500, 375), (384, 384)),
+        ((50, 37), (38, 38)),
+        ((32, 32), (224, 224)),
+        ((224, 224), (32, 32)),
+        ((17, 200), (64, 64)),
+        ((1, 1), (3, 5)),
+        ((9, 1), (4, 4)),
+        ((64, 64), (64, 20)),
+        ((64, 64), (20, 64)),
+        ((300, 7), (11, 13)),
+        ((2, 3), (97, 101)),
+    ]
     for (h, w), (to_h, to_w) in sizes:
         image = Image.fromarray(noise(h, w))
         for name, resample in filters.items():
@@ -78,12 +89,18 @@ def resizes():
 
 def crops():
     """Shorter side, then the centre, by torchvision's rules."""
-    from torchvision.transforms import functional as F
     from torchvision.transforms import InterpolationMode
+    from torchvision.transforms import functional as F
 
     cases = []
-    for (h, w), shorter, crop in [((375, 500), 256, 224), ((500, 333), 256, 224), ((224, 301), 224, 224),
-                                  ((256, 257), 256, 224), ((259, 256), 256, 224), ((40, 40), 51, 45)]:
+    for (h, w), shorter, crop in [
+        ((375, 500), 256, 224),
+        ((500, 333), 256, 224),
+        ((224, 301), 224, 224),
+        ((256, 257), 256, 224),
+        ((259, 256), 256, 224),
+        ((40, 40), 51, 45),
+    ]:
         image = F.resize(Image.fromarray(noise(h, w)), shorter, InterpolationMode.BILINEAR)
         found = np.asarray(F.center_crop(image, crop))
         cases.append({"from": [h, w], "shorter": shorter, "crop": crop, "crc32": zlib.crc32(found.tobytes())})
@@ -128,8 +145,10 @@ def main():
     if len(sys.argv) > 2:
         photos(Path(sys.argv[2]), folder)
     made = {"pillow": PIL.__version__, "opencv": cv2.__version__, "resizes": resizes(), "crops": crops()}
-    rows = ",\n".join(f"  {json.dumps(k)}: " + (json.dumps(v) if isinstance(v, str) else "[\n    "
-                      + ",\n    ".join(map(json.dumps, v)) + "\n  ]") for k, v in made.items())
+    rows = ",\n".join(
+        f"  {json.dumps(k)}: " + (json.dumps(v) if isinstance(v, str) else "[\n    " + ",\n    ".join(map(json.dumps, v)) + "\n  ]")
+        for k, v in made.items()
+    )
     (folder / "resizes.json").write_text("{\n" + rows + "\n}\n")
 
 

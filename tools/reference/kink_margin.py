@@ -4,6 +4,7 @@ A ReLU switches at 0, a maximum where its two largest values meet, a clamp at it
 errors may fall on either side of it, and the input gradients of two correct implementations then differ by far more
 than rounding. Parity dumps are therefore made from inputs that keep a distance.
 """
+
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
@@ -42,7 +43,7 @@ class Watch(TorchFunctionMode):
                 gap = args[0].abs()
             elif function is torch.Tensor.max and len(args) > 1:
                 gap = lead(args[0].movedim(args[1], -1))
-            elif function is torch.Tensor.sort:                    # equal values too: their order is nobody's
+            elif function is torch.Tensor.sort:  # equal values too: their order is nobody's
                 ranked = args[0].sort(-1, descending=True).values[..., :4]
                 gap = ranked[..., :-1] - ranked[..., 1:]
             elif function in (torch.clamp, torch.Tensor.clamp):

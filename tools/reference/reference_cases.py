@@ -1,7 +1,8 @@
 """The parity cases: one line each. Sizes are odd, prime or 1 where nothing else is the point, H != W, C != K."""
+
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import numpy as np
 import torch
@@ -18,14 +19,15 @@ ONE, PAIR = (1, 1), (2, 2)
 @dataclass(frozen=True)
 class Case:
     """One dump. `make(rng)` returns (inputs, weights), float32 tensors by name, without `dout`."""
+
     op: str
     name: str
     attrs: dict
     make: Callable
     seed: int = 0
-    weight_dtype: torch.dtype = torch.float32                      # of weights with two or more dimensions
-    exact: bool = True                                             # inputs and weights are values that bfloat16 holds
-    without: tuple = ()                                            # outputs that are left out
+    weight_dtype: torch.dtype = torch.float32  # of weights with two or more dimensions
+    exact: bool = True  # inputs and weights are values that bfloat16 holds
+    without: tuple = ()  # outputs that are left out
 
     @property
     def path(self):
@@ -52,9 +54,12 @@ def stored(t, dtype, exact):
 
 def batch_norm_state(rng, channels, prefix=""):
     """Random affine parameters and running statistics, each [channels]."""
-    return {prefix + "weight": 1 + normal(rng, (channels,), 0.2), prefix + "bias": normal(rng, (channels,), 0.2),
-            prefix + "running_mean": normal(rng, (channels,), 0.2),
-            prefix + "running_var": torch.from_numpy(rng.uniform(0.5, 1.5, channels).astype(np.float32))}
+    return {
+        prefix + "weight": 1 + normal(rng, (channels,), 0.2),
+        prefix + "bias": normal(rng, (channels,), 0.2),
+        prefix + "running_mean": normal(rng, (channels,), 0.2),
+        prefix + "running_var": torch.from_numpy(rng.uniform(0.5, 1.5, channels).astype(np.float32)),
+    }
 
 
 def optional(**attrs):
@@ -64,23 +69,27 @@ def optional(**attrs):
 # ------------------------------------------------------------------------------------------------ builders
 def conv(name, x, w, stride=ONE, padding=(0, 0), dilation=ONE, groups=1, bias=False, activation=None, **case):
     """x (N,C,H,W), w (O,kh,kw)"""
+
     def make(rng):
         weights = {"weight": fan_in_normal(rng, (w[0], x[1] // groups, *w[1:]))}
         if bias:
             weights["bias"] = normal(rng, (w[0],), 0.3)
         return {"x": normal(rng, x)}, weights
+
     attrs = dict(stride=stride, padding=padding, dilation=dilation, groups=groups, **optional(activation=activation))
     return Case("conv2d", name, attrs, make, **case)
 
 
 def conv_bn(name, x, w, stride=ONE, padding=(0, 0), groups=1, eps=1e-5, activation=None, residual=False, **case):
     """x (N,C,H,W), w (O,kh,kw)"""
+
     def make(rng):
         inputs = {"x": normal(rng, x)}
         if residual:
             size = [(d + 2 * p - k) // s + 1 for d, p, k, s in zip(x[2:], padding, w[1:], stride)]
             inputs["residual"] = normal(rng, (x[0], w[0], *size))
         return inputs, {"weight": fan_in_normal(rng, (w[0], x[1] // groups, *w[1:])), **batch_norm_state(rng, w[0], "bn.")}
+
     attrs = dict(stride=stride, padding=padding, groups=groups, eps=eps, **optional(activation=activation))
     return Case("conv2d_bn", name, attrs, make, **case)
 
@@ -91,6 +100,7 @@ def linear(name, x, outputs, bias=True, activation=None, **case):
         if bias:
             weights["bias"] = normal(rng, (outputs,), 0.3)
         return {"x": normal(rng, x)}, weights
+
     return Case("linear", name, optional(activation=activation), make, **case)
 
 
@@ -101,17 +111,20 @@ def matmul(name, a, b, **case):
 def batch_norm(name, x, eps=1e-5, tracked=False, **case):
     def make(rng):
         weights = batch_norm_state(rng, x[1])
-        if tracked:                                                # as in a full state_dict: to be ignored
+        if tracked:  # as in a full state_dict: to be ignored
             weights["num_batches_tracked"] = torch.tensor(7)
         return {"x": normal(rng, x)}, weights
+
     return Case("batch_norm", name, {"eps": eps}, make, **case)
 
 
 def on_x(op, name, x, spread=1.0, shift=0.0, integers=False, seed=0, **attrs):
     """An op of one tensor; `integers` rounds the input, which makes ties and exact zeros."""
+
     def make(rng):
         values = normal(rng, x, spread) + shift
         return {"x": values.round() if integers else values}, {}
+
     return Case(op, name, attrs, make, seed)
 
 
@@ -119,6 +132,7 @@ def pool(op, name, x, kernel, stride, padding=(0, 0), ceil_mode=False, integers=
     def make(rng):
         values = normal(rng, x) + shift
         return {"x": values.round() if integers else values}, {}
+
     return Case(op, name, dict(kernel=kernel, stride=stride, padding=padding, ceil_mode=ceil_mode, **attrs), make)
 
 
@@ -128,10 +142,13 @@ def resize(name, x, size, mode, antialias):
 
 def gate(op, name, x, seed=0, **attrs):
     """channel_gate, spatial_gate or cbam, with the parameter names of the module."""
+
     def make(rng):
-        module = {"channel_gate": lambda: resnet.ChannelGate(x[1], attrs["reduction"]),
-                  "spatial_gate": lambda: resnet.SpatialGate(attrs["kernel"], attrs["eps"]),
-                  "cbam": lambda: resnet.CBAM(x[1], **attrs)}[op]()
+        module = {
+            "channel_gate": lambda: resnet.ChannelGate(x[1], attrs["reduction"]),
+            "spatial_gate": lambda: resnet.SpatialGate(attrs["kernel"], attrs["eps"]),
+            "cbam": lambda: resnet.CBAM(x[1], **attrs),
+        }[op]()
         weights = {}
         for key, t in module.state_dict().items():
             if "running_var" in key:
@@ -141,6 +158,7 @@ def gate(op, name, x, seed=0, **attrs):
             elif t.is_floating_point():
                 weights[key] = normal(rng, tuple(t.shape), 0.3) + (1 if key.endswith("bn.weight") else 0)
         return {"x": normal(rng, x)}, weights
+
     return Case(op, name, attrs, make, seed)
 
 
@@ -148,10 +166,11 @@ def loss(op, name, n, classes, scale=2.0, targets=False, seed=0, **attrs):
     def make(rng):
         labels = torch.from_numpy(rng.integers(0, classes, n))
         inputs = {"logits": rounded(normal(rng, (n, classes), scale)), "labels": labels}
-        labels[::3] = inputs["logits"][::3].argmax(1)              # every third is classified correctly
+        labels[::3] = inputs["logits"][::3].argmax(1)  # every third is classified correctly
         if targets:
             inputs["targets"] = (labels + torch.from_numpy(rng.integers(1, classes, n))) % classes
         return inputs, {}
+
     return Case(op, name, attrs, make, seed)
 
 
@@ -180,6 +199,7 @@ def model(name, x, seed, dtype=torch.float16, tracked=False, **config):
     def make(rng):
         inputs = {"x": normal(rng, x), "labels": torch.from_numpy(rng.integers(0, config["classes"], x[0]))}
         return inputs, settled_weights(config, inputs["x"], rng, dtype, tracked)
+
     return Case("model", name, {"arch": "resnet", "config": config}, make, seed, dtype)
 
 
@@ -187,6 +207,7 @@ def study(name, x, seed, **config):
     def make(rng):
         inputs = {"x": normal(rng, x), "labels": torch.from_numpy(rng.integers(0, config["classes"], x[0]))}
         return inputs, settled_weights(config, inputs["x"], rng, torch.float16, family=resnet_study)
+
     return Case("model", name, {"arch": "resnet_study", "config": config}, make, seed, torch.float16)
 
 
@@ -195,6 +216,7 @@ def coatnet_model(name, n, dtype, seed=0, **config):
         x = normal(rng, (n, 3, config["image"], config["image"]))
         labels = torch.from_numpy(rng.integers(0, config["classes"], n))
         return {"x": x, "labels": labels}, network_weights(config, family=coatnet)
+
     return Case("model", name, {"arch": "coatnet", "config": config}, make, seed, dtype)
 
 
@@ -203,6 +225,7 @@ def layer_norm(name, x, dim, eps=1e-6, affine=True, spread=1.0, shift=0.0, **cas
         c = x[1] if dim == "channel" else x[-1]
         weights = {"weight": 1 + normal(rng, (c,), 0.3), "bias": normal(rng, (c,), 0.3)} if affine else {}
         return {"x": normal(rng, x, spread) + shift}, weights
+
     return Case("layer_norm", name, {"eps": eps, "dim": dim}, make, **case)
 
 
@@ -211,17 +234,20 @@ def feature_map(name, x, layer, **config):
 
     def make(rng):
         return {"x": normal(rng, x)}, network_weights(config)
+
     return Case("feature_map", name, {"arch": "resnet", "config": config, "layer": layer}, make, 0, torch.float16)
 
 
 def coatnet_map(name, n, layer, dtype=torch.float16, sharpness=2.0, **config):
     """A `feature_map` of a CoAtNet; queries and keys are scaled up by `sharpness`, or else its attention would be almost uniform."""
+
     def make(rng):
         weights = network_weights(config, family=coatnet)
         for key, t in weights.items():
             if "attn.qkv" in key:
                 t *= sharpness
         return {"x": normal(rng, (n, 3, config["image"], config["image"]))}, weights
+
     return Case("feature_map", name, {"arch": "coatnet", "config": config, "layer": layer}, make, 0, dtype)
 
 
@@ -243,14 +269,16 @@ def start_in_ball(rng, x, norm, eps):
 
 def pgd_step(name, x, norm, eps, step_size, inside=1.0):
     """Image 0 has no gradient at all, image 1 a tiny one; `inside` places x at that part of the ball."""
+
     def make(rng):
         clean = images(rng, x)
         grad = normal(rng, x, 0.01)
         grad[0] = 0
         if x[0] > 1:
-            grad[1] *= 1e-33                                       # its squares underflow
+            grad[1] *= 1e-33  # its squares underflow
             grad[1, :, ::2] = 0
         return {"x": start_in_ball(rng, clean, norm, inside * eps), "x_clean": clean, "grad": grad}, {}
+
     return Case("pgd_step", name, dict(norm=norm, eps=eps, step_size=step_size), make, exact=False)
 
 
@@ -258,8 +286,9 @@ def pgd(name, x, norm, eps, step_size, steps, seed, gaps, **config):
     """`gaps` wide enough for the attack not to cross them often."""
     config = {**resnet.DEFAULTS, **config}
     mean, std = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
-    attrs = dict(arch="resnet", config=config, mean=mean, std=std,
-                 norm=norm, eps=eps, step_size=step_size, steps=steps, loss="cross_entropy")
+    attrs = dict(
+        arch="resnet", config=config, mean=mean, std=std, norm=norm, eps=eps, step_size=step_size, steps=steps, loss="cross_entropy"
+    )
 
     def make(rng):
         clean = images(rng, x)
@@ -267,17 +296,22 @@ def pgd(name, x, norm, eps, step_size, steps, seed, gaps, **config):
         inputs = {"x": clean, "labels": labels, "start": start_in_ball(rng, clean, norm, eps)}
         normalised = (clean - torch.tensor(mean).view(1, -1, 1, 1)) / torch.tensor(std).view(1, -1, 1, 1)
         return inputs, settled_weights(config, normalised, rng, torch.float16, gaps=gaps)
+
     return Case("pgd", name, attrs, make, seed, torch.float16, exact=False)
 
 
 # ------------------------------------------------------------------------------------------------ the table
-ELEMENTWISE = [case for op in ("relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh") for case in (
-    on_x(op, "odd", (2, 3, 5, 7)),
-    on_x(op, "one", (1, 1, 1, 1)),
-    on_x(op, "flat", (259,)),
-    on_x(op, "wide_range", (3, 67), spread=30.0, seed=6),
-    on_x(op, "zeros", (2, 5, 3, 3), integers=True),
-)]
+ELEMENTWISE = [
+    case
+    for op in ("relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh")
+    for case in (
+        on_x(op, "odd", (2, 3, 5, 7)),
+        on_x(op, "one", (1, 1, 1, 1)),
+        on_x(op, "flat", (259,)),
+        on_x(op, "wide_range", (3, 67), spread=30.0, seed=6),
+        on_x(op, "zeros", (2, 5, 3, 3), integers=True),
+    )
+]
 
 CASES = [
     conv("one_element", (1, 1, 1, 1), (1, 1, 1)),
@@ -324,7 +358,6 @@ CASES = [
     conv("3x3_float32", (2, 19, 5, 6), (23, 3, 3), padding=ONE, bias=True, exact=False),
     conv("1x1_float32", (2, 35, 3, 5), (18, 1, 1), exact=False),
     conv("depthwise_float32", (1, 9, 7, 5), (9, 3, 3), padding=ONE, groups=9, exact=False),
-
     conv_bn("one_element", (1, 1, 1, 1), (1, 1, 1)),
     conv_bn("3x3_relu", (2, 5, 7, 6), (9, 3, 3), padding=ONE, activation="relu"),
     conv_bn("3x3_stride2_relu", (2, 6, 9, 7), (11, 3, 3), stride=PAIR, padding=ONE, activation="relu"),
@@ -340,7 +373,6 @@ CASES = [
     conv_bn("depthwise_silu", (2, 13, 7, 5), (13, 3, 3), padding=ONE, groups=13, activation="silu"),
     conv_bn("eps_1e-2", (2, 5, 4, 3), (7, 1, 1), eps=1e-2),
     conv_bn("3x3_float32", (1, 7, 6, 5), (12, 3, 3), padding=ONE, residual=True, exact=False),
-
     linear("one_element", (1, 1), 1),
     linear("odd", (5, 7), 3),
     linear("no_bias", (3, 17), 11, bias=False),
@@ -352,7 +384,6 @@ CASES = [
     linear("gelu", (5, 33), 17, activation="gelu"),
     linear("gelu_tanh", (3, 5, 9), 65, activation="gelu_tanh"),
     linear("float32", (5, 67), 21, exact=False),
-
     matmul("one_element", (1, 1), (1, 1)),
     matmul("odd", (5, 7), (7, 3)),
     matmul("row_by_matrix", (1, 37), (37, 19)),
@@ -362,13 +393,11 @@ CASES = [
     matmul("batch", (3, 17, 9), (3, 9, 13)),
     matmul("heads", (2, 3, 7, 5), (2, 3, 5, 11)),
     matmul("float32", (3, 17, 37), (3, 37, 13), exact=False),
-
     batch_norm("one_element", (1, 1, 1, 1)),
     batch_norm("odd", (2, 5, 7, 3)),
     batch_norm("one_pixel", (3, 17, 1, 1)),
     batch_norm("64_channels", (2, 64, 3, 2)),
     batch_norm("eps_1e-3_tracked", (2, 3, 4, 5), eps=1e-3, tracked=True),
-
     layer_norm("odd", (3, 5, 7), "last"),
     layer_norm("three_values", (2, 4, 3), "last", eps=1e-2),
     layer_norm("plain", (4, 33), "last", affine=False),
@@ -380,15 +409,12 @@ CASES = [
     layer_norm("low_variance_last", (3, 40), "last", spread=2e-3),
     layer_norm("far_from_zero", (2, 96, 2, 3), "channel", shift=32.0),
     layer_norm("float32", (5, 37), "last", exact=False),
-
     *ELEMENTWISE,
-
     on_x("softmax", "odd", (3, 7)),
     on_x("softmax", "one_class", (3, 1)),
     on_x("softmax", "attention", (2, 3, 5, 37), spread=3.0),
     on_x("softmax", "thousand", (1, 1000)),
     on_x("softmax", "large_values", (5, 11), shift=200.0),
-
     pool("max_pool2d", "one_element", (1, 1, 1, 1), ONE, ONE),
     pool("max_pool2d", "3x3_stride2_pad1", (2, 5, 9, 7), (3, 3), PAIR, ONE),
     pool("max_pool2d", "3x3_stride2_pad1_negative", (2, 3, 8, 6), (3, 3), PAIR, ONE, shift=-5.0),
@@ -409,17 +435,18 @@ CASES = [
     on_x("global_avg_pool", "odd", (2, 5, 7, 3)),
     on_x("global_avg_pool", "one_row", (3, 17, 1, 9)),
     on_x("global_avg_pool", "64_channels", (2, 64, 4, 4)),
-
     on_x("upsample_nearest", "scale1", (1, 3, 2, 5), scale=1),
     on_x("upsample_nearest", "scale2", (2, 5, 3, 7), scale=2),
     on_x("upsample_nearest", "scale3", (1, 3, 4, 1), scale=3),
-    *[resize(f"{mode}_{'antialias_' if antialias else ''}{what}", x, size, mode, antialias)
-      for mode in ("bilinear", "bicubic") for antialias in (False, True)
-      for what, x, size in (("up", (1, 3, 5, 7), (11, 16)), ("down", (1, 3, 17, 13), (5, 4)), ("mixed", (1, 2, 4, 19), (9, 7)))],
+    *[
+        resize(f"{mode}_{'antialias_' if antialias else ''}{what}", x, size, mode, antialias)
+        for mode in ("bilinear", "bicubic")
+        for antialias in (False, True)
+        for what, x, size in (("up", (1, 3, 5, 7), (11, 16)), ("down", (1, 3, 17, 13), (5, 4)), ("mixed", (1, 2, 4, 19), (9, 7)))
+    ],
     resize("bicubic_antialias_same_size", (1, 3, 5, 4), (5, 4), "bicubic", True),
     resize("bilinear_from_one_pixel", (2, 3, 1, 1), (3, 5), "bilinear", False),
     resize("bicubic_antialias_to_one_pixel", (2, 3, 7, 5), (1, 1), "bicubic", True),
-
     gate("channel_gate", "one_element", (1, 1, 1, 1), reduction=16),
     gate("channel_gate", "one_hidden", (2, 5, 7, 3), reduction=16),
     gate("channel_gate", "64_channels", (2, 64, 3, 2), reduction=16),
@@ -434,7 +461,6 @@ CASES = [
     gate("cbam", "64_channels", (2, 64, 2, 3), reduction=16, kernel=7, eps=1e-5),
     gate("cbam", "reduction4", (1, 20, 8, 5), reduction=4, kernel=7, eps=1e-5),
     gate("cbam", "one_pixel", (3, 32, 1, 1), reduction=16, kernel=7, eps=1e-5),
-
     loss("cross_entropy", "one_class", 3, 1, label_smoothing=0.0),
     loss("cross_entropy", "ten", 7, 10, label_smoothing=0.0),
     loss("cross_entropy", "smoothed", 5, 10, label_smoothing=0.1),
@@ -445,7 +471,6 @@ CASES = [
     loss("dlr_loss", "thousand", 2, 1000),
     loss("dlr_loss", "targeted", 9, 10, targets=True),
     loss("dlr_loss", "targeted_four", 5, 4, targets=True),
-
     pgd_step("linf", (4, 3, 7, 5), "linf", 8 / 255, 2 / 255),
     pgd_step("linf_step_beyond_ball", (3, 3, 5, 4), "linf", 0.03, 0.05),
     pgd_step("linf_eps0", (2, 1, 3, 5), "linf", 0.0, 0.01),
@@ -453,10 +478,8 @@ CASES = [
     pgd_step("l2_inside_ball", (3, 3, 5, 7), "l2", 1.0, 0.2, inside=0.3),
     pgd_step("l2_step_beyond_ball", (3, 3, 5, 4), "l2", 0.25, 1.0),
     pgd_step("l2_one_element", (1, 1, 1, 1), "l2", 0.1, 0.05),
-
     pgd("linf", (2, 3, 16, 16), "linf", 4 / 255, 1 / 255, 5, seed=9, gaps=(0.1, 0.3), depth=18, width=3),
     pgd("l2", (2, 3, 16, 16), "l2", 0.1, 0.03, 5, seed=36, gaps=(0.15, 0.4), depth=18, width=3),
-
     model("resnet18_w4_tracked", (2, 3, 32, 32), seed=10, depth=18, width=4, tracked=True),
     model("resnet18_w3_odd_size", (3, 3, 19, 17), seed=7, depth=18, width=3, classes=7, dtype=torch.float32),
     model("resnet18_imagenet_cbam_w4", (2, 3, 45, 37), seed=10, depth=18, stem="imagenet", width=4, attention="cbam", reduction=8),
@@ -466,16 +489,60 @@ CASES = [
     model("resnet50_imagenet_w3", (1, 3, 64, 48), seed=20, stem="imagenet", width=3, classes=13),
     study("study_w4", (2, 3, 48, 40), seed=41, attention="none", classes=10, width=4),
     study("study_cbam_w4", (1, 3, 64, 48), seed=26, attention="cbam", classes=10, width=4),
-    coatnet_model("coatnet_w8", 2, torch.float16, stem=[4, 8], dims=[8, 16, 24, 32], depths=[1, 2, 2, 1], types="CCTT", head_dim=8,
-                  rel_pos_hidden=16, image=64, classes=11),
-    coatnet_model("coatnet_two_stages", 1, torch.bfloat16, stem=[3, 16], dims=[16, 24], depths=[2, 3], types="CT", head_dim=8,
-                  rel_pos_hidden=7, image=72, classes=5),
+    coatnet_model(
+        "coatnet_w8",
+        2,
+        torch.float16,
+        stem=[4, 8],
+        dims=[8, 16, 24, 32],
+        depths=[1, 2, 2, 1],
+        types="CCTT",
+        head_dim=8,
+        rel_pos_hidden=16,
+        image=64,
+        classes=11,
+    ),
+    coatnet_model(
+        "coatnet_two_stages",
+        1,
+        torch.bfloat16,
+        stem=[3, 16],
+        dims=[16, 24],
+        depths=[2, 3],
+        types="CT",
+        head_dim=8,
+        rel_pos_hidden=7,
+        image=72,
+        classes=5,
+    ),
     feature_map("block", (2, 3, 16, 16), "layer2.0", depth=18, width=3),
     feature_map("cbam", (2, 3, 16, 16), "layer2.1.cbam", depth=18, width=3, attention="cbam"),
     feature_map("cbam_channel_gate", (2, 3, 16, 16), "layer2.1.cbam.channel_gate", depth=18, width=3, attention="cbam"),
     feature_map("cbam_spatial_gate", (2, 3, 16, 16), "layer2.1.cbam.spatial_gate", depth=18, width=3, attention="cbam"),
-    coatnet_map("coatnet_attention", 2, "stages.1.blocks.1.attn.weights", stem=[4, 8], dims=[8, 16], depths=[1, 2], types="CT", head_dim=8,
-                rel_pos_hidden=16, image=48, classes=3),
-    coatnet_map("coatnet_rollout", 2, "stages.1.attention_rollout", stem=[4, 8], dims=[8, 16, 16], depths=[1, 3, 1], types="CTT", head_dim=8,
-                rel_pos_hidden=16, image=48, classes=3),
+    coatnet_map(
+        "coatnet_attention",
+        2,
+        "stages.1.blocks.1.attn.weights",
+        stem=[4, 8],
+        dims=[8, 16],
+        depths=[1, 2],
+        types="CT",
+        head_dim=8,
+        rel_pos_hidden=16,
+        image=48,
+        classes=3,
+    ),
+    coatnet_map(
+        "coatnet_rollout",
+        2,
+        "stages.1.attention_rollout",
+        stem=[4, 8],
+        dims=[8, 16, 16],
+        depths=[1, 3, 1],
+        types="CTT",
+        head_dim=8,
+        rel_pos_hidden=16,
+        image=48,
+        classes=3,
+    ),
 ]

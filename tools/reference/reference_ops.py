@@ -4,6 +4,7 @@
 (float32). `inputs` and `weights` map the names behind `in.` and `w.` to tensors; the result maps the names behind
 `out.`. Activations are NCHW, kernels OIHW.
 """
+
 import torch
 import torch.nn.functional as F
 
@@ -33,6 +34,7 @@ def replay(op, attrs, inputs, weights, dtype=torch.float64, compute=None):
     def cast(tensors):
         kinds = {k: torch.promote_types(dtype, torch.float32) if k == "t" else dtype for k in tensors}
         return {k: t.to(kinds[k]) if t.is_floating_point() else t for k, t in tensors.items()}
+
     compute = compute or OPS[op]
     return {k: t.detach() for k, t in compute(attrs, cast(inputs), cast(weights)).items()}
 
@@ -42,6 +44,7 @@ def differentiable(forward, wanted=None, result="y"):
 
     They are taken with respect to the inputs `wanted`, or to all.
     """
+
     def op(attrs, inputs, weights):
         leaves = {k: inputs[k].requires_grad_(True) for k in wanted or inputs if k != "dout"}
         y = forward(attrs, inputs, weights)
@@ -50,6 +53,7 @@ def differentiable(forward, wanted=None, result="y"):
             grads = torch.autograd.grad(y, list(leaves.values()), inputs["dout"])
             out.update({f"d{k}": g for k, g in zip(leaves, grads)})
         return out
+
     return op
 
 
@@ -99,7 +103,9 @@ def upsample_nearest(attrs, ins, w):
 
 
 def resize(attrs, ins, w):
-    return F.interpolate(ins["x"], size=attrs["size"], mode=attrs["mode"], align_corners=attrs["align_corners"], antialias=attrs["antialias"])
+    return F.interpolate(
+        ins["x"], size=attrs["size"], mode=attrs["mode"], align_corners=attrs["align_corners"], antialias=attrs["antialias"]
+    )
 
 
 # ------------------------------------------------------------------------------------------------ attention gates
@@ -164,10 +170,12 @@ def dds(attrs, ins, w):
 # ------------------------------------------------------------------------------------------------ losses
 def with_dlogits(loss_of):
     """Makes an op of loss [N] = loss_of(attrs, logits [N,K], inputs): adds the gradient of the summed loss."""
+
     def op(attrs, ins, w):
         logits = ins["logits"].requires_grad_(True)
         loss = loss_of(attrs, logits, ins)
         return {"loss": loss, "dlogits": torch.autograd.grad(loss.sum(), logits)[0]}
+
     return op
 
 
@@ -224,7 +232,7 @@ def attention_weights(net, blocks, x):
     kept = []
     for block in blocks:
         attention = net.get_submodule(f"{block}.attn")
-        attention.fused_attn = False                               # the fused product never has the softmax
+        attention.fused_attn = False  # the fused product never has the softmax
         attention.attn_drop.register_forward_hook(lambda module, args, y: kept.append(y.mean(1)))
     net(x)
     return kept

@@ -6,6 +6,7 @@ load unchanged. Inputs are already normalised: mean and std are not part of the 
 
   resnet_reference.py --check-golden     compare with the published golden values (float64, about half a minute)
 """
+
 import argparse
 import json
 import math
@@ -31,7 +32,7 @@ class ChannelGate(nn.Module):
         self.mlp = nn.Sequential(nn.Flatten(), nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
 
     def forward(self, x):
-        mean, peak = x.mean((2, 3)), x.flatten(2).max(2).values          # both [N,C]; max: one arg-max gets the gradient
+        mean, peak = x.mean((2, 3)), x.flatten(2).max(2).values  # both [N,C]; max: one arg-max gets the gradient
         return x * torch.sigmoid(self.mlp(mean) + self.mlp(peak))[:, :, None, None]
 
 
@@ -55,7 +56,7 @@ class SpatialGate(nn.Module):
         self.spatial = SpatialConv(kernel, eps)
 
     def forward(self, x):
-        pooled = torch.cat((x.max(1, keepdim=True).values, x.mean(1, keepdim=True)), 1)     # [N,2,H,W]
+        pooled = torch.cat((x.max(1, keepdim=True).values, x.mean(1, keepdim=True)), 1)  # [N,2,H,W]
         return x * torch.sigmoid(self.spatial(pooled))
 
 
@@ -81,6 +82,7 @@ def downsample(c_in, c_out, stride):
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions; CBAM after bn2, before the addition."""
+
     expansion = 1
 
     def __init__(self, c_in, planes, stride, attention, reduction):
@@ -104,6 +106,7 @@ class BasicBlock(nn.Module):
 
 class Bottleneck(nn.Module):
     """1x1, 3x3 (carries the stride), 1x1 to 4 * planes; CBAM after bn3, before the addition."""
+
     expansion = 4
 
     def __init__(self, c_in, planes, stride, attention, reduction):
@@ -224,19 +227,57 @@ def fill_state(model):
 
 # ------------------------------------------------------------------------------------------------ golden values
 GOLDEN = [
-    dict(name="CIFAR ResNet-50", config={}, shape=(2, 3, 32, 32), labels=(3, 7), params=23_520_842, entries=320,
-         logits=[[-1.09792680, -1.44352970, 1.71093318, -1.70643584, -2.18303551, 2.07351144, -0.41299150, 2.63088814, 2.00142394, -0.10041855],
-                 [-1.03264336, -1.42894625, 1.72558410, -1.76083897, -2.19196823, 2.01740956, -0.44047754, 2.63286608, 1.90448053, -0.08416625]],
-         loss=3.1395902427, grad_sum=-1.8715566553e-01, grad_l1=5.9654331442e+00, grad_l2=1.0454663801e-01, signs=-132,
-         grad=[-3.64456930e-04, -1.85589468e-03, 9.79614303e-05, -9.45761058e-04]),
-    dict(name="CIFAR ResNet-50 + CBAM", config={"attention": "cbam"}, shape=(2, 3, 32, 32), labels=(3, 7), params=26_053_434, entries=480,
-         logits=[[-0.29635303, -0.06372332, 0.14376961, -0.60420894, -0.33036120, 0.33549745, 0.03536109, 0.40084854, 0.11602757, -0.22309891],
-                 [-0.31404283, -0.10655054, 0.14911883, -0.61694286, -0.30010531, 0.35962846, 0.02234426, 0.37356899, 0.11996429, -0.19525078]],
-         loss=2.4119522000, grad_sum=-5.9452907574e-02, grad_l1=1.5146609280e+00, grad_l2=3.7123085508e-02, signs=-36,
-         grad=[-2.03162460e-03, -1.01868174e-03, 1.75255754e-04, 5.55816827e-04]),
-    dict(name="ImageNet ResNet-50", config={"stem": "imagenet", "classes": 1000}, shape=(1, 3, 224, 224), labels=(3,), params=25_557_032, entries=320,
-         logits=[[-1.72270256, -2.16012604, 2.54466348, -2.34772841, -4.02047626, 2.86269280, -0.50419815, 3.55460491, 3.16773491, -0.09364437]],
-         loss=11.1433369030, grad_l1=45.305065485, grad_l2=0.15366960211, signs=-2652),
+    dict(
+        name="CIFAR ResNet-50",
+        config={},
+        shape=(2, 3, 32, 32),
+        labels=(3, 7),
+        params=23_520_842,
+        entries=320,
+        logits=[
+            [-1.09792680, -1.44352970, 1.71093318, -1.70643584, -2.18303551, 2.07351144, -0.41299150, 2.63088814, 2.00142394, -0.10041855],
+            [-1.03264336, -1.42894625, 1.72558410, -1.76083897, -2.19196823, 2.01740956, -0.44047754, 2.63286608, 1.90448053, -0.08416625],
+        ],
+        loss=3.1395902427,
+        grad_sum=-1.8715566553e-01,
+        grad_l1=5.9654331442e00,
+        grad_l2=1.0454663801e-01,
+        signs=-132,
+        grad=[-3.64456930e-04, -1.85589468e-03, 9.79614303e-05, -9.45761058e-04],
+    ),
+    dict(
+        name="CIFAR ResNet-50 + CBAM",
+        config={"attention": "cbam"},
+        shape=(2, 3, 32, 32),
+        labels=(3, 7),
+        params=26_053_434,
+        entries=480,
+        logits=[
+            [-0.29635303, -0.06372332, 0.14376961, -0.60420894, -0.33036120, 0.33549745, 0.03536109, 0.40084854, 0.11602757, -0.22309891],
+            [-0.31404283, -0.10655054, 0.14911883, -0.61694286, -0.30010531, 0.35962846, 0.02234426, 0.37356899, 0.11996429, -0.19525078],
+        ],
+        loss=2.4119522000,
+        grad_sum=-5.9452907574e-02,
+        grad_l1=1.5146609280e00,
+        grad_l2=3.7123085508e-02,
+        signs=-36,
+        grad=[-2.03162460e-03, -1.01868174e-03, 1.75255754e-04, 5.55816827e-04],
+    ),
+    dict(
+        name="ImageNet ResNet-50",
+        config={"stem": "imagenet", "classes": 1000},
+        shape=(1, 3, 224, 224),
+        labels=(3,),
+        params=25_557_032,
+        entries=320,
+        logits=[
+            [-1.72270256, -2.16012604, 2.54466348, -2.34772841, -4.02047626, 2.86269280, -0.50419815, 3.55460491, 3.16773491, -0.09364437]
+        ],
+        loss=11.1433369030,
+        grad_l1=45.305065485,
+        grad_l2=0.15366960211,
+        signs=-2652,
+    ),
 ]
 
 
@@ -248,12 +289,14 @@ def check_golden(case):
     x = fill_tensor("input", case["shape"]).double().requires_grad_(True)
     logits = model(x)
     loss = F.cross_entropy(logits, torch.tensor(case["labels"]))
-    g, = torch.autograd.grad(loss, x)
+    (g,) = torch.autograd.grad(loss, x)
     want_logits = torch.tensor(case["logits"], dtype=torch.float64)
     worst = (logits.detach()[:, :10] - want_logits).abs().max().item()
-    rows = [("parameters", params, case["params"], params == case["params"]),
-            ("state entries", entries, case["entries"], entries == case["entries"]),
-            ("logits, worst difference", worst, 0.0, worst <= 1.1e-8)]
+    rows = [
+        ("parameters", params, case["params"], params == case["params"]),
+        ("state entries", entries, case["entries"], entries == case["entries"]),
+        ("logits, worst difference", worst, 0.0, worst <= 1.1e-8),
+    ]
     got = dict(loss=loss, grad_sum=g.sum(), grad_l1=g.abs().sum(), grad_l2=g.norm())
     rows += [(k, v.item(), case[k], abs(v.item() - case[k]) <= 1e-9 * abs(case[k])) for k, v in got.items() if k in case]
     signs = int(g.sign().sum())

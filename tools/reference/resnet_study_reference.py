@@ -2,6 +2,7 @@
 
 Its layers are those of resnet_reference; the names of its state are the study's.
 """
+
 import torch.nn as nn
 
 import resnet_reference as resnet
@@ -9,15 +10,21 @@ import resnet_reference as resnet
 DEFAULTS = {"attention": "none", "classes": 10, "width": 64}
 BLOCKS = (3, 3, 3, 2)
 # The study's names and those of resnet_reference, as parts of a key.
-NAMES = [("conv_block1.0.", "conv1."), ("conv_block1.1.", "bn1."), ("linear.", "fc."), ("identity_connection.", "downsample."),
-         ("channel_attention.shared_mlp.", "ChannelGate.mlp."), ("spatial_attention.spatial_attention.0.", "SpatialGate.spatial.conv."),
-         ("spatial_attention.spatial_attention.1.", "SpatialGate.spatial.bn.")]
+NAMES = [
+    ("conv_block1.0.", "conv1."),
+    ("conv_block1.1.", "bn1."),
+    ("linear.", "fc."),
+    ("identity_connection.", "downsample."),
+    ("channel_attention.shared_mlp.", "ChannelGate.mlp."),
+    ("spatial_attention.spatial_attention.0.", "SpatialGate.spatial.conv."),
+    ("spatial_attention.spatial_attention.1.", "SpatialGate.spatial.bn."),
+]
 
 
 def theirs(key):
     """A name of resnet_reference -> the study's"""
     if not key.startswith("layer"):
-        return next((study + key[len(own):] for study, own in NAMES[:3] if key.startswith(own)), key)
+        return next((study + key[len(own) :] for study, own in NAMES[:3] if key.startswith(own)), key)
     for study, own in NAMES[3:]:
         key = key.replace(own, study)
     return key

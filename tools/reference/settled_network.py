@@ -4,14 +4,15 @@ A narrow network with random weights is no test of bfloat16: a few of its many t
 each such flip changes the input gradient far more than rounding does. Here every batch norm before a ReLU gets, channel
 by channel, the bias that puts zero into a gap between the channel's sorted pre-activations.
 """
+
 import math
 
 import torch
 
 from bf16_reference import rounded
 
-GAPS = (0.05, 0.18)                                       # wanted distance at the first and the last ReLU: rounding adds up
-SHARES = (0.1, 0.3, 0.5, 0.7)                             # of a channel that should be negative
+GAPS = (0.05, 0.18)  # wanted distance at the first and the last ReLU: rounding adds up
+SHARES = (0.1, 0.3, 0.5, 0.7)  # of a channel that should be negative
 
 
 def place_zero(z, bias, shares, gap, limit=math.inf, inertia=0):
@@ -20,12 +21,12 @@ def place_zero(z, bias, shares, gap, limit=math.inf, inertia=0):
     `gap` is the wanted distance from zero in standard deviations, `limit` the largest bias to give;
     `inertia` makes large shifts unattractive.
     """
-    v = z.movedim(1, 0).flatten(1).sort(1).values                                          # [C,M]
+    v = z.movedim(1, 0).flatten(1).sort(1).values  # [C,M]
     count, spread = v.shape[1], v.std(1, keepdim=True)
     spread = torch.maximum(spread, spread.mean())
     ends = 1.5 * gap * spread
-    zeros = torch.cat((0 * ends, v[:, :1] - ends, (v[:, 1:] + v[:, :-1]) / 2, v[:, -1:] + ends), 1)    # candidates [C,M+2]
-    zeros = bias[:, None] - rounded((bias[:, None] - zeros).float()).double()              # as the rounded bias puts them
+    zeros = torch.cat((0 * ends, v[:, :1] - ends, (v[:, 1:] + v[:, :-1]) / 2, v[:, -1:] + ends), 1)  # candidates [C,M+2]
+    zeros = bias[:, None] - rounded((bias[:, None] - zeros).float()).double()  # as the rounded bias puts them
     rank = torch.searchsorted(v, zeros)
     below = torch.where(rank > 0, zeros - v.gather(1, (rank - 1).clamp(min=0)), torch.inf)
     above = torch.where(rank < count, v.gather(1, rank.clamp(max=count - 1)) - zeros, torch.inf)
@@ -59,7 +60,7 @@ def settle(net, x, rng, gaps=GAPS):
         """relu(gates(y) + shortcut): a shift of y changes the gates too, so in a few rounds."""
         wanted, gap = shares(y.shape[1]), next_gap()
         for attempt in range(8):
-            factor = gates(y) / y                                                          # in (0,1)
+            factor = gates(y) / y  # in (0,1)
             bias = bn.bias.clone()
             bn.bias.copy_(place_zero(y + shortcut / factor, bias, wanted, gap, 3.0, min(attempt, 1)))
             y = y + (bn.bias - bias)[:, None, None]

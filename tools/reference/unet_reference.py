@@ -6,6 +6,7 @@ Parameter names are those of the two projects, so that their public checkpoints 
 
   unet_reference.py --check-golden [--only cifar]     compare with the golden values (float64; imagenet takes 5 GB)
 """
+
 import argparse
 import fnmatch
 import json
@@ -21,8 +22,15 @@ from diffusion_reference import denoise, step_of
 from resnet_reference import fill_state, fill_tensor, load_state
 from unet_golden import DEFENCES, NETWORKS
 
-DEFAULTS = {"channels": 128, "channel_mult": [1, 2, 2, 2], "res_blocks": 3, "attention_factors": [2, 4], "heads": 4,
-            "resblock_updown": False, "out_channels": 6}
+DEFAULTS = {
+    "channels": 128,
+    "channel_mult": [1, 2, 2, 2],
+    "res_blocks": 3,
+    "attention_factors": [2, 4],
+    "heads": 4,
+    "resblock_updown": False,
+    "out_channels": 6,
+}
 GROUPS = 32
 
 
@@ -102,7 +110,7 @@ class AttentionBlock(nn.Module):
     def forward(self, x):
         n, c = x.shape[:2]
         qkv = self.qkv(self.norm(x).flatten(2)).view(n, self.heads, 3, c // self.heads, -1)
-        q, k, v = qkv.transpose(3, 4).unbind(2)                                          # each [N,heads,pixels,D]
+        q, k, v = qkv.transpose(3, 4).unbind(2)  # each [N,heads,pixels,D]
         y = attend(q, k, v, (c // self.heads) ** -0.5).transpose(2, 3).reshape(n, c, -1)
         return x + self.proj_out(y).view_as(x)
 
@@ -119,7 +127,9 @@ class Stage(nn.Sequential):
 class UNet(nn.Module):
     """x [N,3,H,W], t [N] -> [N,out_channels,H,W]; H and W multiples of 2^(levels-1)."""
 
-    def __init__(self, channels, channel_mult, res_blocks, attention_factors, resblock_updown, out_channels, heads=None, head_channels=None):
+    def __init__(
+        self, channels, channel_mult, res_blocks, attention_factors, resblock_updown, out_channels, heads=None, head_channels=None
+    ):
         super().__init__()
         self.channels, c_emb = channels, 4 * channels
 
@@ -206,12 +216,17 @@ def rms(x):
 def nearest_rows(y, want):
     """-> (what, worst difference, allowed) of each published figure of an output y [N,C,H,W]"""
     h, w = y.shape[2:]
-    got = {"mean": y.mean((2, 3)), "rms": y.square().mean((2, 3)).sqrt(), "first": y[:, 0, 0, :6],
-           "middle": y[:, 2, h // 2, w // 2:w // 2 + 4], "last": y[:, -1, -1, -1:]}
+    got = {
+        "mean": y.mean((2, 3)),
+        "rms": y.square().mean((2, 3)).sqrt(),
+        "first": y[:, 0, 0, :6],
+        "middle": y[:, 2, h // 2, w // 2 : w // 2 + 4],
+        "last": y[:, -1, -1, -1:],
+    }
     rows = []
     for name in got.keys() & want.keys():
         expected = torch.tensor(want[name], dtype=torch.float64)
-        rows.append((name, (got[name][:len(expected)] - expected).abs().max().item(), GOLDEN_LIMIT))
+        rows.append((name, (got[name][: len(expected)] - expected).abs().max().item(), GOLDEN_LIMIT))
     return sorted(rows)
 
 
@@ -238,8 +253,11 @@ def check_defence(case):
     # The golden values take the timestep embedding by the float32 recipe.
     net = seeded(case["config"])
     x0 = denoise(lambda noisy, tau: net(noisy, tau.float()), schedule, steps, tau_scale, sigma, x, noise)
-    rows = [("t", abs(step_of(schedule, steps, sigma) - case["t"]), 0),
-            ("clipped", abs(int((x0.abs() == 1).sum()) - case["clipped"]), 0), *nearest_rows(x0, case)]
+    rows = [
+        ("t", abs(step_of(schedule, steps, sigma) - case["t"]), 0),
+        ("clipped", abs(int((x0.abs() == 1).sum()) - case["clipped"]), 0),
+        *nearest_rows(x0, case),
+    ]
     if "resized" in case:
         size, *want = case["resized"]
         up = F.interpolate(x0, size=(size, size), mode="bicubic", antialias=True)
