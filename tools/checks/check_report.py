@@ -157,11 +157,14 @@ def main():
         args.screenshots.mkdir(parents=True, exist_ok=True)
     failed = 0
     with sync_playwright() as playwright:
-        # No sandbox: as root, as in a container, Chromium refuses to start with one. The pages are our own.
+        # No sandbox: as root, as in a container, Chromium refuses to start with one. The pages are our own. Scrollbars take room, as
+        # they do for a reader.
         try:
-            browser = playwright.chromium.launch(executable_path=args.chromium, chromium_sandbox=False)
+            browser = playwright.chromium.launch(
+                executable_path=args.chromium, chromium_sandbox=False, ignore_default_args=["--hide-scrollbars"]
+            )
         except BrowserError as problem:
-            sys.exit(f"check_report: {args.chromium} does not start: {problem}")
+            sys.exit(f"check_report: {args.chromium} does not start: {problem.message.splitlines()[0]}")
         page = browser.new_page()
         problems = problems_on(page)
         for path in args.pages:
