@@ -1,8 +1,7 @@
 //! Commands in the repository's root, told as they start, with what their tests said counted.
 
 use std::ffi::OsStr;
-use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -65,20 +64,23 @@ impl Run {
     }
 
     pub fn rampart(&self, args: &str) -> Command {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from);
-        self.command(target.join("release/rampart"), args)
+        let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+        self.command(self.root.join(target).join("release/rampart"), args)
     }
 
-    /// Runs a command with its output on ours; counts what tests say.
+    /// Runs a command with its stdout on ours; counts what tests say.
     pub fn step(&mut self, command: &mut Command) -> Result {
-        self.stream(command, &mut |_| {}, true)
+        self.stream(command, &mut |line| println!("{line}"))
     }
 
-    /// As `step`, and gives what it wrote to stdout, which is not shown.
+    /// Runs a command and gives what it wrote to stdout, which is shown only where it fails.
     pub fn output(&mut self, command: &mut Command) -> Result<String> {
         let mut text = String::new();
-        self.stream(command, &mut |line| writeln!(text, "{line}").expect("a string takes all"), false)?;
-        Ok(text)
+        let result = self.stream(command, &mut |line| text += &format!("{line}\n"));
+        if result.is_err() {
+            print!("{text}");
+        }
+        result.map(|()| text)
     }
 
     /// The last line that a script prints: the path of what it installed.
@@ -87,7 +89,7 @@ impl Run {
         text.lines().last().map(str::to_owned).ok_or_else(|| format!("`bash {script}` printed no path"))
     }
 
-    fn stream(&mut self, command: &mut Command, each: &mut dyn FnMut(&str), show: bool) -> Result {
+    fn stream(&mut self, command: &mut Command, each: &mut dyn FnMut(&str)) -> Result {
         let shown = told(command);
         println!("\n$ {shown}");
         let begin = Instant::now();
@@ -101,12 +103,8 @@ impl Run {
             let line = String::from_utf8_lossy(&line);
             self.tests.add(&line);
             each(&line);
-            if show {
-                println!("{line}");
-            }
         }
         let status = child.wait().map_err(|e| format!("`{shown}`: {e}"))?;
-        let _ = std::io::stdout().flush();
         if !status.success() {
             return Err(format!("`{shown}` failed: {status}"));
         }

@@ -46,7 +46,12 @@ fn lint(run: &mut Run) -> Result {
 }
 
 fn test(run: &mut Run) -> Result {
-    run.step(&mut run.command("python3", "-m unittest discover"))?;
+    let tools = run.output(run.command("sh", "-c").arg("python3 -m unittest discover 2>&1"))?;
+    let ran = tools.lines().find(|line| line.starts_with("Ran ")).unwrap_or("no line `Ran ... tests`");
+    println!("{ran}");
+    if ran.starts_with("no ") || ran.starts_with("Ran 0 ") {
+        return Err(format!("discovery found no test of tools/: {ran}"));
+    }
     run.step(&mut run.cargo("test --release --workspace --locked"))
 }
 
@@ -59,6 +64,7 @@ fn emulated(run: &mut Run) -> Result {
             let args = format!(
                 "parity tests/fixtures --device emulated --emulator-checks on --precision {precision} --emulator-seed {seed} --bits"
             );
+            let _ = fs::remove_file(&bits); // of an earlier run
             let report = run.output(run.rampart(&args).arg(&bits))?;
             println!("{}", report.lines().last().unwrap_or_default());
             let bits = fs::read(&bits).map_err(|e| format!("{}: {e}", bits.display()))?;
