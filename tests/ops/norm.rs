@@ -85,7 +85,7 @@ fn compare(case: &Case, seed: u64) {
     for precision in PRECISIONS {
         // A mean far from 0: what one-pass variances get wrong.
         let x: Vec<f32> = values(len, seed, precision).iter().map(|v| v + 3.0).collect();
-        let x = common::round(x, precision);
+        let x = crate::common::round(x, precision);
         let dy = values(len, seed + 3, precision);
         let (want, want_dx) = truth(case, &wide(&x), &wide(&scale), &wide(&bias), &wide(&dy));
         let norm = norm(&host(), case, seed + 7).expect("the case fits");
@@ -170,7 +170,7 @@ fn compare_layer(shape: &[usize], eps: f32, spread: f32, shift: f32, seed: u64) 
     let scale: Vec<f32> = values(c, seed + 7, Precision::F32).iter().map(|v| 1.0 + 0.5 * v).collect();
     let bias = values(c, seed + 8, Precision::F32);
     for precision in PRECISIONS {
-        let x = common::round(values(len, seed, precision).iter().map(|v| spread * v + shift), precision);
+        let x = crate::common::round(values(len, seed, precision).iter().map(|v| spread * v + shift), precision);
         let dy = values(len, seed + 3, precision);
         let (want, want_dx) = layer_truth(c, eps, &wide(&x), &wide(&scale), &wide(&bias), &wide(&dy));
         let norm = Arc::new(LayerNorm::new(&host(), eps, &scale, &bias).unwrap());
