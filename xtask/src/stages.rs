@@ -36,6 +36,10 @@ pub const STAGES: [Stage; 7] = [
 /// The virtual environment of the checks that are Python's.
 const PYTHON: &str = "tools/checks/install_python.sh target/checks-venv";
 
+/// The program as `test` built it. `cargo build` would make it again, dependencies and all: theirs have other features without
+/// the tests'. That build is `cuda`'s.
+const PROGRAM: &str = "test --release --workspace --locked --no-run";
+
 fn lint(run: &mut Run) -> Result {
     run.step(&mut run.cargo("fmt --all --check"))?;
     run.step(&mut run.cargo("clippy --release --workspace --all-targets --locked -- -D warnings"))?;
@@ -56,7 +60,7 @@ fn test(run: &mut Run) -> Result {
 }
 
 fn emulated(run: &mut Run) -> Result {
-    run.step(&mut run.cargo("build --release --locked"))?;
+    run.step(&mut run.cargo(PROGRAM))?;
     for precision in ["f32", "bf16"] {
         let mut first = None;
         for seed in [1, 2, 3] {
@@ -86,7 +90,8 @@ fn pages(run: &mut Run) -> Result {
     if sweep.exists() {
         fs::remove_dir_all(&sweep).map_err(|e| format!("{}: {e}", sweep.display()))?;
     }
-    run.step(&mut run.cargo("run --release --locked -- sweep --out target/ci-sweep"))?;
+    run.step(&mut run.cargo(PROGRAM))?;
+    run.step(&mut run.rampart("sweep --out target/ci-sweep"))?;
     run.step(&mut run.command("python3", "tools/checks/check_demo.py target/ci-sweep/results.csv"))?;
     run.step(&mut run.rampart("report target/ci-sweep target/ci-sweep --out target/ci-compared.html"))?;
     run.step(&mut run.rampart("maps tests/fixtures/imagenet/opencv-8x8-56x56.png --sigma 0.25 --out target/ci-maps"))?;
