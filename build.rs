@@ -49,7 +49,7 @@ fn run() -> Result<(), String> {
     for source in &sources {
         if let Some(problem) = outdated(source, &kernels, &args) {
             let file = cuda::prebuilt(source);
-            println!("cargo:warning={} {problem}; run tools/prebuilt.py", file.display());
+            println!("cargo:warning={} {problem}; run tools/cuda/prebuilt.py", file.display());
         }
     }
     Ok(())

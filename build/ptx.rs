@@ -11,7 +11,7 @@ use flate2::write::GzEncoder;
 
 use super::generate::{Kernel, Struct};
 
-/// PTX of ours without what depends on the machine, as `portable` in tools/cuda_toolkit.py does it.
+/// PTX of ours without what depends on the machine, as `portable` in tools/cuda/cuda_toolkit.py does it.
 ///
 /// Files get relative names (`kernels/conv.cu`; `cuda/NAME` for the toolkit's headers). The names of inlined functions, a
 /// tenth of the text, shrink to an empty one: a `.loc` with `inlined_at` must name a function, nothing of ours reads it.

@@ -98,7 +98,7 @@ mod tests {
         }
     }
 
-    /// A stale file in `kernels/prebuilt/` fails here. Whether the bodies are up to date, only `tools/prebuilt.py --check` sees.
+    /// A stale file in `kernels/prebuilt/` fails here. Whether the bodies are up to date, only `tools/cuda/prebuilt.py --check` sees.
     #[test]
     fn the_ptx_has_the_kernels_of_the_table() {
         let mut found = 0;

@@ -1,0 +1,15 @@
+//! Networks, attacks, the defence, data and configs, through the library.
+
+mod attack;
+mod coatnet;
+mod defended;
+mod examples;
+mod imagenet;
+#[path = "../common/listed.rs"]
+mod listed;
+mod network;
+mod resnet;
+mod starts;
+mod study;
+mod traffic;
+mod unet;

@@ -1,0 +1,13 @@
+//! The program as one runs it: files, messages, exit codes.
+
+mod cli;
+mod emulated;
+mod imagenet_sweep;
+#[path = "../common/listed.rs"]
+mod listed;
+mod maps;
+mod parity;
+mod place;
+mod profile;
+mod report;
+mod verdict;

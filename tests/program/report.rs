@@ -1,0 +1,50 @@
+//! `rampart report`: the page of a run, and tables of several.
+
+use std::fs;
+
+use crate::place::*;
+
+#[test]
+fn a_run_opens_as_one_page_and_is_reported_again() {
+    let place = Place::new();
+    place.write("small.toml", SMALL);
+    place.run("sweep --config small.toml --limit 6 --out a").ok();
+    place.run("sweep --config small.toml --limit 6 --seed 1 --no-checks --out b").ok();
+    let page = place.read("a/report.html");
+    for part in [
+        "id=\"figure\"",
+        "id=\"accuracy\"",
+        "class=\"strip\"",
+        "id=\"maps\"",
+        "class=\"verdict\"",
+        "spatial_gate",
+        "prefers-color-scheme",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(!page.contains("http://") && !page.contains("https://"), "the page asks for something from elsewhere");
+    let pictures = page.matches("src=\"data:image/png;base64,iVBORw0KGgo").count();
+    assert_eq!(pictures, page.matches("<img ").count());
+    assert!(place.path("a/trials.json").exists() && !place.path("b/trials.json").exists());
+    assert!(place.read("b/report.html").contains("needs trials.json"));
+
+    fs::remove_file(place.path("a/report.html")).unwrap();
+    place.run("report a").ok();
+    assert_eq!(place.read("a/report.html"), page);
+    place.run("report a b --out both.html").ok();
+    assert!(place.read("both.html").contains("The same model in two runs"));
+    let csv = place.run("report a b --format csv").ok().stdout;
+    assert_eq!(csv.lines().count(), 1 + 2 * place.results("a").lines().skip(1).count(), "{csv}");
+    let json: serde_json::Value = serde_json::from_str(&place.run("report a --format json").ok().stdout).unwrap();
+    assert_eq!(json["runs"][0]["cells"][0]["n"], 6);
+    let markdown = place.run("report a --format markdown").ok().stdout;
+    assert!(markdown.contains("| ε | 0 | 0.005 | 0.01 |") && markdown.contains("n = 6 images"), "{markdown}");
+
+    place.run("report a b").refused(2, &["--out", "several runs"]);
+    place.run("report nowhere").refused(2, &["nowhere", "expected a run directory"]);
+    place.run("report a --format xml").refused(2, &["xml"]);
+    let records = place.read("a/records.jsonl");
+    place.write("a/records.jsonl", format!("oops\n{records}"));
+    place.run("report a").refused(1, &["records.jsonl: line 1: not a record"]);
+    assert_eq!(place.read("a/report.html"), page, "a failed report must leave the page as it was");
+}
