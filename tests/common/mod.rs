@@ -1,6 +1,8 @@
 //! What the tests of ops share: seeded values, and comparison with float64 arithmetic.
 #![allow(dead_code, reason = "every test file uses its part")]
 
+pub mod convolution;
+
 use rampart::device::{DType, Device};
 use rampart::tape::{Graph, Precision};
 use rampart::tensor::Tensor;
