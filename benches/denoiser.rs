@@ -15,7 +15,7 @@ use rampart::models::unet::Config;
 use rampart::models::weights::{Weights, uniform};
 use rampart::ops::Activation;
 use rampart::ops::attention::self_attention;
-use rampart::ops::norm::{GroupNorm, group_norm};
+use rampart::ops::group_norm::{GroupNorm, group_norm};
 use rampart::ops::philox::{Purpose, Stream};
 use rampart::tape::{Graph, Precision};
 use rampart::tensor::Tensor;
