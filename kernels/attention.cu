@@ -138,7 +138,8 @@ template <class T, int D> DEVICE void forward(const Block& block, const Attentio
         block, L::QUERIES, columns,
         fold::Rows{
             fold::Start{lanes::fill(-INFINITY)},
-            fold::Step{[&](Lanes& top, int i, int j, int count) {
+            // `head` by value: through a reference the host would read it again after every store.
+            fold::Step{[&, head](Lanes& top, int i, int j, int count) {
               float* at = s.at + i * s.row + j;
               const Lanes v = masked(head.scores(lanes::load(at, count), own.first + i, j0 + j, count), keys - j);
               lanes::store(at, v, count);

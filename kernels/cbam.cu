@@ -46,11 +46,9 @@ template <class T, class Args> struct Image {
   template <class V> DEVICE V* per_pooling(V* all) const { return all + int64_t(n) * 2 * a.c; }
   template <class V> DEVICE V* per_hidden(V* all) const { return all + int64_t(n) * 2 * a.hidden; }
 
-  // A run of channels of pixel p of an activation.
-  DEVICE int64_t at(int p, int c) const { return (pixel0 + p) * a.c + c; }
-  DEVICE Lanes load(const void* all, int p, int c, int count) const { return lanes::load(static_cast<const T*>(all) + at(p, c), count); }
-  DEVICE Lanes x(int p, int c, int count) const { return load(a.x, p, c, count); }
-  DEVICE Lanes g(int c, int count) const { return lanes::load(gate + c, count); }
+  // This image of an activation, and where pixel p has channel c in it.
+  DEVICE const T* of(const void* all) const { return static_cast<const T*>(all) + pixel0 * a.c; }
+  DEVICE int64_t at(int p, int c) const { return int64_t(p) * a.c + c; }
 };
 
 using Range = block::Share<int>;
@@ -68,13 +66,14 @@ template <class T> DEVICE void pool(const Block& block, const CbamArgs& a, Range
     lanes::Sum sum;
     Lanes max, pixel;
   };
+  const T* x = image.of(a.x);
   float* pooled = image.per_pooling(a.pooled);
   block::fold_columns(
       block, fold_scratch(block), image.pixels, channels.count,
       fold::Columns{
           fold::Start{State{{}, fill(-INFINITY), fill(0.f)}},
           fold::Step{[&](State& state, int p, int c, int count) {
-            const Lanes v = image.x(p, channels.first + c, count);
+            const Lanes v = lanes::load(x + image.at(p, channels.first + c), count);
             const uint32_t better = lanes::greater(v, state.max);
             state.sum.add(v, p);
             state.max = lanes::select(better, v, state.max);
@@ -167,13 +166,15 @@ template <class T> DEVICE void spatial(const Block& block, const CbamArgs& a, Ra
     float sum, max;
     int32_t channel;
   };
+  const T* x = image.of(a.x);
+  const float* g = image.gate;
   const int end = rows.first + rows.count, from = rows.first > pad ? rows.first - pad : 0, to = at_most(a.h, end + pad);
   block::fold_rows(
       block, (to - from) * a.w, a.c,
       fold::Rows{
           fold::Start{State{fill(0.f), fill(-INFINITY), fill(0.f)}},
           fold::Step{[&](State& state, int p, int c, int count) {
-            const Lanes v = image.x(from * a.w + p, c, count) * image.g(c, count);
+            const Lanes v = lanes::load(x + image.at(from * a.w + p, c), count) * lanes::load(g + c, count);
             const Lanes candidate = count < lanes::SIZE ? lanes::select((1u << count) - 1, v, fill(-INFINITY)) : v;
             const uint32_t better = lanes::greater(candidate, state.max);
             state.sum = state.sum + v;
@@ -220,15 +221,16 @@ template <class T> DEVICE void spatial(const Block& block, const CbamArgs& a, Ra
 // y of some rows.
 template <class T> DEVICE void apply(const Block& block, const CbamArgs& a, Range rows) {
   const Image<T, CbamArgs> image(block, a);
+  const float* g = image.gate;
   const int bit_row = lanes::mask_stride(a.c), first = rows.first * a.w;
   block::for_each_run(block, rows.count * a.w, a.c, [&](int r, int c, int count) {
-    const int64_t pixel = image.pixel0 + first + r;
-    Lanes v = image.x(first + r, c, count) * image.g(c, count);
+    const int64_t pixel = image.pixel0 + first + r, at = pixel * a.c + c;
+    Lanes v = lanes::load(static_cast<const T*>(a.x) + at, count) * lanes::load(g + c, count);
     if (a.spatial_gate) v = v * fill(a.spatial[pixel]);
-    if (a.residual) v = v + image.load(a.residual, first + r, c, count);
+    if (a.residual) v = v + lanes::load(static_cast<const T*>(a.residual) + at, count);
     v = activation::apply(a.act, v);
     if (a.positive) lanes::store_bits(a.positive + pixel * bit_row, c, lanes::greater(v, fill(0.f)));
-    lanes::store(static_cast<T*>(a.y) + pixel * a.c + c, v, count);
+    lanes::store(static_cast<T*>(a.y) + at, v, count);
   });
 }
 
@@ -245,13 +247,16 @@ template <class T> DEVICE void forward(const Block& block, const CbamArgs& a) {
 // dconv of some rows.
 template <class T> DEVICE void conv_grad(const Block& block, const CbamGradArgs& a, Range rows) {
   const Image<T, CbamGradArgs> image(block, a);
+  const T *x = image.of(a.x), *dy = image.of(a.dy);
+  const float* g = image.gate;
   block::fold_rows(
       block, rows.count * a.w, a.c,
       fold::Rows{
           fold::Start{fill(0.f)},
           fold::Step{[&](Lanes& sum, int r, int c, int count) {
-            const int p = rows.first * a.w + r;
-            sum = lanes::fma(image.x(p, c, count) * image.g(c, count), image.load(a.dy, p, c, count), sum);
+            const int64_t at = image.at(rows.first * a.w + r, c);
+            const Lanes v = lanes::load(x + at, count) * lanes::load(g + c, count);
+            sum = lanes::fma(v, lanes::load(dy + at, count), sum);
           }},
           fold::Collapse{[](const Lanes& sum) { return lanes::sum(sum); }},
           fold::Merge{[](float& sum, float other) { sum += other; }},
@@ -292,7 +297,7 @@ DEVICE void map_grad(const Block& block, const CbamGradArgs& a, Range rows) {
 template <class T> DEVICE Lanes gated_grad(const Image<T, CbamGradArgs>& image, int p, int c, int count) {
   const CbamGradArgs& a = image.a;
   const int64_t pixel = image.pixel0 + p;
-  const Lanes dy = image.load(a.dy, p, c, count);
+  const Lanes dy = lanes::load(static_cast<const T*>(a.dy) + pixel * a.c + c, count);
   if (!a.spatial_gate) return dy;
   const Lanes du = lanes::fma(dy, fill(a.spatial[pixel]), fill(a.dmap_mean[pixel]));
   return du + lanes::one_hot(a.max_channel[pixel] - c, a.dmap_max[pixel]);
@@ -301,16 +306,18 @@ template <class T> DEVICE Lanes gated_grad(const Image<T, CbamGradArgs>& image, 
 // dgate of some channels: at the argument of the channel gate's sigmoid.
 template <class T> DEVICE void gate_grad(const Block& block, const CbamGradArgs& a, Range channels) {
   const Image<T, CbamGradArgs> image(block, a);
+  const T* x = static_cast<const T*>(a.x);
   block::fold_columns(
       block, fold_scratch(block), image.pixels, channels.count,
       fold::Columns{
           fold::Start{lanes::Sum{}},
           fold::Step{[&](lanes::Sum& sum, int p, int c, int count) {
-            sum.add(image.x(p, channels.first + c, count) * gated_grad(image, p, channels.first + c, count), p);
+            const int channel = channels.first + c;
+            sum.add(lanes::load(x + (image.pixel0 + p) * a.c + channel, count) * gated_grad(image, p, channel, count), p);
           }},
           fold::Merge{[](lanes::Sum& sum, const lanes::Sum& later) { sum.merge(later); }},
           fold::Finish{[&](int c, int count, const lanes::Sum& sum) {
-            const Lanes g = image.g(channels.first + c, count);
+            const Lanes g = lanes::load(image.gate + channels.first + c, count);
             lanes::store(image.per_channel(a.dgate) + channels.first + c, sum.total() * (g * (fill(1.f) - g)), count);
           }},
       });
@@ -356,18 +363,19 @@ DEVICE void mlp_grad(const Block& block, const CbamGradArgs& a) {
 template <class T> DEVICE void input_grad(const Block& block, const CbamGradArgs& a, Range rows) {
   const Image<T, CbamGradArgs> image(block, a);
   const int bit_row = lanes::mask_stride(a.c);
-  const float *max_pixel = image.per_channel(a.max_pixel), *dpool_mean = image.per_pooling(a.dpooled), *dpool_max = dpool_mean + a.c;
+  const float *g = image.gate, *max_pixel = image.per_channel(a.max_pixel), *dpool_mean = image.per_pooling(a.dpooled), *dpool_max = dpool_mean + a.c;
   block::for_each_run(block, rows.count * a.w, a.c, [&](int r, int c, int count) {
     const int p = rows.first * a.w + r;
+    const int64_t pixel = image.pixel0 + p, at = pixel * a.c + c;
     Lanes v = gated_grad(image, p, c, count);
     if (a.channel_gate) {
-      v = lanes::fma(v, image.g(c, count), lanes::load(dpool_mean + c, count));
+      v = lanes::fma(v, lanes::load(g + c, count), lanes::load(dpool_mean + c, count));
       const uint32_t here = lanes::equal(lanes::load(max_pixel + c, count), fill(float(p)));
       v = v + lanes::select(here, lanes::load(dpool_max + c, count), fill(0.f));
     }
-    if (a.residual) v = v + image.load(a.residual, p, c, count);
-    if (a.keep) v = lanes::select(lanes::load_bits(a.keep + (image.pixel0 + p) * bit_row, c), v, fill(0.f));
-    lanes::store(static_cast<T*>(a.dx) + image.at(p, c), v, count);
+    if (a.residual) v = v + lanes::load(static_cast<const T*>(a.residual) + at, count);
+    if (a.keep) v = lanes::select(lanes::load_bits(a.keep + pixel * bit_row, c), v, fill(0.f));
+    lanes::store(static_cast<T*>(a.dx) + at, v, count);
   });
 }
 
