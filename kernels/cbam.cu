@@ -248,15 +248,14 @@ template <class T> DEVICE void forward(const Block& block, const CbamArgs& a) {
 template <class T> DEVICE void conv_grad(const Block& block, const CbamGradArgs& a, Range rows) {
   const Image<T, CbamGradArgs> image(block, a);
   const T *x = image.of(a.x), *dy = image.of(a.dy);
-  const float* g = image.gate;
   block::fold_rows(
       block, rows.count * a.w, a.c,
       fold::Rows{
           fold::Start{fill(0.f)},
           fold::Step{[&](Lanes& sum, int r, int c, int count) {
-            const int64_t at = image.at(rows.first * a.w + r, c);
-            const Lanes v = lanes::load(x + at, count) * lanes::load(g + c, count);
-            sum = lanes::fma(v, lanes::load(dy + at, count), sum);
+            const int p = rows.first * a.w + r;
+            const Lanes v = lanes::load(x + image.at(p, c), count) * lanes::load(image.per_channel(a.gate) + c, count);
+            sum = lanes::fma(v, lanes::load(dy + image.at(p, c), count), sum);
           }},
           fold::Collapse{[](const Lanes& sum) { return lanes::sum(sum); }},
           fold::Merge{[](float& sum, float other) { sum += other; }},
