@@ -14,7 +14,7 @@ use rampart::device::{DType, Device, DeviceChoice};
 use rampart::models::unet::Config;
 use rampart::models::weights::{Weights, uniform};
 use rampart::ops::attention::self_attention;
-use rampart::ops::norm::{GroupNorm, group_norm};
+use rampart::ops::group_norm::{GroupNorm, group_norm};
 use rampart::ops::philox::{Purpose, Stream};
 use rampart::ops::{Activation, recording};
 use rampart::tape::{Graph, Precision};

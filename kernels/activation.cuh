@@ -1,4 +1,4 @@
-// Pointwise activations and their slopes, shared by pointwise.cu and the epilogues of conv.cu and gemm.cu.
+// Pointwise activations and their slopes, and the exponential for whoever needs one (softmax, attention, losses).
 //
 // The exponential is reduced to |r| <= ln(2)/2 (Cody & Waite) and a polynomial, the normal distribution function is
 // exp(-a^2/2) times a polynomial in 1/(1 + 0.35 a) (the form of Abramowitz & Stegun 7.1.26). The coefficients are our own

@@ -1,4 +1,4 @@
-// One plain struct per kernel: the whole interface between Rust and the kernels.
+// The arguments of every kernel, one plain struct: the whole interface between Rust and the kernels.
 //
 // build.rs reads this file and writes the Rust mirror of every struct, so keep to one field per line, pointers, int32_t,
 // uint32_t, int64_t, uint64_t, float, and structs of this file, with the 8-byte fields first. Shapes stand at line ends.
@@ -111,14 +111,14 @@ struct DepthwiseArgs {
 // gemm.cu
 struct GemmArgs {
   const void* x;            // (batch, m, k)
-  const void* w;            // packed by pack_weights, per group
+  const void* w;            // packed by pack_weights, per matrix
   const float* bias;        // (n) or null
   const void* residual;     // like y, or null: added before the activation
   const uint8_t* keep;      // bits like y, or null: y is 0 where the bit is 0
   void* y;                  // (batch, m, n)
   uint8_t* positive;        // bits like y, or null: set where y > 0
   int64_t x_batch;          // elements from one matrix to the next; 0 shares it
-  int64_t w_batch;
+  int64_t w_batch;          // packed elements, alike
   int32_t m;
   int32_t k;
   int32_t n;
@@ -136,6 +136,97 @@ struct AccumulateArgs {
   int64_t rows;
   int32_t c;
   int32_t rows_per_block;
+};
+
+struct ActivationArgs {
+  const void* x;            // (rows, c)
+  void* y;                  // (rows, c)
+  uint8_t* positive;        // bits (rows, c) or null: set where y > 0
+  int64_t rows;
+  int32_t c;
+  int32_t rows_per_block;
+  int32_t act;
+  int32_t reserved;
+};
+
+struct ActivationGradArgs {
+  const void* x;            // (rows, c)
+  const void* dy;           // (rows, c)
+  const void* residual;     // (rows, c) or null
+  const uint8_t* keep;      // bits (rows, c) or null
+  void* dx;                 // (rows, c)
+  int64_t rows;
+  int32_t c;
+  int32_t rows_per_block;
+  int32_t act;
+  int32_t reserved;
+};
+
+struct AffineArgs {
+  const void* x;            // (rows, c)
+  const float* scale;       // (c)
+  const float* bias;        // (c) or null
+  const void* residual;     // (rows, c) or null
+  const uint8_t* keep;      // bits (rows, c) or null
+  void* y;                  // (rows, c)
+  int64_t rows;
+  int32_t c;
+  int32_t rows_per_block;
+};
+
+struct NormalizeArgs {
+  const void* x;            // (n), float32; the gradient: dy, in the precision of activations
+  const float* mean;        // (period): the channels, repeated
+  const float* std;         // (period)
+  void* y;                  // (n), in the precision of activations; the gradient: dx, float32
+  int64_t n;
+  int32_t period;           // a multiple of the channels and of 16
+  int32_t rows_per_block;   // rows of `period` values
+};
+
+struct CastArgs {
+  const void* x;            // (n)
+  void* y;                  // (n)
+  int64_t n;
+  int32_t per_block;
+  int32_t reserved;
+};
+
+struct TransposeArgs {
+  const void* x;            // (batch, rows, cols)
+  void* y;                  // (batch, cols, rows)
+  int32_t rows;
+  int32_t cols;
+};
+
+struct SoftmaxArgs {
+  const void* x;            // (rows, c)
+  void* y;                  // (rows, c)
+  int32_t c;
+  int32_t reserved;
+};
+
+struct SoftmaxGradArgs {
+  const void* y;            // (rows, c)
+  const void* dy;           // (rows, c)
+  void* dx;                 // (rows, c)
+  int32_t c;
+  int32_t reserved;
+};
+
+struct AffineActivationArgs {
+  const void* x;            // (rows, c)
+  const void* dy;           // (rows, c); null: forward
+  const float* scale;       // (c)
+  const float* bias;        // (c)
+  const void* residual;     // the gradient: like dx, or null
+  const uint8_t* keep;      // the gradient: bits like dx, or null
+  void* y;                  // (rows, c); the gradient: dx
+  int64_t rows;
+  int32_t c;
+  int32_t rows_per_block;
+  int32_t act;
+  int32_t reserved;
 };
 
 // philox.cu
@@ -216,82 +307,6 @@ struct GatherRowsArgs {
   int32_t chunk;
 };
 
-struct ActivationArgs {
-  const void* x;            // (rows, c)
-  void* y;                  // (rows, c)
-  uint8_t* positive;        // bits (rows, c) or null: set where y > 0
-  int64_t rows;
-  int32_t c;
-  int32_t rows_per_block;
-  int32_t act;
-  int32_t reserved;
-};
-
-struct ActivationGradArgs {
-  const void* x;            // (rows, c)
-  const void* dy;           // (rows, c)
-  const void* residual;     // (rows, c) or null
-  const uint8_t* keep;      // bits (rows, c) or null
-  void* dx;                 // (rows, c)
-  int64_t rows;
-  int32_t c;
-  int32_t rows_per_block;
-  int32_t act;
-  int32_t reserved;
-};
-
-struct AffineArgs {
-  const void* x;            // (rows, c)
-  const float* scale;       // (c)
-  const float* bias;        // (c) or null
-  const void* residual;     // (rows, c) or null
-  const uint8_t* keep;      // bits (rows, c) or null
-  void* y;                  // (rows, c)
-  int64_t rows;
-  int32_t c;
-  int32_t rows_per_block;
-};
-
-struct NormalizeArgs {
-  const void* x;            // (n), float32; the gradient: dy, in the precision of activations
-  const float* mean;        // (period): the channels, repeated
-  const float* std;         // (period)
-  void* y;                  // (n), in the precision of activations; the gradient: dx, float32
-  int64_t n;
-  int32_t period;           // a multiple of the channels and of 16
-  int32_t rows_per_block;   // rows of `period` values
-};
-
-struct CastArgs {
-  const void* x;            // (n)
-  void* y;                  // (n)
-  int64_t n;
-  int32_t per_block;
-  int32_t reserved;
-};
-
-struct TransposeArgs {
-  const void* x;            // (batch, rows, cols)
-  void* y;                  // (batch, cols, rows)
-  int32_t rows;
-  int32_t cols;
-};
-
-struct SoftmaxArgs {
-  const void* x;            // (rows, c)
-  void* y;                  // (rows, c)
-  int32_t c;
-  int32_t reserved;
-};
-
-struct SoftmaxGradArgs {
-  const void* y;            // (rows, c)
-  const void* dy;           // (rows, c)
-  void* dx;                 // (rows, c)
-  int32_t c;
-  int32_t reserved;
-};
-
 // loss.cu
 struct LossArgs {
   const void* logits;       // (N, k)
@@ -361,11 +376,11 @@ struct CbamArgs {
   void* y;                  // (N, h, w, c)
   uint8_t* positive;        // bits like y, or null: set where y > 0
   float* pooled;            // (N, 2, c): mean and maximum over the pixels
-  float* argmax;            // (N, c): the pixel of the maximum
+  float* max_pixel;         // (N, c): the pixel of the maximum
   float* hidden_values;     // (N, 2, hidden), after the ReLU
   float* gate;              // (N, c)
   float* spatial;           // (N, h, w)
-  int32_t* channel;         // (N, h, w): the channel of the maximum
+  int32_t* max_channel;     // (N, h, w): the channel of the maximum
   float scale;              // batch norm of the spatial gate
   float bias;
   int32_t h;
@@ -391,14 +406,14 @@ struct CbamGradArgs {
   const float* w1;          // (hidden, c)
   const float* w3;          // (hidden, c): transposed
   const float* kernel;      // (2, side, side)
-  const float* argmax;      // (N, c)
+  const float* max_pixel;   // (N, c)
   const float* hidden_values;  // (N, 2, hidden)
   const float* gate;        // (N, c)
   const float* spatial;     // (N, h, w)
-  const int32_t* channel;   // (N, h, w)
+  const int32_t* max_channel;  // (N, h, w)
   float* dconv;             // (N, h, w)
-  float* dmost;             // (N, h, w)
-  float* dmean;             // (N, h, w)
+  float* dmap_max;          // (N, h, w)
+  float* dmap_mean;         // (N, h, w): divided by c
   float* dgate;             // (N, c)
   float* dhidden;           // (N, 2, hidden)
   float* dpooled;           // (N, 2, c)
@@ -440,7 +455,7 @@ struct UpsampleArgs {
   int32_t scale;
 };
 
-// norm.cu
+// group_norm.cu
 struct GroupNormArgs {
   const void* x;            // (N, pixels, c)
   const float* scale;       // (N or 1, c)
@@ -489,19 +504,19 @@ struct TokensView {
 };
 
 struct AttentionArgs {
-  TokensView q;             // (batch, heads, n, d)
-  TokensView k;             // (batch, heads, m, d)
-  TokensView v;             // (batch, heads, m, d)
-  TokensView y;             // (batch, heads, n, d)
-  const float* bias;        // (batch or 1, heads, n, m) or null: added to the logits
+  TokensView q;             // (batch, heads, queries, d)
+  TokensView k;             // (batch, heads, keys, d)
+  TokensView v;             // (batch, heads, keys, d)
+  TokensView y;             // (batch, heads, queries, d)
+  const float* bias;        // (batch or 1, heads, queries, keys) or null: added to the logits
   const float* table;       // (heads, 2 map_h - 1, 2 map_w - 1) or null: by place of the key less that of the query, added too
-  float* kept;              // (batch, heads, n, 2): the largest logit of a row, and 1 / the sum of exp of all less that
+  float* lse;               // (batch, heads, queries, 2): m, the largest logit of a row, and 1/l, l the sum of exp of all less m
   int64_t bias_batch;       // elements from one batch's bias to the next, 0 where all share it
   Divisor map_w;
   int32_t map_h;
   int32_t heads;
-  int32_t n;
-  int32_t m;
+  int32_t queries;
+  int32_t keys;
   int32_t d;
   float scale;
   int32_t reserved;
@@ -519,14 +534,14 @@ struct AttentionGradArgs {
   const float* bias;
   const float* table;
   const float* turned;      // the table by place of the query less that of the key
-  const float* kept;
-  float* delta;             // (batch, heads, n): sum of y * dy over a row
+  const float* lse;
+  float* delta;             // (batch, heads, queries): sum of y * dy over a row
   int64_t bias_batch;
   Divisor map_w;
   int32_t map_h;
   int32_t heads;
-  int32_t n;
-  int32_t m;
+  int32_t queries;
+  int32_t keys;
   int32_t d;
   float scale;
   int32_t reserved;
@@ -609,6 +624,7 @@ struct SplitArgs {
   int32_t rows_per_block;
 };
 
+// layer_norm.cu
 struct LayerNormArgs {
   const void* x;            // (rows, c)
   const float* scale;       // (c)
@@ -633,22 +649,6 @@ struct LayerNormGradArgs {
   int64_t rows;
   int32_t c;
   int32_t rows_per_block;
-};
-
-// pointwise.cu
-struct AffineActivationArgs {
-  const void* x;            // (rows, c)
-  const void* dy;           // (rows, c); null: forward
-  const float* scale;       // (c)
-  const float* bias;        // (c)
-  const void* residual;     // the gradient: like dx, or null
-  const uint8_t* keep;      // the gradient: bits like dx, or null
-  void* y;                  // (rows, c); the gradient: dx
-  int64_t rows;
-  int32_t c;
-  int32_t rows_per_block;
-  int32_t act;
-  int32_t reserved;
 };
 
 // gate.cu

@@ -4,22 +4,22 @@
 //   s = scale * q k^T + bias + table[place of k - place of q]      p = softmax(s) over the keys      y = p v
 //   dv = p^T dy      ds = p * (dy v^T - delta),  delta = sum(y * dy) per query      dq = scale * ds k      dk = scale * ds^T q
 //
-// The forward pass walks over the keys with a running maximum and sum (Milakov & Gimelshein 2018; Dao et al. 2022) and keeps two
-// numbers per query: the maximum and 1/sum, for the log of the sum alone would lose digits where scores are large. The gradients
-// rebuild p = exp(s - maximum) / sum; dq walks over keys, dk and dv over queries, so that every output has one writer and nothing is
-// added atomically.
+// Forward, for each square of keys and from m = -inf, l = 0, y = 0 (names as in FlashAttention):
+//
+//   m' = max(m, max_j s)     alpha = exp(m - m')     p = exp(s - m')     l = l * alpha + sum_j p     y = y * alpha + p v     m = m'
+//
+// and in the end y = y / l. Where FlashAttention keeps lse = m + log l of every query, this keeps both numbers, m and 1/l, for the
+// sum would lose digits where scores are large. The gradients rebuild p = exp(s - m) / l; dq walks over keys, dk and dv over queries,
+// so that every output has one writer and nothing is added atomically.
 //
 // q, k, v and their gradients are views (TokensView), so that they may be parts of one tensor (N, T, 3 C). Head sizes up to 128.
+// float32 or bf16; s, p, m, l and all sums in float32, p and ds rounded to the precision of v and k where these are multiplied.
+// Sources: Milakov & Gimelshein 2018; Dao et al. 2022.
 #include "activation.cuh"
 #include "matrix.cuh"
 
 namespace attention {
 
-template <class T> DEVICE T* at(const TokensView& v, int batch, int head, int token) {
-  return reinterpret_cast<T*>(v.at) + batch * v.batch + head * v.head + token * v.token;
-}
-
-DEVICE int at_most(int limit, int v) { return v < limit ? v : limit; }
 DEVICE int padded(int v) { return (v + 15) / 16 * 16; }
 
 // Lane l is -infinity from `left` on: what no key stands behind.
@@ -47,9 +47,64 @@ struct Places {
   }
 };
 
-template <class A> DEVICE Places places(const A& a, const float* table, int head) {
-  const int size = (2 * a.map_h - 1) * (2 * int(a.map_w.value) - 1);
-  return {table ? table + int64_t(head) * size : nullptr, a.map_w, a.map_h};
+// The head of one image that a block works on. The rows of its scores are queries and their columns keys; TURNED, the other way round.
+template <class T, class Args, bool TURNED = false> struct Head {
+  const Args& a;
+  int batch, head, d;  // d padded
+  const float* bias;   // (queries, keys), or null
+  Places places;
+
+  DEVICE Head(const Block& block, const Args& a_, const float* table)
+      : a(a_), batch(block.index.z), head(block.index.y), d(padded(a_.d)),
+        bias(a_.bias ? a_.bias + batch * a_.bias_batch + int64_t(head) * a_.queries * a_.keys : nullptr),
+        places{table ? table + int64_t(head) * (2 * a_.map_h - 1) * (2 * int(a_.map_w.value) - 1) : nullptr, a_.map_w, a_.map_h} {}
+
+  template <class V = const T> DEVICE V* at(const TokensView& v, int token) const {
+    return reinterpret_cast<V*>(v.at) + batch * v.batch + head * v.head + token * v.token;
+  }
+
+  // Where lse and delta have a query.
+  DEVICE int64_t row(int query) const { return (int64_t(batch) * a.heads + head) * a.queries + query; }
+
+  // Tokens [first, first + count) of a view; zeros up to `rows`.
+  DEVICE void load(const Block& block, const matrix::Small<T>& to, const TokensView& from, int first, int count, int rows) const {
+    matrix::load(block, to, at(from, first), from.token, count, a.d, rows, d);
+  }
+
+  // s from q k^T, for `count` columns of a row: the only place that knows what a score is.
+  DEVICE Lanes scores(Lanes product, int row, int column, int count) const {
+    const int rows = TURNED ? a.keys : a.queries, left = (TURNED ? a.queries : a.keys) - column;
+    Lanes s = product * lanes::fill(a.scale);
+    const int inside = row < rows ? at_most(count, left) : 0;
+    if constexpr (TURNED) {
+      if (bias)
+        for (int l = 0; l < inside; ++l) s = s + lanes::one_hot(l, bias[int64_t(column + l) * a.keys + row]);
+    } else {
+      if (bias && inside > 0) s = s + lanes::load(bias + int64_t(row) * a.keys + column, inside);
+    }
+    if (places.table && inside > 0) s = s + places.run(row, column, inside);
+    return s;
+  }
+};
+
+// to = x y^T, for rows of x and y that lie in shared memory.
+template <class Product, class T>
+DEVICE void multiply(const Block& block, const matrix::Small<T>& x, const matrix::Small<T>& y, int depth, int columns,
+                     const matrix::Small<float>& to) {
+  Product product;
+  product.clear();
+  product.template add<T, matrix::ROWS>(block, x, y, depth, columns);
+  product.store(block, to.at, to.row, columns);
+}
+
+// Tokens [first, first + count) of a view become f(i, row i of the product), by way of shared memory that is free now.
+template <class T, class H, class Product, class F>
+DEVICE void write(const Block& block, const H& head, const Product& product, const matrix::Small<float>& staged, const TokensView& to,
+                  int first, int count, F f) {
+  product.store(block, staged.at, staged.row, head.d);
+  block::for_each_run(block, count, head.a.d, [&](int i, int c, int columns) {
+    lanes::store(head.template at<T>(to, first + i) + c, f(i, lanes::load(staged.at + i * staged.row + c, columns)), columns);
+  });
 }
 
 template <class T, int D> struct Forward {
@@ -64,64 +119,61 @@ template <class T, int D> struct Forward {
 
 template <class T, int D> DEVICE void forward(const Block& block, const AttentionArgs& a) {
   using L = Forward<T, D>;
-  const int batch = block.index.z, head = block.index.y, i0 = block.index.x * L::QUERIES, rows = at_most(L::QUERIES, a.n - i0);
+  const Head<T, AttentionArgs> head(block, a, a.table);
+  const auto own = block::share(block.index.x, L::QUERIES, a.queries);
   const typename L::Tokens q(block.shared + L::Q, D), kv(block.shared + L::KV, D), p(block.shared + L::P, L::KEYS);
   const typename L::Scores s(block.shared + L::S, L::KEYS), staged(block.shared + L::Q, D);
-  float *most = reinterpret_cast<float*>(block.shared + L::ROWS), *total = most + L::QUERIES, *shrink = total + L::QUERIES;
-  const float* bias = a.bias ? a.bias + batch * a.bias_batch + (int64_t(head) * a.n + i0) * a.m : nullptr;
-  const Places place = places(a, a.table, head);
-  const int d = padded(a.d);
+  float *m = reinterpret_cast<float*>(block.shared + L::ROWS), *l = m + L::QUERIES, *alpha = l + L::QUERIES;
 
-  matrix::load(block, q, at<const T>(a.q, batch, head, i0), a.q.token, rows, a.d, L::QUERIES, d);
-  block::for_each(block, 1, L::QUERIES, [&](int, int i) { most[i] = -INFINITY, total[i] = 0; });
+  head.load(block, q, a.q, own.first, own.count, L::QUERIES);
+  block::for_each(block, 1, L::QUERIES, [&](int, int i) { m[i] = -INFINITY, l[i] = 0; });
   matrix::Product<L::QUERIES, D, 4> y;
   y.clear();
-  for (int j0 = 0; j0 < a.m; j0 += L::KEYS) {
-    const int keys = at_most(L::KEYS, a.m - j0), depth = padded(keys);
-    matrix::load(block, kv, at<const T>(a.k, batch, head, j0), a.k.token, keys, a.d, depth, d);
-    {
-      matrix::Product<L::QUERIES, L::KEYS, 4> scores;
-      scores.clear();
-      scores.template add<T, matrix::ROWS>(block, q, kv, d, depth);
-      scores.store(block, s.at, s.row, depth);
-    }
-    matrix::load(block, kv, at<const T>(a.v, batch, head, j0), a.v.token, keys, a.d, depth, d);
+  for (int j0 = 0; j0 < a.keys; j0 += L::KEYS) {
+    const int keys = at_most(L::KEYS, a.keys - j0), columns = padded(keys);
+    head.load(block, kv, a.k, j0, keys, columns);
+    multiply<matrix::Product<L::QUERIES, L::KEYS, 4>>(block, q, kv, head.d, columns, s);
+    head.load(block, kv, a.v, j0, keys, columns);
     block::fold_rows(
-        block, L::QUERIES, depth, lanes::fill(-INFINITY),
-        [&](Lanes& top, int i, int j, int count) {
-          Lanes v = lanes::load(s.at + i * s.row + j, count) * lanes::fill(a.scale);
-          if (bias && i < rows && j < keys) v = v + lanes::load(bias + int64_t(i) * a.m + j0 + j, at_most(count, keys - j));
-          if (place.table && i < rows && j < keys) v = v + place.run(i0 + i, j0 + j, at_most(count, keys - j));
-          v = masked(v, keys - j);
-          lanes::store(s.at + i * s.row + j, v, count);
-          top = lanes::maximum(top, v);
-        },
-        [](const Lanes& top) { return lanes::largest(top); }, [](float& x, float other) { x = x > other ? x : other; },
-        [&](int i, float top) {
-          const float now = top > most[i] ? top : most[i];
-          // As long as a bias of -infinity hides every key there is nothing to shrink.
-          shrink[i] = now == most[i] ? 1.f : lanes::first(activation::exp(lanes::fill(most[i] - now)));
-          most[i] = now;
+        block, L::QUERIES, columns,
+        fold::Rows{
+            fold::Start{lanes::fill(-INFINITY)},
+            // `head` by value: through a reference the host would read it again after every store.
+            fold::Step{[&, head](Lanes& top, int i, int j, int count) {
+              float* at = s.at + i * s.row + j;
+              const Lanes v = masked(head.scores(lanes::load(at, count), own.first + i, j0 + j, count), keys - j);
+              lanes::store(at, v, count);
+              top = lanes::maximum(top, v);
+            }},
+            fold::Collapse{[](const Lanes& top) { return lanes::largest(top); }},
+            fold::Merge{[](float& x, float other) { x = x > other ? x : other; }},
+            fold::Finish{[&](int i, float top) {
+              const float now = top > m[i] ? top : m[i];
+              // As long as a bias of -infinity hides every key there is nothing to scale down.
+              alpha[i] = now == m[i] ? 1.f : lanes::first(activation::exp(lanes::fill(m[i] - now)));
+              m[i] = now;
+            }},
         });
     block::fold_rows(
-        block, L::QUERIES, depth, lanes::fill(0.f),
-        [&](Lanes& sum, int i, int j, int count) {
-          const float top = most[i] == -INFINITY ? 0.f : most[i];
-          const Lanes v = lanes::head(activation::exp(lanes::load(s.at + i * s.row + j, count) - lanes::fill(top)), keys - j);
-          lanes::store(p.at + i * p.row + j, v, count);
-          sum = sum + v;
-        },
-        [](const Lanes& sum) { return lanes::sum(sum); }, [](float& x, float other) { x += other; },
-        [&](int i, float sum) { total[i] = total[i] * shrink[i] + sum; });
-    y.scale_rows(block, shrink, d);
-    y.template add<T, matrix::COLUMNS>(block, p, kv, depth, d);
+        block, L::QUERIES, columns,
+        fold::Rows{
+            fold::Start{lanes::fill(0.f)},
+            fold::Step{[&](Lanes& sum, int i, int j, int count) {
+              const float top = m[i] == -INFINITY ? 0.f : m[i];
+              const Lanes v = lanes::head(activation::exp(lanes::load(s.at + i * s.row + j, count) - lanes::fill(top)), keys - j);
+              lanes::store(p.at + i * p.row + j, v, count);
+              sum = sum + v;
+            }},
+            fold::Collapse{[](const Lanes& sum) { return lanes::sum(sum); }},
+            fold::Merge{[](float& x, float other) { x += other; }},
+            fold::Finish{[&](int i, float sum) { l[i] = l[i] * alpha[i] + sum; }},
+        });
+    y.scale_rows(block, alpha, head.d);
+    y.template add<T, matrix::COLUMNS>(block, p, kv, columns, head.d);
   }
-  y.store(block, staged.at, staged.row, d);
-  block::for_each_run(block, rows, a.d, [&](int i, int c, int count) {
-    lanes::store(at<T>(a.y, batch, head, i0 + i) + c, lanes::load(staged.at + i * staged.row + c, count) / lanes::fill(total[i]), count);
-  });
-  float* kept = a.kept + ((int64_t(batch) * a.heads + head) * a.n + i0) * 2;
-  block::for_each(block, 1, rows, [&](int, int i) { kept[2 * i] = most[i], kept[2 * i + 1] = 1.f / total[i]; });
+  write<T>(block, head, y, staged, a.y, own.first, own.count, [&](int i, Lanes v) { return v / lanes::fill(l[i]); });
+  float* lse = a.lse + 2 * head.row(own.first);
+  block::for_each(block, 1, own.count, [&](int, int i) { lse[2 * i] = m[i], lse[2 * i + 1] = 1.f / l[i]; });
 }
 
 // Both gradients hold a square of B queries and B keys.
@@ -129,7 +181,8 @@ template <class T, int D> struct Backward {
   static constexpr int B = sizeof(T) == 2 && D == 64 ? 64 : 32, WARPS_M = B / 16 < 4 ? 2 : 4;
   using Tokens = matrix::Small<T>;
   using Scores = matrix::Small<float>;
-  static constexpr bool IN_PLACE = sizeof(typename Tokens::Element) == 4;
+  using Square = matrix::Product<B, B, WARPS_M>;
+  static constexpr bool IN_PLACE = sizeof(typename Tokens::Element) == 4;  // p lies where s lay, ds where dp lay
   static constexpr int SQUARE = Scores::bytes(B, B), ROUNDED = IN_PLACE ? 0 : Tokens::bytes(B, B);
   static constexpr int FIRST = REDUCE_BYTES, TOKENS = Tokens::bytes(B, D), S = FIRST + 4 * TOKENS, DP = S + SQUARE, P = DP + SQUARE,
                        DS = P + ROUNDED, ROWS = DS + ROUNDED, BYTES = ROWS + 3 * B * 4;
@@ -138,146 +191,118 @@ template <class T, int D> struct Backward {
 
 template <class T, int D> DEVICE void query_gradient(const Block& block, const AttentionGradArgs& a) {
   using L = Backward<T, D>;
-  const int batch = block.index.z, head = block.index.y, i0 = block.index.x * L::B, rows = at_most(L::B, a.n - i0);
+  const Head<T, AttentionGradArgs> head(block, a, a.table);
+  const auto own = block::share(block.index.x, L::B, a.queries);
   unsigned char* memory = block.shared + L::FIRST;
   const typename L::Tokens k(memory, D), v(memory + L::TOKENS, D), q(memory + 2 * L::TOKENS, D), dy(memory + 3 * L::TOKENS, D);
   const typename L::Tokens ds(block.shared + (L::IN_PLACE ? L::DP : L::DS), L::B);
   const typename L::Scores s(block.shared + L::S, L::B), dp(block.shared + L::DP, L::B), staged(memory, D);
-  float *most = reinterpret_cast<float*>(block.shared + L::ROWS), *inverse = most + L::B, *delta = inverse + L::B;
-  const int64_t first = (int64_t(batch) * a.heads + head) * a.n + i0;
-  const float* bias = a.bias ? a.bias + batch * a.bias_batch + (int64_t(head) * a.n + i0) * a.m : nullptr;
-  const Places place = places(a, a.table, head);
-  const int d = padded(a.d);
+  float *m = reinterpret_cast<float*>(block.shared + L::ROWS), *inv_l = m + L::B, *delta = inv_l + L::B;
+  const int64_t row0 = head.row(own.first);
 
-  matrix::load(block, q, at<const T>(a.q, batch, head, i0), a.q.token, rows, a.d, L::B, d);
-  matrix::load(block, dy, at<const T>(a.dy, batch, head, i0), a.dy.token, rows, a.d, L::B, d);
+  head.load(block, q, a.q, own.first, own.count, L::B);
+  head.load(block, dy, a.dy, own.first, own.count, L::B);
   block::for_each(block, 1, L::B, [&](int, int i) {
-    most[i] = i < rows ? a.kept[2 * (first + i)] : 0.f;
-    inverse[i] = i < rows ? a.kept[2 * (first + i) + 1] : 0.f;
+    m[i] = i < own.count ? a.lse[2 * (row0 + i)] : 0.f;
+    inv_l[i] = i < own.count ? a.lse[2 * (row0 + i) + 1] : 0.f;
     delta[i] = 0;
   });
   block::fold_rows(
-      block, rows, a.d, lanes::fill(0.f),
-      [&](Lanes& sum, int i, int c, int count) {
-        const Lanes y = lanes::load(at<const T>(a.y, batch, head, i0 + i) + c, count);
-        sum = lanes::fma(y, lanes::load(at<const T>(a.dy, batch, head, i0 + i) + c, count), sum);
-      },
-      [](const Lanes& sum) { return lanes::sum(sum); }, [](float& x, float other) { x += other; },
-      [&](int i, float sum) { delta[i] = a.delta[first + i] = sum; });
+      block, own.count, a.d,
+      fold::Rows{
+          fold::Start{lanes::fill(0.f)},
+          fold::Step{[&](Lanes& sum, int i, int c, int count) {
+            const Lanes y = lanes::load(head.at(a.y, own.first + i) + c, count);
+            sum = lanes::fma(y, lanes::load(head.at(a.dy, own.first + i) + c, count), sum);
+          }},
+          fold::Collapse{[](const Lanes& sum) { return lanes::sum(sum); }},
+          fold::Merge{[](float& x, float other) { x += other; }},
+          fold::Finish{[&](int i, float sum) { delta[i] = a.delta[row0 + i] = sum; }},
+      });
   matrix::Product<L::B, D, L::WARPS_M> dq;
   dq.clear();
-  for (int j0 = 0; j0 < a.m; j0 += L::B) {
-    const int keys = at_most(L::B, a.m - j0), depth = padded(keys);
-    matrix::load(block, k, at<const T>(a.k, batch, head, j0), a.k.token, keys, a.d, depth, d);
-    matrix::load(block, v, at<const T>(a.v, batch, head, j0), a.v.token, keys, a.d, depth, d);
-    {
-      matrix::Product<L::B, L::B, L::WARPS_M> product;
-      product.clear();
-      product.template add<T, matrix::ROWS>(block, q, k, d, depth);
-      product.store(block, s.at, s.row, depth);
-      product.clear();
-      product.template add<T, matrix::ROWS>(block, dy, v, d, depth);
-      product.store(block, dp.at, dp.row, depth);
-    }
-    block::for_each_run(block, L::B, depth, [&](int i, int j, int count) {
-      Lanes x = lanes::load(s.at + i * s.row + j, count) * lanes::fill(a.scale);
-      if (bias && i < rows && j < keys) x = x + lanes::load(bias + int64_t(i) * a.m + j0 + j, at_most(count, keys - j));
-      if (place.table && i < rows && j < keys) x = x + place.run(i0 + i, j0 + j, at_most(count, keys - j));
-      const Lanes p = activation::exp(x - lanes::fill(most[i])) * lanes::fill(inverse[i]);
+  for (int j0 = 0; j0 < a.keys; j0 += L::B) {
+    const int keys = at_most(L::B, a.keys - j0), columns = padded(keys);
+    head.load(block, k, a.k, j0, keys, columns);
+    head.load(block, v, a.v, j0, keys, columns);
+    multiply<typename L::Square>(block, q, k, head.d, columns, s);
+    multiply<typename L::Square>(block, dy, v, head.d, columns, dp);
+    block::for_each_run(block, L::B, columns, [&](int i, int j, int count) {
+      const Lanes score = head.scores(lanes::load(s.at + i * s.row + j, count), own.first + i, j0 + j, count);
+      const Lanes p = activation::exp(score - lanes::fill(m[i])) * lanes::fill(inv_l[i]);
       const Lanes v = p * (lanes::load(dp.at + i * dp.row + j, count) - lanes::fill(delta[i]));
       lanes::store(ds.at + i * ds.row + j, lanes::head(v, keys - j), count);
     });
-    dq.template add<T, matrix::COLUMNS>(block, ds, k, depth, d);
+    dq.template add<T, matrix::COLUMNS>(block, ds, k, columns, head.d);
   }
-  dq.store(block, staged.at, staged.row, d);
-  block::for_each_run(block, rows, a.d, [&](int i, int c, int count) {
-    lanes::store(at<T>(a.dq, batch, head, i0 + i) + c, lanes::load(staged.at + i * staged.row + c, count) * lanes::fill(a.scale), count);
-  });
+  write<T>(block, head, dq, staged, a.dq, own.first, own.count, [&](int, Lanes v) { return v * lanes::fill(a.scale); });
 }
 
 template <class T, int D> DEVICE void key_gradient(const Block& block, const AttentionGradArgs& a) {
   using L = Backward<T, D>;
-  const int batch = block.index.z, head = block.index.y, j0 = block.index.x * L::B, keys = at_most(L::B, a.m - j0);
+  const Head<T, AttentionGradArgs, true> head(block, a, a.turned);
+  const auto own = block::share(block.index.x, L::B, a.keys);
   unsigned char* memory = block.shared + L::FIRST;
   const typename L::Tokens q(memory, D), dy(memory + L::TOKENS, D), k(memory + 2 * L::TOKENS, D), v(memory + 3 * L::TOKENS, D);
   const typename L::Tokens p(block.shared + (L::IN_PLACE ? L::S : L::P), L::B), ds(block.shared + (L::IN_PLACE ? L::DP : L::DS), L::B);
   const typename L::Scores s(block.shared + L::S, L::B), dp(block.shared + L::DP, L::B), staged(memory, D);
-  float *most = reinterpret_cast<float*>(block.shared + L::ROWS), *inverse = most + L::B, *delta = inverse + L::B;
-  const int64_t row0 = (int64_t(batch) * a.heads + head) * a.n;
-  const float* bias = a.bias ? a.bias + batch * a.bias_batch + int64_t(head) * a.n * a.m + j0 : nullptr;
-  const Places place = places(a, a.turned, head);
-  const int d = padded(a.d);
+  float *m = reinterpret_cast<float*>(block.shared + L::ROWS), *inv_l = m + L::B, *delta = inv_l + L::B;
 
-  matrix::load(block, k, at<const T>(a.k, batch, head, j0), a.k.token, keys, a.d, L::B, d);
-  matrix::load(block, v, at<const T>(a.v, batch, head, j0), a.v.token, keys, a.d, L::B, d);
+  head.load(block, k, a.k, own.first, own.count, L::B);
+  head.load(block, v, a.v, own.first, own.count, L::B);
   matrix::Product<L::B, D, L::WARPS_M> dk, dv;
   dk.clear();
   dv.clear();
-  for (int i0 = 0; i0 < a.n; i0 += L::B) {
-    const int queries = at_most(L::B, a.n - i0), depth = padded(queries);
-    matrix::load(block, q, at<const T>(a.q, batch, head, i0), a.q.token, queries, a.d, depth, d);
-    matrix::load(block, dy, at<const T>(a.dy, batch, head, i0), a.dy.token, queries, a.d, depth, d);
+  for (int i0 = 0; i0 < a.queries; i0 += L::B) {
+    const int queries = at_most(L::B, a.queries - i0), columns = padded(queries);
+    head.load(block, q, a.q, i0, queries, columns);
+    head.load(block, dy, a.dy, i0, queries, columns);
     block::for_each(block, 1, L::B, [&](int, int i) {
-      most[i] = i < queries ? a.kept[2 * (row0 + i0 + i)] : 0.f;
-      inverse[i] = i < queries ? a.kept[2 * (row0 + i0 + i) + 1] : 0.f;
-      delta[i] = i < queries ? a.delta[row0 + i0 + i] : 0.f;
+      m[i] = i < queries ? a.lse[2 * head.row(i0 + i)] : 0.f;
+      inv_l[i] = i < queries ? a.lse[2 * head.row(i0 + i) + 1] : 0.f;
+      delta[i] = i < queries ? a.delta[head.row(i0 + i)] : 0.f;
     });
-    {
-      matrix::Product<L::B, L::B, L::WARPS_M> product;
-      product.clear();
-      product.template add<T, matrix::ROWS>(block, k, q, d, depth);
-      product.store(block, s.at, s.row, depth);
-      product.clear();
-      product.template add<T, matrix::ROWS>(block, v, dy, d, depth);
-      product.store(block, dp.at, dp.row, depth);
-    }
+    multiply<typename L::Square>(block, k, q, head.d, columns, s);
+    multiply<typename L::Square>(block, v, dy, head.d, columns, dp);
     // Row j is a key, column i a query. Columns behind the last query multiply rows of zeros.
-    block::for_each_run(block, L::B, depth, [&](int j, int i, int count) {
-      Lanes x = lanes::load(s.at + j * s.row + i, count) * lanes::fill(a.scale);
-      if (bias && j < keys)
-        for (int l = 0; l < count && i + l < queries; ++l) x = x + lanes::one_hot(l, bias[int64_t(i0 + i + l) * a.m + j]);
-      if (place.table && j < keys && i < queries) x = x + place.run(j0 + j, i0 + i, at_most(count, queries - i));
-      const Lanes power = activation::exp(x - lanes::load(most + i, count)) * lanes::load(inverse + i, count);
+    block::for_each_run(block, L::B, columns, [&](int j, int i, int count) {
+      const Lanes score = head.scores(lanes::load(s.at + j * s.row + i, count), own.first + j, i0 + i, count);
+      const Lanes power = activation::exp(score - lanes::load(m + i, count)) * lanes::load(inv_l + i, count);
       const Lanes v = power * (lanes::load(dp.at + j * dp.row + i, count) - lanes::load(delta + i, count));
       lanes::store(p.at + j * p.row + i, power, count);
       lanes::store(ds.at + j * ds.row + i, v, count);
     });
-    dv.template add<T, matrix::COLUMNS>(block, p, dy, depth, d);
-    dk.template add<T, matrix::COLUMNS>(block, ds, q, depth, d);
+    dv.template add<T, matrix::COLUMNS>(block, p, dy, columns, head.d);
+    dk.template add<T, matrix::COLUMNS>(block, ds, q, columns, head.d);
   }
-  dv.store(block, staged.at, staged.row, d);
-  block::for_each_run(block, keys, a.d, [&](int j, int c, int count) {
-    lanes::store(at<T>(a.dv, batch, head, j0 + j) + c, lanes::load(staged.at + j * staged.row + c, count), count);
-  });
-  dk.store(block, staged.at, staged.row, d);
-  block::for_each_run(block, keys, a.d, [&](int j, int c, int count) {
-    lanes::store(at<T>(a.dk, batch, head, j0 + j) + c, lanes::load(staged.at + j * staged.row + c, count) * lanes::fill(a.scale), count);
-  });
+  write<T>(block, head, dv, staged, a.dv, own.first, own.count, [](int, Lanes v) { return v; });
+  write<T>(block, head, dk, staged, a.dk, own.first, own.count, [&](int, Lanes v) { return v * lanes::fill(a.scale); });
 }
 
 }  // namespace attention
 
-// grid (ceil(n / 64), heads, batch)
+// grid (ceil(queries / 64), heads, batch)
 KERNEL(attention_f32_64, AttentionArgs, 128, 53248) { attention::forward<float, 64>(block, a); }
 KERNEL(attention_f32_128, AttentionArgs, 128, 86016) { attention::forward<float, 128>(block, a); }
 KERNEL(attention_bf16_64, AttentionArgs, 128, 46336) { attention::forward<bf16, 64>(block, a); }
 KERNEL(attention_bf16_128, AttentionArgs, 128, 62720) { attention::forward<bf16, 128>(block, a); }
 
-// grid (ceil(n / B), heads, batch); B is 64 for bf16_64, else 32
+// grid (ceil(queries / B), heads, batch); B is 64 for bf16_64, else 32
 KERNEL(attention_query_grad_f32_64, AttentionGradArgs, 128, 44672) { attention::query_gradient<float, 64>(block, a); }
 KERNEL(attention_query_grad_f32_128, AttentionGradArgs, 128, 77440) { attention::query_gradient<float, 128>(block, a); }
 KERNEL(attention_query_grad_bf16_64, AttentionGradArgs, 128, 91136) { attention::query_gradient<bf16, 64>(block, a); }
 KERNEL(attention_query_grad_bf16_128, AttentionGradArgs, 128, 49792) { attention::query_gradient<bf16, 128>(block, a); }
 
-// grid (ceil(m / B), heads, batch), after the gradient of the queries, which leaves delta
+// grid (ceil(keys / B), heads, batch), after the gradient of the queries, which leaves delta
 KERNEL(attention_key_grad_f32_64, AttentionGradArgs, 128, 44672) { attention::key_gradient<float, 64>(block, a); }
 KERNEL(attention_key_grad_f32_128, AttentionGradArgs, 128, 77440) { attention::key_gradient<float, 128>(block, a); }
 KERNEL(attention_key_grad_bf16_64, AttentionGradArgs, 128, 91136) { attention::key_gradient<bf16, 64>(block, a); }
 KERNEL(attention_key_grad_bf16_128, AttentionGradArgs, 128, 49792) { attention::key_gradient<bf16, 128>(block, a); }
 
-#if TARGET_CUDA
-static_assert(attention::Forward<float, 64>::BYTES <= 53248 && attention::Forward<float, 128>::BYTES <= 86016);
-static_assert(attention::Forward<bf16, 64>::BYTES <= 46336 && attention::Forward<bf16, 128>::BYTES <= 62720);
-static_assert(attention::Backward<float, 64>::BYTES <= 44672 && attention::Backward<float, 128>::BYTES <= 77440);
-static_assert(attention::Backward<bf16, 64>::BYTES <= 91136 && attention::Backward<bf16, 128>::BYTES <= 49792);
-#endif
+namespace attention {
+static_assert(matrix::fits(Forward<float, 64>::BYTES, 53248) && matrix::fits(Forward<float, 128>::BYTES, 86016) &&
+                  matrix::fits(Forward<bf16, 64>::BYTES, 46336) && matrix::fits(Forward<bf16, 128>::BYTES, 62720) &&
+                  matrix::fits(Backward<float, 64>::BYTES, 44672) && matrix::fits(Backward<float, 128>::BYTES, 77440) &&
+                  matrix::fits(Backward<bf16, 64>::BYTES, 91136) && matrix::fits(Backward<bf16, 128>::BYTES, 49792),
+              "shared bytes of the KERNEL lines serve their layouts");
+}  // namespace attention

@@ -1,9 +1,60 @@
 // Block-collective primitives. Each is called by the whole block, visits every index exactly once, and ends in a barrier:
-// what one phase wrote, the next may read. A kernel built from them names no thread.
+// what one phase wrote, the next may read. A kernel built from them names no thread. First, what cuts work into blocks.
 #pragma once
 #include "lanes.cuh"
 
+DEVICE int at_most(int limit, int v) { return v < limit ? v : limit; }
+
+// A NaN stays.
+DEVICE float clamp(float v, float low, float high) { return v < low ? low : v > high ? high : v; }
+
+// The named parts of block::fold_columns and block::fold_rows, whose state S goes from run to run.
+namespace fold {
+
+template <class S> struct Start { S state; };   // before the first row of a column, the first run of a row
+template <class F> struct Step : F {};          // step(s, r, c, count): takes the `count` columns at c of row r into s
+template <class F> struct Collapse : F {};      // t = collapse(s), of 4-byte words: of rows, what is left of the lanes of s
+template <class F> struct Merge : F {};         // merge(s, other): joins what CUDA threads that share a fold have, see below
+template <class F> struct Finish : F {};        // of columns finish(c, count, s), of rows finish(r, t): once per fold
+template <class S> Start(S) -> Start<S>;
+template <class F> Step(F) -> Step<F>;
+template <class F> Collapse(F) -> Collapse<F>;
+template <class F> Merge(F) -> Merge<F>;
+template <class F> Finish(F) -> Finish<F>;
+
+// Step takes rows in ascending order, merge a state of later rows.
+template <class S, class A, class M, class F> struct Columns {
+  Start<S> start;
+  Step<A> step;
+  Merge<M> merge;
+  Finish<F> finish;
+};
+template <class S, class A, class M, class F> Columns(Start<S>, Step<A>, Merge<M>, Finish<F>) -> Columns<S, A, M, F>;
+
+// Merge takes what was collapsed of other runs of the row, in any order.
+template <class S, class A, class C, class M, class F> struct Rows {
+  Start<S> start;
+  Step<A> step;
+  Collapse<C> collapse;
+  Merge<M> merge;
+  Finish<F> finish;
+};
+template <class S, class A, class C, class M, class F>
+Rows(Start<S>, Step<A>, Collapse<C>, Merge<M>, Finish<F>) -> Rows<S, A, C, M, F>;
+
+}  // namespace fold
+
 namespace block {
+
+// The part of n things that falls to block number `index` where each takes `per_block`: [first, first + count).
+template <class N> struct Share {
+  N first;
+  int count;
+};
+template <class N> DEVICE Share<N> share(uint32_t index, int per_block, N n) {
+  const N first = N(index) * per_block, left = n - first;
+  return {first, int(left < per_block ? left : per_block)};
+}
 
 DEVICE void barrier() {
 #if TARGET_CUDA
@@ -90,12 +141,10 @@ template <class F> DEVICE float sum_runs(const Block& b, int rows, int cols, F f
   return combine(b, lanes::sum(v), [](float x, float y) { return x + y; });
 }
 
-// Folds every column of a sheet: S s = start; step(s, r, c, count) for ascending r, where s belongs to the run of `count`
-// columns at c; then finish(c, count, s). On CUDA a run may be folded in parts by several threads: merge(s, later) joins
-// the part of later rows to s, and `scratch` is shared memory for one S per thread.
+// Folds every run of columns of a sheet. `scratch` is shared memory for one S per CUDA thread.
 template <class S, class Step, class Merge, class Finish>
-DEVICE void fold_columns([[maybe_unused]] const Block& b, [[maybe_unused]] void* scratch, int rows, int cols, S start, Step step,
-                         [[maybe_unused]] Merge merge, Finish finish) {
+DEVICE void fold_columns([[maybe_unused]] const Block& b, [[maybe_unused]] void* scratch, int rows, int cols,
+                         const fold::Columns<S, Step, Merge, Finish>& fold) {
   const int runs = (cols + lanes::SIZE - 1) / lanes::SIZE;
   auto count = [&](int run) { return cols - run * lanes::SIZE < lanes::SIZE ? cols - run * lanes::SIZE : lanes::SIZE; };
 #if TARGET_CUDA
@@ -103,16 +152,16 @@ DEVICE void fold_columns([[maybe_unused]] const Block& b, [[maybe_unused]] void*
   for (int first = 0; first < runs; first += b.threads) {
     const int here = runs - first < int(b.threads) ? runs - first : int(b.threads), parts = b.threads / here;
     const int part = b.thread / here, run = first + b.thread % here;
-    S s = start;
+    S s = fold.start.state;
     if (part < parts) {
       const int last = int(int64_t(rows) * (part + 1) / parts);
-      for (int r = int(int64_t(rows) * part / parts); r < last; ++r) step(s, r, run * lanes::SIZE, count(run));
+      for (int r = int(int64_t(rows) * part / parts); r < last; ++r) fold.step(s, r, run * lanes::SIZE, count(run));
       all[b.thread] = s;
     }
     barrier();
     if (part == 0) {
-      for (int p = 1; p < parts; ++p) merge(s, all[p * here + b.thread]);
-      finish(run * lanes::SIZE, count(run), s);
+      for (int p = 1; p < parts; ++p) fold.merge(s, all[p * here + b.thread]);
+      fold.finish(run * lanes::SIZE, count(run), s);
     }
     barrier();
   }
@@ -121,38 +170,36 @@ DEVICE void fold_columns([[maybe_unused]] const Block& b, [[maybe_unused]] void*
   int run = 0;
   for (; run + WIDTH <= runs && count(run + WIDTH - 1) == lanes::SIZE; run += WIDTH) {
     S s[WIDTH];
-    UNROLL for (int k = 0; k < WIDTH; ++k) s[k] = start;
+    UNROLL for (int k = 0; k < WIDTH; ++k) s[k] = fold.start.state;
     for (int r = 0; r < rows; ++r)
-      UNROLL for (int k = 0; k < WIDTH; ++k) step(s[k], r, (run + k) * lanes::SIZE, lanes::SIZE);
-    UNROLL for (int k = 0; k < WIDTH; ++k) finish((run + k) * lanes::SIZE, lanes::SIZE, s[k]);
+      UNROLL for (int k = 0; k < WIDTH; ++k) fold.step(s[k], r, (run + k) * lanes::SIZE, lanes::SIZE);
+    UNROLL for (int k = 0; k < WIDTH; ++k) fold.finish((run + k) * lanes::SIZE, lanes::SIZE, s[k]);
   }
   for (; run < runs; ++run) {
-    S s = start;
-    for (int r = 0; r < rows; ++r) step(s, r, run * lanes::SIZE, count(run));
-    finish(run * lanes::SIZE, count(run), s);
+    S s = fold.start.state;
+    for (int r = 0; r < rows; ++r) fold.step(s, r, run * lanes::SIZE, count(run));
+    fold.finish(run * lanes::SIZE, count(run), s);
   }
 #endif
 }
 
-// Folds every row of a sheet: S s = start; step(s, r, c, count) over the runs of row r; t = collapse(s); then finish(r, t).
-// On CUDA a warp shares a row: merge(t, u) joins what two of its threads collapsed, in any order. T consists of 4-byte words.
+// Folds every row of a sheet. On CUDA a warp shares a row.
 template <class S, class Step, class Collapse, class Merge, class Finish>
-DEVICE void fold_rows([[maybe_unused]] const Block& b, int rows, int cols, S start, Step step, Collapse collapse,
-                      [[maybe_unused]] Merge merge, Finish finish) {
+DEVICE void fold_rows([[maybe_unused]] const Block& b, int rows, int cols, const fold::Rows<S, Step, Collapse, Merge, Finish>& fold) {
   const int runs = (cols + lanes::SIZE - 1) / lanes::SIZE;
   auto count = [&](int run) { return cols - run * lanes::SIZE < lanes::SIZE ? cols - run * lanes::SIZE : lanes::SIZE; };
 #if TARGET_CUDA
   for (int r = b.thread / 32; r < rows; r += b.threads / 32) {
-    S s = start;
-    for (int run = b.thread % 32; run < runs; run += 32) step(s, r, run * lanes::SIZE, count(run));
-    auto t = collapse(s);
+    S s = fold.start.state;
+    for (int run = b.thread % 32; run < runs; run += 32) fold.step(s, r, run * lanes::SIZE, count(run));
+    auto t = fold.collapse(s);
     for (int m = 16; m; m >>= 1) {
       auto u = t;
       uint32_t* words = reinterpret_cast<uint32_t*>(&u);
       UNROLL for (int w = 0; w < int(sizeof(u) / 4); ++w) words[w] = __shfl_xor_sync(~0u, words[w], m);
-      merge(t, u);
+      fold.merge(t, u);
     }
-    if (b.thread % 32 == 0) finish(r, t);
+    if (b.thread % 32 == 0) fold.finish(r, t);
   }
   barrier();
 #else
@@ -161,17 +208,17 @@ DEVICE void fold_rows([[maybe_unused]] const Block& b, int rows, int cols, S sta
   int r = 0;
   for (; r + HEIGHT <= rows; r += HEIGHT) {
     S s[HEIGHT];
-    UNROLL for (int k = 0; k < HEIGHT; ++k) s[k] = start;
+    UNROLL for (int k = 0; k < HEIGHT; ++k) s[k] = fold.start.state;
     for (int run = 0; run < full; ++run)
-      UNROLL for (int k = 0; k < HEIGHT; ++k) step(s[k], r + k, run * lanes::SIZE, lanes::SIZE);
+      UNROLL for (int k = 0; k < HEIGHT; ++k) fold.step(s[k], r + k, run * lanes::SIZE, lanes::SIZE);
     if (full < runs)
-      UNROLL for (int k = 0; k < HEIGHT; ++k) step(s[k], r + k, full * lanes::SIZE, count(full));
-    UNROLL for (int k = 0; k < HEIGHT; ++k) finish(r + k, collapse(s[k]));
+      UNROLL for (int k = 0; k < HEIGHT; ++k) fold.step(s[k], r + k, full * lanes::SIZE, count(full));
+    UNROLL for (int k = 0; k < HEIGHT; ++k) fold.finish(r + k, fold.collapse(s[k]));
   }
   for (; r < rows; ++r) {
-    S s = start;
-    for (int run = 0; run < runs; ++run) step(s, r, run * lanes::SIZE, count(run));
-    finish(r, collapse(s));
+    S s = fold.start.state;
+    for (int run = 0; run < runs; ++run) fold.step(s, r, run * lanes::SIZE, count(run));
+    fold.finish(r, fold.collapse(s));
   }
 #endif
 }

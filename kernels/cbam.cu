@@ -1,26 +1,28 @@
 // CBAM: the channel gate, then the spatial gate, a residual and a ReLU, and their input gradient. NHWC.
 //
-//   m(v)  = W3 relu(W1 v + b1) + b3                                   shared by both poolings
-//   g     = sigmoid(m(mean_p x) + m(max_p x))                         (C), pixels p
-//   map   = max_c x*g, mean_c x*g                                     (2, H, W)
-//   s     = sigmoid(scale * conv_kxk(map) + bias)                     (H, W), zero padding, batch norm folded
-//   y     = act(x * g * s + residual)
+//   m(v)   = W3 relu(W1 v + b1) + b3                                  shared by both poolings
+//   g      = sigmoid(m(mean_p x) + m(max_p x))                        (C), pixels p: the channel gate
+//   map    = max_c x*g, mean_c x*g                                    (2, H, W)
+//   s      = sigmoid(scale * conv_kxk(map) + bias)                    (H, W), zero padding, batch norm folded: the spatial gate
+//   y      = act(x * g * s + residual)
 //
-//   da    = scale * s (1 - s) * sum_c dy*x*g                          at the convolution's output
-//   dmap  = the transposed convolution of da                          (2, H, W)
-//   u     = dy*s + dmap_mean / C + [c is the first channel of the maximum] dmap_max
-//   dgate = g (1 - g) * sum_p u*x                                     then back through the shared MLP to both poolings
-//   dx    = u*g + dmean / P + [p is the first pixel of the maximum] dmax
+//   dconv  = scale * s (1 - s) * sum_c dy*x*g                         at the convolution's output
+//   dmap   = the transposed convolution of dconv                      (2, H, W)
+//   du     = dy*s + dmap_mean / C + [c is the first channel of the maximum] dmap_max          of x * g
+//   dgate  = g (1 - g) * sum_p du*x                                   then back through the shared MLP to both poolings
+//   dx     = (du*g + dpool_mean / P + [p is the first pixel of the maximum] dpool_max + residual) * keep
+//
+//   x, y, dy, dx, residual (N, H, W, C) float32 or bf16, all else float32
 //
 // Either gate may be absent. Two passes over the activation forward, x for the poolings and x again for the rest. The gradient
-// cannot do with fewer than three dependent sums over it: da, then dgate, then dx; it reads x twice and dy three times.
+// cannot do with fewer than three dependent sums over it: dconv, then dgate, then dx; it reads x twice and dy three times.
 //
-// One block takes a whole image through all phases when it may (`whole`): always on the host, where the image then stays in
-// cache, so that memory is passed once; on CUDA for images of few pixels. Otherwise the phases are launches of their own, over
+// One block takes a whole image through all phases when it may (`whole`): on the host where its maps fit, so that the image stays
+// in cache and memory is passed once; on CUDA for images of few pixels. Otherwise the phases are launches of their own, over
 // strips of rows or of channels; a strip of the forward recomputes the maps of its halo. The choice hangs on the image alone,
 // so that results do not depend on the batch.
 //
-// Kept for the gradient: x by reference, g, the hidden layer, s and where the maxima lay: 2C + 2 hidden + 2HW floats an image.
+// Kept for the gradient: x by reference, g, the hidden layer, s and where the maxima lay: 2C + 2 hidden + 2HW numbers an image.
 // Sums in float32, long ones in parts. Deterministic: one writer per output, no atomics. Source: Woo et al. 2018.
 #include "activation.cuh"
 #include "block.cuh"
@@ -29,169 +31,201 @@ namespace cbam {
 
 using lanes::fill;
 
-// What every phase knows about its image.
+// The image that a block works on: `T` is the precision of activations, void where a phase reads none.
 template <class T, class Args> struct Image {
   const Args& a;
-  const T* x;          // (pixels, c)
   int n, pixels;
-  int64_t first;       // pixel of the batch
+  int64_t pixel0;  // its first pixel, counted over the batch
+  const float* gate;
 
-  DEVICE Image(const Args& a_, int n_)
-      : a(a_), x(static_cast<const T*>(a_.x) + int64_t(n_) * a_.h * a_.w * a_.c), n(n_), pixels(a_.h * a_.w),
-        first(int64_t(n_) * a_.h * a_.w) {}
+  DEVICE Image(const Block& block, const Args& a_)
+      : a(a_), n(block.index.y), pixels(a_.h * a_.w), pixel0(int64_t(n) * a_.h * a_.w), gate(per_channel(a_.gate)) {}
 
-  DEVICE const float* gate() const { return a.gate + int64_t(n) * a.c; }
-  DEVICE Lanes load(int pixel, int c, int count) const { return lanes::load(x + int64_t(pixel) * a.c + c, count); }
+  // Rows of an (N, C), of an (N, 2, C) and of an (N, 2, hidden).
+  template <class V> DEVICE V* per_channel(V* all) const { return all + int64_t(n) * a.c; }
+  template <class V> DEVICE V* per_pooling(V* all) const { return all + int64_t(n) * 2 * a.c; }
+  template <class V> DEVICE V* per_hidden(V* all) const { return all + int64_t(n) * 2 * a.hidden; }
+
+  // This image of an activation, and where pixel p has channel c in it.
+  DEVICE const T* of(const void* all) const { return static_cast<const T*>(all) + pixel0 * a.c; }
+  DEVICE int64_t at(int p, int c) const { return int64_t(p) * a.c + c; }
 };
 
-// Mean and maximum over the pixels of channels [c0, c1), and where the maximum lies.
-template <class T> DEVICE void pool(const Block& block, const Image<T, CbamArgs>& image, int c0, int c1) {
-  const CbamArgs& a = image.a;
+using Range = block::Share<int>;
+template <class Args> DEVICE Range rows_of(const Block& block, const Args& a) { return block::share(block.index.x, a.rows_per_block, a.h); }
+template <class Args> DEVICE Range channels_of(const Block& block, const Args& a) {
+  return block::share(block.index.x, a.cols_per_block, a.c);
+}
+
+DEVICE void* fold_scratch(const Block& block) { return block.shared + REDUCE_BYTES; }
+
+// Mean and maximum over the pixels of some channels, and where the maximum lies.
+template <class T> DEVICE void pool(const Block& block, const CbamArgs& a, Range channels) {
+  const Image<T, CbamArgs> image(block, a);
   struct State {
     lanes::Sum sum;
-    Lanes best, at;
+    Lanes max, pixel;
   };
-  float* pooled = a.pooled + int64_t(image.n) * 2 * a.c;
+  const T* x = image.of(a.x);
+  float* pooled = image.per_pooling(a.pooled);
   block::fold_columns(
-      block, block.shared + REDUCE_BYTES, image.pixels, c1 - c0, State{{}, fill(-INFINITY), fill(0.f)},
-      [&](State& s, int p, int c, int count) {
-        const Lanes v = image.load(p, c0 + c, count);
-        const uint32_t better = lanes::greater(v, s.best);
-        s.sum.add(v, p);
-        s.best = lanes::select(better, v, s.best);
-        s.at = lanes::select(better, fill(float(p)), s.at);
-      },
-      [](State& s, const State& later) {
-        const uint32_t better = lanes::greater(later.best, s.best);
-        s.sum.merge(later.sum);
-        s.best = lanes::select(better, later.best, s.best);
-        s.at = lanes::select(better, later.at, s.at);
-      },
-      [&](int c, int count, const State& s) {
-        lanes::store(pooled + c0 + c, s.sum.total() / fill(float(image.pixels)), count);
-        lanes::store(pooled + a.c + c0 + c, s.best, count);
-        lanes::store(a.argmax + int64_t(image.n) * a.c + c0 + c, s.at, count);
+      block, fold_scratch(block), image.pixels, channels.count,
+      fold::Columns{
+          fold::Start{State{{}, fill(-INFINITY), fill(0.f)}},
+          fold::Step{[&](State& state, int p, int c, int count) {
+            const Lanes v = lanes::load(x + image.at(p, channels.first + c), count);
+            const uint32_t better = lanes::greater(v, state.max);
+            state.sum.add(v, p);
+            state.max = lanes::select(better, v, state.max);
+            state.pixel = lanes::select(better, fill(float(p)), state.pixel);
+          }},
+          fold::Merge{[](State& state, const State& later) {
+            const uint32_t better = lanes::greater(later.max, state.max);
+            state.sum.merge(later.sum);
+            state.max = lanes::select(better, later.max, state.max);
+            state.pixel = lanes::select(better, later.pixel, state.pixel);
+          }},
+          fold::Finish{[&](int c, int count, const State& state) {
+            const int channel = channels.first + c;
+            lanes::store(pooled + channel, state.sum.total() / fill(float(image.pixels)), count);
+            lanes::store(pooled + a.c + channel, state.max, count);
+            lanes::store(image.per_channel(a.max_pixel) + channel, state.pixel, count);
+          }},
       });
 }
 
-struct Pair {
+// What both poolings have of the shared MLP.
+struct Poolings {
   Lanes mean, max;
 };
-struct PairSum {
+struct PoolingSums {
   float mean, max;
 };
 
-// The shared MLP on both poolings, and the gate.
-DEVICE void gates(const Block& block, const CbamArgs& a, int n) {
-  float* gate = a.gate + int64_t(n) * a.c;
+// The shared MLP on both poolings, and g.
+DEVICE void gate(const Block& block, const CbamArgs& a) {
+  const Image<void, CbamArgs> image(block, a);
+  float* g = image.per_channel(a.gate);
   if (!a.channel_gate) {
-    block::for_each_run(block, 1, a.c, [&](int, int c, int count) { lanes::store(gate + c, fill(1.f), count); });
+    block::for_each_run(block, 1, a.c, [&](int, int c, int count) { lanes::store(g + c, fill(1.f), count); });
     return;
   }
-  const float *mean = a.pooled + int64_t(n) * 2 * a.c, *max = mean + a.c;
-  float* hidden = a.hidden_values + int64_t(n) * 2 * a.hidden;
+  const float *pool_mean = image.per_pooling(a.pooled), *pool_max = pool_mean + a.c;
+  float* hidden = image.per_hidden(a.hidden_values);
   block::fold_rows(
-      block, a.hidden, a.c, Pair{fill(0.f), fill(0.f)},
-      [&](Pair& s, int j, int c, int count) {
-        const Lanes w = lanes::load(a.w1 + int64_t(j) * a.c + c, count);
-        s.mean = lanes::fma(w, lanes::load(mean + c, count), s.mean);
-        s.max = lanes::fma(w, lanes::load(max + c, count), s.max);
-      },
-      [](const Pair& s) { return PairSum{lanes::sum(s.mean), lanes::sum(s.max)}; },
-      [](PairSum& s, const PairSum& other) { s.mean += other.mean, s.max += other.max; },
-      [&](int j, const PairSum& s) {
-        const float u = s.mean + a.b1[j], v = s.max + a.b1[j];
-        hidden[j] = u < 0 ? 0.f : u;  // a NaN stays
-        hidden[a.hidden + j] = v < 0 ? 0.f : v;
+      block, a.hidden, a.c,
+      fold::Rows{
+          fold::Start{Poolings{fill(0.f), fill(0.f)}},
+          fold::Step{[&](Poolings& sum, int j, int c, int count) {
+            const Lanes w = lanes::load(a.w1 + int64_t(j) * a.c + c, count);
+            sum.mean = lanes::fma(w, lanes::load(pool_mean + c, count), sum.mean);
+            sum.max = lanes::fma(w, lanes::load(pool_max + c, count), sum.max);
+          }},
+          fold::Collapse{[](const Poolings& sum) { return PoolingSums{lanes::sum(sum.mean), lanes::sum(sum.max)}; }},
+          fold::Merge{[](PoolingSums& sum, const PoolingSums& other) { sum.mean += other.mean, sum.max += other.max; }},
+          fold::Finish{[&](int j, const PoolingSums& sum) {
+            const float mean = sum.mean + a.b1[j], max = sum.max + a.b1[j];
+            hidden[j] = mean < 0 ? 0.f : mean;  // a NaN stays
+            hidden[a.hidden + j] = max < 0 ? 0.f : max;
+          }},
       });
   block::fold_columns(
-      block, block.shared + REDUCE_BYTES, a.hidden, a.c, fill(0.f),
-      [&](Lanes& s, int j, int c, int count) {
-        s = lanes::fma(lanes::load(a.w3 + int64_t(j) * a.c + c, count), fill(hidden[j] + hidden[a.hidden + j]), s);
-      },
-      [](Lanes& s, const Lanes& later) { s = s + later; },
-      [&](int c, int count, Lanes s) {
-        lanes::store(gate + c, activation::sigmoid(lanes::fma(fill(2.f), lanes::load(a.b3 + c, count), s)), count);
+      block, fold_scratch(block), a.hidden, a.c,
+      fold::Columns{
+          fold::Start{fill(0.f)},
+          fold::Step{[&](Lanes& sum, int j, int c, int count) {
+            sum = lanes::fma(lanes::load(a.w3 + int64_t(j) * a.c + c, count), fill(hidden[j] + hidden[a.hidden + j]), sum);
+          }},
+          fold::Merge{[](Lanes& sum, const Lanes& later) { sum = sum + later; }},
+          fold::Finish{[&](int c, int count, Lanes sum) {
+            lanes::store(g + c, activation::sigmoid(lanes::fma(fill(2.f), lanes::load(a.b3 + c, count), sum)), count);
+          }},
       });
 }
 
-// Rows [first, first + count) with a zero border of `pad` on all sides, in shared memory.
+// A strip of a map in shared memory, with a border of `pad` on all sides.
 struct Padded {
-  float* at;
+  float* values;
   int pitch, size;
 
-  DEVICE Padded(float* at_, int count, int width, int pad) : at(at_), pitch(width + 2 * pad), size((count + 2 * pad) * pitch) {}
+  DEVICE Padded(float* to, int rows, int width, int pad) : values(to), pitch(width + 2 * pad), size((rows + 2 * pad) * pitch) {}
 };
 
-// The spatial gate of rows [row0, row0 + rows).
-template <class T> DEVICE void spatial(const Block& block, const Image<T, CbamArgs>& image, int row0, int rows) {
-  const CbamArgs& a = image.a;
+// s of some rows.
+template <class T> DEVICE void spatial(const Block& block, const CbamArgs& a, Range rows) {
+  const Image<T, CbamArgs> image(block, a);
   const int pad = a.side / 2;
-  const Padded most(reinterpret_cast<float*>(block.shared + REDUCE_BYTES), rows, a.w, pad), mean(most.at + most.size, rows, a.w, pad);
-  block::for_each(block, 2, most.size, [&](int i, int j) { most.at[i * most.size + j] = 0.f; });
+  const Padded map_max(reinterpret_cast<float*>(block.shared + REDUCE_BYTES), rows.count, a.w, pad);
+  const Padded map_mean(map_max.values + map_max.size, rows.count, a.w, pad);
+  block::for_each(block, 2, map_max.size, [&](int i, int j) { map_max.values[i * map_max.size + j] = 0.f; });
 
   struct State {
-    Lanes sum, best, at;
+    Lanes sum, max, channel;
   };
   struct Result {
-    float sum, best;
-    int32_t at;
+    float sum, max;
+    int32_t channel;
   };
-  const int from = row0 > pad ? row0 - pad : 0, to = row0 + rows + pad < a.h ? row0 + rows + pad : a.h;
-  const float* gate = image.gate();
+  const T* x = image.of(a.x);
+  const float* g = image.gate;
+  const int end = rows.first + rows.count, from = rows.first > pad ? rows.first - pad : 0, to = at_most(a.h, end + pad);
   block::fold_rows(
-      block, (to - from) * a.w, a.c, State{fill(0.f), fill(-INFINITY), fill(0.f)},
-      [&](State& s, int p, int c, int count) {
-        const Lanes v = image.load(from * a.w + p, c, count) * lanes::load(gate + c, count);
-        const Lanes candidate = count < lanes::SIZE ? lanes::select((1u << count) - 1, v, fill(-INFINITY)) : v;
-        const uint32_t better = lanes::greater(candidate, s.best);
-        s.sum = s.sum + v;
-        s.best = lanes::select(better, candidate, s.best);
-        s.at = lanes::select(better, fill(float(c)), s.at);
-      },
-      [](const State& s) {
-        // Of the lanes that hold the maximum, the one of the lowest channel.
-        Result r = {lanes::sum(s.sum), lanes::largest(s.best), 0x7fffffff};
-        UNROLL for (int i = 0; i < lanes::SIZE; ++i) {
-          const int c = int(s.at.v[i]) + i;
-          r.at = s.best.v[i] == r.best && c < r.at ? c : r.at;
-        }
-        return r;
-      },
-      [](Result& r, const Result& other) {
-        const bool better = other.best > r.best || (other.best == r.best && other.at < r.at);
-        r.sum += other.sum;
-        r.best = better ? other.best : r.best;
-        r.at = better ? other.at : r.at;
-      },
-      [&](int p, const Result& r) {
-        const int row = from + p / a.w, col = p % a.w, at = (row - row0 + pad) * most.pitch + col + pad;
-        most.at[at] = r.best;
-        mean.at[at] = r.sum / float(a.c);
-        if (row >= row0 && row < row0 + rows) a.channel[image.first + row * a.w + col] = r.at;
+      block, (to - from) * a.w, a.c,
+      fold::Rows{
+          fold::Start{State{fill(0.f), fill(-INFINITY), fill(0.f)}},
+          fold::Step{[&](State& state, int p, int c, int count) {
+            const Lanes v = lanes::load(x + image.at(from * a.w + p, c), count) * lanes::load(g + c, count);
+            const Lanes candidate = count < lanes::SIZE ? lanes::select((1u << count) - 1, v, fill(-INFINITY)) : v;
+            const uint32_t better = lanes::greater(candidate, state.max);
+            state.sum = state.sum + v;
+            state.max = lanes::select(better, candidate, state.max);
+            state.channel = lanes::select(better, fill(float(c)), state.channel);
+          }},
+          fold::Collapse{[](const State& state) {
+            // Of the lanes that hold the maximum, the one of the lowest channel.
+            Result result = {lanes::sum(state.sum), lanes::largest(state.max), 0x7fffffff};
+            UNROLL for (int i = 0; i < lanes::SIZE; ++i) {
+              const int channel = int(state.channel.v[i]) + i;
+              result.channel = state.max.v[i] == result.max && channel < result.channel ? channel : result.channel;
+            }
+            return result;
+          }},
+          fold::Merge{[](Result& result, const Result& other) {
+            const bool better = other.max > result.max || (other.max == result.max && other.channel < result.channel);
+            result.sum += other.sum;
+            result.max = better ? other.max : result.max;
+            result.channel = better ? other.channel : result.channel;
+          }},
+          fold::Finish{[&](int p, const Result& result) {
+            const int row = from + p / a.w, col = p % a.w, inside = (row - rows.first + pad) * map_max.pitch + col + pad;
+            map_max.values[inside] = result.max;
+            map_mean.values[inside] = result.sum / float(a.c);
+            if (row >= rows.first && row < end) a.max_channel[image.pixel0 + row * a.w + col] = result.channel;
+          }},
       });
 
-  float* s = a.spatial + image.first + row0 * a.w;  // (rows, w)
-  block::for_each_run(block, rows, a.w, [&](int r, int q, int count) {
+  float* s = a.spatial + image.pixel0 + rows.first * a.w;  // (rows, w)
+  block::for_each_run(block, rows.count, a.w, [&](int r, int q, int count) {
     Lanes sum = fill(0.f);
     for (int i = 0; i < a.side; ++i) {
       for (int j = 0; j < a.side; ++j) {
-        const int at = (r + i) * most.pitch + q + j;
-        sum = lanes::fma(fill(a.kernel[i * a.side + j]), lanes::load(most.at + at, count), sum);
-        sum = lanes::fma(fill(a.kernel[(a.side + i) * a.side + j]), lanes::load(mean.at + at, count), sum);
+        const int tap = (r + i) * map_max.pitch + q + j;
+        sum = lanes::fma(fill(a.kernel[i * a.side + j]), lanes::load(map_max.values + tap, count), sum);
+        sum = lanes::fma(fill(a.kernel[(a.side + i) * a.side + j]), lanes::load(map_mean.values + tap, count), sum);
       }
     }
     lanes::store(s + r * a.w + q, activation::sigmoid(lanes::fma(sum, fill(a.scale), fill(a.bias))), count);
   });
 }
 
-template <class T> DEVICE void apply(const Block& block, const Image<T, CbamArgs>& image, int row0, int rows) {
-  const CbamArgs& a = image.a;
-  const float* gate = image.gate();
-  const int bit_row = lanes::mask_stride(a.c), first = row0 * a.w;
-  block::for_each_run(block, rows * a.w, a.c, [&](int r, int c, int count) {
-    const int64_t pixel = image.first + first + r, at = pixel * a.c + c;
-    Lanes v = image.load(first + r, c, count) * lanes::load(gate + c, count);
+// y of some rows.
+template <class T> DEVICE void apply(const Block& block, const CbamArgs& a, Range rows) {
+  const Image<T, CbamArgs> image(block, a);
+  const float* g = image.gate;
+  const int bit_row = lanes::mask_stride(a.c), first = rows.first * a.w;
+  block::for_each_run(block, rows.count * a.w, a.c, [&](int r, int c, int count) {
+    const int64_t pixel = image.pixel0 + first + r, at = pixel * a.c + c;
+    Lanes v = lanes::load(static_cast<const T*>(a.x) + at, count) * lanes::load(g + c, count);
     if (a.spatial_gate) v = v * fill(a.spatial[pixel]);
     if (a.residual) v = v + lanes::load(static_cast<const T*>(a.residual) + at, count);
     v = activation::apply(a.act, v);
@@ -200,131 +234,143 @@ template <class T> DEVICE void apply(const Block& block, const Image<T, CbamArgs
   });
 }
 
-DEVICE int at_most(int limit, int v) { return v < limit ? v : limit; }
-
 template <class T> DEVICE void forward(const Block& block, const CbamArgs& a) {
-  const Image<T, CbamArgs> image(a, block.index.y);
-  const int row0 = block.index.x * a.rows_per_block, rows = at_most(a.rows_per_block, a.h - row0);
+  const Range rows = rows_of(block, a);
   if (a.whole) {
-    if (a.channel_gate) pool(block, image, 0, a.c);
-    gates(block, a, image.n);
+    if (a.channel_gate) pool<T>(block, a, {0, a.c});
+    gate(block, a);
   }
-  if (a.spatial_gate) spatial(block, image, row0, rows);
-  apply(block, image, row0, rows);
+  if (a.spatial_gate) spatial<T>(block, a, rows);
+  apply<T>(block, a, rows);
 }
 
-// da of rows [row0, row0 + rows)
-template <class T> DEVICE void pixel_grad(const Block& block, const Image<T, CbamGradArgs>& image, int row0, int rows) {
-  const CbamGradArgs& a = image.a;
-  const float* gate = image.gate();
-  const T* dy = static_cast<const T*>(a.dy) + image.first * a.c;
+// dconv of some rows.
+template <class T> DEVICE void conv_grad(const Block& block, const CbamGradArgs& a, Range rows) {
+  const Image<T, CbamGradArgs> image(block, a);
+  const T *x = image.of(a.x), *dy = image.of(a.dy);
   block::fold_rows(
-      block, rows * a.w, a.c, fill(0.f),
-      [&](Lanes& s, int r, int c, int count) {
-        const int p = row0 * a.w + r;
-        const Lanes v = image.load(p, c, count) * lanes::load(gate + c, count);
-        s = lanes::fma(v, lanes::load(dy + int64_t(p) * a.c + c, count), s);
-      },
-      [](const Lanes& s) { return lanes::sum(s); }, [](float& s, float other) { s += other; },
-      [&](int r, float sum) {
-        const int64_t pixel = image.first + row0 * a.w + r;
-        const float s = a.spatial[pixel];
-        a.dconv[pixel] = sum * (s * (1.f - s)) * a.scale;
+      block, rows.count * a.w, a.c,
+      fold::Rows{
+          fold::Start{fill(0.f)},
+          fold::Step{[&](Lanes& sum, int r, int c, int count) {
+            const int p = rows.first * a.w + r;
+            const Lanes v = lanes::load(x + image.at(p, c), count) * lanes::load(image.per_channel(a.gate) + c, count);
+            sum = lanes::fma(v, lanes::load(dy + image.at(p, c), count), sum);
+          }},
+          fold::Collapse{[](const Lanes& sum) { return lanes::sum(sum); }},
+          fold::Merge{[](float& sum, float other) { sum += other; }},
+          fold::Finish{[&](int r, float sum) {
+            const int64_t pixel = image.pixel0 + rows.first * a.w + r;
+            const float s = a.spatial[pixel];
+            a.dconv[pixel] = sum * (s * (1.f - s)) * a.scale;
+          }},
       });
 }
 
-// Both maps' gradients of rows [row0, row0 + rows); the mean's is divided by C already.
-template <class T> DEVICE void map_grad(const Block& block, const Image<T, CbamGradArgs>& image, int row0, int rows) {
-  const CbamGradArgs& a = image.a;
+// Both maps' gradients of some rows; the mean's is divided by C already.
+DEVICE void map_grad(const Block& block, const CbamGradArgs& a, Range rows) {
+  const Image<void, CbamGradArgs> image(block, a);
   const int pad = a.side / 2;
-  const Padded da(reinterpret_cast<float*>(block.shared + REDUCE_BYTES), rows, a.w, pad);
-  block::for_each(block, rows + 2 * pad, da.pitch, [&](int r, int q) {
-    const int row = row0 + r - pad, col = q - pad;
+  const Padded dconv(reinterpret_cast<float*>(block.shared + REDUCE_BYTES), rows.count, a.w, pad);
+  block::for_each(block, rows.count + 2 * pad, dconv.pitch, [&](int r, int q) {
+    const int row = rows.first + r - pad, col = q - pad;
     const bool inside = row >= 0 && row < a.h && col >= 0 && col < a.w;
-    da.at[r * da.pitch + q] = inside ? a.dconv[image.first + row * a.w + col] : 0.f;
+    dconv.values[r * dconv.pitch + q] = inside ? a.dconv[image.pixel0 + row * a.w + col] : 0.f;
   });
-  const int64_t first = image.first + row0 * a.w;
-  block::for_each_run(block, rows, a.w, [&](int r, int q, int count) {
-    Lanes most = fill(0.f), mean = fill(0.f);
+  const int64_t first = image.pixel0 + rows.first * a.w;
+  block::for_each_run(block, rows.count, a.w, [&](int r, int q, int count) {
+    Lanes max = fill(0.f), mean = fill(0.f);
     for (int i = 0; i < a.side; ++i) {
       for (int j = 0; j < a.side; ++j) {
-        const Lanes v = lanes::load(da.at + (r + 2 * pad - i) * da.pitch + q + 2 * pad - j, count);
-        most = lanes::fma(fill(a.kernel[i * a.side + j]), v, most);
+        const Lanes v = lanes::load(dconv.values + (r + 2 * pad - i) * dconv.pitch + q + 2 * pad - j, count);
+        max = lanes::fma(fill(a.kernel[i * a.side + j]), v, max);
         mean = lanes::fma(fill(a.kernel[(a.side + i) * a.side + j]), v, mean);
       }
     }
-    lanes::store(a.dmost + first + r * a.w + q, most, count);
-    lanes::store(a.dmean + first + r * a.w + q, mean / fill(float(a.c)), count);
+    lanes::store(a.dmap_max + first + r * a.w + q, max, count);
+    lanes::store(a.dmap_mean + first + r * a.w + q, mean / fill(float(a.c)), count);
   });
 }
 
-// u of the header: the gradient of x * g.
-template <class T> DEVICE Lanes gated_grad(const Image<T, CbamGradArgs>& image, int64_t pixel, int c, int count) {
+// du for a run of channels of pixel p.
+template <class T> DEVICE Lanes gated_grad(const Image<T, CbamGradArgs>& image, int p, int c, int count) {
   const CbamGradArgs& a = image.a;
+  const int64_t pixel = image.pixel0 + p;
   const Lanes dy = lanes::load(static_cast<const T*>(a.dy) + pixel * a.c + c, count);
   if (!a.spatial_gate) return dy;
-  const Lanes u = lanes::fma(dy, fill(a.spatial[pixel]), fill(a.dmean[pixel]));
-  return u + lanes::one_hot(a.channel[pixel] - c, a.dmost[pixel]);
+  const Lanes du = lanes::fma(dy, fill(a.spatial[pixel]), fill(a.dmap_mean[pixel]));
+  return du + lanes::one_hot(a.max_channel[pixel] - c, a.dmap_max[pixel]);
 }
 
-// The gradient at the argument of the channel gate's sigmoid, for channels [c0, c1).
-template <class T> DEVICE void gate_grad(const Block& block, const Image<T, CbamGradArgs>& image, int c0, int c1) {
-  const CbamGradArgs& a = image.a;
+// dgate of some channels: at the argument of the channel gate's sigmoid.
+template <class T> DEVICE void gate_grad(const Block& block, const CbamGradArgs& a, Range channels) {
+  const Image<T, CbamGradArgs> image(block, a);
+  const T* x = static_cast<const T*>(a.x);
   block::fold_columns(
-      block, block.shared + REDUCE_BYTES, image.pixels, c1 - c0, lanes::Sum{},
-      [&](lanes::Sum& s, int p, int c, int count) {
-        s.add(image.load(p, c0 + c, count) * gated_grad(image, image.first + p, c0 + c, count), p);
-      },
-      [](lanes::Sum& s, const lanes::Sum& later) { s.merge(later); },
-      [&](int c, int count, const lanes::Sum& s) {
-        const Lanes g = lanes::load(image.gate() + c0 + c, count);
-        lanes::store(a.dgate + int64_t(image.n) * a.c + c0 + c, s.total() * (g * (fill(1.f) - g)), count);
+      block, fold_scratch(block), image.pixels, channels.count,
+      fold::Columns{
+          fold::Start{lanes::Sum{}},
+          fold::Step{[&](lanes::Sum& sum, int p, int c, int count) {
+            const int channel = channels.first + c;
+            sum.add(lanes::load(x + (image.pixel0 + p) * a.c + channel, count) * gated_grad(image, p, channel, count), p);
+          }},
+          fold::Merge{[](lanes::Sum& sum, const lanes::Sum& later) { sum.merge(later); }},
+          fold::Finish{[&](int c, int count, const lanes::Sum& sum) {
+            const Lanes g = lanes::load(image.gate + channels.first + c, count);
+            lanes::store(image.per_channel(a.dgate) + channels.first + c, sum.total() * (g * (fill(1.f) - g)), count);
+          }},
       });
 }
 
 // Back through the shared MLP: the gradients of the two poolings, the mean's divided by the pixels already.
-DEVICE void mlp_grad(const Block& block, const CbamGradArgs& a, int n) {
-  const float* dgate = a.dgate + int64_t(n) * a.c;
-  const float* hidden = a.hidden_values + int64_t(n) * 2 * a.hidden;
-  float *dhidden = a.dhidden + int64_t(n) * 2 * a.hidden, *dpooled = a.dpooled + int64_t(n) * 2 * a.c;
+DEVICE void mlp_grad(const Block& block, const CbamGradArgs& a) {
+  const Image<void, CbamGradArgs> image(block, a);
+  const float *dgate = image.per_channel(a.dgate), *hidden = image.per_hidden(a.hidden_values);
+  float *dhidden = image.per_hidden(a.dhidden), *dpooled = image.per_pooling(a.dpooled);
   block::fold_rows(
-      block, a.hidden, a.c, fill(0.f),
-      [&](Lanes& s, int j, int c, int count) {
-        s = lanes::fma(lanes::load(a.w3 + int64_t(j) * a.c + c, count), lanes::load(dgate + c, count), s);
-      },
-      [](const Lanes& s) { return lanes::sum(s); }, [](float& s, float other) { s += other; },
-      [&](int j, float s) {
-        dhidden[j] = hidden[j] > 0 ? s : 0.f;
-        dhidden[a.hidden + j] = hidden[a.hidden + j] > 0 ? s : 0.f;
+      block, a.hidden, a.c,
+      fold::Rows{
+          fold::Start{fill(0.f)},
+          fold::Step{[&](Lanes& sum, int j, int c, int count) {
+            sum = lanes::fma(lanes::load(a.w3 + int64_t(j) * a.c + c, count), lanes::load(dgate + c, count), sum);
+          }},
+          fold::Collapse{[](const Lanes& sum) { return lanes::sum(sum); }},
+          fold::Merge{[](float& sum, float other) { sum += other; }},
+          fold::Finish{[&](int j, float sum) {
+            dhidden[j] = hidden[j] > 0 ? sum : 0.f;
+            dhidden[a.hidden + j] = hidden[a.hidden + j] > 0 ? sum : 0.f;
+          }},
       });
-  const float pixels = float(a.h * a.w);
   block::fold_columns(
-      block, block.shared + REDUCE_BYTES, a.hidden, a.c, Pair{fill(0.f), fill(0.f)},
-      [&](Pair& s, int j, int c, int count) {
-        const Lanes w = lanes::load(a.w1 + int64_t(j) * a.c + c, count);
-        s.mean = lanes::fma(w, fill(dhidden[j]), s.mean);
-        s.max = lanes::fma(w, fill(dhidden[a.hidden + j]), s.max);
-      },
-      [](Pair& s, const Pair& later) { s = {s.mean + later.mean, s.max + later.max}; },
-      [&](int c, int count, const Pair& s) {
-        lanes::store(dpooled + c, s.mean / fill(pixels), count);
-        lanes::store(dpooled + a.c + c, s.max, count);
+      block, fold_scratch(block), a.hidden, a.c,
+      fold::Columns{
+          fold::Start{Poolings{fill(0.f), fill(0.f)}},
+          fold::Step{[&](Poolings& sum, int j, int c, int count) {
+            const Lanes w = lanes::load(a.w1 + int64_t(j) * a.c + c, count);
+            sum.mean = lanes::fma(w, fill(dhidden[j]), sum.mean);
+            sum.max = lanes::fma(w, fill(dhidden[a.hidden + j]), sum.max);
+          }},
+          fold::Merge{[](Poolings& sum, const Poolings& later) { sum = {sum.mean + later.mean, sum.max + later.max}; }},
+          fold::Finish{[&](int c, int count, const Poolings& sum) {
+            lanes::store(dpooled + c, sum.mean / fill(float(image.pixels)), count);
+            lanes::store(dpooled + a.c + c, sum.max, count);
+          }},
       });
 }
 
-template <class T> DEVICE void input_grad(const Block& block, const Image<T, CbamGradArgs>& image, int row0, int rows) {
-  const CbamGradArgs& a = image.a;
+// dx of some rows.
+template <class T> DEVICE void input_grad(const Block& block, const CbamGradArgs& a, Range rows) {
+  const Image<T, CbamGradArgs> image(block, a);
   const int bit_row = lanes::mask_stride(a.c);
-  const float *gate = image.gate(), *argmax = a.argmax + int64_t(image.n) * a.c;
-  const float *dmean = a.dpooled + int64_t(image.n) * 2 * a.c, *dmax = dmean + a.c;
-  block::for_each_run(block, rows * a.w, a.c, [&](int r, int c, int count) {
-    const int p = row0 * a.w + r;
-    const int64_t pixel = image.first + p, at = pixel * a.c + c;
-    Lanes v = gated_grad(image, pixel, c, count);
+  const float *g = image.gate, *max_pixel = image.per_channel(a.max_pixel), *dpool_mean = image.per_pooling(a.dpooled), *dpool_max = dpool_mean + a.c;
+  block::for_each_run(block, rows.count * a.w, a.c, [&](int r, int c, int count) {
+    const int p = rows.first * a.w + r;
+    const int64_t pixel = image.pixel0 + p, at = pixel * a.c + c;
+    Lanes v = gated_grad(image, p, c, count);
     if (a.channel_gate) {
-      v = lanes::fma(v, lanes::load(gate + c, count), lanes::load(dmean + c, count));
-      const uint32_t here = lanes::equal(lanes::load(argmax + c, count), fill(float(p)));
-      v = v + lanes::select(here, lanes::load(dmax + c, count), fill(0.f));
+      v = lanes::fma(v, lanes::load(g + c, count), lanes::load(dpool_mean + c, count));
+      const uint32_t here = lanes::equal(lanes::load(max_pixel + c, count), fill(float(p)));
+      v = v + lanes::select(here, lanes::load(dpool_max + c, count), fill(0.f));
     }
     if (a.residual) v = v + lanes::load(static_cast<const T*>(a.residual) + at, count);
     if (a.keep) v = lanes::select(lanes::load_bits(a.keep + pixel * bit_row, c), v, fill(0.f));
@@ -333,67 +379,44 @@ template <class T> DEVICE void input_grad(const Block& block, const Image<T, Cba
 }
 
 template <class T> DEVICE void backward(const Block& block, const CbamGradArgs& a) {
-  const Image<T, CbamGradArgs> image(a, block.index.y);
-  const int row0 = block.index.x * a.rows_per_block, rows = at_most(a.rows_per_block, a.h - row0);
   if (a.whole) {
     if (a.spatial_gate) {
-      pixel_grad(block, image, 0, a.h);
-      map_grad(block, image, 0, a.h);
+      conv_grad<T>(block, a, {0, a.h});
+      map_grad(block, a, {0, a.h});
     }
     if (a.channel_gate) {
-      gate_grad(block, image, 0, a.c);
-      mlp_grad(block, a, image.n);
+      gate_grad<T>(block, a, {0, a.c});
+      mlp_grad(block, a);
     }
   }
-  input_grad(block, image, row0, rows);
+  input_grad<T>(block, a, rows_of(block, a));
 }
 
 }  // namespace cbam
 
 // Shared: a state per thread for folds over columns, or the padded maps of a strip.
 // grid (ceil(c / cols_per_block), N)
-KERNEL(cbam_pool_f32, CbamArgs, 256, 49152) {
-  const int c0 = block.index.x * a.cols_per_block;
-  cbam::pool(block, cbam::Image<float, CbamArgs>(a, block.index.y), c0, cbam::at_most(c0 + a.cols_per_block, a.c));
-}
-KERNEL(cbam_pool_bf16, CbamArgs, 256, 49152) {
-  const int c0 = block.index.x * a.cols_per_block;
-  cbam::pool(block, cbam::Image<bf16, CbamArgs>(a, block.index.y), c0, cbam::at_most(c0 + a.cols_per_block, a.c));
-}
+KERNEL(cbam_pool_f32, CbamArgs, 256, 49152) { cbam::pool<float>(block, a, cbam::channels_of(block, a)); }
+KERNEL(cbam_pool_bf16, CbamArgs, 256, 49152) { cbam::pool<bf16>(block, a, cbam::channels_of(block, a)); }
 
 // grid (1, N)
-KERNEL(cbam_gate, CbamArgs, 256, 49152) { cbam::gates(block, a, block.index.y); }
+KERNEL(cbam_gate, CbamArgs, 256, 49152) { cbam::gate(block, a); }
 
 // grid (ceil(h / rows_per_block), N)
 KERNEL(cbam_f32, CbamArgs, 256, 49152) { cbam::forward<float>(block, a); }
 KERNEL(cbam_bf16, CbamArgs, 256, 49152) { cbam::forward<bf16>(block, a); }
 
 // grid (ceil(h / rows_per_block), N)
-KERNEL(cbam_grad_pixels_f32, CbamGradArgs, 256, 1024) {
-  const int row0 = block.index.x * a.rows_per_block;
-  cbam::pixel_grad(block, cbam::Image<float, CbamGradArgs>(a, block.index.y), row0, cbam::at_most(a.rows_per_block, a.h - row0));
-}
-KERNEL(cbam_grad_pixels_bf16, CbamGradArgs, 256, 1024) {
-  const int row0 = block.index.x * a.rows_per_block;
-  cbam::pixel_grad(block, cbam::Image<bf16, CbamGradArgs>(a, block.index.y), row0, cbam::at_most(a.rows_per_block, a.h - row0));
-}
-KERNEL(cbam_grad_maps, CbamGradArgs, 256, 49152) {
-  const int row0 = block.index.x * a.rows_per_block;
-  cbam::map_grad(block, cbam::Image<float, CbamGradArgs>(a, block.index.y), row0, cbam::at_most(a.rows_per_block, a.h - row0));
-}
+KERNEL(cbam_grad_pixels_f32, CbamGradArgs, 256, 1024) { cbam::conv_grad<float>(block, a, cbam::rows_of(block, a)); }
+KERNEL(cbam_grad_pixels_bf16, CbamGradArgs, 256, 1024) { cbam::conv_grad<bf16>(block, a, cbam::rows_of(block, a)); }
+KERNEL(cbam_grad_maps, CbamGradArgs, 256, 49152) { cbam::map_grad(block, a, cbam::rows_of(block, a)); }
 
 // grid (ceil(c / cols_per_block), N)
-KERNEL(cbam_grad_gates_f32, CbamGradArgs, 256, 49152) {
-  const int c0 = block.index.x * a.cols_per_block;
-  cbam::gate_grad(block, cbam::Image<float, CbamGradArgs>(a, block.index.y), c0, cbam::at_most(c0 + a.cols_per_block, a.c));
-}
-KERNEL(cbam_grad_gates_bf16, CbamGradArgs, 256, 49152) {
-  const int c0 = block.index.x * a.cols_per_block;
-  cbam::gate_grad(block, cbam::Image<bf16, CbamGradArgs>(a, block.index.y), c0, cbam::at_most(c0 + a.cols_per_block, a.c));
-}
+KERNEL(cbam_grad_gates_f32, CbamGradArgs, 256, 49152) { cbam::gate_grad<float>(block, a, cbam::channels_of(block, a)); }
+KERNEL(cbam_grad_gates_bf16, CbamGradArgs, 256, 49152) { cbam::gate_grad<bf16>(block, a, cbam::channels_of(block, a)); }
 
 // grid (1, N)
-KERNEL(cbam_grad_mlp, CbamGradArgs, 256, 49152) { cbam::mlp_grad(block, a, block.index.y); }
+KERNEL(cbam_grad_mlp, CbamGradArgs, 256, 49152) { cbam::mlp_grad(block, a); }
 
 // grid (ceil(h / rows_per_block), N)
 KERNEL(cbam_grad_f32, CbamGradArgs, 256, 49152) { cbam::backward<float>(block, a); }

@@ -20,11 +20,10 @@ DEVICE int source_line(int gradient, int p, int r, int stride, int pad, int dil,
 }
 
 template <class T> DEVICE void depthwise(const Block& block, const DepthwiseArgs& a) {
-  const int first = block.index.x * a.points_per_block;
-  const int points = a.points - first < a.points_per_block ? a.points - first : a.points_per_block;
+  const auto own = block::share(block.index.x, a.points_per_block, a.points);
   const int bit_row = lanes::mask_stride(a.c);
-  block::for_each_run(block, points, a.c, [&](int i, int c, int count) {
-    const uint32_t point = first + i, image = divide(point, a.pq), rest = point - image * a.pq.value;
+  block::for_each_run(block, own.count, a.c, [&](int i, int c, int count) {
+    const uint32_t point = own.first + i, image = divide(point, a.pq), rest = point - image * a.pq.value;
     const uint32_t p = divide(rest, a.q), q = rest - p * a.q.value;
     const T* x = static_cast<const T*>(a.x) + int64_t(image) * a.x_h * a.x_w * a.c;
     Lanes sum = lanes::fill(0.f);

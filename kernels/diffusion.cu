@@ -10,31 +10,29 @@
 // Kept for the gradients: x_t and e by reference. Source: Ho et al. 2020; Carlini et al. 2022 (one shot).
 #include "block.cuh"
 
-DEVICE int elements(int64_t left, int at_most) { return int(left < at_most ? left : at_most); }
-
 // grid (ceil(d / chunk), rows)
 KERNEL(q_sample, QSampleArgs, 256, 1024) {
-  const int first = int(block.index.x) * a.chunk;
+  const auto own = block::share(block.index.x, a.chunk, a.d);
   const int64_t row = block.index.y, image = row % a.n;
-  const float *x = a.x + image * a.d + first, *z = a.noise + row * a.d + first;
+  const float *x = a.x + image * a.d + own.first, *z = a.noise + row * a.d + own.first;
   const Lanes k = lanes::fill(a.coefficients[2 * row]), s = lanes::fill(a.coefficients[2 * row + 1]);
-  block::for_each_run(block, 1, elements(a.d - first, a.chunk), [&](int, int c, int count) {
+  block::for_each_run(block, 1, own.count, [&](int, int c, int count) {
     const Lanes u = lanes::load(x + c, count) * lanes::fill(a.mul) + lanes::fill(a.add);
-    lanes::store(a.y + row * a.d + first + c, k * u + s * lanes::load(z + c, count), count);
+    lanes::store(a.y + row * a.d + own.first + c, k * u + s * lanes::load(z + c, count), count);
   });
 }
 
 // grid (ceil(d / chunk), N)
 KERNEL(q_sample_grad, QSampleGradArgs, 256, 1024) {
-  const int first = int(block.index.x) * a.chunk;
+  const auto own = block::share(block.index.x, a.chunk, a.d);
   const int64_t image = block.index.y;
-  block::for_each_run(block, 1, elements(a.d - first, a.chunk), [&](int, int c, int count) {
+  block::for_each_run(block, 1, own.count, [&](int, int c, int count) {
     Lanes sum = lanes::fill(0.f);
     for (int draw = 0; draw < a.draws; ++draw) {
       const int64_t row = int64_t(draw) * a.n + image;
-      sum = sum + lanes::fill(a.coefficients[2 * row]) * lanes::load(a.dy + row * a.d + first + c, count);
+      sum = sum + lanes::fill(a.coefficients[2 * row]) * lanes::load(a.dy + row * a.d + own.first + c, count);
     }
-    lanes::store(a.dx + image * a.d + first + c, lanes::fill(a.mul) * sum, count);
+    lanes::store(a.dx + image * a.d + own.first + c, lanes::fill(a.mul) * sum, count);
   });
 }
 
@@ -44,27 +42,27 @@ template <class T> DEVICE Lanes estimate(Lanes x_t, const T* noise, float p, flo
 }
 
 template <class T> DEVICE void denoise(const Block& block, const DenoiseArgs& a) {
-  const int64_t first = int64_t(block.index.x) * a.per_block;
+  const auto own = block::share(block.index.x, a.per_block, a.n);
   const Lanes low = lanes::fill(-1.f), high = lanes::fill(1.f);
-  block::for_each_run(block, 1, elements(a.n - first, a.per_block), [&](int, int c, int count) {
-    const Lanes x0 = estimate(lanes::load(a.x_t + first + c, count), static_cast<const T*>(a.noise) + first + c, a.x_t_factor,
+  block::for_each_run(block, 1, own.count, [&](int, int c, int count) {
+    const Lanes x0 = estimate(lanes::load(a.x_t + own.first + c, count), static_cast<const T*>(a.noise) + own.first + c, a.x_t_factor,
                               a.noise_factor, count);
     const Lanes clipped = lanes::minimum(high, lanes::maximum(low, x0));
-    lanes::store(a.y + first + c, clipped * lanes::fill(a.mul) + lanes::fill(a.add), count);
+    lanes::store(a.y + own.first + c, clipped * lanes::fill(a.mul) + lanes::fill(a.add), count);
   });
 }
 
 template <class T> DEVICE void denoise_grad(const Block& block, const DenoiseGradArgs& a) {
-  const int64_t first = int64_t(block.index.x) * a.per_block;
+  const auto own = block::share(block.index.x, a.per_block, a.n);
   const Lanes zero = lanes::fill(0.f);
-  block::for_each_run(block, 1, elements(a.n - first, a.per_block), [&](int, int c, int count) {
-    const Lanes x0 = estimate(lanes::load(a.x_t + first + c, count), static_cast<const T*>(a.noise) + first + c, a.x_t_factor,
+  block::for_each_run(block, 1, own.count, [&](int, int c, int count) {
+    const Lanes x0 = estimate(lanes::load(a.x_t + own.first + c, count), static_cast<const T*>(a.noise) + own.first + c, a.x_t_factor,
                               a.noise_factor, count);
     const uint32_t outside = lanes::greater(x0, lanes::fill(1.f)) | lanes::greater(lanes::fill(-1.f), x0);
-    Lanes w = lanes::load(a.dy + first + c, count) * lanes::fill(a.mul);
+    Lanes w = lanes::load(a.dy + own.first + c, count) * lanes::fill(a.mul);
     if (!a.straight) w = lanes::select(outside, zero, w);
-    lanes::store(a.dx_t + first + c, lanes::fill(a.x_t_factor) * w, count);
-    lanes::store(static_cast<T*>(a.dnoise) + first + c, zero - lanes::fill(a.noise_factor) * w, count);
+    lanes::store(a.dx_t + own.first + c, lanes::fill(a.x_t_factor) * w, count);
+    lanes::store(static_cast<T*>(a.dnoise) + own.first + c, zero - lanes::fill(a.noise_factor) * w, count);
   });
 }
 
@@ -76,28 +74,27 @@ KERNEL(denoise_grad_bf16, DenoiseGradArgs, 256, 1024) { denoise_grad<bf16>(block
 
 // y = (a, b) along the channels
 template <class T> DEVICE void concat(const Block& block, const ConcatArgs& p) {
-  const int64_t first = int64_t(block.index.x) * p.rows_per_block;
-  const int rows = elements(p.rows - first, p.rows_per_block), c = p.c_a + p.c_b;
-  const T *a = static_cast<const T*>(p.a) + first * p.c_a, *b = static_cast<const T*>(p.b) + first * p.c_b;
-  T* y = static_cast<T*>(p.y) + first * c;
-  block::for_each_run(block, rows, p.c_a, [&](int r, int k, int count) {
+  const auto rows = block::share(block.index.x, p.rows_per_block, p.rows);
+  const int c = p.c_a + p.c_b;
+  const T *a = static_cast<const T*>(p.a) + rows.first * p.c_a, *b = static_cast<const T*>(p.b) + rows.first * p.c_b;
+  T* y = static_cast<T*>(p.y) + rows.first * c;
+  block::for_each_run(block, rows.count, p.c_a, [&](int r, int k, int count) {
     lanes::store(y + int64_t(r) * c + k, lanes::load(a + int64_t(r) * p.c_a + k, count), count);
   });
-  block::for_each_run(block, rows, p.c_b, [&](int r, int k, int count) {
+  block::for_each_run(block, rows.count, p.c_b, [&](int r, int k, int count) {
     lanes::store(y + int64_t(r) * c + p.c_a + k, lanes::load(b + int64_t(r) * p.c_b + k, count), count);
   });
 }
 
 // x = (some columns of y + residual) * keep
 template <class T> DEVICE void split(const Block& block, const SplitArgs& p) {
-  const int64_t first = int64_t(block.index.x) * p.rows_per_block;
-  const int rows = elements(p.rows - first, p.rows_per_block);
-  const T* y = static_cast<const T*>(p.y) + first * p.c + p.first;
-  block::for_each_run(block, rows, p.count, [&](int r, int k, int count) {
-    const int64_t at = (first + r) * p.count + k;
+  const auto rows = block::share(block.index.x, p.rows_per_block, p.rows);
+  const T* y = static_cast<const T*>(p.y) + rows.first * p.c + p.first;
+  block::for_each_run(block, rows.count, p.count, [&](int r, int k, int count) {
+    const int64_t at = (rows.first + r) * p.count + k;
     Lanes v = lanes::load(y + int64_t(r) * p.c + k, count);
     if (p.residual) v = v + lanes::load(static_cast<const T*>(p.residual) + at, count);
-    if (p.keep) v = lanes::select(lanes::load_bits(p.keep + (first + r) * lanes::mask_stride(p.count), k), v, lanes::fill(0.f));
+    if (p.keep) v = lanes::select(lanes::load_bits(p.keep + (rows.first + r) * lanes::mask_stride(p.count), k), v, lanes::fill(0.f));
     lanes::store(static_cast<T*>(p.x) + at, v, count);
   });
 }

@@ -1,5 +1,5 @@
-// A short run of neighbouring values (usually channels), handled together: one vector register on the host, two 16-byte
-// accesses on CUDA. Loads and stores take a count, so that rows need not be a multiple of the run.
+// A short run of neighbouring values (usually channels), handled together: one vector register on the host (two without AVX), one
+// 16-byte access of bf16 or two of float32 on CUDA. Loads and stores take a count, so that rows need not be a multiple of the run.
 #pragma once
 #include "target.cuh"
 
@@ -42,7 +42,7 @@ constexpr int LANES_SIZE = 8;
 typedef float LanesVector __attribute__((vector_size(LANES_SIZE * 4)));
 typedef int32_t LanesInts __attribute__((vector_size(LANES_SIZE * 4)));
 
-// A thin name around the compiler's vector type, so that both targets spell Lanes::SIZE and operator[] alike.
+// A thin name around the compiler's vector type, so that both targets spell Lanes::SIZE, v[i] and the arithmetic alike.
 struct Lanes {
   static constexpr int SIZE = LANES_SIZE;
   LanesVector v;

@@ -1,15 +1,18 @@
 // Products of small matrices that a block keeps in shared memory, for kernels that chain several (attention.cu).
 //
-//   Small<T>          a matrix in shared memory, rows `pitch` elements apart; on the host its elements are float32
-//   load(...)         fills one from global memory, zeros around it
-//   Product<M, N>     an M x N sum in registers (on the host: on the stack):
-//                       add<T, ROWS>(a, b, k, n)      += a[M, k] * b[n, k]^T     b's rows are the columns of the sum
-//                       add<T, COLUMNS>(a, b, k, n)   += a[M, k] * b[k, n]
-//                       scale_rows(f, n), store(to, n)
+//   Small<T>               a matrix in shared memory, rows `row` elements apart; on the host its elements are float32
+//   load(...)              fills one from global memory, zeros around it
+//   Product<M, N, WARPS_M> an M x N sum in registers (on the host: on the stack):
+//                            clear()
+//                            add<T, ROWS>(a, b, k, n)      += a[M, k] * b[n, k]^T     b's rows are the columns of the sum
+//                            add<T, COLUMNS>(a, b, k, n)   += a[M, k] * b[k, n]
+//                            scale_rows(f, n), store(to, n)
+//   fits(bytes, shared)    whether the shared memory of a KERNEL line serves a layout
 //
-// k and n are multiples of 16 up to the matrices' sizes; columns from n on are not touched. Every function ends in a barrier.
+// k and n are multiples of 16 up to the matrices' sizes; what columns from n on hold means nothing. Every function that touches
+// shared memory ends in a barrier.
 //
-//   CUDA   4 warps, mma.sync; float32 as three TF32 products
+//   CUDA   4 warps, WARPS_M of them along M, mma.sync; float32 as three TF32 products
 //   HOST   vector code over runs of columns
 #pragma once
 #include "block.cuh"

@@ -3,6 +3,8 @@
 
 namespace matrix {
 
+constexpr bool fits(int bytes, int shared) { return bytes <= shared; }
+
 template <int M, int N, int WARPS_M> struct Product {
   static constexpr int WARPS_N = 4 / WARPS_M, WM = M / WARPS_M, WN = N / WARPS_N, MT = WM / 16, NT = WN / 8;
   static_assert(WM % 16 == 0 && WN % 16 == 0, "ldmatrix.x4 loads two 8-column tiles of b at once");

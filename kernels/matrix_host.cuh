@@ -7,6 +7,9 @@
 
 namespace matrix {
 
+// The numbers of KERNEL lines are those of CUDA; here there is room for all (SCRATCH in src/device/host.rs).
+constexpr bool fits(int, int) { return true; }
+
 // to[c][r] = from[r][c] for r < rows, c < columns, both multiples of 16.
 inline void turn(const float* from, int from_row, int rows, int columns, float* to, int to_row) {
 #if defined(__AVX512F__)

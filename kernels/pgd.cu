@@ -23,15 +23,14 @@
 //   budget  what the perturbation costs, for the check of every reported point
 //   gather  rows by index: compaction of a batch, and merging rows back
 //
-// Sums run over d/32 partial sums of 32 values, whose rounding errors do not build up; one block per image, no atomics: an
-// image's result does not depend on its batch. Sources: Madry et al. 2018 (PGD), Dong et al. 2018 (momentum).
+// Sums run over d/32 partial sums of 32 values, whose rounding errors do not build up, in one block per image without atomics: an
+// image's result does not depend on its batch. What needs no sum takes several blocks per image. Sources: Madry et al. 2018 (PGD), Dong et al. 2018 (momentum).
 #include "block.cuh"
 
 // Numbers agree with `Profile` in src/ops/pgd.rs.
 enum : int { NATIVE = 0, TORCHATTACKS = 1, FOOLBOX = 2, CLEVERHANS = 3, ART = 4 };
 
 DEVICE float sgn(float v) { return float(v > 0.f) - float(v < 0.f); }
-DEVICE float clamp(float v, float low, float high) { return v < low ? low : v > high ? high : v; }
 DEVICE float clip(float v) { return clamp(v, 0.f, 1.f); }
 DEVICE float larger(float a, float b) { return a > b ? a : b; }
 DEVICE float smaller(float a, float b) { return a < b ? a : b; }
@@ -62,8 +61,8 @@ template <class F> DEVICE float squares(const Block& block, int d, F f) {
 
 // f(i) for the part of a row that belongs to this block; grid (ceil(d / chunk), N).
 template <class F> DEVICE void for_each_of_chunk(const Block& block, int d, int chunk, F f) {
-  const int first = block.index.x * chunk, left = d - first;
-  block::for_each(block, 1, left < chunk ? left : chunk, [&](int, int i) { f(first + i); });
+  const auto own = block::share(block.index.x, chunk, d);
+  block::for_each(block, 1, own.count, [&](int, int i) { f(own.first + i); });
 }
 
 // grid (ceil(d / chunk), N)

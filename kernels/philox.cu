@@ -4,14 +4,15 @@
 
 // four(words, values): four values from four words.
 template <class F> DEVICE void fill(const Block& block, const PhiloxFillArgs& a, F four) {
-  const int quads = (a.d + 3) / 4, first = block.index.x * a.quads_per_block, left = quads - first;
+  const auto own = block::share(block.index.x, a.quads_per_block, (a.d + 3) / 4);
   const uint32_t* id = a.ids + 2 * int64_t(block.index.y);
   float* y = a.y + int64_t(block.index.y) * a.d;
-  block::for_each(block, 1, left < a.quads_per_block ? left : a.quads_per_block, [&](int, int q) {
+  block::for_each(block, 1, own.count, [&](int, int i) {
+    const int quad = own.first + i;
     float v[4];
-    four(philox::at(a.stream, id, first + q), v);
-    for (int i = 0; i < 4; ++i)
-      if (4 * (first + q) + i < a.d) y[4 * (first + q) + i] = v[i];
+    four(philox::at(a.stream, id, quad), v);
+    for (int k = 0; k < 4; ++k)
+      if (4 * quad + k < a.d) y[4 * quad + k] = v[k];
   });
 }
 

@@ -1,5 +1,6 @@
-// Elementwise kernels over (rows, c), softmax over c, and the transpose. Each thread takes runs of neighbouring channels.
+// Elementwise kernels over (rows, c), softmax over c, casts and the transpose. float32 or bf16, arithmetic in float32.
 //
+//   accumulate      y = (a + b) * keep
 //   activation      y = act(x)                      dx = (dy * act'(x) + residual) * keep
 //   affine          y = x * scale[c] + bias[c]      dx = (dy * scale[c] + residual) * keep      the same kernel without bias
 //   affine_act      y = act(x * scale[c] + bias[c]) dx = (dy * act'(..) * scale[c] + residual) * keep
@@ -13,14 +14,13 @@
 
 // y = (a + b) * keep: joins two gradients of one tensor and applies the mask of the activation that made it.
 template <class T> DEVICE void accumulate(const Block& block, const AccumulateArgs& p) {
-  const int64_t first = int64_t(block.index.x) * p.rows_per_block;
-  const int rows = int(p.rows - first < p.rows_per_block ? p.rows - first : p.rows_per_block);
-  block::for_each_run(block, rows, p.c, [&](int r, int c, int count) {
-    const int64_t at = (first + r) * p.c + c;
+  const auto rows = block::share(block.index.x, p.rows_per_block, p.rows);
+  block::for_each_run(block, rows.count, p.c, [&](int r, int c, int count) {
+    const int64_t at = (rows.first + r) * p.c + c;
     Lanes v = lanes::load(static_cast<const T*>(p.a) + at, count);
     if (p.b) v = v + lanes::load(static_cast<const T*>(p.b) + at, count);
     if (p.keep) {
-      const uint32_t bits = lanes::load_bits(p.keep + (first + r) * lanes::mask_stride(p.c), c);
+      const uint32_t bits = lanes::load_bits(p.keep + (rows.first + r) * lanes::mask_stride(p.c), c);
       v = lanes::select(bits, v, lanes::fill(0.f));
     }
     lanes::store(static_cast<T*>(p.y) + at, v, count);
@@ -31,17 +31,6 @@ template <class T> DEVICE void accumulate(const Block& block, const AccumulateAr
 KERNEL(accumulate_f32, AccumulateArgs, 256, 1024) { accumulate<float>(block, a); }
 KERNEL(accumulate_bf16, AccumulateArgs, 256, 1024) { accumulate<bf16>(block, a); }
 
-// Rows this block takes: [first, first + count).
-struct Rows {
-  int64_t first;
-  int count;
-};
-
-DEVICE Rows rows_of(const Block& block, int64_t rows, int per_block) {
-  const int64_t first = int64_t(block.index.x) * per_block, left = rows - first;
-  return {first, int(left < per_block ? left : per_block)};
-}
-
 // (v + residual) * keep for a run of row `row`
 template <class T>
 DEVICE Lanes contribute(Lanes v, const void* residual, const uint8_t* keep, int64_t row, int c, int columns, int count) {
@@ -51,7 +40,7 @@ DEVICE Lanes contribute(Lanes v, const void* residual, const uint8_t* keep, int6
 }
 
 template <class T> DEVICE void activate(const Block& block, const ActivationArgs& p) {
-  const Rows rows = rows_of(block, p.rows, p.rows_per_block);
+  const auto rows = block::share(block.index.x, p.rows_per_block, p.rows);
   block::for_each_run(block, rows.count, p.c, [&](int r, int c, int count) {
     const int64_t row = rows.first + r, at = row * p.c + c;
     const Lanes v = activation::apply(p.act, lanes::load(static_cast<const T*>(p.x) + at, count));
@@ -61,7 +50,7 @@ template <class T> DEVICE void activate(const Block& block, const ActivationArgs
 }
 
 template <class T> DEVICE void activate_grad(const Block& block, const ActivationGradArgs& p) {
-  const Rows rows = rows_of(block, p.rows, p.rows_per_block);
+  const auto rows = block::share(block.index.x, p.rows_per_block, p.rows);
   block::for_each_run(block, rows.count, p.c, [&](int r, int c, int count) {
     const int64_t row = rows.first + r, at = row * p.c + c;
     const Lanes slope = activation::slope(p.act, lanes::load(static_cast<const T*>(p.x) + at, count));
@@ -71,7 +60,7 @@ template <class T> DEVICE void activate_grad(const Block& block, const Activatio
 }
 
 template <class T> DEVICE void affine(const Block& block, const AffineArgs& p) {
-  const Rows rows = rows_of(block, p.rows, p.rows_per_block);
+  const auto rows = block::share(block.index.x, p.rows_per_block, p.rows);
   block::for_each_run(block, rows.count, p.c, [&](int r, int c, int count) {
     const int64_t row = rows.first + r, at = row * p.c + c;
     const Lanes bias = p.bias ? lanes::load(p.bias + c, count) : lanes::fill(0.f);
@@ -89,7 +78,7 @@ KERNEL(affine_f32, AffineArgs, 256, 1024) { affine<float>(block, a); }
 KERNEL(affine_bf16, AffineArgs, 256, 1024) { affine<bf16>(block, a); }
 
 template <class T> DEVICE void affine_activation(const Block& block, const AffineActivationArgs& p) {
-  const Rows rows = rows_of(block, p.rows, p.rows_per_block);
+  const auto rows = block::share(block.index.x, p.rows_per_block, p.rows);
   block::for_each_run(block, rows.count, p.c, [&](int r, int c, int count) {
     const int64_t row = rows.first + r, at = row * p.c + c;
     const Lanes scale = lanes::load(p.scale + c, count);
@@ -110,9 +99,9 @@ KERNEL(affine_activation_bf16, AffineActivationArgs, 256, 1024) { affine_activat
 // The tables repeat the channels until a row of them is whole runs, so that three channels fill them too.
 template <class T, class F> DEVICE void normalized(const Block& block, const NormalizeArgs& p, F f) {
   const int64_t rows = (p.n + p.period - 1) / p.period;
-  const Rows mine = rows_of(block, rows, p.rows_per_block);
-  block::for_each_run(block, mine.count, p.period, [&](int r, int c, int) {
-    const int64_t at = (mine.first + r) * p.period + c, left = p.n - at;
+  const auto own = block::share(block.index.x, p.rows_per_block, rows);
+  block::for_each_run(block, own.count, p.period, [&](int r, int c, int) {
+    const int64_t at = (own.first + r) * p.period + c, left = p.n - at;
     if (left > 0) f(at, c, int(left < lanes::SIZE ? left : lanes::SIZE));
   });
 }
@@ -138,9 +127,9 @@ KERNEL(normalize_grad_f32, NormalizeArgs, 256, 1024) { normalize_grad<float>(blo
 KERNEL(normalize_grad_bf16, NormalizeArgs, 256, 1024) { normalize_grad<bf16>(block, a); }
 
 template <class From, class To> DEVICE void cast(const Block& block, const CastArgs& p) {
-  const int64_t first = int64_t(block.index.x) * p.per_block, left = p.n - first;
-  block::for_each_run(block, 1, int(left < p.per_block ? left : p.per_block), [&](int, int c, int count) {
-    lanes::store(static_cast<To*>(p.y) + first + c, lanes::load(static_cast<const From*>(p.x) + first + c, count), count);
+  const auto own = block::share(block.index.x, p.per_block, p.n);
+  block::for_each_run(block, 1, own.count, [&](int, int c, int count) {
+    lanes::store(static_cast<To*>(p.y) + own.first + c, lanes::load(static_cast<const From*>(p.x) + own.first + c, count), count);
   });
 }
 

@@ -110,24 +110,30 @@ template <class T> DEVICE void average_grad(const Block& block, const PoolArgs& 
 }
 
 template <class T> DEVICE void global(const Block& block, const GlobalPoolArgs& a) {
-  const int c0 = block.index.x * a.per_block, n = block.index.y, c1 = c0 + a.per_block < a.c ? c0 + a.per_block : a.c;
-  const T* x = static_cast<const T*>(a.x) + int64_t(n) * a.pixels * a.c + c0;  // (pixels, c)
-  T* y = static_cast<T*>(a.y) + int64_t(n) * a.c + c0;
+  const int n = block.index.y;
+  const auto own = block::share(block.index.x, a.per_block, a.c);
+  const T* x = static_cast<const T*>(a.x) + int64_t(n) * a.pixels * a.c + own.first;  // (pixels, c)
+  T* y = static_cast<T*>(a.y) + int64_t(n) * a.c + own.first;
   block::fold_columns(
-      block, block.shared + REDUCE_BYTES, a.pixels, c1 - c0, lanes::Sum{},
-      [&](lanes::Sum& sum, int r, int c, int count) {
-        sum.add(activation::apply(a.act, lanes::load(x + int64_t(r) * a.c + c, count)), r);
-      },
-      [](lanes::Sum& sum, const lanes::Sum& later) { sum.merge(later); },
-      [&](int c, int count, const lanes::Sum& sum) { lanes::store(y + c, sum.total() / lanes::fill(float(a.pixels)), count); });
+      block, block.shared + REDUCE_BYTES, a.pixels, own.count,
+      fold::Columns{
+          fold::Start{lanes::Sum{}},
+          fold::Step{[&](lanes::Sum& sum, int r, int c, int count) {
+            sum.add(activation::apply(a.act, lanes::load(x + int64_t(r) * a.c + c, count)), r);
+          }},
+          fold::Merge{[](lanes::Sum& sum, const lanes::Sum& later) { sum.merge(later); }},
+          fold::Finish{[&](int c, int count, const lanes::Sum& sum) {
+            lanes::store(y + c, sum.total() / lanes::fill(float(a.pixels)), count);
+          }},
+      });
 }
 
 template <class T> DEVICE void global_grad(const Block& block, const GlobalPoolGradArgs& a) {
   const int n = block.index.y, bit_row = lanes::mask_stride(a.c);
-  const int first = block.index.x * a.per_block, rows = a.pixels - first < a.per_block ? a.pixels - first : a.per_block;
+  const auto own = block::share(block.index.x, a.per_block, a.pixels);
   const T* dy = static_cast<const T*>(a.dy) + int64_t(n) * a.c;
-  block::for_each_run(block, rows, a.c, [&](int r, int c, int count) {
-    const int64_t pixel = int64_t(n) * a.pixels + first + r, at = pixel * a.c + c;
+  block::for_each_run(block, own.count, a.c, [&](int r, int c, int count) {
+    const int64_t pixel = int64_t(n) * a.pixels + own.first + r, at = pixel * a.c + c;
     Lanes v = lanes::load(dy + c, count) / lanes::fill(float(a.pixels));
     if (a.act) v = v * activation::slope(a.act, lanes::load(static_cast<const T*>(a.x) + at, count));
     if (a.residual) v = v + lanes::load(static_cast<const T*>(a.residual) + at, count);

@@ -1,4 +1,4 @@
-// The PTX instructions that CUDA C++ has no spelling for, one function each. CUDA build only.
+// The PTX instructions that tile and matrix products are made of, one function each. CUDA build only.
 // Source: PTX ISA 9.0, sections 9.7.9 (copies) and 9.7.14 (matrix instructions).
 #pragma once
 #include "target.cuh"

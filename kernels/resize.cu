@@ -14,12 +14,11 @@
 template <class T> DEVICE void resample(const Block& block, const ResampleArgs& a) {
   const int chunks = (a.n_out + a.per_block - 1) / a.per_block;
   const int64_t outer = block.index.x / chunks;
-  const int first = int(block.index.x % chunks) * a.per_block;
-  const int points = a.n_out - first < a.per_block ? a.n_out - first : a.per_block;
+  const auto own = block::share(block.index.x % chunks, a.per_block, a.n_out);
   const T* x = static_cast<const T*>(a.x) + outer * a.n_in * a.inner;             // (n_in, inner)
-  T* y = static_cast<T*>(a.y) + (outer * a.n_out + first) * a.inner;              // (points, inner)
-  block::for_each_run(block, points, a.inner, [&](int r, int c, int count) {
-    const int i = first + r, taps = a.count[i];
+  T* y = static_cast<T*>(a.y) + (outer * a.n_out + own.first) * a.inner;              // (count, inner)
+  block::for_each_run(block, own.count, a.inner, [&](int r, int c, int count) {
+    const int i = own.first + r, taps = a.count[i];
     const float* weight = a.weights + int64_t(i) * a.taps;
     const T* from = x + int64_t(a.first[i]) * a.inner + c;
     Lanes sum = lanes::fill(0.f);

@@ -1,7 +1,8 @@
-// What a build target provides. Everything target-specific outside this file lives in lanes.cuh, block.cuh, tile*.cuh and ptx.cuh.
+// What a build target provides. Everything else that is target-specific lives in lanes.cuh, block.cuh, tile*.cuh, matrix*.cuh,
+// ptx.cuh (CUDA) and host.cpp (HOST); the kernels themselves, *.cu, are the same text for both.
 //
-//   CUDA   nvcc; a kernel body runs once per thread
-//   HOST   any C++17 compiler with GNU vector extensions; a kernel body runs once per block, and block primitives loop
+//   CUDA   nvcc, C++17; a kernel body runs once per thread
+//   HOST   g++ or clang++, C++17 with GNU vector extensions; a kernel body runs once per block, and block primitives loop
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -82,13 +83,14 @@ struct Block {
   Index3 index;           // which block of the grid
   uint32_t threads;       // threads in this block; 1 on the host
   uint32_t thread;        // this thread; 0 on the host
-  unsigned char* shared;  // the kernel's shared memory, 128-byte aligned; REDUCE_BYTES of it belong to block reductions
+  unsigned char* shared;  // the kernel's shared memory, 128-byte aligned; its first REDUCE_BYTES belong to block reductions
 };
 
 constexpr int REDUCE_BYTES = 256;
 
 // KERNEL(name, Args, threads, shared_bytes) { body using `block` and `a` }
-// build.rs reads these lines to make the table of kernels; threads and shared_bytes are therefore plain numbers.
+// build/generate.rs and tools/ read these lines; threads and shared_bytes are therefore plain numbers. They are those of CUDA: the
+// host runs a block on one thread, with more memory than any kernel asks for.
 #if TARGET_CUDA
 // "At least one block": otherwise ptxas may spill to fit another block onto a multiprocessor.
 #define KERNEL(name, Args, THREADS, SHARED)                                                             \

@@ -7,9 +7,10 @@
 // B is packed once, at load, into the order each target reads (pack_index below).
 //
 //   CUDA  tile_cuda.cuh   a block computes BM x BN with mma.sync from a multi-stage cp.async pipeline; f32 as 3xTF32
-//   HOST  tile_host.cuh   a block computes m_tile x n_tile with register-blocked vector code, bf16 on AMX where there is one
+//   HOST  tile_host.cuh   a block computes m_tile x n_tile with register-blocked vector code; bf16 by the processor's own
+//                         instructions where it has them (AMX: tile_amx.cuh, else AVX-512 BF16), otherwise widened to float32
 //
-// Sums run over taps, then channels, in ascending order for every row alike: the result for one row never depends on which
+// Sums run over taps, then channels, in ascending steps and for every row alike: the result for one row never depends on which
 // other rows share its tile. All targets accumulate in float32.
 #pragma once
 #include "block.cuh"

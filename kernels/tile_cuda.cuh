@@ -1,5 +1,25 @@
 // The CUDA half of tile.cuh. A block's warps each keep WM x WN of C in registers and multiply 64 bytes of K at a time with
 // mma.sync, from a ring of STAGES tiles in shared memory that cp.async fills (tile_copy.cuh: who copies what).
+//
+// The ring, here in the step that multiplies stage 0; then every role moves on to the stage at its right:
+//
+//     stage 0             stage 1             stage 2
+//     +--------+--------+ +--------+--------+ +--------+--------+
+//     | BM rows| BN rows| | A      | B      | | A      | B      |      A, B: 64 bytes of K per row
+//     |  of A  |  of B  | |        |        | |        |        |
+//     +--------+--------+ +--------+--------+ +--------+--------+
+//      ldmatrix, mma.sync  under way since     cp.async begins
+//                          the last step       (was multiplied in the last step)
+//
+// The swizzle within a stage. A row is four 16-byte words, and 128 bytes, all 32 banks, hold two rows; word w of row r lies at place
+// w ^ (r / 2 % 4) of its row. What is shown is w:
+//
+//     bank      0   4   8  12    16  20  24  28
+//              --------------------------------
+//     row 0    0   1   2   3  |  0   1   2   3   row 1         ldmatrix reads one word of 8 rows. Word 0 lies in banks
+//     row 2    1   0   3   2  |  1   0   3   2   row 3         0, 16, 4, 20, 8, 24, 12, 28 of rows 0 to 7: each bank once.
+//     row 4    2   3   0   1  |  2   3   0   1   row 5         A copy writes rows 2i and 2i + 1 whole: each bank once too.
+//     row 6    3   2   1   0  |  3   2   1   0   row 7
 #pragma once
 #include "ptx.cuh"
 

@@ -10,7 +10,7 @@
 
 namespace tile {
 
-// Zeros for taps outside the image. Longer runs of channels are refused by ops/conv.rs.
+// Zeros for taps outside the image. Longer runs of channels are refused by src/ops/weights.rs.
 constexpr int MAX_CHANNELS = 65536;
 alignas(64) inline float zeros[MAX_CHANNELS];
 

@@ -9,7 +9,7 @@ use rampart::ops::attention::attention;
 use rampart::ops::conv::{Conv2d, Window, conv2d};
 use rampart::ops::conv_upsampled::{UpsampledConv2d, conv2d_upsampled};
 use rampart::ops::gemm::{Linear, linear};
-use rampart::ops::norm::{GroupNorm, group_norm};
+use rampart::ops::group_norm::{GroupNorm, group_norm};
 use rampart::ops::pool::{Pool, avg_pool2d, max_pool2d};
 use rampart::ops::{Activation, recording};
 use rampart::tape::{Graph, Precision};

@@ -59,7 +59,7 @@ fn is_test(attributes: &[Attribute]) -> bool {
 impl Tree {
     fn read(root: &Path) -> Tree {
         let mut tree = Tree { files: BTreeMap::new() };
-        tree.module(&root.join("lib.rs"), &root.to_owned(), vec![]);
+        tree.module(&root.join("lib.rs"), root, vec![]);
         tree
     }
 

@@ -17,7 +17,7 @@ use crate::ops::Activation;
 use crate::ops::conv::{Conv2d, conv2d};
 use crate::ops::diffusion::concat_channels;
 use crate::ops::gemm::{Linear, linear};
-use crate::ops::norm::{GroupNorm, group_norm};
+use crate::ops::group_norm::{GroupNorm, group_norm};
 use crate::tape::{Graph, Precision};
 use crate::tensor::Tensor;
 use crate::{Error, Result};

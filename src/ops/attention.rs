@@ -164,10 +164,10 @@ impl Sizes {
         g.device().count_product(self.batch * self.heads * self.n, products * self.m, self.d);
     }
 
-    /// Writes y and returns what the gradient needs of each row, `(batch, heads, n, 2)`.
+    /// Writes y and returns the largest score m and 1/l of each row, `(batch, heads, n, 2)`: log sum exp = m + log l.
     fn forward(&self, g: &Graph, x: &Views, y: TokensView, added: Added) -> Result<Tensor> {
         let ([table, _], map_w, map_h) = added.places();
-        let kept = Tensor::uninit(g.device(), &[self.batch, self.heads, self.n, 2], DType::F32)?;
+        let lse = Tensor::uninit(g.device(), &[self.batch, self.heads, self.n, 2], DType::F32)?;
         let args = AttentionArgs {
             q: x.q,
             k: x.k,
@@ -175,13 +175,13 @@ impl Sizes {
             y,
             bias: added.bias(),
             table,
-            kept: kept.address(),
+            lse: lse.address(),
             bias_batch: self.bias_batch(added),
             map_w,
             map_h,
             heads: self.heads as i32,
-            n: self.n as i32,
-            m: self.m as i32,
+            queries: self.n as i32,
+            keys: self.m as i32,
             d: self.d as i32,
             scale: self.scale,
             reserved: 0,
@@ -189,7 +189,7 @@ impl Sizes {
         let kernels = [&ATTENTION_F32_64, &ATTENTION_F32_128, &ATTENTION_BF16_64, &ATTENTION_BF16_128];
         self.flops(g, 2);
         g.launch(choose(g, self.d, kernels), [self.n.div_ceil(QUERIES), self.heads, self.batch], &args)?;
-        Ok(kept)
+        Ok(lse)
     }
 
     fn bias_batch(&self, added: Added) -> i64 {
@@ -208,7 +208,7 @@ impl Sizes {
         dy: TokensView,
         dx: &Views,
         added: Added,
-        kept: &Tensor,
+        lse: &Tensor,
     ) -> Result<()> {
         let ([table, turned], map_w, map_h) = added.places();
         let delta = Tensor::uninit(g.device(), &[self.batch, self.heads, self.n], DType::F32)?;
@@ -224,14 +224,14 @@ impl Sizes {
             bias: added.bias(),
             table,
             turned,
-            kept: kept.address(),
+            lse: lse.address(),
             delta: delta.address(),
             bias_batch: self.bias_batch(added),
             map_w,
             map_h,
             heads: self.heads as i32,
-            n: self.n as i32,
-            m: self.m as i32,
+            queries: self.n as i32,
+            keys: self.m as i32,
             d: self.d as i32,
             scale: self.scale,
             reserved: 0,
@@ -291,7 +291,7 @@ pub fn attention(g: &Graph, [q, k, v]: [&Tensor; 3], bias: Option<&Tensor>, scal
         v: contiguous(v, heads, m, d),
     };
     let y = g.uninit(q.shape())?;
-    let kept = s.forward(g, &views(q, k, v), contiguous(&y, heads, n, d), bias.map_or(Added::Nothing, Added::Bias))?;
+    let lse = s.forward(g, &views(q, k, v), contiguous(&y, heads, n, d), bias.map_or(Added::Nothing, Added::Bias))?;
 
     let (q_in, k_in, v_in, y_out, bias) = (q.clone(), k.clone(), v.clone(), y.clone(), bias.cloned());
     g.record("attention gradient", &[q, k, v], &y, move |g, dy, grads| {
@@ -299,7 +299,7 @@ pub fn attention(g: &Graph, [q, k, v]: [&Tensor; 3], bias: Option<&Tensor>, scal
         let at = |t: &Tensor| contiguous(t, heads, n, d);
         let (x, dx) = (views(&q_in, &k_in, &v_in), views(&dq, &dk, &dv));
         let added = bias.as_ref().map_or(Added::Nothing, Added::Bias);
-        s.gradient(g, &x, at(&y_out), at(dy), &dx, added, &kept)?;
+        s.gradient(g, &x, at(&y_out), at(dy), &dx, added, &lse)?;
         grads.add(g, &q_in, dq)?;
         grads.add(g, &k_in, dk)?;
         grads.add(g, &v_in, dv)
@@ -333,13 +333,13 @@ pub fn self_attention(g: &Graph, qkv: &Tensor, heads: usize, positions: Option<&
     }
     let added = positions.map_or(Added::Nothing, |p| Added::Places(p));
     let y = g.uninit(&[batch, h, w, heads * d])?;
-    let kept = s.forward(g, &fused(qkv, &s), joined(&y, &s), added)?;
+    let lse = s.forward(g, &fused(qkv, &s), joined(&y, &s), added)?;
 
     let (x_in, y_out, positions) = (qkv.clone(), y.clone(), positions.cloned());
     g.record("self_attention gradient", &[qkv], &y, move |g, dy, grads| {
         let dx = g.uninit(x_in.shape())?;
         let added = positions.as_ref().map_or(Added::Nothing, |p| Added::Places(p));
-        s.gradient(g, &fused(&x_in, &s), joined(&y_out, &s), joined(dy, &s), &fused(&dx, &s), added, &kept)?;
+        s.gradient(g, &fused(&x_in, &s), joined(&y_out, &s), joined(dy, &s), &fused(&dx, &s), added, &lse)?;
         grads.add(g, &x_in, dx)
     });
     Ok(y)

@@ -154,8 +154,8 @@ impl Plan {
 struct Saved {
     x: Tensor,
     /// The pixel of each channel's maximum, the channel of each pixel's.
-    argmax: Tensor,
-    channel: Tensor,
+    max_pixel: Tensor,
+    max_channel: Tensor,
     hidden: Tensor,
     gate: Tensor,
     spatial: Tensor,
@@ -221,8 +221,8 @@ pub fn cbam_with_gates(
     let hidden = gates.hidden();
     let saved = Saved {
         x: x.clone(),
-        argmax: floats(&[n, c])?,
-        channel: Tensor::uninit(g.device(), &[n, h, w], DType::I32)?,
+        max_pixel: floats(&[n, c])?,
+        max_channel: Tensor::uninit(g.device(), &[n, h, w], DType::I32)?,
         hidden: floats(&[n, 2, hidden])?,
         gate: floats(&[n, c])?,
         spatial: floats(&[n, h, w])?,
@@ -243,11 +243,11 @@ pub fn cbam_with_gates(
         y: y.address(),
         positive: positive.as_ref().map_or(0, Tensor::address),
         pooled: pooled.address(),
-        argmax: saved.argmax.address(),
+        max_pixel: saved.max_pixel.address(),
         hidden_values: saved.hidden.address(),
         gate: saved.gate.address(),
         spatial: saved.spatial.address(),
-        channel: saved.channel.address(),
+        max_channel: saved.max_channel.address(),
         scale: spatial.map_or(0.0, |gate| gate.scale),
         bias: spatial.map_or(0.0, |gate| gate.bias),
         h: h as i32,
@@ -298,7 +298,7 @@ impl Cbam {
         let [n, h, w, c] = saved.x.dims4("cbam gradient")?;
         let (plan, hidden) = (saved.plan, self.hidden());
         let floats = |shape: &[usize]| Tensor::uninit(g.device(), shape, DType::F32);
-        let (dconv, dmost, dmean) = (floats(&[n, h, w])?, floats(&[n, h, w])?, floats(&[n, h, w])?);
+        let (dconv, dmap_max, dmap_mean) = (floats(&[n, h, w])?, floats(&[n, h, w])?, floats(&[n, h, w])?);
         let (dgate, dhidden, dpooled) = (floats(&[n, c])?, floats(&[n, 2, hidden])?, floats(&[n, 2, c])?);
         let dx = g.uninit(saved.x.shape())?;
         let (channel, spatial) = (self.channel.as_ref(), self.spatial.as_ref());
@@ -311,14 +311,14 @@ impl Cbam {
             w1: channel.map_or(0, |gate| gate.w1.address()),
             w3: channel.map_or(0, |gate| gate.w3.address()),
             kernel: spatial.map_or(0, |gate| gate.kernel.address()),
-            argmax: saved.argmax.address(),
+            max_pixel: saved.max_pixel.address(),
             hidden_values: saved.hidden.address(),
             gate: saved.gate.address(),
             spatial: saved.spatial.address(),
-            channel: saved.channel.address(),
+            max_channel: saved.max_channel.address(),
             dconv: dconv.address(),
-            dmost: dmost.address(),
-            dmean: dmean.address(),
+            dmap_max: dmap_max.address(),
+            dmap_mean: dmap_mean.address(),
             dgate: dgate.address(),
             dhidden: dhidden.address(),
             dpooled: dpooled.address(),

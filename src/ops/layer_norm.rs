@@ -1,4 +1,4 @@
-//! Layer norm over the channels: the second half of `kernels/norm.cu`.
+//! Layer norm over the channels: `kernels/layer_norm.cu`.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
-//! One file per `kernels/*.cu`: checks shapes, picks tiles, launches, and says what the gradient is.
+//! One file per `kernels/*.cu`, of the same name: checks shapes, picks tiles, launches, and says what the gradient is.
+//!
+//! `conv_upsampled` is a second operation of `conv.cu`; `weights` packs what both multiply with, and what `gemm` does.
 
 pub mod attention;
 pub mod cbam;
@@ -9,9 +11,9 @@ pub mod diffusion;
 mod epilogue;
 pub mod gate;
 pub mod gemm;
+pub mod group_norm;
 pub mod layer_norm;
 pub mod loss;
-pub mod norm;
 pub mod pgd;
 pub mod philox;
 pub mod pointwise;

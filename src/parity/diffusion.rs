@@ -13,7 +13,7 @@ use crate::models::unet::{Config, UNet, timestep_embedding};
 use crate::models::weights::Weights;
 use crate::ops::attention::attention;
 use crate::ops::diffusion::{Range, q_sample};
-use crate::ops::norm::{GroupNorm, group_norm};
+use crate::ops::group_norm::{GroupNorm, group_norm};
 use crate::tape::Graph;
 use crate::tensor::Tensor;
 

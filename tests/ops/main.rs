@@ -4,13 +4,16 @@ mod attention;
 mod cbam;
 mod common;
 mod conv;
+mod convolution;
+mod depthwise;
 mod diffusion;
 mod gate;
 mod gemm;
+mod group_norm;
+mod layer_norm;
 #[path = "../common/listed.rs"]
 mod listed;
 mod loss;
-mod norm;
 mod pgd;
 mod philox;
 mod pointwise;

@@ -8,7 +8,7 @@ use crate::ops::attention::self_attention;
 use crate::ops::conv::{Conv2d, conv2d};
 use crate::ops::conv_upsampled::{UpsampledConv2d, conv2d_upsampled};
 use crate::ops::gemm::Linear;
-use crate::ops::norm::{GroupNorm, group_norm};
+use crate::ops::group_norm::{GroupNorm, group_norm};
 use crate::ops::pool::{Pool, avg_pool2d};
 use crate::ops::resize::upsample_nearest;
 use crate::tape::Graph;

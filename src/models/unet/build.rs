@@ -9,7 +9,7 @@ use crate::models::weights::Weights;
 use crate::ops::conv::{Conv2d, Window};
 use crate::ops::conv_upsampled::UpsampledConv2d;
 use crate::ops::gemm::Linear;
-use crate::ops::norm::GroupNorm;
+use crate::ops::group_norm::GroupNorm;
 use crate::tape::Precision;
 use crate::{Error, Result};
 

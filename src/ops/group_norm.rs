@@ -1,4 +1,4 @@
-//! Group norm with scale, bias and activation: `kernels/norm.cu`.
+//! Group norm with scale, bias and activation: `kernels/group_norm.cu`.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::tape::{Graph, Slot};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// Channels of one block, and so the largest group. As in `kernels/norm.cu`.
+/// Channels of one block, and so the largest group. As in `kernels/group_norm.cu`.
 const MAX_CHANNELS: usize = 1024;
 
 /// The constants of [`group_norm`]: float32 on a device, `(1 or N, C)`.

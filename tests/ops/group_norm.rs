@@ -1,4 +1,4 @@
-//! Group norm and layer norm against float64 arithmetic: group sizes that are no whole runs, one pixel, per-image constants, activations.
+//! Group norm against float64 arithmetic: group sizes that are no whole runs, one pixel, per-image constants, activations.
 
 use std::sync::Arc;
 
@@ -7,8 +7,7 @@ use proptest::prelude::*;
 use rampart::Error;
 use rampart::device::Device;
 use rampart::ops::Activation;
-use rampart::ops::layer_norm::{LayerNorm, layer_norm};
-use rampart::ops::norm::{GroupNorm, group_norm};
+use rampart::ops::group_norm::{GroupNorm, group_norm};
 use rampart::tape::{Graph, Precision};
 
 const EPS: f32 = 1e-5;
@@ -148,69 +147,4 @@ fn what_does_not_fit_is_refused() {
     let x = upload(&device, &[3, 2, 2, 8], Precision::F32, &[0.0; 96]);
     let message = group_norm(&g, &x, &norm, Activation::None).unwrap_err().to_string();
     assert!(message.contains("1 or 3") && message.contains('2'), "{message}");
-}
-
-/// Layer norm of rows of `c` values and its gradient in float64.
-fn layer_truth(c: usize, eps: f32, x: &[f64], scale: &[f64], bias: &[f64], dy: &[f64]) -> (Vec<f64>, Vec<f64>) {
-    let (mut y, mut dx) = (Vec::new(), Vec::new());
-    for (x, dy) in x.chunks_exact(c).zip(dy.chunks_exact(c)) {
-        let mean = x.iter().sum::<f64>() / c as f64;
-        let r = 1.0 / (x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / c as f64 + f64::from(eps)).sqrt();
-        let xhat: Vec<f64> = x.iter().map(|v| (v - mean) * r).collect();
-        let g: Vec<f64> = dy.iter().zip(scale).map(|(d, w)| d * w).collect();
-        let (sum, weighted) = (g.iter().sum::<f64>() / c as f64, dot(&g, &xhat) / c as f64);
-        y.extend(xhat.iter().zip(scale).zip(bias).map(|((v, w), b)| v * w + b));
-        dx.extend(g.iter().zip(&xhat).map(|(g, v)| r * (g - sum - v * weighted)));
-    }
-    (y, dx)
-}
-
-fn compare_layer(shape: &[usize], eps: f32, spread: f32, shift: f32, seed: u64) {
-    let (len, c) = (shape.iter().product(), shape[shape.len() - 1]);
-    let scale: Vec<f32> = values(c, seed + 7, Precision::F32).iter().map(|v| 1.0 + 0.5 * v).collect();
-    let bias = values(c, seed + 8, Precision::F32);
-    for precision in PRECISIONS {
-        let x = crate::common::round(values(len, seed, precision).iter().map(|v| spread * v + shift), precision);
-        let dy = values(len, seed + 3, precision);
-        let (want, want_dx) = layer_truth(c, eps, &wide(&x), &wide(&scale), &wide(&bias), &wide(&dy));
-        let norm = Arc::new(LayerNorm::new(&host(), eps, &scale, &bias).unwrap());
-        let op = |g: &Graph, x: &_| layer_norm(g, x, &norm);
-        check(&format!("layer norm, eps {eps}"), precision, (shape, &x), &dy, op, &want, &want_dx);
-    }
-}
-
-#[test]
-fn layer_norm_of_the_networks() {
-    for shape in [&[1, 24, 24, 512][..], &[2, 12, 12, 1024], &[3, 7, 5, 40], &[1, 1, 1, 3], &[17, 2048], &[1030, 5]] {
-        compare_layer(shape, 1e-6, 1.0, 1.0, 3);
-    }
-}
-
-/// A variance of 3e-7: an eps of 1e-5 instead of 1e-6 would divide by two and a half times as much.
-#[test]
-fn layer_norm_sees_a_wrong_eps() {
-    compare_layer(&[2, 3, 5, 64], 1e-6, 1e-3, 0.0, 5);
-    let (x, scale, bias) = (values(64, 5, Precision::F32), vec![1.0; 64], vec![0.0; 64]);
-    let x: Vec<f64> = x.iter().map(|v| 1e-3 * f64::from(*v)).collect();
-    let y = |eps: f32| layer_truth(64, eps, &x, &scale, &bias, &x).0;
-    assert!(y(1e-6)[0].abs() > 2.0 * y(1e-5)[0].abs(), "the case is one of low variance");
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
-    #[test]
-    fn layer_norm_of_any_shape(rows in 1usize..70, c in 3usize..200, shift in -4f32..4.0, seed in 0u64..1000) {
-        compare_layer(&[rows, c], 1e-6, 1.0, shift, seed);
-    }
-}
-
-#[test]
-fn layer_norm_refuses_other_channels() {
-    let device = host();
-    assert!(matches!(LayerNorm::new(&device, 1e-6, &[1.0; 4], &[0.0; 3]), Err(Error::Shape { .. })));
-    assert!(matches!(LayerNorm::new(&device, 1e-6, &[], &[]), Err(Error::Shape { .. })));
-    let norm = Arc::new(LayerNorm::new(&device, 1e-6, &[1.0; 4], &[0.0; 4]).unwrap());
-    let x = upload(&device, &[2, 3], Precision::F32, &[0.0; 6]);
-    let message = layer_norm(&Graph::inference(&device, Precision::F32), &x, &norm).unwrap_err().to_string();
-    assert!(message.contains("channels") && message.contains('4') && message.contains('3'), "{message}");
 }
