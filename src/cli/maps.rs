@@ -6,12 +6,12 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::common::{open, renamed, say, sides};
-use super::denoise::files;
+use super::denoise::{but, files, none};
 use super::emulator::EmulatorArgs;
 use crate::attack::{Batch, Oracle as _, Purpose, Said, Stream};
 use crate::data::classes::Classes;
 use crate::data::prepare::{Fit, Prepare};
-use crate::data::{decode::decode, demo, resize::Rgb8, to_bytes, unit};
+use crate::data::{demo, resize::Rgb8, to_bytes, unit};
 use crate::defense::Denoiser;
 use crate::defense::denoise::Level;
 use crate::device::{DType, Device, DeviceChoice};
@@ -94,7 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
     // What the attack refuses is said before anything is loaded.
     Said { steps: Some(args.steps), ..Said::default() }.decided().map_err(of_flags)?;
     args.emulator.apply(args.device)?;
-    let files = files(&args.images)?;
+    let (files, mut left_out) = files(&args.images)?;
     let device = Device::open(args.device)?;
     let weights = open("--weights", &args.weights, &demo::MODELS)?;
     let sigma: Vec<f64> = args.sigma.iter().flatten().map(|n| n.0).collect();
@@ -113,8 +113,9 @@ pub fn run(args: &Args) -> Result<()> {
     let failed = |e: &dyn std::fmt::Display| Error::Failed(format!("maps.csv: {e}"));
     let (mut views, mut csv) = (Vec::new(), csv::Writer::from_writer(Vec::new()));
     csv.write_record(["image", "module", "state", "shift"]).map_err(|e| failed(&e))?;
-    for (file, name) in &files {
-        let image = decode(file)?;
+    for image in &files {
+        let (file, name) = (&image.file, &image.name);
+        let Some(image) = image.read(&mut left_out)? else { continue };
         let image = if let Some(prepare) = prepare { prepare.apply(&image) } else { image };
         let Rgb8 { height: h, width: w, pixels: bytes } = image;
         let net = match known.take() {
@@ -162,10 +163,14 @@ pub fn run(args: &Args) -> Result<()> {
         ),
         ("colours", CAPTION.into()),
     ];
+    let done = views.len();
+    if done == 0 {
+        return Err(none(&args.images));
+    }
     let html = render(Page::Maps, json!({ "title": "Feature maps and attention", "what": what, "images": views }))?;
     write_whole(&args.out.join("maps.html"), html.as_bytes())?;
     write_whole(&args.out.join("maps.csv"), &csv.into_inner().map_err(|e| failed(&e))?)?;
-    say(&format!("maps of {}: maps.html and maps.csv in {}", count(files.len(), "image"), args.out.display()))
+    say(&format!("maps of {}: maps.html and maps.csv in {}{}", count(done, "image"), args.out.display(), but(left_out)))
 }
 
 fn of_flags(error: Error) -> Error {

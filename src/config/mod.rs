@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+mod checkpoint;
 mod dataset;
 mod defense;
 mod file;
 pub mod settings;
 mod wrong;
 
+pub use checkpoint::{Checkpoint, open};
 pub use dataset::DatasetConfig;
 use dataset::resolve as resolve_dataset;
 pub use defense::DefenseConfig;
@@ -24,6 +26,7 @@ use crate::attack::{self, Said};
 use crate::data::{Dataset, demo};
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
+use crate::models::card::Triple;
 use crate::number::Number;
 use crate::tape::Precision;
 
@@ -55,6 +58,14 @@ pub struct ModelConfig {
     /// Of the file, eight hexadecimal digits; see [`Config::pin`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crc32: Option<String>,
+    /// Normalisation of its images, where the checkpoint's own is not meant or not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean: Option<Triple>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub std: Option<Triple>,
+    /// Share of test images that it should have right without an attack.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clean_test_accuracy: Option<f64>,
 }
 
 impl Config {
@@ -161,14 +172,20 @@ fn resolve_attack(file: Said, wrong: &Wrong) -> Result<attack::Spec> {
 
 fn resolve_models(mut models: Vec<file::Model>, own: &[&str], wrong: &Wrong) -> Result<Vec<ModelConfig>> {
     if models.is_empty() {
-        let embedded = |name| file::Model { name: None, weights: format!("demo:{name}"), crc32: None };
+        let embedded = |name| file::Model { weights: format!("demo:{name}"), ..file::Model::default() };
         models = own.iter().map(embedded).collect();
     }
     if models.is_empty() {
         return Err(wrong.at("models", "expected at least one [[models]] with its weights, found none"));
     }
     let mut resolved: Vec<ModelConfig> = Vec::new();
-    for file::Model { name, weights, crc32 } in models {
+    for file::Model { name, weights, crc32, mean, std, clean_test_accuracy } in models {
+        for (key, values) in [("mean", mean), ("std", std)] {
+            checkpoint::check(key, values).map_err(|problem| wrong.at(&format!("models.{key}"), problem))?;
+        }
+        if let Some(bad) = clean_test_accuracy.filter(|share| !(0.0..=1.0).contains(share)) {
+            return Err(wrong.at("models.clean_test_accuracy", format!("expected a share of 0 to 1, found {bad}")));
+        }
         let (default_name, weights) = wrong.locate(&weights, "models.weights", &demo::MODELS)?;
         // Pictures and curves are named by it.
         if let Some(bad) = name.as_deref().and_then(|name| name.chars().find(|&c| !plain(c))) {
@@ -181,7 +198,7 @@ fn resolve_models(mut models: Vec<file::Model>, own: &[&str], wrong: &Wrong) -> 
                 wrong.at("models.name", format!("expected a different name for each model, found `{name}` again"))
             );
         }
-        resolved.push(ModelConfig { name, weights, crc32 });
+        resolved.push(ModelConfig { name, weights, crc32, mean, std, clean_test_accuracy });
     }
     Ok(resolved)
 }

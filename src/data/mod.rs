@@ -9,10 +9,12 @@ pub mod demo;
 pub mod folder;
 pub mod idx;
 pub mod imagenet;
+mod labels;
 pub mod listing;
 pub mod prepare;
 mod prepared;
 pub mod resize;
+mod skipped;
 pub mod source;
 mod subset;
 pub mod tensors;
@@ -21,8 +23,9 @@ mod unit;
 use crate::{Error, Result};
 
 pub use dataset::Dataset;
-pub use prepared::{Pixels, Skipped};
-pub use source::{Row, Said, Source};
+pub use prepared::Pixels;
+pub use skipped::Skipped;
+pub use source::{Named, Order, Row, Said, Source};
 pub use subset::Select;
 pub use unit::{to_bytes, unit};
 

@@ -192,7 +192,12 @@ impl Device {
     }
 
     fn new(backend: Backend) -> Self {
-        Device(Arc::new(Shared { backend, pool: Mutex::default(), flops: AtomicU64::new(0), traffic: Default::default() }))
+        Device(Arc::new(Shared {
+            backend,
+            pool: Mutex::default(),
+            flops: AtomicU64::new(0),
+            traffic: Default::default(),
+        }))
     }
 
     /// For people: kind, size and features.

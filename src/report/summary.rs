@@ -1,5 +1,6 @@
 //! A finished run as people read it: the figure, the tables, the paired comparison of models, and what an adaptive attack adds.
 
+use super::checks::{self, Verdict};
 use super::paired;
 use super::words::{self, count, symbol, units, what_counts};
 use crate::config::Config;
@@ -72,9 +73,14 @@ pub fn tables(run: &Ledger, skipped: usize) -> String {
     }
     parts.extend(compared(run));
     if skipped > 0 {
-        parts.push(format!("{} left out\n", count(skipped, "unreadable file")));
+        parts.push(format!("{} left out\n", count(skipped, "file")));
     }
     parts.extend(adaptive(run));
+    let clean = checks::clean_accuracy(run);
+    if clean.verdict == Verdict::Fail {
+        let head = format!("FAILED: {}: {}", clean.name, clean.rule);
+        parts.push([vec![head], clean.numbers].concat().join("\n") + "\n");
+    }
     parts.join("\n")
 }
 
