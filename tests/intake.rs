@@ -99,7 +99,7 @@ fn folders_named_as_the_checkpoint_has_its_classes_are_in_its_order() {
     let (ran, _) = clean(&place, "kind = \"folder\"\npath = \"data\"");
     ran.refused(
         1,
-        &["Handbag: expected a folder named after one of 10 classes, as resnet50-w16 says, the nearest is `Bag`"],
+        &["Handbag: expected a folder named after one of 10 classes, as resnet50-w16 says, the nearest without a folder is `Bag`"],
     );
 }
 

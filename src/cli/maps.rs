@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::common::{open, renamed, say, sides};
+use super::common::{classifier, open, renamed, say, sides};
 use super::denoise::{but, files, none};
 use super::emulator::EmulatorArgs;
 use crate::attack::{Batch, Oracle as _, Purpose, Said, Stream};
@@ -96,7 +96,7 @@ pub fn run(args: &Args) -> Result<()> {
     args.emulator.apply(args.device)?;
     let (files, mut left_out) = files(&args.images)?;
     let device = Device::open(args.device)?;
-    let weights = open("--weights", &args.weights, &demo::MODELS)?;
+    let (weights, card) = classifier(&args.weights)?;
     let sigma: Vec<f64> = args.sigma.iter().flatten().map(|n| n.0).collect();
     let works_at = args.denoiser_size.as_deref().map(|text| sides("--denoiser-size", text)).transpose()?;
     let mut defence = match sigma.is_empty() {
@@ -108,7 +108,8 @@ pub fn run(args: &Args) -> Result<()> {
             Some((denoiser, levels))
         }
     };
-    let prepare = Classifier::shape(&weights)?.size().map(|size| Prepare::at(size, args.fit));
+    let shape = card.shape().map_err(|problem| Error::file(weights.origin(), problem))?;
+    let prepare = shape.size().map(|size| Prepare::at(size, args.fit));
     let mut known: Option<([usize; 2], Classifier)> = None;
     let failed = |e: &dyn std::fmt::Display| Error::Failed(format!("maps.csv: {e}"));
     let (mut views, mut csv) = (Vec::new(), csv::Writer::from_writer(Vec::new()));
@@ -120,7 +121,7 @@ pub fn run(args: &Args) -> Result<()> {
         let Rgb8 { height: h, width: w, pixels: bytes } = image;
         let net = match known.take() {
             Some((size, net)) if size == [h, w] => net,
-            _ => Classifier::load(&device, args.precision, &weights, [h, w])?,
+            _ => Classifier::described(&device, args.precision, &weights, &card, [h, w])?,
         };
         let pixels: Vec<f32> = bytes.iter().copied().map(unit).collect();
         let mut crc = flate2::Crc::new();
@@ -132,7 +133,8 @@ pub fn run(args: &Args) -> Result<()> {
                 .map_err(|problem| Error::file(file, format!("denoiser: {problem}; --denoiser-size resizes them")))?;
             defence = Some((denoiser.at(size, [h, w], Filter::Bicubic)?, levels));
         }
-        let one = One { args, net: &net, pixels, size: [h, w], id: u64::from(crc.sum()) };
+        let one =
+            One { args, net: &net, classes: card.classes.as_deref(), pixels, size: [h, w], id: u64::from(crc.sum()) };
         let modules = args.layers.clone().unwrap_or_else(|| maps::modules(&net));
         // A name that is none is found before the attacks.
         net.probe(&one.tensor(&one.pixels)?, &modules).map_err(of_flags)?;
@@ -182,6 +184,7 @@ fn of_flags(error: Error) -> Error {
 struct One<'a> {
     args: &'a Args,
     net: &'a Classifier,
+    classes: Option<&'a [String]>,
     pixels: Vec<f32>,
     size: [usize; 2],
     id: u64,
@@ -225,9 +228,13 @@ impl One<'_> {
 
     fn view(&self, name: &str, states: &[(String, Vec<f32>)], grid: &Grid) -> Result<serde_json::Value> {
         let mut pictures = Vec::new();
-        // The only set of 1000 classes here; of others a checkpoint does not tell the names.
+        // Where a checkpoint does not tell the names, 1000 classes are those of ImageNet.
         let imagenet = Classes::imagenet();
-        let names = if self.net.classes() == imagenet.len() { imagenet.names() } else { &[] };
+        let names = match self.classes {
+            Some(names) => names,
+            None if self.net.classes() == imagenet.len() => imagenet.names(),
+            None => &[],
+        };
         for (state, pixels) in states {
             let (class, confidence) = self.says(pixels)?;
             let says = names.get(class as usize).cloned().unwrap_or_else(|| format!("class {class}"));

@@ -59,6 +59,9 @@ pub(super) struct Model {
     pub name: Option<String>,
     pub weights: String,
     pub crc32: Option<String>,
+    pub strip: Option<String>,
+    #[serde(default)]
+    pub rename: Vec<String>,
     pub mean: Option<Triple>,
     pub std: Option<Triple>,
     pub clean_test_accuracy: Option<f64>,

@@ -113,8 +113,11 @@ fn located(folders: &[PathBuf], names: &[String], why: &str) -> Result<Vec<usize
     for folder in folders {
         let own = name(folder);
         let Some(at) = place(&own, names) else {
-            let nearest = names.iter().min_by_key(|n| strsim::levenshtein(&classes::plain(n), &classes::plain(&own)));
-            let hint = nearest.map_or(String::new(), |name| format!(", the nearest is `{name}`"));
+            let free = names
+                .iter()
+                .filter(|n| !folders.iter().any(|f| place(&name(f), names).is_some_and(|at| names[at] == **n)));
+            let nearest = free.min_by_key(|n| strsim::levenshtein(&classes::plain(n), &classes::plain(&own)));
+            let hint = nearest.map_or(String::new(), |name| format!(", the nearest without a folder is `{name}`"));
             let problem = format!(
                 "expected a folder named after one of {} classes, {why}{hint}; dataset.classes takes a file that lists the folders in the \
                  order of the network's classes",
@@ -160,13 +163,13 @@ pub fn load(
     found.sort_by_key(|(class, _)| *class);
     let (labels, files): (Vec<u32>, Vec<PathBuf>) = found.into_iter().unzip();
     let (images, unreadable) = choose(&files, &labels, (limit, select), decode);
-    skipped.extend(unreadable);
     if images.is_empty() {
-        let first = skipped.first().map_or(String::new(), |s| format!("; {}", s.problem));
+        let first = unreadable.first().or(skipped.first()).map_or(String::new(), |s| format!("; {}", s.problem));
         let problem = format!("expected readable images in {} class folders, found none{first}", folders.len());
         return Err(Error::file(dir, problem));
     }
 
+    skipped.extend(unreadable);
     let mut expected = size;
     let (mut pixels, mut kept) = (Vec::new(), Vec::new());
     for (i, Rgb8 { height: h, width: w, pixels: bytes }) in images {
@@ -293,7 +296,7 @@ mod tests {
         for (given, part) in [
             (
                 &["Bag", "Trousers"][..],
-                "Trousers: expected a folder named after one of 3 classes, as net says, the nearest is `Trouser`",
+                "Trousers: expected a folder named after one of 3 classes, as net says, the nearest without a folder is `Trouser`",
             ),
             (&["cat", "dog", "emu"], "cat: expected a folder"),
             (&["1", "Bag"], "1: expected a folder"),

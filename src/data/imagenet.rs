@@ -84,9 +84,8 @@ pub fn load(source: Source, prepare: Prepare, limit: Option<usize>, select: Sele
     };
     let (paths, labels): (Vec<PathBuf>, Vec<u32>) = files.into_iter().unzip();
     let (pixels, kept, unreadable) = prepared::read(&paths, &labels, (limit, select), prepare, held);
-    let skipped = [strays, unreadable].concat();
     if kept.is_empty() {
-        let first = skipped.first().map_or(String::new(), |s| format!("; {}", s.problem));
+        let first = unreadable.first().or(strays.first()).map_or(String::new(), |s| format!("; {}", s.problem));
         return Err(Error::file(source.root, format!("expected readable images, found none{first}")));
     }
     Ok(Dataset {
@@ -97,7 +96,7 @@ pub fn load(source: Source, prepare: Prepare, limit: Option<usize>, select: Sele
         pixels,
         labels: kept.iter().map(|&i| labels[i]).collect(),
         ids: kept.iter().map(|&i| i as u64).collect(),
-        skipped,
+        skipped: [strays, unreadable].concat(),
     })
 }
 

@@ -11,13 +11,16 @@ pub mod idx;
 pub mod imagenet;
 mod labels;
 pub mod listing;
+mod pickle;
 pub mod prepare;
 mod prepared;
+mod recognise;
 pub mod resize;
 mod skipped;
 pub mod source;
 mod subset;
 pub mod tensors;
+mod torch;
 mod unit;
 
 use crate::{Error, Result};

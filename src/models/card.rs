@@ -1,17 +1,24 @@
 //! What a checkpoint says of itself, and whether that is true of what it is run on.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
-use super::network::Shape;
-use super::network_shape;
+use super::network::{Row, Shape};
 use super::weights::Weights;
+use super::{NETWORKS, network_shape};
 use crate::data::classes::plain;
-use crate::data::prepare::Fit;
+use crate::data::prepare::{Fit, Prepare};
 use crate::data::resize::Filter;
+use crate::device::Device;
+use crate::tape::Precision;
 use crate::{Error, Result};
 
 /// Means and deviations of pixels in [0, 1] lie below this; those of bytes lie far above.
 const UNIT: f64 = 1.5;
+
+/// Mean and deviation of torchvision's networks for ImageNet.
+const IMAGENET: (Triple, Triple) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
 
 /// What timm crops where a network does not say.
 const CROP_PCT: f64 = 0.875;
@@ -34,6 +41,8 @@ pub struct Card {
     pub preparation: Preparation,
     /// Share of test images that it has right without an attack.
     pub clean_test_accuracy: Option<f64>,
+    /// Whether the normalisation is what such networks usually have, and nothing that it says.
+    pub assumed: bool,
     /// What it says and cannot be understood or followed.
     pub doubts: Vec<String>,
 }
@@ -64,9 +73,12 @@ impl Card {
     /// # Errors
     /// [`Error::File`] for an architecture that is missing or unknown, and for values that cannot be meant.
     pub fn read(weights: &Weights) -> Result<Card> {
+        Self::of(weights, weights.metadata("arch")?.to_owned(), weights.metadata_json("config")?)
+    }
+
+    /// What else the metadata says of a network of this form.
+    fn of(weights: &Weights, arch: String, config: Value) -> Result<Card> {
         let bad = |problem: String| Error::file(weights.origin(), format!("metadata: {problem}"));
-        let arch = weights.metadata("arch")?.to_owned();
-        let config: Value = weights.metadata_json("config")?;
         let shape = network_shape(&arch, config.clone()).map_err(&bad)?;
         let text = |key: &str| weights.metadata(key).ok().map(str::trim).filter(|text| !text.is_empty());
         let mut doubts = Vec::new();
@@ -118,8 +130,92 @@ impl Card {
             std,
             classes,
             clean_test_accuracy,
+            assumed: false,
             doubts,
         })
+    }
+
+    /// Finds the network's tensors, which may lie behind a wrapper's prefix, and reads the metadata; without an architecture in it, that
+    /// one is taken whose tensors these are. What was found out and not said is told.
+    ///
+    /// # Errors
+    /// As [`Card::read`]; [`Error::File`] for tensors that are those of no network or of several.
+    pub fn find(weights: Weights) -> Result<(Weights, Card, Vec<String>)> {
+        let said = weights.has_metadata("arch");
+        let rows: Vec<&Row> = match said {
+            true => NETWORKS.iter().filter(|row| weights.metadata("arch").is_ok_and(|arch| arch == row.name)).collect(),
+            false => NETWORKS.iter().collect(),
+        };
+        let fits = |prefix: &str| {
+            let shape = |name: &str| weights.shape_of(&format!("{prefix}{name}"));
+            rows.iter().find_map(|row| Some((*row, (row.infer)(&shape)?)))
+        };
+        let mut found: Vec<(String, (&Row, Value))> = match fits("") {
+            Some(found) => vec![(String::new(), found)],
+            None => {
+                prefixes(&weights).into_iter().filter_map(|prefix| Some((prefix.clone(), fits(&prefix)?))).collect()
+            }
+        };
+        if found.len() > 1 {
+            let places: Vec<String> = found.iter().take(4).map(|(prefix, _)| format!("`{prefix}`")).collect();
+            let problem =
+                format!("{} networks lie in it, under {}: models.strip chooses one", found.len(), places.join(" and "));
+            return Err(Error::file(weights.origin(), problem));
+        }
+        let Some((prefix, (row, config))) = found.pop() else {
+            // Tensors that do not fit what the metadata says are told one by one when the network is built.
+            return match said {
+                true => Self::read(&weights).map(|card| (weights, card, vec![])),
+                false => Err(none_fits(&weights)),
+            };
+        };
+        let mut notes = Vec::new();
+        let all = weights.names().count();
+        let weights = if prefix.is_empty() { weights } else { weights.stripped(&prefix)? };
+        if !prefix.is_empty() {
+            let left = match all - weights.names().count() {
+                0 => String::new(),
+                others => format!("; {others} others are not used"),
+            };
+            notes.push(format!("the network's tensors are those under `{prefix}`{left}"));
+        }
+        if said {
+            return Self::read(&weights).map(|card| (weights, card, notes));
+        }
+        if network_shape(row.name, config.clone()).is_err() {
+            let problem = format!(
+                "expected `arch` in the metadata: these are the tensors of a {}, but they do not tell all of its config; \
+                 tools/export_timm.py NAME OUT.safetensors --weights IN writes it",
+                row.name
+            );
+            return Err(Error::file(weights.origin(), problem));
+        }
+        notes.push(format!(
+            "no `arch` in the metadata; the tensors are those of {} {config}, taken to compute as its author's",
+            row.name
+        ));
+        let mut card = Self::of(&weights, row.name.into(), config)?;
+        if card.config["stem"] == "imagenet"
+            && card.config["classes"] == 1000
+            && card.mean.is_none()
+            && card.std.is_none()
+        {
+            (card.mean, card.std, card.assumed) = (Some(IMAGENET.0), Some(IMAGENET.1), true);
+            notes.push(format!(
+                "it says no mean and std: those of torchvision's networks for ImageNet are used, {:?} and {:?}",
+                IMAGENET.0, IMAGENET.1
+            ));
+            if card.preparation == Preparation::default() {
+                card.preparation = Preparation {
+                    size: Some(Prepare::CROP.size),
+                    fit: Some(Fit::Crop),
+                    filter: Some(Prepare::CROP.filter),
+                    crop_pct: Some(CROP_PCT),
+                    unknown: vec![],
+                };
+            }
+        }
+        Ok((weights, card, notes))
     }
 
     /// The network's shape.
@@ -129,6 +225,53 @@ impl Card {
     pub fn shape(&self) -> Result<Box<dyn Shape>, String> {
         network_shape(&self.arch, self.config.clone())
     }
+}
+
+/// What stands before a dot in any name, with the dot.
+fn prefixes(weights: &Weights) -> BTreeSet<String> {
+    weights.names().flat_map(|name| name.match_indices('.').map(|(at, _)| name[..=at].to_owned())).collect()
+}
+
+/// That tensors are those of no network, and which has the most like them.
+fn none_fits(weights: &Weights) -> Error {
+    let digits = |name: &str| name.replace(|c: char| c.is_ascii_digit(), "#");
+    let own: BTreeSet<String> = weights.names().map(digits).collect();
+    let like = |row: &Row| {
+        let shape = (row.parse)(serde_json::from_str(row.small).ok()?).ok()?;
+        let small = Weights::seeded();
+        shape.build(&Device::host().ok()?, Precision::F32, &small, shape.size().unwrap_or([64, 64])).ok()?;
+        let known: BTreeSet<String> = small.wanted().iter().map(|name| digits(name)).collect();
+        let has = |name: &String| {
+            known.iter().any(|k| name == k || name.ends_with(k) && name[..name.len() - k.len()].ends_with('.'))
+        };
+        let stranger = weights
+            .names()
+            .find(|name| !has(&digits(name)) && !name.ends_with("num_batches_tracked"))
+            .map(str::to_owned);
+        Some((own.iter().filter(|name| has(name)).count(), row.name, stranger))
+    };
+    let names: Vec<&str> = NETWORKS.iter().map(|row| row.name).collect();
+    let hint = match NETWORKS.iter().filter_map(like).max_by_key(|(count, ..)| *count).filter(|(count, ..)| *count > 0)
+    {
+        _ if weights.names().any(|name| name.contains("input_blocks.")) => {
+            "these look like a diffusion network's, for [defense] weights".into()
+        }
+        None => "none of the names is like one of theirs".to_owned(),
+        Some((count, name, None)) => format!("{name} is nearest, with {count} of {} kinds of names", own.len()),
+        Some((count, name, Some(stranger))) => {
+            format!(
+                "{name} is nearest, with {count} of {} kinds of names, but not as in `{}`",
+                own.len(),
+                short(&stranger)
+            )
+        }
+    };
+    let problem = format!(
+        "expected `arch` in the metadata, or the tensors of {} under their names: {hint}; models.strip and models.rename change names, \
+         tools/convert_checkpoint.py and tools/export_timm.py write what is missing",
+        names.join(", ")
+    );
+    Error::file(weights.origin(), problem)
 }
 
 /// Refuses what cannot be a mean or deviation of pixels in [0, 1].

@@ -42,6 +42,9 @@ impl Intake {
                     model.name
                 ));
             }
+            if checkpoint.card.assumed {
+                (model.mean, model.std) = (checkpoint.card.mean, checkpoint.card.std);
+            }
             model.clean_test_accuracy = model.clean_test_accuracy.or(own);
             models.push((model.name.clone(), checkpoint));
         }
