@@ -192,8 +192,11 @@ fn every_kind_passes_over_the_same_files_and_tells_of_the_same() {
     place.run("denoise flat/9.png --out denoised --device host").refused(1, &["flat/9.png: not a readable image"]);
 }
 
-/// A ResNet-18 of width 8 for ImageNet's images with seeded weights and this metadata.
-fn write_network(path: &Path, extra: &[(&str, &str)]) {
+/// Name, shape and bytes.
+type Parts = Vec<(String, Vec<usize>, Vec<u8>)>;
+
+/// The tensors of a ResNet-18 of width 8 for ImageNet's images, by the seeded fill.
+fn network(classes: usize) -> Parts {
     let mut shapes = vec![("conv1.weight".to_owned(), vec![8, 3, 7, 7])];
     let norm = |shapes: &mut Vec<(String, Vec<usize>)>, name: &str, c: usize| {
         for part in ["weight", "bias", "running_mean", "running_var"] {
@@ -216,17 +219,161 @@ fn write_network(path: &Path, extra: &[(&str, &str)]) {
             from = to;
         }
     }
-    shapes.extend([("fc.weight".into(), vec![10, 64]), ("fc.bias".into(), vec![10])]);
-    let bytes: Vec<Vec<u8>> =
-        shapes.iter().map(|(name, shape)| fill(name, shape).iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
-    let views = shapes
+    shapes.extend([("fc.weight".into(), vec![classes, 64]), ("fc.bias".into(), vec![classes])]);
+    let bytes = |name: &str, shape: &[usize]| fill(name, shape).iter().flat_map(|v| v.to_le_bytes()).collect();
+    shapes.into_iter().map(|(name, shape)| (name.clone(), shape.clone(), bytes(&name, &shape))).collect()
+}
+
+fn write_safetensors(path: &Path, parts: &Parts, metadata: Option<HashMap<String, String>>) {
+    let views = parts
         .iter()
-        .zip(&bytes)
-        .map(|((name, shape), bytes)| (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+        .map(|(name, shape, bytes)| (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+    safetensors::serialize_to_file(views, metadata, path).unwrap();
+}
+
+/// The network of ten classes with this metadata.
+fn write_network(path: &Path, extra: &[(&str, &str)]) {
     let config = r#"{"depth":18,"stem":"imagenet","width":8,"classes":10}"#;
     let own = [("arch", "resnet"), ("config", config), ("mean", "[0.5,0.5,0.5]"), ("std", "[0.5,0.5,0.5]")];
     let metadata: HashMap<String, String> = own.iter().chain(extra).map(|&(k, v)| (k.into(), v.into())).collect();
-    safetensors::serialize_to_file(views, Some(metadata), path).unwrap();
+    write_safetensors(path, &network(10), Some(metadata));
+}
+
+/// A checkpoint as `torch.save({key: {prefix + name: tensor}})` writes it; without keys the tensors are all there is.
+fn write_torch(path: &Path, parts: &Parts, keys: &[(&str, &str)]) {
+    let text = |text: &str| [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
+    let int = |v: usize| [&b"J"[..], &(v as u32).to_le_bytes()].concat();
+    let tuple = |items: &[usize]| [&b"("[..], &items.iter().flat_map(|&v| int(v)).collect::<Vec<u8>>(), b"t"].concat();
+    let dict = |prefix: &str| {
+        let mut out = b"}(".to_vec();
+        for (i, (name, shape, bytes)) in parts.iter().enumerate() {
+            let strides: Vec<usize> = (0..shape.len()).map(|axis| shape[axis + 1..].iter().product()).collect();
+            out.extend(text(&format!("{prefix}{name}")));
+            out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
+            out.extend(
+                [
+                    text("storage"),
+                    b"ctorch\nFloatStorage\n".to_vec(),
+                    text(&i.to_string()),
+                    text("cpu"),
+                    int(bytes.len() / 4),
+                ]
+                .concat(),
+            );
+            out.extend([b"tQ".to_vec(), int(0), tuple(shape), tuple(&strides), b"\x89NtR".to_vec()].concat());
+        }
+        out.push(b'u');
+        out
+    };
+    let mut pickle = b"\x80\x02".to_vec();
+    match keys {
+        [] => pickle.extend(dict("")),
+        keys => {
+            pickle.extend(b"}(");
+            keys.iter().for_each(|(key, prefix)| pickle.extend([text(key), dict(prefix)].concat()));
+            pickle.push(b'u');
+        }
+    }
+    pickle.push(b'.');
+
+    let mut records = vec![("archive/data.pkl".to_owned(), pickle)];
+    records.extend(parts.iter().enumerate().map(|(i, (_, _, bytes))| (format!("archive/data/{i}"), bytes.clone())));
+    let (mut file, mut directory) = (Vec::new(), Vec::new());
+    for (name, bytes) in &records {
+        let mut crc = flate2::Crc::new();
+        crc.update(bytes);
+        let sizes = [crc.sum(), bytes.len() as u32, bytes.len() as u32].map(u32::to_le_bytes).concat();
+        let [name_len, none] = [name.len() as u16, 0].map(u16::to_le_bytes);
+        let common = [&[0; 10][..], &sizes, &name_len, &none].concat();
+        let offset = file.len() as u32;
+        directory.extend([&b"PK\x01\x02\0\0"[..], &common, &[0; 10], &offset.to_le_bytes(), name.as_bytes()].concat());
+        file.extend([&b"PK\x03\x04"[..], &common, name.as_bytes(), bytes].concat());
+    }
+    let (count, start) = ((records.len() as u16).to_le_bytes(), file.len() as u32);
+    file.extend(&directory);
+    file.extend(
+        [
+            &b"PK\x05\x06\0\0\0\0"[..],
+            &count,
+            &count,
+            &(directory.len() as u32).to_le_bytes(),
+            &start.to_le_bytes(),
+            &[0, 0],
+        ]
+        .concat(),
+    );
+    fs::write(path, file).unwrap();
+}
+
+#[test]
+fn checkpoints_of_pytorch_are_run_as_they_come() {
+    let place = Place::new();
+    write_images(&place, |class, i| format!("data/{class}/{i}.png"));
+    let run = |model: &str| {
+        let dataset = "[dataset]\nkind = \"folder\"\npath = \"data\"";
+        place.write(
+            "try.toml",
+            format!("limit = 10\n{dataset}\n[[models]]\nname = \"net\"\n{model}\n[attack]\neps = [0]\n"),
+        );
+        let _ = fs::remove_dir_all(place.path("run"));
+        place.run("sweep --config try.toml --no-checks --out run")
+    };
+    write_network(&place.path("described.safetensors"), &[]);
+    run("weights = \"described.safetensors\"").ok();
+    let want = (place.results("run"), place.records("run"));
+    let half = "mean = [0.5, 0.5, 0.5]\nstd = [0.5, 0.5, 0.5]";
+    let (plain, file) = (network(10), |name: &str| place.path(name));
+    write_torch(&file("plain.pth"), &plain, &[]);
+    write_torch(&file("wrapped.pt"), &plain, &[("state_dict", "module.")]);
+    write_torch(&file("both.pt"), &plain, &[("state_dict", "model."), ("ema", "")]);
+    write_safetensors(&file("bare.safetensors"), &plain, None);
+    let rename = |(name, shape, bytes): &(String, Vec<usize>, Vec<u8>)| {
+        (name.replace("fc.", "linear.").replace("downsample", "shortcut"), shape.clone(), bytes.clone())
+    };
+    write_torch(&file("other.pth"), &plain.iter().map(rename).collect(), &[]);
+    for (model, part) in [
+        ("weights = \"plain.pth\"", r#"net: no `arch` in the metadata; the tensors are those of resnet {"#),
+        ("weights = \"bare.safetensors\"", r#""depth":18"#),
+        ("weights = \"wrapped.pt\"", "net: the network's tensors are those under `state_dict.module.`"),
+        ("weights = \"both.pt\"\nstrip = \"ema.\"", "resnet"),
+        ("weights = \"other.pth\"\nrename = [\"linear.=fc.\", \".shortcut.=.downsample.\"]", "resnet"),
+    ] {
+        let ran = run(&format!("{model}\n{half}")).ok();
+        assert!(ran.stderr.contains(part), "{}| {part}", ran.stderr);
+        assert_eq!((place.results("run"), place.records("run")), want, "{model}");
+    }
+    run(&format!("weights = \"both.pt\"\n{half}"))
+        .refused(1, &["2 networks lie in it, under `ema.` and `state_dict.model.`: models.strip chooses one"]);
+    run(&format!("weights = \"other.pth\"\n{half}")).refused(
+        1,
+        &[
+            "expected `arch` in the metadata, or the tensors of resnet, resnet_study, coatnet",
+            "resnet is nearest",
+            "models.rename",
+        ],
+    );
+    run(&format!("weights = \"plain.pth\"\n{half}\nstrip = \"x.\""))
+        .refused(2, &["models.strip: no tensor of", "begins with `x.`"]);
+    run("weights = \"plain.pth\"")
+        .refused(1, &["plain.pth: expected `mean` in the metadata, or in the config as models.mean"]);
+    run("weights = \"plain.pth\"\nmean = [127, 127, 127]").refused(2, &["models.mean", "in [0, 1]"]);
+
+    // A thousand classes and a 7x7 stem are ImageNet's: so are normalisation and size, which are told and stored.
+    write_torch(&file("imagenet.pth"), &network(1000), &[]);
+    fs::rename(place.path("data/0"), place.path("data/n01440764")).unwrap();
+    (1..10).for_each(|i| fs::remove_dir_all(place.path(&format!("data/{i}"))).unwrap());
+    let config = "limit = 2\n[dataset]\nkind = \"imagenet\"\npath = \"data\"\n[[models]]\nweights = \"imagenet.pth\"\n[attack]\neps = [0]\n";
+    place.write("try.toml", config);
+    let ran = place.run("sweep --config try.toml --no-checks --out imagenet").ok();
+    for part in [
+        "imagenet: it says no mean and std: those of torchvision's",
+        "images become 224x224, the centre of 256, bilinear",
+    ] {
+        assert!(ran.stderr.contains(part), "{}| {part}", ran.stderr);
+    }
+    let stored: toml::Table = place.read("imagenet/config.toml").parse().unwrap();
+    assert_eq!(stored["models"][0]["mean"].as_array().unwrap()[0].as_float(), Some(0.485));
+    assert_eq!(stored["dataset"]["shorter"].as_integer(), Some(256));
 }
 
 #[test]
