@@ -107,11 +107,11 @@ fn every_kind_of_image_is_read_as_pillow_does() {
         seen += 1;
         let (mean, largest) = difference(&decode(&path).unwrap(), &decode(&want).unwrap());
         println!("{name}: mean {mean:.3}, largest {largest}");
-        // Decoders of JPEG may round differently.
-        let limit = if name.ends_with(".jpg") { (0.5, 4) } else { (0.0, 0) };
+        // Decoders of what loses bits may round differently.
+        let limit = if name.ends_with(".jpg") || name == "colour.webp" { (0.5, 4) } else { (0.0, 0) };
         assert!(mean <= limit.0 && largest <= limit.1, "{name}: mean {mean:.3}, largest {largest}");
     }
-    assert_eq!(seen, 17);
+    assert_eq!(seen, 25);
 }
 
 /// The photographs beside the repository, which may not be part of it.

@@ -367,7 +367,7 @@ fn checkpoints_of_pytorch_are_run_as_they_come() {
     let ran = place.run("sweep --config try.toml --no-checks --out imagenet").ok();
     for part in [
         "imagenet: it says no mean and std: those of torchvision's",
-        "images become 224x224, the centre of 256, bilinear",
+        "images become 224x224, the centre of 256, bilinear: as torchvision tests such networks",
     ] {
         assert!(ran.stderr.contains(part), "{}| {part}", ran.stderr);
     }

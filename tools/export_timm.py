@@ -92,6 +92,7 @@ def export(name, target, weights):
     metadata = {"arch": arch, "config": json.dumps(config), "mean": json.dumps(list(pre["mean"])), "std": json.dumps(list(pre["std"])),
                 "classes": str(config["classes"]), "dataset": "imagenet", "model": f"timm {name}", "timm": timm.__version__,
                 "source": os.path.basename(weights) if weights else "seeded"}
+    metadata["input_size"] = json.dumps(list(pre["input_size"]))
     metadata.update({k: str(pre[k]) for k in ("interpolation", "crop_pct", "crop_mode") if k in pre})
     entries = [(k, "F32", tuple(t.shape), lambda t=t: torch_bytes(torch, t, "F32"))
                for k, t in state.items() if not k.endswith("num_batches_tracked")]

@@ -31,7 +31,7 @@ pub(super) fn open(flag: &str, name: &str, known: &[&str]) -> Result<Weights> {
 pub(super) fn classifier(name: &str) -> Result<(Weights, Card)> {
     let (weights, card, notes) = Card::find(open("--weights", name, &demo::MODELS)?)?;
     let doubts = card.doubts.iter().map(|doubt| format!("warning: metadata {doubt}"));
-    notes.into_iter().chain(doubts).for_each(|text| note(format!("{name}: {text}")));
+    notes.into_iter().chain(card.assumption()).chain(doubts).for_each(|text| note(format!("{name}: {text}")));
     Ok((weights, card))
 }
 

@@ -72,6 +72,11 @@ impl ModelConfig {
         let (weights, mut card, found) = Card::find(weights)?;
         let mut notes: Vec<String> = found.into_iter().map(|note| format!("{}: {note}", self.name)).collect();
         notes.extend(card.doubts.iter().map(|doubt| format!("warning: {}: metadata {doubt}", self.name)));
+        if self.mean.is_none() || self.std.is_none() {
+            notes.extend(card.assumption().map(|text| format!("{}: {text}", self.name)));
+        } else if card.assumed {
+            (card.mean, card.std) = (None, None);
+        }
         for (key, said, own) in [("mean", self.mean, &mut card.mean), ("std", self.std, &mut card.std)] {
             if let (Some(said), Some(own)) = (said, own.filter(|own| Some(*own) != said)) {
                 notes.push(format!("{}: the checkpoint has {key} {own:?}; the config's {said:?} is used", self.name));

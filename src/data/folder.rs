@@ -77,6 +77,10 @@ pub fn order(dir: &Path, classes: Option<&Path>, said: Option<&[String]>, known:
         let problem = format!("class {at}: class_order says {}, the list {}", shown(names), shown(&list.ids));
         return Err(Error::file(classes.unwrap_or(dir), problem));
     }
+    let without = |names: &[String]| match names.len() - found.len() {
+        0 => String::new(),
+        more => format!("; {more} of {} without a folder", names.len()),
+    };
     let settled = match (said, &listed) {
         (Some(names), _) => Some((names.to_vec(), "as class_order says".to_owned())),
         (None, Some(list)) => Some((list.ids.clone(), format!("as {} lists them", classes.unwrap_or(dir).display()))),
@@ -84,6 +88,7 @@ pub fn order(dir: &Path, classes: Option<&Path>, said: Option<&[String]>, known:
     };
     if let Some((names, why)) = settled {
         located(&folders, &names, &why)?;
+        let why = why + &without(&names);
         return Ok(Order { names, why });
     }
     let mut sorted = found.clone();
@@ -100,10 +105,11 @@ pub fn order(dir: &Path, classes: Option<&Path>, said: Option<&[String]>, known:
     }
     let places = located(&folders, names, &format!("as {who} says"))?;
     let mut names = names.to_vec();
-    for (folder, at) in found.into_iter().zip(places) {
-        names[at] = folder;
+    for (folder, at) in found.iter().zip(places) {
+        names[at].clone_from(folder);
     }
-    Ok(Order { names, why: format!("as {who} says") })
+    let why = format!("as {who} says{}", without(&names));
+    Ok(Order { names, why })
 }
 
 /// Which of `names` each folder is.
@@ -317,7 +323,10 @@ mod tests {
         let list = root.join("classes.txt");
         fs::write(&list, "\u{feff}10\n1\n9\n11\n").unwrap();
         let listed = order(&root, Some(&list), None, known).unwrap();
-        assert_eq!((listed.names.join(","), listed.why.ends_with("lists them")), ("10,1,9,11".into(), true));
+        assert_eq!(
+            (listed.names.join(","), listed.why.ends_with("lists them; 1 of 4 without a folder")),
+            ("10,1,9,11".into(), true)
+        );
         assert_eq!(
             order(&root, Some(&list), Some(&strings(&["10", "1", "9", "11"])), None).unwrap().names,
             listed.names

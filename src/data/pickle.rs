@@ -29,6 +29,7 @@ pub enum Value {
 }
 
 /// A pickle that was read.
+#[derive(Debug)]
 pub struct Pickle {
     pub values: Vec<Value>,
     pub root: Id,

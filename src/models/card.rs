@@ -201,10 +201,6 @@ impl Card {
             && card.std.is_none()
         {
             (card.mean, card.std, card.assumed) = (Some(IMAGENET.0), Some(IMAGENET.1), true);
-            notes.push(format!(
-                "it says no mean and std: those of torchvision's networks for ImageNet are used, {:?} and {:?}",
-                IMAGENET.0, IMAGENET.1
-            ));
             if card.preparation == Preparation::default() {
                 card.preparation = Preparation {
                     size: Some(Prepare::CROP.size),
@@ -216,6 +212,17 @@ impl Card {
             }
         }
         Ok((weights, card, notes))
+    }
+
+    /// What is assumed and not said, in words.
+    pub fn assumption(&self) -> Option<String> {
+        let (mean, std) = IMAGENET;
+        let text = || {
+            format!(
+                "it says no mean and std: those of torchvision's networks for ImageNet are used, {mean:?} and {std:?}"
+            )
+        };
+        self.assumed.then(text)
     }
 
     /// The network's shape.

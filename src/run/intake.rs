@@ -6,7 +6,7 @@ use super::progress::note;
 use crate::config::{Checkpoint, Config, open};
 use crate::data::classes::plain;
 use crate::data::prepare::Fit;
-use crate::data::{Dataset, Named};
+use crate::data::{Dataset, Named, SOURCES};
 use crate::defense::Denoiser;
 use crate::error::{Error, Result};
 use crate::models::card::{Agreement, Preparation, agreement};
@@ -143,6 +143,9 @@ impl Intake {
                 self.preparations().filter(|(_, p)| **p != Preparation::default()).map(|(name, _)| name).collect();
             let why = match of.is_empty() {
                 true => "no checkpoint says otherwise".to_owned(),
+                false if self.models.iter().all(|(_, c)| c.card.assumed) => {
+                    "as torchvision tests such networks".to_owned()
+                }
                 false => format!("as {} was tested, where the config leaves it open", of.join(" and ")),
             };
             note(format!("images become {shown}: {why}"));
@@ -192,6 +195,8 @@ impl Intake {
     pub fn compare(&self, config: &Config, dataset: &Dataset) -> Result<()> {
         let others = config.dataset.source()?.ids()?.unwrap_or_default();
         let numbers = dataset.classes.iter().all(|name| name.bytes().all(|b| b.is_ascii_digit()));
+        // A folder of one's own may be called anything.
+        let known = SOURCES.iter().any(|row| alike(row.name, &dataset.name)) && config.dataset.said.classes.is_none();
         for (name, Checkpoint { weights, card, .. }) in &self.models {
             let mut same = false;
             if let Some(said) = &card.classes {
@@ -213,12 +218,10 @@ impl Intake {
                     }
                 }
             }
-            if let Some(own) = card.dataset.as_deref().filter(|own| !alike(own, &dataset.name) && !same) {
+            if let Some(own) = card.dataset.as_deref().filter(|own| known && !alike(own, &dataset.name) && !same) {
                 let problem = format!("it was trained on {own}, and these images are {}", dataset.name);
-                let known = |set: &str| crate::data::SOURCES.iter().any(|row| alike(row.name, set));
-                // Two sets that this program knows, and nothing says that they share their classes.
-                if known(own) && known(&dataset.name) && config.dataset.said.classes.is_none() && card.classes.is_none()
-                {
+                // Another of the sets that this program knows, and nothing says that the two share their classes.
+                if card.classes.is_none() && SOURCES.iter().any(|row| alike(row.name, own)) {
                     return Err(Error::file(weights.origin(), format!("dataset: {problem}")));
                 }
                 note(format!("warning: {name}: {problem}"));
@@ -233,7 +236,7 @@ impl Intake {
                 ));
             }
         }
-        if let Some(own) = self.denoiser.as_deref().filter(|own| !alike(own, &dataset.name)) {
+        if let Some(own) = self.denoiser.as_deref().filter(|own| known && !alike(own, &dataset.name)) {
             note(format!("warning: the denoiser was trained on {own}, and these images are {}", dataset.name));
         }
         Ok(())
