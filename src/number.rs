@@ -3,11 +3,31 @@
 use std::fmt;
 
 use serde::de::{self, Deserializer, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A number that may be written as a fraction: `0.03`, `"8/255"`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Number(pub f64);
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Number {
+    pub value: f64,
+    spelled: Spelled,
+}
+
+/// How a number was written, as far as that raises doubts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spelled {
+    /// With a point or as a fraction.
+    Exactly,
+    /// As an integer.
+    Whole,
+    /// As an integer of so many digits that begins with 0: `01`, what a decimal comma leaves of 0,01.
+    ZeroLed(usize),
+}
+
+impl From<f64> for Number {
+    fn from(value: f64) -> Self {
+        Number { value, spelled: Spelled::Exactly }
+    }
+}
 
 impl std::str::FromStr for Number {
     type Err = String;
@@ -18,10 +38,18 @@ impl std::str::FromStr for Number {
                 .parse::<f64>()
                 .map_err(|_| format!("expected a number or a fraction like 8/255, found `{text}`"))
         };
-        Ok(Number(match text.split_once('/') {
+        let value = match text.split_once('/') {
             Some((numerator, denominator)) => part(numerator)? / part(denominator)?,
             None => part(text)?,
-        }))
+        };
+        let text = text.trim();
+        let is_whole = text.bytes().all(|b| b.is_ascii_digit());
+        let spelled = match is_whole {
+            true if text.len() > 1 && text.starts_with('0') => Spelled::ZeroLed(text.len()),
+            true => Spelled::Whole,
+            false => Spelled::Exactly,
+        };
+        Ok(Number { value, spelled })
     }
 }
 
@@ -34,13 +62,13 @@ impl<'de> Deserialize<'de> for Number {
                 f.write_str("a number or a fraction like \"8/255\"")
             }
             fn visit_f64<E: de::Error>(self, value: f64) -> Result<Number, E> {
-                Ok(Number(value))
+                Ok(value.into())
             }
             fn visit_i64<E: de::Error>(self, value: i64) -> Result<Number, E> {
-                Ok(Number(value as f64))
+                Ok(Number { value: value as f64, spelled: Spelled::Whole })
             }
             fn visit_u64<E: de::Error>(self, value: u64) -> Result<Number, E> {
-                Ok(Number(value as f64))
+                Ok(Number { value: value as f64, spelled: Spelled::Whole })
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Number, E> {
                 text.parse().map_err(E::custom)
@@ -48,6 +76,57 @@ impl<'de> Deserialize<'de> for Number {
         }
         deserializer.deserialize_any(NumberVisitor)
     }
+}
+
+impl Serialize for Number {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.value)
+    }
+}
+
+/// The values of a list of budgets or noise levels in units of pixels in [0, 1], unless they look like something else that was meant:
+/// decimal commas, grey levels, a list out of order. `most` is the largest value that is usual.
+///
+/// # Errors
+/// What looks wrong, with the spelling that was probably meant.
+pub fn plausible(list: &[Number], most: f64) -> Result<(), String> {
+    for (at, number) in list.iter().enumerate() {
+        let value = number.value;
+        let after = list[..at].last().filter(|n| n.spelled == Spelled::Whole && n.value == 0.0).map(|n| n.value);
+        let comma = after.map_or(String::new(), |whole| format!("{whole}.{value} if a decimal comma was meant, "));
+        match number.spelled {
+            Spelled::ZeroLed(digits) => {
+                let (whole, part) = (after.unwrap_or(0.0), format!("{value:0>digits$}"));
+                return Err(format!("`{part}` is what a decimal comma leaves: write {whole}.{part} if that is meant"));
+            }
+            _ if value > most => {
+                let problem = format!("found {value}, beyond {most}: values are for pixels in [0, 1]");
+                return Err(format!("{problem}; write {comma}{value}/255 if grey levels were"));
+            }
+            Spelled::Whole if value > 1.0 => {
+                return Err(format!(
+                    "found the integer {value}: write {comma}{value}/255 if grey levels were, else {value}.0"
+                ));
+            }
+            _ => {}
+        }
+    }
+    if let [first, second] = list
+        && first.spelled == Spelled::Whole
+        && second.spelled == Spelled::Whole
+        && (first.value, second.value) == (0.0, 1.0)
+    {
+        return Err("found 0 and 1, nothing and everything: write 0.1 if a comma was meant, 0,1.0 if not".into());
+    }
+    let in_doubt = list.iter().all(|n| n.value >= 0.0);
+    if let Some(pair) = list.windows(2).find(|pair| in_doubt && pair[0].value > pair[1].value) {
+        let mut sorted: Vec<f64> = list.iter().map(|n| n.value).collect();
+        sorted.sort_by(f64::total_cmp);
+        let sorted: Vec<String> = sorted.into_iter().map(eps_label).collect();
+        let [a, b] = [pair[0].value, pair[1].value].map(eps_label);
+        return Err(format!("expected ascending values, found {a} before {b}: write {}", sorted.join(",")));
+    }
+    Ok(())
 }
 
 /// An epsilon as short as it can be read back: `0.03`, `8/255`.
@@ -71,7 +150,7 @@ mod tests {
 
     #[test]
     fn fractions_divide_as_doubles() {
-        let parse = |text: &str| text.parse::<Number>().map(|n| n.0);
+        let parse = |text: &str| text.parse::<Number>().map(|n| n.value);
         assert_eq!(parse("8/255"), Ok(8.0 / 255.0));
         assert_eq!(parse(" 1 / 4 "), Ok(0.25));
         assert_eq!(parse("0.03"), Ok(0.03));
@@ -79,6 +158,33 @@ mod tests {
         for bad in ["", "1/2/3", "eight", "8/"] {
             assert!(parse(bad).unwrap_err().contains(bad));
         }
+    }
+
+    #[test]
+    fn what_was_probably_not_meant_is_spelled_out() {
+        let list = |text: &str| text.split(',').map(|n| n.parse().unwrap()).collect::<Vec<Number>>();
+        for good in ["0,0.01,0.02", "0", "1", "0.5,1", "0.25,0.5,1.0", "0,1/255,8/255", "0,1.0"] {
+            assert_eq!(plausible(&list(good), 1.0), Ok(()), "{good}");
+        }
+        for (bad, most, hint) in [
+            ("0,01", 1.0, "write 0.01"),
+            ("0,005,0,01", 1.0, "write 0.005"),
+            ("0.1,05", 1.0, "write 0.05"),
+            ("0,1", 1.0, "write 0.1 if a comma"),
+            ("0,5", 1.0, "write 0.5 if a decimal comma was meant, 5/255"),
+            ("64", 1.0, "64/255"),
+            ("1.5", 1.0, "beyond 1"),
+            ("0.5,3", f64::INFINITY, "3/255 if grey levels were, else 3.0"),
+            ("0.03,0.01", 1.0, "write 0.01,0.03"),
+        ] {
+            let problem = plausible(&list(bad), most).unwrap_err();
+            assert!(problem.contains(hint), "{bad}: {problem}");
+        }
+        assert_eq!(plausible(&list("0.5,3.0"), f64::INFINITY), Ok(()));
+        let of_toml =
+            |text: &str| toml::from_str::<std::collections::HashMap<String, Vec<Number>>>(text).unwrap()["eps"].clone();
+        assert!(plausible(&of_toml("eps = [0, 8]"), f64::INFINITY).is_err());
+        assert_eq!(plausible(&of_toml("eps = [0, 8.0]"), f64::INFINITY), Ok(()));
     }
 
     #[test]

@@ -58,7 +58,7 @@ fn right(place: &Place, dataset: &str) -> Ran {
     let (ran, found) = clean(place, dataset);
     let ran = ran.ok();
     assert_eq!((found.0.as_str(), found.1.as_str()), RIGHT, "{}", ran.stderr);
-    assert!(!ran.stdout.contains("FAILED"), "{}", ran.stdout);
+    assert!(!ran.stdout.contains("(S1)"), "{}", ran.stdout);
     ran
 }
 
@@ -119,7 +119,8 @@ fn numbers_are_classes_in_their_order_and_a_wrong_one_is_a_failed_check() {
     let ran = ran.ok();
     assert_eq!(found, ("40".into(), "5".into()));
     for part in [
-        "FAILED: the clean accuracy is that of the checkpoint (S1)",
+        "verdict: DO NOT QUOTE",
+        "fail the clean accuracy is that of the checkpoint (S1): ",
         "12.5 % of 40 [5.5, 26.1], the checkpoint says 92.27 %",
     ] {
         assert!(ran.stdout.contains(part), "{}| {part}", ran.stdout);

@@ -13,11 +13,11 @@ pub struct Outcome {
     pub prediction: u32,
     pub clean_prediction: u32,
     pub correct_clean: bool,
-    /// Correct when clean, and the last point of every restart is no success.
+    /// Correct when clean, and at the last point; whatever the attack aims at, what counts is the label.
     pub correct_last: bool,
-    /// Correct when clean, and neither a start nor any iterate is a success.
+    /// Correct when clean, and at every start and iterate.
     pub correct_any: bool,
-    /// Gradient steps taken before the first success, over all restarts; 0 for a start. None without success, and for
+    /// Gradient steps taken before the first success of the attack, over all restarts; 0 for a start. None without success, and for
     /// images that were not attacked.
     pub first_success: Option<u32>,
     /// Gradient steps taken in all.
@@ -32,6 +32,11 @@ pub struct Outcome {
     pub l2: f32,
     /// True when one of the points kept breaks the budget.
     pub violation: bool,
+    /// In targeted mode the class aimed at, and whether the last point is of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_reached: Option<bool>,
     /// Whether the label is among the five largest logits at the last point, and of the clean image; `None` where nobody asked,
     /// as the attack itself does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -188,13 +188,13 @@ impl Said {
         };
         let step = match (self.step_size, self.rel_step, preset.step) {
             (Some(_), Some(_), _) => return wrong("rel_step", "expected one of step_size and rel_step, found both"),
-            (Some(Number(size)), None, _) => StepSize::Absolute(above_0("step_size", size)?),
-            (None, Some(Number(share)), _) => StepSize::OfEps(above_0("rel_step", share)?),
+            (Some(size), None, _) => StepSize::Absolute(above_0("step_size", size.value)?),
+            (None, Some(share), _) => StepSize::OfEps(above_0("rel_step", share.value)?),
             (None, None, Some(step)) => step,
             (None, None, None) => return needed("step_size"),
         };
         let default_eps = if norm == Norm::Linf { EPS_LINF } else { EPS_L2 };
-        let eps = self.eps.as_ref().map_or(default_eps.to_vec(), |listed| listed.iter().map(|n| n.0).collect());
+        let eps = self.eps.as_ref().map_or(default_eps.to_vec(), |listed| listed.iter().map(|n| n.value).collect());
         let spec = Spec {
             method: name,
             profile,
@@ -206,7 +206,7 @@ impl Said {
             random_start: self.random_start.unwrap_or(preset.random_start && self.starts.is_none()),
             loss: self.loss.unwrap_or(Loss::CrossEntropy),
             targeted: self.targeted.unwrap_or(Target::None),
-            decay: self.decay.map_or(1.0, |n| n.0),
+            decay: self.decay.map_or(1.0, |n| n.value),
             early_stop: self.early_stop.unwrap_or(false),
             starts: self.starts.clone(),
             space: self.space.unwrap_or(Space::Pixel),
@@ -315,7 +315,7 @@ impl Spec {
         let own = |field: &str| !row.ignores.contains(&field);
         let size = |field: &str| match (field, self.step) {
             ("step_size", StepSize::Absolute(size)) | ("rel_step", StepSize::OfEps(size)) if own(field) => {
-                Some(Number(size))
+                Some(size.into())
             }
             _ => None,
         };
@@ -323,7 +323,7 @@ impl Spec {
             profile: Some(self.profile),
             method: Some(self.method.into()),
             norm: Some(self.norm),
-            eps: Some(self.eps.iter().map(|&eps| Number(eps)).collect()),
+            eps: Some(self.eps.iter().map(|&eps| eps.into()).collect()),
             steps: own("steps").then_some(self.steps),
             step_size: size("step_size"),
             rel_step: size("rel_step"),
@@ -331,7 +331,7 @@ impl Spec {
             random_start: own("random_start").then_some(self.random_start),
             loss: Some(self.loss),
             targeted: Some(self.targeted),
-            decay: own("decay").then_some(Number(self.decay)),
+            decay: own("decay").then_some(self.decay.into()),
             early_stop: own("early_stop").then_some(self.early_stop),
             starts: self.starts.clone(),
             space: (self.space != Space::Pixel).then_some(self.space),

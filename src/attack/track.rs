@@ -13,6 +13,8 @@ use crate::{Error, Result};
 struct Progress {
     last_prediction: u32,
     last_success: bool,
+    /// whether a start or iterate was of another class than the label: in targeted mode not the same as a success
+    was_wrong: bool,
     /// whether the point of the best margin is a success, and the margin
     best_success: bool,
     best_margin: f32,
@@ -28,6 +30,7 @@ impl Progress {
         Progress {
             last_prediction: clean.prediction[i],
             last_success: false,
+            was_wrong: false,
             best_success: false,
             best_margin: clean.margin[i],
             best_loss: clean.loss[i],
@@ -168,6 +171,7 @@ impl<'a> Track<'a> {
         let (mut better, mut higher) = (vec![], vec![]);
         for (j, &i) in points.at.iter().enumerate() {
             let success = self.success(i, e.prediction[j]);
+            self.progress[i].was_wrong |= e.prediction[j] != self.batch.labels[i];
             let (b, h) = self.progress[i].record(e.prediction[j], e.loss[j], e.margin[j], success);
             better.extend(b.then_some(j));
             higher.extend(h.then_some(j));
@@ -243,8 +247,8 @@ impl<'a> Track<'a> {
                 prediction: p.last_prediction,
                 clean_prediction: clean.prediction[i],
                 correct_clean,
-                correct_last: correct_clean && !p.last_success,
-                correct_any: correct_clean && p.first_success.is_none(),
+                correct_last: correct_clean && p.last_prediction == self.batch.labels[i],
+                correct_any: correct_clean && !p.was_wrong,
                 first_success: p.first_success,
                 steps: p.steps,
                 margin: p.best_margin,
@@ -252,6 +256,8 @@ impl<'a> Track<'a> {
                 linf: last[i].linf,
                 l2: last[i].l2,
                 violation: [last[i], margin[i], chosen[i]].iter().any(|b| b.violates(self.spec.norm, self.eps)),
+                target: self.targets.as_ref().map(|t| t[i]),
+                target_reached: self.targets.as_ref().map(|t| p.last_prediction == t[i]),
                 top5: None,
                 clean_top5: None,
             }

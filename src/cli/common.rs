@@ -7,6 +7,7 @@ use crate::config;
 use crate::data::demo;
 use crate::models::card::Card;
 use crate::models::weights::Weights;
+use crate::number::{Number, plausible};
 use crate::run::progress::note;
 use crate::{Error, Result};
 
@@ -47,5 +48,15 @@ pub(super) fn renamed(error: Error, field: &str, flag: &str) -> Error {
     match error {
         Error::Usage { field: found, problem } if found == field => Error::usage(flag, problem),
         other => other,
+    }
+}
+
+/// The values of a list, unless something else was probably meant.
+pub(super) fn values(list: &[Number], flag: &str, most: f64, as_written: bool) -> Result<Vec<f64>> {
+    match plausible(list, most) {
+        Err(problem) if !as_written => {
+            Err(Error::usage(flag, format!("{problem}; --as-written takes numbers as they stand")))
+        }
+        _ => Ok(list.iter().map(|n| n.value).collect()),
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 
-use super::common::{open, renamed, say};
+use super::common::{open, renamed, say, values};
 use super::emulator::EmulatorArgs;
 use crate::data::decode::decode;
 use crate::data::listing;
@@ -38,6 +38,9 @@ pub struct Args {
     /// Folder for NAME.sigma-S.noised.png and NAME.sigma-S.denoised.png
     #[arg(long, value_name = "DIR", default_value = "denoised")]
     out: PathBuf,
+    /// Take the noise as it stands, however unusual: grey levels, noise above 1
+    #[arg(long)]
+    as_written: bool,
     /// Seed of the noise; what an image gets depends on the seed and its own pixels alone
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -55,15 +58,13 @@ pub struct Args {
 /// [`Error::Usage`] for bad flags, [`Error::File`] for a file that is no image or of a size the network cannot take.
 pub fn run(args: &Args) -> Result<()> {
     args.emulator.apply(args.device)?;
+    let sigma = values(&args.sigma, "--sigma", 1.0, args.as_written)?;
     let (files, mut left_out) = files(&args.images)?;
     let device = Device::open(args.device)?;
     let weights = open("--weights", &args.weights, &[demo::DENOISER])?;
     let denoiser = Denoiser::load(&device, args.precision, &weights)?;
-    let levels = args
-        .sigma
-        .iter()
-        .map(|sigma| denoiser.level(sigma.0).map_err(|e| renamed(e, "defense.sigma", "--sigma")))
-        .collect::<Result<Vec<_>>>()?;
+    let level = |&sigma: &f64| denoiser.level(sigma).map_err(|e| renamed(e, "defense.sigma", "--sigma"));
+    let levels = sigma.iter().map(level).collect::<Result<Vec<_>>>()?;
     fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, "create the folder", e))?;
     let mut done = 0;
     for image in &files {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::common::{classifier, open, renamed, say, sides};
+use super::common::{classifier, open, renamed, say, sides, values};
 use super::denoise::{but, files, none};
 use super::emulator::EmulatorArgs;
 use crate::attack::{Batch, Oracle as _, Purpose, Said, Stream};
@@ -63,6 +63,9 @@ pub struct Args {
     /// Height x width that the denoiser works at, where not at the image's; resized there and back, bicubic with antialias
     #[arg(long, value_name = "HxW")]
     denoiser_size: Option<String>,
+    /// Take budgets and noise as they stand, however unusual
+    #[arg(long)]
+    as_written: bool,
     /// Steps of the attack
     #[arg(long, value_name = "N", default_value_t = 10)]
     steps: u32,
@@ -86,18 +89,17 @@ pub struct Args {
 /// [`Error::Usage`] for bad flags and unknown layers, [`Error::File`] for a file that is no image or of a size the networks cannot
 /// take, [`Error::Io`].
 pub fn run(args: &Args) -> Result<()> {
-    let mut eps: Vec<f64> = args.eps.iter().map(|n| n.0).collect();
+    let eps = values(&args.eps, "--eps", 1.0, args.as_written)?;
+    let sigma = values(args.sigma.as_deref().unwrap_or_default(), "--sigma", 1.0, args.as_written)?;
     if let Some(bad) = eps.iter().find(|e| !(**e > 0.0 && **e <= 1.0)) {
         return Err(Error::usage("--eps", format!("expected numbers above 0 and at most 1, found {bad}")));
     }
-    eps.sort_by(f64::total_cmp);
     // What the attack refuses is said before anything is loaded.
     Said { steps: Some(args.steps), ..Said::default() }.decided().map_err(of_flags)?;
     args.emulator.apply(args.device)?;
     let (files, mut left_out) = files(&args.images)?;
     let device = Device::open(args.device)?;
     let (weights, card) = classifier(&args.weights)?;
-    let sigma: Vec<f64> = args.sigma.iter().flatten().map(|n| n.0).collect();
     let works_at = args.denoiser_size.as_deref().map(|text| sides("--denoiser-size", text)).transpose()?;
     let mut defence = match sigma.is_empty() {
         true => None,

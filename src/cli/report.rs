@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::common::say;
 use crate::number::eps_label;
-use crate::report::{page, paired, summary};
+use crate::report::{checks, page, paired, summary};
 use crate::run::ledger::Ledger;
 use crate::run::results;
 use crate::run::rundir::{RunDir, write_whole};
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Result<()> {
         (Format::Html, runs) => page::of_runs(runs)?,
         (Format::Csv, runs) => csv(runs)?,
         (Format::Json, runs) => json(runs)?,
-        (Format::Markdown, runs) => markdown(runs),
+        (Format::Markdown, runs) => markdown(runs)?,
     };
     match (&args.out, args.format, args.runs.as_slice()) {
         (Some(file), ..) => {
@@ -74,16 +74,17 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn rows(run: &Ledger) -> Vec<Row> {
-    let row = |cell| Row { run: run.name(), cell: results::Row::new(&run.config, &run.dataset, &run.device, cell) };
-    run.cells.iter().map(row).collect()
+fn rows(run: &Ledger) -> Result<Vec<Row>> {
+    let verdict = checks::summed(&checks::of_run(run)?);
+    let row = |cell| results::Row::new(&run.config, &run.dataset, &run.device, cell, &verdict);
+    Ok(run.cells.iter().map(|cell| Row { run: run.name(), cell: row(cell) }).collect())
 }
 
 fn csv(runs: &[Ledger]) -> Result<String> {
     let failed = |e: &dyn std::fmt::Display| Error::Failed(format!("csv: {e}"));
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(["run"].iter().chain(&results::Row::COLUMNS)).map_err(|e| failed(&e))?;
-    for row in runs.iter().flat_map(rows) {
+    for row in runs.iter().map(rows).collect::<Result<Vec<_>>>()?.into_iter().flatten() {
         let fields = row.cell.fields();
         writer.write_record([&row.run].into_iter().chain(&fields)).map_err(|e| failed(&e))?;
     }
@@ -92,19 +93,20 @@ fn csv(runs: &[Ledger]) -> Result<String> {
 }
 
 fn json(runs: &[Ledger]) -> Result<String> {
-    let views: Vec<serde_json::Value> = runs
-        .iter()
-        .map(|run| {
-            let what: serde_json::Map<_, _> = page::what(run).into_iter().map(|(k, v)| (k, v.into())).collect();
-            serde_json::json!({ "run": run.name(), "what": what, "cells": rows(run), "paired": paired::models(run) })
-        })
-        .collect();
+    let view = |run: &Ledger| {
+        let what: serde_json::Map<_, _> = page::what(run).into_iter().map(|(k, v)| (k, v.into())).collect();
+        let (cells, checks) = (rows(run)?, checks::of_run(run)?);
+        Ok(serde_json::json!({
+            "run": run.name(), "what": what, "checks": checks, "cells": cells, "paired": paired::models(run)
+        }))
+    };
+    let views = runs.iter().map(view).collect::<Result<Vec<_>>>()?;
     let value = serde_json::json!({ "runs": views, "paired": paired::runs(runs) });
     serde_json::to_string_pretty(&value).map_err(|e| Error::Failed(format!("json: {e}")))
 }
 
 /// A table per run: a row per curve, a column per epsilon.
-fn markdown(runs: &[Ledger]) -> String {
+fn markdown(runs: &[Ledger]) -> Result<String> {
     let mut lines = Vec::new();
     for run in runs {
         let series = summary::all_series(run);
@@ -128,7 +130,8 @@ fn markdown(runs: &[Ledger]) -> String {
             };
             lines.push(cells(&s.name, eps.iter().map(at).collect()));
         }
-        lines.push(String::new());
+        let checks = checks::of_run(run)?;
+        lines.push(format!("\n{}\n", checks::in_words(&checks)));
     }
-    lines.join("\n")
+    Ok(lines.join("\n"))
 }

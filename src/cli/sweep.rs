@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
-use super::common::say;
+use super::common::{say, values};
 use super::emulator::EmulatorArgs;
 use crate::config::{Config, Overrides, Wrong};
 use crate::defense::Estimator;
@@ -92,6 +92,10 @@ pub struct Args {
     #[arg(long)]
     pub early_stop: bool,
 
+    /// Take budgets and noise as they stand, however unusual: grey levels, noise above 1, lists out of order
+    #[arg(long)]
+    pub as_written: bool,
+
     /// Leave out the sanity checks of the attack that need small attacks of their own
     #[arg(long)]
     pub no_checks: bool,
@@ -106,7 +110,7 @@ pub struct Args {
 /// # Errors
 /// [`crate::Error::Usage`] on bad flags, configs and run directories; else what loading, attacking and writing return.
 pub fn run(args: Args) -> Result<()> {
-    let overrides = overrides(&args);
+    let overrides = overrides(&args)?;
     let own =
         args.out.as_ref().filter(|_| args.resume).map(|out| out.join("config.toml")).filter(|file| file.is_file());
     let file = args.config.as_deref().or(own.as_deref());
@@ -121,11 +125,14 @@ pub fn run(args: Args) -> Result<()> {
         .map_err(|e| Wrong::new(file, &overrides).explain(e))
 }
 
-fn overrides(args: &Args) -> Overrides {
-    let numbers = |list: &Option<Vec<Number>>| list.as_ref().map(|list| list.iter().map(|n| n.0).collect());
-    Overrides {
-        eps: numbers(&args.eps),
-        sigma: if args.no_defense { Some(vec![]) } else { numbers(&args.sigma) },
+fn overrides(args: &Args) -> Result<Overrides> {
+    let numbers = |list: &Option<Vec<Number>>, flag, most| {
+        let list = list.as_ref().map(|list| values(list, flag, most, args.as_written));
+        list.transpose()
+    };
+    Ok(Overrides {
+        eps: numbers(&args.eps, "--eps", f64::INFINITY)?,
+        sigma: numbers(&args.sigma, "--sigma", 1.0)?,
         draws: args.draws,
         attack_through: args.attack_through.is_some(),
         eot: args.eot,
@@ -136,5 +143,7 @@ fn overrides(args: &Args) -> Overrides {
         precision: args.precision,
         device: args.device,
         early_stop: args.early_stop,
-    }
+        as_written: args.as_written,
+        no_defense: args.no_defense,
+    })
 }

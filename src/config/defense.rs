@@ -77,13 +77,32 @@ impl DefenseConfig {
 /// Fills in and checks.
 pub(super) fn resolve(file: file::Defense, own: Option<&str>, attack: &Spec, wrong: &Wrong) -> Result<DefenseConfig> {
     let o = wrong.overrides;
-    let listed = o.sigma.clone().or(file.sigma.map(|list| list.iter().map(|n| n.0).collect()));
-    let weights = file.weights.or(own.map(|name| format!("demo:{name}")));
+    if o.no_defense {
+        return match [
+            ("defense.draws", o.draws.is_some()),
+            ("defense.attack", o.attack_through),
+            ("defense.eot", o.eot.is_some()),
+            ("defense.estimator", o.estimator.is_some()),
+        ]
+        .into_iter()
+        .find(|(_, given)| *given)
+        {
+            Some((field, _)) => Err(wrong.at(field, "belongs to a defence, and --no-defense leaves it out")),
+            None => Ok(DefenseConfig::default()),
+        };
+    }
+    let listed = o.sigma.clone().or(file.sigma.as_ref().map(|list| list.iter().map(|n| n.value).collect()));
     let default = if own.is_some() { DEMO_SIGMA.to_vec() } else { vec![] };
     let sigma = sigmas(listed.unwrap_or(default), wrong)?;
     if sigma.is_empty() {
-        return Ok(DefenseConfig::default());
+        let given = file.given(o);
+        return match given.into_iter().find(|(_, given)| *given) {
+            Some((field, _)) => Err(wrong
+                .at(field, "there is no denoised channel without noise: expected defense.sigma (--sigma) beside it")),
+            None => Ok(DefenseConfig::default()),
+        };
     }
+    let weights = file.weights.or(own.map(|name| format!("demo:{name}")));
     let Some(weights) = weights else {
         let problem = "channel 2 needs a denoiser: expected [defense] weights = a safetensors file, found none";
         return Err(wrong.at("defense.sigma", problem));
@@ -92,6 +111,9 @@ pub(super) fn resolve(file: file::Defense, own: Option<&str>, attack: &Spec, wro
     let draws = o.draws.or(file.draws).unwrap_or(1);
     if draws == 0 || draws > 1 << 16 {
         return Err(wrong.at("defense.draws", format!("expected 1 to 65536, found {draws}")));
+    }
+    if file.vote.is_some() && draws == 1 {
+        return Err(wrong.at("defense.vote", "a single draw has nothing to vote on: expected draws above 1 beside it"));
     }
     let through = o.attack_through || file.attack;
     let (eot, estimator) = (o.eot.or(file.eot), o.estimator.or(file.estimator));
@@ -132,7 +154,7 @@ pub(super) fn resolve(file: file::Defense, own: Option<&str>, attack: &Spec, wro
     Ok(DefenseConfig {
         sigma,
         draws: Some(draws),
-        vote: Some(file.vote.unwrap_or(Vote::Majority)),
+        vote: (draws > 1).then_some(file.vote.unwrap_or(Vote::Majority)),
         attack: through,
         eot: through.then_some(eot),
         estimator: through.then_some(estimator),

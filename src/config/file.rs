@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::settings::{Score, SelectBy};
+use super::wrong::Overrides;
 use crate::attack;
 use crate::data::prepare::Fit;
 use crate::data::resize;
@@ -24,6 +25,8 @@ pub(super) struct File {
     pub precision: Option<Precision>,
     pub device: Option<DeviceChoice>,
     pub score: Option<Score>,
+    /// Numbers are meant as they stand, however unusual.
+    pub as_written: bool,
     pub dataset: Dataset,
     pub models: Vec<Model>,
     pub attack: attack::Said,
@@ -83,4 +86,22 @@ pub(super) struct Defense {
     pub filter: Option<resize::Filter>,
     pub rescale_input: Option<bool>,
     pub rescale_output: Option<bool>,
+}
+
+impl Defense {
+    /// The fields that mean nothing without a sigma, by file or flag, and whether they were said.
+    pub fn given(&self, o: &Overrides) -> [(&'static str, bool); 10] {
+        [
+            ("defense.weights", self.weights.is_some()),
+            ("defense.draws", self.draws.or(o.draws).is_some()),
+            ("defense.vote", self.vote.is_some()),
+            ("defense.attack", self.attack || o.attack_through),
+            ("defense.eot", self.eot.or(o.eot).is_some()),
+            ("defense.estimator", self.estimator.or(o.estimator).is_some()),
+            ("defense.size", self.size.is_some()),
+            ("defense.filter", self.filter.is_some()),
+            ("defense.rescale_input", self.rescale_input.is_some()),
+            ("defense.rescale_output", self.rescale_output.is_some()),
+        ]
+    }
 }

@@ -26,7 +26,7 @@ use crate::attack::{self, Said};
 use crate::data::{Dataset, demo};
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
-use crate::number::Number;
+use crate::number::{self, Number};
 use crate::tape::Precision;
 
 /// The whole of a `config.toml`, ready to run. Paths are absolute.
@@ -41,6 +41,9 @@ pub struct Config {
     pub precision: Precision,
     pub device: DeviceChoice,
     pub score: Score,
+    /// Numbers are meant as they stand, however unusual.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub as_written: bool,
     pub dataset: DatasetConfig,
     pub models: Vec<ModelConfig>,
     pub attack: attack::Spec,
@@ -110,6 +113,14 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
         // It was of other images.
         dataset.crc32 = None;
     }
+    let as_written = o.as_written || file.as_written;
+    let sigma = file.defense.sigma.as_deref().filter(|_| o.sigma.is_none() && !o.no_defense);
+    let eps = file.attack.eps.as_deref().filter(|_| o.eps.is_none());
+    for (field, list, most) in [("attack.eps", eps, f64::INFINITY), ("defense.sigma", sigma, 1.0)] {
+        if let Some(Err(problem)) = list.filter(|_| !as_written).map(|list| number::plausible(list, most)) {
+            return Err(wrong.at(field, format!("{problem}; as_written = true takes numbers as they stand")));
+        }
+    }
     let attack = resolve_attack(file.attack, wrong)?;
     let score = file.score.unwrap_or(if attack.early_stop { Score::Any } else { Score::Last });
     if attack.early_stop && score == Score::Last {
@@ -124,6 +135,7 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
         precision: o.precision.or(file.precision).unwrap_or(Precision::F32),
         device: o.device.or(file.device).unwrap_or(DeviceChoice::Auto),
         score,
+        as_written,
         models: resolve_models(file.models, row.models, wrong)?,
         dataset,
         attack,
@@ -135,7 +147,7 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
 fn resolve_attack(file: Said, wrong: &Wrong) -> Result<attack::Spec> {
     let o = wrong.overrides;
     let said = Said {
-        eps: o.eps.as_ref().map(|eps| eps.iter().copied().map(Number).collect()).or(file.eps),
+        eps: o.eps.as_ref().map(|eps| eps.iter().copied().map(Number::from).collect()).or(file.eps),
         early_stop: if o.early_stop { Some(true) } else { file.early_stop },
         starts: file.starts.map(|path| wrong.existing("attack.starts", &path)).transpose()?,
         ..file

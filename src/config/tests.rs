@@ -34,6 +34,7 @@ fn everything_can_be_said() {
         r#"
         name = "all"
         seed = 5
+        as_written = true
         limit = 10
         batch = 2
         precision = "bf16"
@@ -118,7 +119,7 @@ fn bad_configs_name_file_field_found_and_expected() {
         ("[attack]\neps = []", "try.toml: attack.eps", "found none"),
         ("[attack]\neps = [0.1, -0.1]", "try.toml: attack.eps", "at least 0, found -0.1"),
         ("[attack]\neps = [nan]", "try.toml: attack.eps", "found NaN"),
-        ("[attack]\neps = [8]", "try.toml: attack.eps", "write 8/255, not 8"),
+        ("[attack]\neps = [8]", "try.toml: attack.eps", "write 8/255"),
         ("[attack]\neps = [\"1/0\"]", "try.toml: attack.eps", "found inf"),
         ("[attack]\neps = [\"x\"]", "try.toml", "fraction like 8/255, found `x`"),
         ("[attack]\neps = [0.1, 0.1]", "try.toml: attack.eps", "0.1 is listed twice"),
@@ -205,6 +206,123 @@ fn bad_configs_name_file_field_found_and_expected() {
         let message = error.to_string();
         assert!(message.contains(field) && message.contains(problem), "{message}\n| {field} | {problem}");
     }
+}
+
+#[test]
+fn settings_without_effect_are_refused() {
+    let none = "[dataset]\nkind = \"folder\"\npath = \".\"\n[[models]]\nweights = \"demo:resnet50-w16\"\n";
+    for (text, field, needs) in [
+        (format!("{none}[defense]\nweights = \"demo:unet-small\""), "defense.weights", "defense.sigma"),
+        (format!("{none}[defense]\ndraws = 3"), "defense.draws", "defense.sigma"),
+        (format!("{none}[defense]\nattack = true"), "defense.attack", "defense.sigma"),
+        (format!("{none}[defense]\nsize = [8, 8]"), "defense.size", "defense.sigma"),
+        ("[defense]\nsigma = []\nvote = \"majority\"".into(), "defense.vote", "defense.sigma"),
+        ("[defense]\nvote = \"mean-logits\"".into(), "defense.vote", "draws above 1"),
+    ] {
+        let message = load(&text).unwrap_err().to_string();
+        assert!(message.contains(&format!("try.toml: {field}: ")) && message.contains(needs), "{message}");
+    }
+    let base = Overrides::default;
+    for (overrides, flag) in [
+        (Overrides { no_defense: true, draws: Some(2), ..base() }, "--draws"),
+        (Overrides { no_defense: true, attack_through: true, ..base() }, "--attack-through"),
+        (Overrides { sigma: Some(vec![]), eot: Some(2), ..base() }, "--eot"),
+    ] {
+        let message = Config::load(None, &overrides).unwrap_err().to_string();
+        assert!(message.starts_with(flag), "{message}");
+    }
+    let defended = Overrides { no_defense: true, ..base() };
+    assert_eq!(load_with("[defense]\nsigma = [0.25]\ndraws = 3", &defended).unwrap().defense, DefenseConfig::default());
+}
+
+#[test]
+fn numbers_that_cannot_be_meant_are_asked_about() {
+    for (text, field, hint) in [
+        ("[attack]\neps = [0, 8]", "attack.eps", "8/255"),
+        ("[attack]\neps = [0.1, 0.05]", "attack.eps", "write 0.05,0.1"),
+        ("[attack]\nnorm = \"l2\"\neps = [0, 3]", "attack.eps", "else 3.0"),
+        ("[defense]\nsigma = [64]", "defense.sigma", "64/255"),
+        ("[defense]\nsigma = [0.25, 1.5]", "defense.sigma", "beyond 1"),
+    ] {
+        let message = load(text).unwrap_err().to_string();
+        assert!(message.contains(field) && message.contains(hint) && message.contains("as_written"), "{message}");
+    }
+    load("as_written = true\n[defense]\nsigma = [0.25, 1.5]\n[attack]\nnorm = \"l2\"\neps = [3, 0]").unwrap();
+}
+
+/// What is accepted, resolved, written and read again is the same.
+#[test]
+fn a_resolved_config_reads_back_the_same() {
+    use std::fmt::Write as _;
+    const ATTACK: [&[&str]; 14] = [
+        &["profile = \"torchattacks\"", "profile = \"foolbox\"", "profile = \"cleverhans\"", "profile = \"art\""],
+        &["method = \"fgsm\"", "method = \"mim\"", "method = \"random\"", "method = \"pgd\""],
+        &["norm = \"l2\"", "norm = \"linf\""],
+        &["eps = [0, 0.01]", "eps = [\"8/255\"]", "eps = [0.0, 0.25, 1.0]", "eps = [0]"],
+        &["steps = 1", "steps = 7", "steps = 40"],
+        &["step_size = \"1/255\"", "step_size = 0.01"],
+        &["rel_step = 0.25", "rel_step = 0.1"],
+        &["restarts = 1", "restarts = 3"],
+        &["random_start = true", "random_start = false"],
+        &["loss = \"dlr\"", "loss = \"margin\""],
+        &["targeted = \"random\"", "targeted = 3", "targeted = \"none\""],
+        &["decay = 0.5", "decay = 1.0"],
+        &["early_stop = true", "early_stop = false"],
+        &["space = \"normalised\"", "hand_over = \"8-bit\"", "space = \"pixel\""],
+    ];
+    const DEFENSE: [&[&str]; 10] = [
+        &["sigma = [0.25, 0.5]", "sigma = [0]", "sigma = []"],
+        &["draws = 1", "draws = 5"],
+        &["vote = \"mean-logits\"", "vote = \"majority\""],
+        &["attack = true", "attack = false"],
+        &["eot = 4"],
+        &["estimator = \"bpda\"", "estimator = \"eot_prob\""],
+        &["size = [64, 64]"],
+        &["filter = \"bilinear\"", "filter = \"bicubic\""],
+        &["rescale_input = false", "rescale_input = true"],
+        &["rescale_output = false"],
+    ];
+    const TOP: [&[&str]; 6] = [
+        &["seed = 7"],
+        &["limit = 3"],
+        &["batch = 2"],
+        &["score = \"any\"", "score = \"last\""],
+        &["as_written = true"],
+        &["precision = \"bf16\""],
+    ];
+    const DATASET: [&[&str]; 2] = [&["select = \"random\"", "select = \"balanced\""], &["seed = 3"]];
+    let mut state = 1u64;
+    let mut random = |n: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % n
+    };
+    let (mut accepted, mut methods) = (0, std::collections::BTreeSet::new());
+    for _ in 0..4000 {
+        let mut text = String::new();
+        // Few settings at a time: of many, some always contradict each other.
+        let odds = 2 + random(6);
+        let mut table = |text: &mut String, keys: &[&[&str]]| {
+            for values in keys {
+                if random(odds) == 0 {
+                    writeln!(text, "{}", values[random(values.len())]).unwrap();
+                }
+            }
+        };
+        table(&mut text, &TOP);
+        text.push_str("[dataset]\n");
+        table(&mut text, &DATASET);
+        text.push_str("[attack]\n");
+        table(&mut text, &ATTACK);
+        text.push_str("[defense]\n");
+        table(&mut text, &DEFENSE);
+        let Ok(config) = load(&text) else { continue };
+        accepted += 1;
+        methods.insert(config.attack.method);
+        let written = toml::to_string(&config).unwrap();
+        let again = load(&written).unwrap_or_else(|e| panic!("{e}\n{text}\n---\n{written}"));
+        assert_eq!(again, config, "{text}\n---\n{written}");
+    }
+    assert!(accepted > 400 && methods.len() == 4, "{accepted} of 4000 accepted: {methods:?}");
 }
 
 #[test]

@@ -25,11 +25,15 @@ pub struct Overrides {
     pub precision: Option<Precision>,
     pub device: Option<DeviceChoice>,
     pub early_stop: bool,
+    /// Numbers are meant as they stand, however unusual.
+    pub as_written: bool,
+    /// The undefended channel only, whatever the config says of a defence.
+    pub no_defense: bool,
 }
 
 /// A field, the flag that may decide it, and whether it did. What has no field of the config is a flag in any case.
 type Flag = (&'static str, &'static str, fn(&Overrides) -> bool);
-const FLAGS: [Flag; 14] = [
+const FLAGS: [Flag; 15] = [
     ("attack.eps", "--eps", |o| o.eps.is_some()),
     ("defense.sigma", "--sigma", |o| o.sigma.is_some()),
     ("defense.draws", "--draws", |o| o.draws.is_some()),
@@ -42,6 +46,7 @@ const FLAGS: [Flag; 14] = [
     ("precision", "--precision", |o| o.precision.is_some()),
     ("device", "--device", |o| o.device.is_some()),
     ("score", "--early-stop", |o| o.early_stop),
+    ("as_written", "--as-written", |o| o.as_written),
     ("out", "--out", |_| true),
     ("resume", "--resume", |_| true),
 ];

@@ -38,6 +38,9 @@ pub struct Smoothed {
     /// deciding among equals; `None` in records of sets that are not scored so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top5: Option<bool>,
+    /// Whether the vote is for the class that a targeted attack aimed at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_reached: Option<bool>,
 }
 
 /// Sums over the draws of one image.
@@ -80,6 +83,7 @@ impl Tally {
             correct_draws: self.counts.get(label as usize).copied().unwrap_or(0),
             confidence: (self.softmax[prediction] / f64::from(draws.max(1))) as f32,
             top5: Some(top5 || prediction == known),
+            target_reached: None,
         }
     }
 }

@@ -4,12 +4,14 @@
 
 use serde::Serialize;
 
-use crate::attack::{Norm, Outcome, Target};
+use crate::Result;
+use crate::attack::{Loss, Norm, Outcome, Target};
 use crate::config::settings::Score;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
 use crate::run::records::Found;
-use crate::run::results::{self, Channel};
+use crate::run::results::{self, Channel, NOT_JUDGED};
+use crate::run::rundir::stored;
 use crate::run::trials::{Trial, Trials};
 use crate::stats::{holm, sign_test, wilson};
 
@@ -51,9 +53,19 @@ fn or_not_run(found: Vec<(Verdict, String)>, why: &str) -> Vec<(Verdict, String)
     if found.is_empty() { not_run(why) } else { found }
 }
 
+/// All checks of a run, with the trials that lie in its directory.
+///
+/// # Errors
+/// [`crate::Error::File`] and [`crate::Error::Io`] for trials that cannot be read.
+pub fn of_run(run: &Ledger) -> Result<Vec<Check>> {
+    let trials: Option<Trials> = stored(&run.dir, Trials::FILE)?;
+    Ok(all(run, trials.as_ref()))
+}
+
 /// All checks, those of the records first.
 pub fn all(run: &Ledger, trials: Option<&Trials>) -> Vec<Check> {
-    let mut checks = vec![budget(run), clean(run), monotone(run), large_listed(run), silent(run), adaptive(run)];
+    let mut checks =
+        vec![budget(run), clean(run), saturated(run), monotone(run), large_listed(run), silent(run), adaptive(run)];
     let per_model = |judge: &dyn Fn(&Trial, u64) -> (Verdict, String)| match trials {
         Some(trials) => {
             let line = |trial| {
@@ -122,6 +134,45 @@ pub fn clean_accuracy(run: &Ledger) -> Check {
         "its 95 % interval does not end more than 1 point (warn) or 5 points (fail) below what the checkpoint says of itself",
         found,
     )
+}
+
+/// All checks in one line for tables and exports: how many passed, or the worst verdict and the checks it comes from.
+pub fn summed(checks: &[Check]) -> String {
+    let worst = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::NotRun);
+    let names = || {
+        let own = checks.iter().filter(|check| check.verdict == worst).map(|check| check.name);
+        own.collect::<Vec<_>>().join("; ")
+    };
+    match worst {
+        Verdict::NotRun => NOT_JUDGED.into(),
+        Verdict::Pass => format!("pass: {}", passed(checks)),
+        Verdict::Warn => format!("warn: {}", names()),
+        Verdict::Fail => format!("fail: {}", names()),
+    }
+}
+
+/// `7 of 12 checks`: the others could not be run.
+fn passed(checks: &[Check]) -> String {
+    let passed = checks.iter().filter(|check| check.verdict == Verdict::Pass).count();
+    format!("{passed} of {} checks", checks.len())
+}
+
+/// The same in sentences, with the numbers behind what did not pass.
+pub fn in_words(checks: &[Check]) -> String {
+    let of = |verdict: Verdict, word: &str| {
+        let own = checks.iter().filter(move |check| check.verdict == verdict);
+        own.map(|check| format!("  {word} {}: {}", check.name, check.numbers.join(" · "))).collect::<Vec<_>>()
+    };
+    let (failed, warned) = (of(Verdict::Fail, "fail"), of(Verdict::Warn, "warn"));
+    let head = match (failed.len(), warned.len()) {
+        (0, 0) if checks.iter().all(|check| check.verdict == Verdict::NotRun) => {
+            "verdict: the attack was not judged".to_owned()
+        }
+        (0, 0) => format!("verdict: pass, {} of the attack", passed(checks)),
+        (0, _) => "verdict: read these accuracies with care".to_owned(),
+        _ => "verdict: DO NOT QUOTE these accuracies alone".to_owned(),
+    };
+    [vec![head], failed, warned].concat().join("\n")
 }
 
 /// The names of failed checks after which no accuracy may stand alone.
@@ -263,6 +314,32 @@ fn large_listed(run: &Ledger) -> Check {
     check(
         "the largest eps of the sweep breaks the classifier",
         format!("undefended, at most 1 % right at about {levels}/255 (linf)"),
+        found,
+    )
+}
+
+/// A cross-entropy that is exactly 0 in float32 has no gradient: the logits are too far apart for this attack to see anything.
+fn saturated(run: &Ledger) -> Check {
+    let is_entropy = run.config.attack.loss == Loss::CrossEntropy && run.config.attack.targeted == Target::None;
+    let found = undefended(run, |cells| {
+        let &cell = cells.iter().rfind(|&&c| run.cells[c].n > 0 && run.cells[c].eps > 0.0 && is_entropy)?;
+        let (mut n, mut zero) = (0u64, 0u64);
+        for outcome in outcomes(run, cell) {
+            n += 1;
+            zero += u64::from(outcome.loss == 0.0);
+        }
+        let verdict = match () {
+            () if 20 * zero > n => Verdict::Fail,
+            () if 100 * zero > n => Verdict::Warn,
+            () => Verdict::Pass,
+        };
+        let eps = eps_label(run.cells[cell].eps);
+        Some((verdict, format!("{zero} of {n} images keep a loss of exactly 0 at eps {eps}")))
+    });
+    let found = or_not_run(found, "needs records of an untargeted attack on the cross-entropy at an eps above 0");
+    check(
+        "the logits are not saturated",
+        "at most 1 % (5 %: fail) of the images have a cross-entropy of exactly 0, which has no gradient, at every point of the attack",
         found,
     )
 }

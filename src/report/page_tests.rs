@@ -132,7 +132,7 @@ fn a_clean_accuracy_far_below_the_checkpoints_own_fails() {
         let cell = run.cell(0, Channel::Undefended, 0.0).unwrap();
         (run.cells[cell].n, run.cells[cell].clean) = (40, clean);
         let named = checks::failed(&checks::all(&run, None)).iter().any(|name| name.contains("S1"));
-        let told = summary::tables(&run, 0).contains("FAILED: the clean accuracy");
+        let told = checks::summed(&checks::all(&run, None)).contains("S1");
         let check = checks::clean_accuracy(&run);
         assert_eq!((named, told), (check.verdict == Verdict::Fail, check.verdict == Verdict::Fail));
         (check.verdict, check.numbers)
@@ -183,8 +183,8 @@ fn an_unfinished_run_says_so_and_a_damaged_one_is_refused() {
         let error = Ledger::read(dir.path()).map(|run| run.ids.len()).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     };
-    refused(format!("{text}{text}"), "line 81: image 0 was recorded before");
-    refused(text.replacen("resnet50-w16", "vgg", 1), "line 1: the config knows no such model");
+    refused(format!("{text}{text}"), "line 81: image 0 of model resnet50-w16 at eps 0 was recorded before");
+    refused(text.replacen("resnet50-w16", "vgg", 1), "line 1: model vgg at eps 0 is not in the config");
     refused(text.replacen("\"label\":1", "\"label\":2", 1), "label of image 1");
     fs::write(dir.path().join(Trials::FILE), "{").unwrap();
     fs::write(&path, text).unwrap();

@@ -1,7 +1,7 @@
 //! A sweep as its terminal shows it, and what it leaves in the run directory for people: figure, pictures, page.
 
 use super::words::count;
-use super::{page, summary};
+use super::{checks, page, summary};
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::error::Result;
@@ -9,6 +9,7 @@ use crate::number::eps_label;
 use crate::run::engine::AttackEngine;
 use crate::run::ledger::Ledger;
 use crate::run::progress::note;
+use crate::run::results;
 use crate::run::rundir::RunDir;
 use crate::run::runner::Engine as _;
 use crate::run::study::Presenter;
@@ -44,6 +45,12 @@ impl Presenter for Terminal<'_> {
     }
 
     fn closes(&mut self, run: &Ledger, dir: &RunDir) -> Result<()> {
+        let checks = checks::of_run(run)?;
+        dir.write(
+            "results.csv",
+            &results::csv(&run.config, &run.dataset, &run.device, &run.cells, &checks::summed(&checks))?,
+        )?;
+        (self.print)(&format!("\n{}", checks::in_words(&checks)))?;
         dir.write("report.html", page::of_run(run)?.as_bytes())?;
         let path = dir.path().display();
         note(format!("report.html, results.csv, plots/accuracy.{{svg,png}} and images/ are in {path}"));

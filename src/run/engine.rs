@@ -183,6 +183,7 @@ impl AttackEngine<'_> {
         images: &Tensor,
         batch: &Batch,
         level: &Level,
+        outcomes: &[Outcome],
     ) -> Result<Vec<Smoothed>> {
         let defense = &self.config.defense;
         let known = (batch.labels.as_slice(), batch.ids.as_slice());
@@ -190,6 +191,9 @@ impl AttackEngine<'_> {
         let mut found = smoothing::classify(net, denoiser, images, known, level, how, &self.noise())?;
         if !self.config.dataset.top5() {
             found.iter_mut().for_each(|s| s.top5 = None);
+        }
+        for (smoothed, outcome) in found.iter_mut().zip(outcomes) {
+            smoothed.target_reached = outcome.target.map(|target| smoothed.prediction == target);
         }
         Ok(found)
     }
@@ -274,14 +278,14 @@ impl Engine for AttackEngine<'_> {
             let defense = &self.config.defense;
             let begin = Instant::now();
             for level in levels {
-                denoised.push(self.smoothed(net, denoiser, &attacked, &batch, level)?);
+                denoised.push(self.smoothed(net, denoiser, &attacked, &batch, level, &outcomes)?);
             }
             spent.denoise += begin.elapsed().as_secs_f64();
             let begin = Instant::now();
             for level in levels.iter().filter(|_| defense.attack) {
                 // Without a budget there is nothing to attack: the clean image, scored as above.
                 if eps == 0.0 {
-                    denoised.push(self.smoothed(net, denoiser, &batch.images, &batch, level)?);
+                    denoised.push(self.smoothed(net, denoiser, &batch.images, &batch, level, &outcomes)?);
                     continue;
                 }
                 let target = Defended {
@@ -294,7 +298,7 @@ impl Engine for AttackEngine<'_> {
                 };
                 let adaptive = self.attack.run(&target, batch.attacked(), eps, self.config.seed)?;
                 let adaptive = self.hand_over(adaptive.last)?;
-                denoised.push(self.smoothed(net, denoiser, &adaptive, &batch, level)?);
+                denoised.push(self.smoothed(net, denoiser, &adaptive, &batch, level, &outcomes)?);
             }
             spent.adaptive += begin.elapsed().as_secs_f64();
         }

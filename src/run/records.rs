@@ -173,6 +173,8 @@ mod tests {
             linf: f32::MIN_POSITIVE,
             l2: 1e30,
             violation: false,
+            target: None,
+            target_reached: None,
             top5: None,
             clean_top5: None,
         };
@@ -192,8 +194,15 @@ mod tests {
 
     #[test]
     fn both_channels_have_their_form() {
-        let smoothed =
-            Smoothed { prediction: 4, correct: true, draws: 3, correct_draws: 2, confidence: 0.7, top5: None };
+        let smoothed = Smoothed {
+            prediction: 4,
+            correct: true,
+            draws: 3,
+            correct_draws: 2,
+            confidence: 0.7,
+            top5: None,
+            target_reached: None,
+        };
         let denoised = Record { sigma: Some(0.25), channel: 2, found: Found::Denoised(smoothed), ..record(3) };
         for record in [record(3), denoised] {
             let line = serde_json::to_string(&record).unwrap();

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::records::Found;
+use crate::attack::Target;
 use crate::config::Config;
 use crate::config::settings::Score;
 use crate::error::{Error, Result};
@@ -81,6 +82,9 @@ pub struct Cell {
     /// not scored.
     pub top5: u64,
     pub clean_top5: u64,
+    /// Images that a targeted attack drove to its target: at the last point or in the vote, and at any point.
+    pub reached: u64,
+    pub reached_any: u64,
 }
 
 impl Cell {
@@ -98,6 +102,8 @@ impl Cell {
             correct_draws: 0,
             top5: 0,
             clean_top5: 0,
+            reached: 0,
+            reached_any: 0,
         }
     }
 
@@ -111,11 +117,15 @@ impl Cell {
                 self.violations += u64::from(outcome.violation);
                 self.top5 += u64::from(outcome.top5 == Some(true));
                 self.clean_top5 += u64::from(outcome.clean_top5 == Some(true));
+                self.reached += u64::from(outcome.target_reached == Some(true));
+                self.reached_any += u64::from(outcome.target.is_some() && outcome.first_success.is_some());
             }
             Found::Denoised(smoothed) => {
                 self.last += u64::from(smoothed.correct);
                 self.any += u64::from(smoothed.correct_draws == smoothed.draws);
                 self.top5 += u64::from(smoothed.top5 == Some(true));
+                self.reached += u64::from(smoothed.target_reached == Some(true));
+                self.reached_any += u64::from(smoothed.target_reached == Some(true));
                 self.draws += u64::from(smoothed.draws);
                 self.correct_draws += u64::from(smoothed.correct_draws);
             }
@@ -123,6 +133,12 @@ impl Cell {
     }
 
     /// The same cell with the five likeliest classes counted in place of the first.
+    /// Images that a targeted attack drove to its target, by the score of the run; `None` for an untargeted one.
+    pub fn target_reached(&self, config: &Config) -> Option<u64> {
+        let reached = if config.score == Score::Any { self.reached_any } else { self.reached };
+        (config.attack.targeted != Target::None).then_some(reached)
+    }
+
     pub fn as_top5(&self) -> Cell {
         Cell { clean: self.clean_top5, last: self.top5, any: self.top5, ..self.clone() }
     }
@@ -174,10 +190,17 @@ pub struct Row {
     pub seed: u64,
     pub device: String,
     pub precision: String,
+    /// Images that reached the target; nothing for an untargeted attack.
+    pub target_reached: Option<u64>,
+    /// What the checks of the attack say: `pass`, `warn: ..`, `fail: ..`, `not judged`.
+    pub verdict: String,
 }
 
+/// The verdict of a run whose attack nobody looked at yet.
+pub const NOT_JUDGED: &str = "not judged";
+
 impl Row {
-    pub const COLUMNS: [&str; 17] = [
+    pub const COLUMNS: [&str; 19] = [
         "model",
         "dataset",
         "attack",
@@ -195,9 +218,11 @@ impl Row {
         "seed",
         "device",
         "precision",
+        "target_reached",
+        "verdict",
     ];
 
-    pub fn new(config: &Config, dataset: &str, device: &str, cell: &Cell) -> Self {
+    pub fn new(config: &Config, dataset: &str, device: &str, cell: &Cell, verdict: &str) -> Self {
         let correct = cell.correct(config.score);
         let interval = wilson(correct, cell.n);
         let known = |value: f64| (cell.n > 0).then_some(value);
@@ -219,11 +244,13 @@ impl Row {
             seed: config.seed,
             device: device.to_owned(),
             precision: config.precision.to_string(),
+            target_reached: cell.target_reached(config),
+            verdict: verdict.to_owned(),
         }
     }
 
     /// The text of each column.
-    pub fn fields(&self) -> [String; 17] {
+    pub fn fields(&self) -> [String; 19] {
         let share = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.6}"));
         [
             self.model.clone(),
@@ -243,6 +270,8 @@ impl Row {
             self.seed.to_string(),
             self.device.clone(),
             self.precision.clone(),
+            self.target_reached.map_or(String::new(), |n| n.to_string()),
+            self.verdict.clone(),
         ]
     }
 }
@@ -251,12 +280,12 @@ impl Row {
 ///
 /// # Errors
 /// [`Error::Failed`] when a row cannot be written.
-pub fn csv(config: &Config, dataset: &str, device: &str, cells: &[Cell]) -> Result<Vec<u8>> {
+pub fn csv(config: &Config, dataset: &str, device: &str, cells: &[Cell], verdict: &str) -> Result<Vec<u8>> {
     let failed = |e: &dyn std::error::Error| Error::Failed(format!("results.csv: {e}"));
     let mut csv = csv::Writer::from_writer(Vec::new());
     csv.write_record(Row::COLUMNS).map_err(|e| failed(&e))?;
     for cell in cells {
-        csv.write_record(Row::new(config, dataset, device, cell).fields()).map_err(|e| failed(&e))?;
+        csv.write_record(Row::new(config, dataset, device, cell, verdict).fields()).map_err(|e| failed(&e))?;
     }
     csv.into_inner().map_err(|e| failed(e.error()))
 }

@@ -72,7 +72,7 @@ pub fn run<E: Engine>(config: &Config, dataset: &Dataset, engine: &mut E, dir: &
         }
     }
     drop(progress);
-    dir.write("results.csv", &results::csv(config, &dataset.name, &device, &ledger.cells)?)?;
+    dir.write("results.csv", &results::csv(config, &dataset.name, &device, &ledger.cells, results::NOT_JUDGED)?)?;
     Ok(ledger)
 }
 

@@ -50,6 +50,8 @@ fn outcome(model: usize, eps: f64, id: u64, label: u32) -> Outcome {
         linf: eps as f32,
         l2: 1.5,
         violation: id == 4 && eps > 0.05,
+        target: None,
+        target_reached: None,
         top5: None,
         clean_top5: None,
     }
@@ -58,7 +60,15 @@ fn outcome(model: usize, eps: f64, id: u64, label: u32) -> Outcome {
 fn smoothed(model: usize, eps: f64, sigma: f64, id: u64, label: u32) -> Smoothed {
     let correct = f64::from(outcome(model, eps, id, label).loss) > 2.0 * eps + 0.4 * sigma;
     let prediction = if correct { label } else { (label + 2) % 10 };
-    Smoothed { prediction, correct, draws: 1, correct_draws: u32::from(correct), confidence: 0.75, top5: None }
+    Smoothed {
+        prediction,
+        correct,
+        draws: 1,
+        correct_draws: u32::from(correct),
+        confidence: 0.75,
+        top5: None,
+        target_reached: None,
+    }
 }
 
 fn setup(batch: usize) -> (Config, Dataset) {
@@ -92,9 +102,12 @@ fn results_have_the_agreed_form() {
     assert_eq!(
         lines[0],
         "model,dataset,attack,norm,eps,steps,step_size,sigma,channel,n,correct,accuracy,ci_low,ci_high,\
-         seed,device,precision"
+         seed,device,precision,target_reached,verdict"
     );
-    assert_eq!(lines[1], "resnet50-w16,fashion-mnist,pgd,linf,0,10,0,,1,11,11,1.000000,0.741167,1.000000,0,fake,f32");
+    assert_eq!(
+        lines[1],
+        "resnet50-w16,fashion-mnist,pgd,linf,0,10,0,,1,11,11,1.000000,0.741167,1.000000,0,fake,f32,,not judged"
+    );
     assert!(lines[4].starts_with("resnet50-w16,fashion-mnist,pgd,linf,0,10,0,0.25,2,11,"), "{}", lines[4]);
     let channels = [",,1,11,", ",0.25,2,11,", ",0.5,2,11,"];
     let begins = ["resnet50-w16", "resnet50-cbam-w16"].into_iter().flat_map(|model| {

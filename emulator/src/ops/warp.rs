@@ -3,11 +3,12 @@
 //! The executor makes sure that the lanes a member mask names are those that take part. Lanes of one instruction may belong to
 //! several member masks; each then sees the lanes of its own.
 
+mod members;
 mod shuffle;
 mod vote;
 
 use super::{Arg, Class, Recipe};
-use crate::registers::{Exec, Level, NO_PREDICATE, Operands, Registers, Value};
+use crate::registers::{Exec, Level};
 
 /// Finds the instructions of this module; see [`super::Select`]. Where a recipe is `warp_wide`, its last row operand is the member
 /// mask.
@@ -49,44 +50,4 @@ pub fn select(opcode: &[&str], operands: usize, _vectors: &[usize], level: Level
         return Err(format!("expected {expected} operands, found {operands}"));
     }
     Ok(Some(Recipe { exec, args, extra: 0, class: Class::Shuffle, flops: 0, warp_wide: sync }))
-}
-
-/// The lanes that each lane sees: those of `mask` that its member mask names.
-///
-/// # Safety
-/// `slot` is a row of `r`.
-#[inline(always)]
-unsafe fn seen(r: &Registers, slot: u16, mask: u32) -> [u32; 32] {
-    // SAFETY: the caller names a row of `r`.
-    unsafe { u32::read(r, slot) }.map(|members| members & mask)
-}
-
-/// Writes the lanes of `mask` of a predicate, where there is one.
-///
-/// # Safety
-/// `slot` is a predicate of `r` or missing.
-#[inline(always)]
-unsafe fn write_predicate(r: &mut Registers, slot: u16, mask: u32, value: u32) {
-    if slot != NO_PREDICATE {
-        // SAFETY: the caller names a predicate of `r`, and it is not missing.
-        let p = unsafe { r.predicates.get_unchecked_mut(slot as usize) };
-        *p = *p & !mask | value & mask;
-    }
-}
-
-/// The only source predicate, which is `o.predicate[n]`.
-///
-/// # Safety
-/// The slot is a predicate of `r`.
-#[inline(always)]
-unsafe fn read_predicate(r: &Registers, o: &Operands, n: usize) -> u32 {
-    // SAFETY: the caller vouches that predicate `n` is one of `r`.
-    let value = unsafe { *r.predicates.get_unchecked(o.predicate[n] as usize) };
-    if o.negated & 1 == 1 { !value } else { value }
-}
-
-/// Bit `l` is `f(l)`.
-#[inline(always)]
-fn bits(f: impl Fn(usize) -> bool) -> u32 {
-    (0..32).fold(0, |bits, l| bits | u32::from(f(l)) << l)
 }

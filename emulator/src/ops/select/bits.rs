@@ -1,6 +1,6 @@
 //! PTX ISA 9.7.1 (bit manipulation) and 9.7.8.
 
-use super::{Answer, Request, by_type, from, to};
+use super::request::{Answer, Request, by_type, from, to};
 use crate::ops::lanes::bits::*;
 use crate::ops::lanes::predicates;
 use crate::ops::shapes::{op1, op2, op3};
@@ -70,7 +70,7 @@ pub fn select(q: &mut Request) -> Answer {
                 ("szext", "u32", false) => op2::<u32, u32, u32, Szext<false>>(l),
                 ("szext", "s32", true) => op2::<i32, u32, i32, Szext<true>>(l),
                 ("szext", "s32", false) => op2::<i32, u32, i32, Szext<false>>(l),
-                _ => return Err(super::unknown_type(ty)),
+                _ => return Err(super::request::unknown_type(ty)),
             };
             (exec, &[To32, From32, From32])
         }
@@ -88,7 +88,7 @@ pub fn select(q: &mut Request) -> Answer {
         "lop3" => {
             let how = q.one_of(&["and", "or"]).map_or(0, |n| n + 1);
             if ty != "b32" {
-                return Err(super::unknown_type(ty));
+                return Err(super::request::unknown_type(ty));
             }
             let args: &[Arg] = match how {
                 0 => &[To32, From32, From32, From32, Immediate],

@@ -1,6 +1,6 @@
 //! PTX ISA 9.7.2.
 
-use super::{Answer, Request, by_type, from, to};
+use super::request::{Answer, Request, by_type, from, to};
 use crate::ops::Class;
 use crate::ops::lanes::carry::{Add, MadHi, MadLo, Sub, carry};
 

@@ -1,6 +1,6 @@
 //! PTX ISA 9.7.6 and 9.7.7, and `testp`.
 
-use super::{Answer, Request, by_type, from, to, unknown_type, wrapped};
+use super::request::{Answer, Request, by_type, from, to, unknown_type, wrapped};
 use crate::ops::lanes::compare::*;
 use crate::ops::lanes::predicates::{self, COMBINE, TRUE};
 use crate::ops::lanes::values::{Bf16, F16, Pair};

@@ -1,6 +1,6 @@
 //! `cvt` (PTX ISA 9.7.9.21) and `cvt.pack`. The 8-, 6- and 4-bit floating-point formats of later GPUs are not known.
 
-use super::{Answer, Request, by_rounding, by_type, from, to, unknown_modifier, unknown_type};
+use super::request::{Answer, Request, by_rounding, by_type, from, to, unknown_modifier, unknown_type};
 use crate::ops::lanes::convert::*;
 use crate::ops::lanes::rounding::{Mode, Rn};
 use crate::ops::lanes::values::{Bf16, F16, Pair};

@@ -1,6 +1,6 @@
 //! PTX ISA 9.7.3 and 9.7.5: `f32`, `f64`, and `f32` with half-precision operands.
 
-use super::{Answer, Request, by_rounding, by_type, from, to, unknown_modifier, unknown_type, wrapped};
+use super::request::{Answer, Request, by_rounding, by_type, from, to, unknown_modifier, unknown_type, wrapped};
 use crate::ops::lanes::arithmetic::*;
 use crate::ops::lanes::rounding::{Mode, Rn};
 use crate::ops::lanes::special::{Approx, Coarse, Cos, DivApprox, Ex2, Lg2, Rsqrt, Sin, Tanh};

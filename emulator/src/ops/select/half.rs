@@ -1,6 +1,6 @@
 //! PTX ISA 9.7.4: `f16`, `bf16` and their pairs.
 
-use super::{Answer, Request, from, to, unknown_modifier, wrapped};
+use super::request::{Answer, Request, from, to, unknown_modifier, wrapped};
 use crate::ops::Class;
 use crate::ops::lanes::arithmetic::*;
 use crate::ops::lanes::rounding::Rn;
@@ -16,7 +16,7 @@ macro_rules! elements {
             "bf16" => elements!(@ Bf16, $op, $F, $level),
             "f16x2" => elements!(@ Pair<F16>, $op, Both<$F>, $level),
             "bf16x2" => elements!(@ Pair<Bf16>, $op, Both<$F>, $level),
-            other => return Err(super::unknown_type(other)),
+            other => return Err(super::request::unknown_type(other)),
         }
     };
     (@ $T:ty, op1, $F:ty, $level:expr) => { op1::<$T, $T, $F>($level) };

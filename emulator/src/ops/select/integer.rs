@@ -1,6 +1,6 @@
 //! PTX ISA 9.7.1, bit manipulation excepted.
 
-use super::{Answer, Request, by_type, from, to, unknown_modifier};
+use super::request::{Answer, Request, by_type, from, to, unknown_modifier};
 use crate::ops::lanes::arithmetic::Both;
 use crate::ops::lanes::divide;
 use crate::ops::lanes::integer::*;
@@ -109,7 +109,7 @@ fn multiply(q: &mut Request, ty: &str) -> Answer {
                     match (ty, add) {
                         $(($name, false) => (op2::<$t, $t, $wide, MulWide>(l), $result),
                         ($name, true) => (op3::<$t, $t, $wide, $wide, MadWide>(l), $result),)*
-                        _ => return Err(super::unknown_type(ty)),
+                        _ => return Err(super::request::unknown_type(ty)),
                     }
                 };
             }

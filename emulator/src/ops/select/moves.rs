@@ -1,6 +1,6 @@
 //! `mov` between registers (PTX ISA 9.7.9).
 
-use super::{Answer, Request, from, to, unknown_type};
+use super::request::{Answer, Request, from, to, unknown_type};
 use crate::ops::lanes::moves::{Copy, copy64, pack, unpack};
 use crate::ops::lanes::predicates::predicate1;
 use crate::ops::shapes::op1;

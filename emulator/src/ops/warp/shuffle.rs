@@ -1,6 +1,6 @@
 //! `shfl`: each lane takes a register of another (PTX ISA 9.0, 9.7.9.5 and 9.7.9.6).
 
-use super::{bits, write_predicate};
+use super::members::{bits, write_predicate};
 use crate::ops::shapes::levels;
 use crate::registers::{Exec, Level, Operands, Registers, Value};
 

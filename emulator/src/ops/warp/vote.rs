@@ -1,6 +1,6 @@
 //! What the lanes of a warp agree on: votes, matches, reductions, elections (PTX ISA 9.0, 9.7.13.7 to 9.7.13.14).
 
-use super::{bits, read_predicate, seen, write_predicate};
+use super::members::{bits, read_predicate, seen, write_predicate};
 use crate::ops::shapes::levels;
 use crate::registers::{Exec, Level, Operands, Registers, Value};
 
