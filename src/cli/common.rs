@@ -3,9 +3,12 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::config::Weights as Source;
+use crate::config;
+use crate::data::demo;
+use crate::models::card::Card;
 use crate::models::weights::Weights;
 use crate::number::{Number, plausible};
+use crate::run::progress::note;
 use crate::{Error, Result};
 
 /// Height and width from `HEIGHTxWIDTH`.
@@ -22,10 +25,15 @@ pub(super) fn open(flag: &str, name: &str, known: &[&str]) -> Result<Weights> {
         let problem = format!("expected a file or {}, found `demo:{unknown}`", known.join(", "));
         return Err(Error::usage(flag, problem));
     }
-    match Source::named(name) {
-        Source::Embedded(bytes) => Weights::embedded(name, bytes),
-        Source::File(path) => Weights::open(path),
-    }
+    config::open(name)
+}
+
+/// A classifier's checkpoint of `--weights`, and what it says of itself.
+pub(super) fn classifier(name: &str) -> Result<(Weights, Card)> {
+    let (weights, card, notes) = Card::find(open("--weights", name, &demo::MODELS)?)?;
+    let doubts = card.doubts.iter().map(|doubt| format!("warning: metadata {doubt}"));
+    notes.into_iter().chain(card.assumption()).chain(doubts).for_each(|text| note(format!("{name}: {text}")));
+    Ok((weights, card))
 }
 
 /// Prints to standard output, which may be a file on a full disk.

@@ -11,12 +11,14 @@ use super::emulator::EmulatorArgs;
 use crate::data::decode::decode;
 use crate::data::listing;
 use crate::data::resize::Rgb8;
-use crate::data::{demo, to_bytes, unit};
+use crate::data::{Skipped, demo, to_bytes, unit};
 use crate::defense::Denoiser;
 use crate::device::{DType, Device, DeviceChoice};
 use crate::draw::picture;
 use crate::number::Number;
 use crate::ops::philox::{Purpose, Stream};
+use crate::report::words::count;
+use crate::run::progress::note;
 use crate::run::rundir::write_whole;
 use crate::tape::Precision;
 use crate::tensor::Tensor;
@@ -57,15 +59,18 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     args.emulator.apply(args.device)?;
     let sigma = values(&args.sigma, "--sigma", 1.0, args.as_written)?;
-    let files = files(&args.images)?;
+    let (files, mut left_out) = files(&args.images)?;
     let device = Device::open(args.device)?;
     let weights = open("--weights", &args.weights, &[demo::DENOISER])?;
     let denoiser = Denoiser::load(&device, args.precision, &weights)?;
     let level = |&sigma: &f64| denoiser.level(sigma).map_err(|e| renamed(e, "defense.sigma", "--sigma"));
     let levels = sigma.iter().map(level).collect::<Result<Vec<_>>>()?;
     fs::create_dir_all(&args.out).map_err(|e| Error::io(&args.out, "create the folder", e))?;
-    for (file, name) in &files {
-        let Rgb8 { height: h, width: w, pixels: bytes } = decode(file)?;
+    let mut done = 0;
+    for image in &files {
+        let Image { file, name, .. } = image;
+        let Some(Rgb8 { height: h, width: w, pixels: bytes }) = image.read(&mut left_out)? else { continue };
+        done += 1;
         denoiser.takes([h, w]).map_err(|problem| Error::file(file, problem))?;
         let mut crc = flate2::Crc::new();
         crc.update(&bytes);
@@ -87,30 +92,73 @@ pub fn run(args: &Args) -> Result<()> {
             say(&format!("{}: sigma {} (step {}, really {real:.5}): MSE {mse:.6}", file.display(), level.sigma, s.t))?;
         }
     }
-    say(&format!("{} images in {}", 2 * files.len() * levels.len(), args.out.display()))
+    if done == 0 {
+        return Err(none(&args.images));
+    }
+    say(&format!("{} images in {}{}", 2 * done * levels.len(), args.out.display(), but(left_out)))
 }
 
-/// Every image with the name its results get.
-pub(super) fn files(given: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
-    let mut all = Vec::new();
-    for path in given {
-        match path.is_dir() {
-            true => all.extend(listing::list(path)?.into_iter().filter(|p| p.is_file())),
-            false => all.push(path.clone()),
+/// An image file that was named, or that lies in a folder that was.
+pub(super) struct Image {
+    pub file: PathBuf,
+    /// What its results are called by.
+    pub name: String,
+    named: bool,
+}
+
+impl Image {
+    /// Its pixels. One of a folder that cannot be read is left out: told, counted and `None`.
+    ///
+    /// # Errors
+    /// As [`decode`] for a file that was named itself.
+    pub fn read(&self, left_out: &mut usize) -> Result<Option<Rgb8>> {
+        match decode(&self.file) {
+            Err(e) if !self.named => {
+                tell(&Skipped::of(&self.file, &e));
+                *left_out += 1;
+                Ok(None)
+            }
+            found => found.map(Some),
         }
     }
+}
+
+fn tell(skipped: &Skipped) {
+    note(format!("warning: left out: {}", skipped.problem));
+}
+
+/// How many files were left out, at the end of a sentence.
+pub(super) fn but(left_out: usize) -> String {
+    if left_out == 0 { String::new() } else { format!("; {} left out", count(left_out, "file")) }
+}
+
+/// Every image, and how much of the folders is left out, as it is for datasets.
+pub(super) fn files(given: &[PathBuf]) -> Result<(Vec<Image>, usize)> {
+    let (mut all, mut left_out) = (Vec::new(), 0);
+    for path in given {
+        if !path.is_dir() {
+            all.push((path.clone(), true));
+            continue;
+        }
+        let (images, strays) = listing::images(path)?;
+        all.extend(images.into_iter().map(|file| (file, false)));
+        left_out += strays.len();
+        strays.iter().for_each(tell);
+    }
     let mut seen = BTreeSet::new();
-    let named = all.into_iter().map(|path| {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let named = all.into_iter().map(|(file, named)| {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         if seen.insert(name.clone()) {
-            Ok((path, name))
+            Ok(Image { file, name, named })
         } else {
-            Err(Error::file(&path, format!("expected different file names, found a second `{name}`")))
+            Err(Error::file(&file, format!("expected different file names, found a second `{name}`")))
         }
     });
     let named: Vec<_> = named.collect::<Result<_>>()?;
-    if named.is_empty() {
-        return Err(Error::file(given.first().map_or(Path::new("."), PathBuf::as_path), "expected images, found none"));
-    }
-    Ok(named)
+    if named.is_empty() { Err(none(given)) } else { Ok((named, left_out)) }
+}
+
+/// That there is nothing to work on.
+pub(super) fn none(given: &[PathBuf]) -> Error {
+    Error::file(given.first().map_or(Path::new("."), PathBuf::as_path), "expected readable images, found none")
 }

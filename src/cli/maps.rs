@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::common::{open, renamed, say, sides, values};
-use super::denoise::files;
+use super::common::{classifier, open, renamed, say, sides, values};
+use super::denoise::{but, files, none};
 use super::emulator::EmulatorArgs;
 use crate::attack::{Batch, Oracle as _, Purpose, Said, Stream};
 use crate::data::classes::Classes;
 use crate::data::prepare::{Fit, Prepare};
-use crate::data::{decode::decode, demo, resize::Rgb8, to_bytes, unit};
+use crate::data::{demo, resize::Rgb8, to_bytes, unit};
 use crate::defense::Denoiser;
 use crate::defense::denoise::Level;
 use crate::device::{DType, Device, DeviceChoice};
@@ -97,9 +97,9 @@ pub fn run(args: &Args) -> Result<()> {
     // What the attack refuses is said before anything is loaded.
     Said { steps: Some(args.steps), ..Said::default() }.decided().map_err(of_flags)?;
     args.emulator.apply(args.device)?;
-    let files = files(&args.images)?;
+    let (files, mut left_out) = files(&args.images)?;
     let device = Device::open(args.device)?;
-    let weights = open("--weights", &args.weights, &demo::MODELS)?;
+    let (weights, card) = classifier(&args.weights)?;
     let works_at = args.denoiser_size.as_deref().map(|text| sides("--denoiser-size", text)).transpose()?;
     let mut defence = match sigma.is_empty() {
         true => None,
@@ -110,18 +110,20 @@ pub fn run(args: &Args) -> Result<()> {
             Some((denoiser, levels))
         }
     };
-    let prepare = Classifier::shape(&weights)?.size().map(|size| Prepare::at(size, args.fit));
+    let shape = card.shape().map_err(|problem| Error::file(weights.origin(), problem))?;
+    let prepare = shape.size().map(|size| Prepare::at(size, args.fit));
     let mut known: Option<([usize; 2], Classifier)> = None;
     let failed = |e: &dyn std::fmt::Display| Error::Failed(format!("maps.csv: {e}"));
     let (mut views, mut csv) = (Vec::new(), csv::Writer::from_writer(Vec::new()));
     csv.write_record(["image", "module", "state", "shift"]).map_err(|e| failed(&e))?;
-    for (file, name) in &files {
-        let image = decode(file)?;
+    for image in &files {
+        let (file, name) = (&image.file, &image.name);
+        let Some(image) = image.read(&mut left_out)? else { continue };
         let image = if let Some(prepare) = prepare { prepare.apply(&image) } else { image };
         let Rgb8 { height: h, width: w, pixels: bytes } = image;
         let net = match known.take() {
             Some((size, net)) if size == [h, w] => net,
-            _ => Classifier::load(&device, args.precision, &weights, [h, w])?,
+            _ => Classifier::described(&device, args.precision, &weights, &card, [h, w])?,
         };
         let pixels: Vec<f32> = bytes.iter().copied().map(unit).collect();
         let mut crc = flate2::Crc::new();
@@ -133,7 +135,8 @@ pub fn run(args: &Args) -> Result<()> {
                 .map_err(|problem| Error::file(file, format!("denoiser: {problem}; --denoiser-size resizes them")))?;
             defence = Some((denoiser.at(size, [h, w], Filter::Bicubic)?, levels));
         }
-        let one = One { args, net: &net, pixels, size: [h, w], id: u64::from(crc.sum()) };
+        let one =
+            One { args, net: &net, classes: card.classes.as_deref(), pixels, size: [h, w], id: u64::from(crc.sum()) };
         let modules = args.layers.clone().unwrap_or_else(|| maps::modules(&net));
         // A name that is none is found before the attacks.
         net.probe(&one.tensor(&one.pixels)?, &modules).map_err(of_flags)?;
@@ -164,10 +167,14 @@ pub fn run(args: &Args) -> Result<()> {
         ),
         ("colours", CAPTION.into()),
     ];
+    let done = views.len();
+    if done == 0 {
+        return Err(none(&args.images));
+    }
     let html = render(Page::Maps, json!({ "title": "Feature maps and attention", "what": what, "images": views }))?;
     write_whole(&args.out.join("maps.html"), html.as_bytes())?;
     write_whole(&args.out.join("maps.csv"), &csv.into_inner().map_err(|e| failed(&e))?)?;
-    say(&format!("maps of {}: maps.html and maps.csv in {}", count(files.len(), "image"), args.out.display()))
+    say(&format!("maps of {}: maps.html and maps.csv in {}{}", count(done, "image"), args.out.display(), but(left_out)))
 }
 
 fn of_flags(error: Error) -> Error {
@@ -179,6 +186,7 @@ fn of_flags(error: Error) -> Error {
 struct One<'a> {
     args: &'a Args,
     net: &'a Classifier,
+    classes: Option<&'a [String]>,
     pixels: Vec<f32>,
     size: [usize; 2],
     id: u64,
@@ -222,9 +230,13 @@ impl One<'_> {
 
     fn view(&self, name: &str, states: &[(String, Vec<f32>)], grid: &Grid) -> Result<serde_json::Value> {
         let mut pictures = Vec::new();
-        // The only set of 1000 classes here; of others a checkpoint does not tell the names.
+        // Where a checkpoint does not tell the names, 1000 classes are those of ImageNet.
         let imagenet = Classes::imagenet();
-        let names = if self.net.classes() == imagenet.len() { imagenet.names() } else { &[] };
+        let names = match self.classes {
+            Some(names) => names,
+            None if self.net.classes() == imagenet.len() => imagenet.names(),
+            None => &[],
+        };
         for (state, pixels) in states {
             let (class, confidence) = self.says(pixels)?;
             let says = names.get(class as usize).cloned().unwrap_or_else(|| format!("class {class}"));

@@ -24,6 +24,21 @@ pub struct DatasetConfig {
     /// Of the selected images, eight hexadecimal digits; see [`super::Config::pin`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crc32: Option<String>,
+    /// How many files of the set were left out: none of the numbers are of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<usize>,
+    #[serde(skip)]
+    open: Open,
+}
+
+/// The fields that the config leaves open. How a config came to be is no part of what it says.
+#[derive(Clone, Debug, Default)]
+struct Open(Vec<&'static str>);
+
+impl PartialEq for Open {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 impl DatasetConfig {
@@ -41,6 +56,21 @@ impl DatasetConfig {
     /// None for a config that was resolved.
     pub fn source(&self) -> Result<Box<dyn Source>> {
         self.row()?.source(&mut self.said.clone())
+    }
+
+    /// Whether the config leaves a field to the checkpoints.
+    pub fn is_open(&self, field: &str) -> bool {
+        self.open.0.contains(&field)
+    }
+
+    /// Images as `said`, where defaults are filled in.
+    ///
+    /// # Errors
+    /// As [`Row::source`].
+    pub fn prepare_as(&mut self, mut said: Said) -> Result<()> {
+        self.row()?.source(&mut said)?;
+        self.said = said;
+        Ok(())
     }
 
     /// Reads the images, at most `limit`.
@@ -70,11 +100,13 @@ pub(super) fn resolve(file: file::Dataset, wrong: &Wrong) -> Result<(DatasetConf
         images: file.images,
         labels: file.labels,
         classes: file.classes,
+        class_order: file.class_order,
         size: file.size,
         fit: file.fit,
         shorter: file.shorter,
         filter: file.filter,
     };
+    let open = Open(said.given().into_iter().filter(|(_, given)| !given).map(|(field, _)| field).collect());
     // What the format has no use for is refused before its files are looked for.
     row.source(&mut said).map_err(|e| wrong.explain(e))?;
     said.path = path("dataset.path", said.path)?;
@@ -86,5 +118,5 @@ pub(super) fn resolve(file: file::Dataset, wrong: &Wrong) -> Result<(DatasetConf
         return Err(wrong.at("dataset.seed", format!("belongs to select = \"random\", found select = \"{select}\"")));
     }
     let seed = (select == SelectBy::Random).then_some(file.seed.unwrap_or(0));
-    Ok((DatasetConfig { kind: row.name, said, select, seed, crc32: file.crc32 }, row))
+    Ok((DatasetConfig { kind: row.name, said, select, seed, crc32: file.crc32, left_out: file.left_out, open }, row))
 }

@@ -11,6 +11,7 @@ use crate::data::prepare::Fit;
 use crate::data::resize;
 use crate::defense::{Estimator, Vote};
 use crate::device::DeviceChoice;
+use crate::models::card::Triple;
 use crate::number::Number;
 use crate::tape::Precision;
 
@@ -43,6 +44,7 @@ pub(super) struct Dataset {
     pub images: Option<PathBuf>,
     pub labels: Option<PathBuf>,
     pub classes: Option<PathBuf>,
+    pub class_order: Option<Vec<String>>,
     pub select: Option<SelectBy>,
     pub seed: Option<u32>,
     pub size: Option<[usize; 2]>,
@@ -50,14 +52,22 @@ pub(super) struct Dataset {
     pub shorter: Option<usize>,
     pub filter: Option<resize::Filter>,
     pub crc32: Option<String>,
+    /// What an earlier run found.
+    pub left_out: Option<usize>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Model {
     pub name: Option<String>,
     pub weights: String,
     pub crc32: Option<String>,
+    pub strip: Option<String>,
+    #[serde(default)]
+    pub rename: Vec<String>,
+    pub mean: Option<Triple>,
+    pub std: Option<Triple>,
+    pub clean_test_accuracy: Option<f64>,
 }
 
 #[derive(Default, Deserialize)]

@@ -9,6 +9,7 @@ use serde::Serialize;
 mod dataset;
 mod defense;
 mod file;
+mod models;
 pub mod settings;
 mod wrong;
 
@@ -16,6 +17,7 @@ pub use dataset::DatasetConfig;
 use dataset::resolve as resolve_dataset;
 pub use defense::DefenseConfig;
 use defense::resolve as resolve_defense;
+pub use models::{Checkpoint, ModelConfig, open};
 use settings::Score;
 use wrong::plain;
 pub use wrong::{Overrides, Weights, Wrong};
@@ -46,18 +48,6 @@ pub struct Config {
     pub models: Vec<ModelConfig>,
     pub attack: attack::Spec,
     pub defense: DefenseConfig,
-}
-
-/// One classifier.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ModelConfig {
-    /// Unique within the experiment.
-    pub name: String,
-    /// A safetensors file, or `demo:` and the name of an embedded one.
-    pub weights: String,
-    /// Of the file, eight hexadecimal digits; see [`Config::pin`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub crc32: Option<String>,
 }
 
 impl Config {
@@ -104,12 +94,6 @@ impl Config {
             pin_weights(weights, &mut self.defense.crc32)?;
         }
         Ok(())
-    }
-}
-
-impl ModelConfig {
-    pub fn weights(&self) -> Weights<'_> {
-        Weights::named(&self.weights)
     }
 }
 
@@ -171,16 +155,25 @@ fn resolve_attack(file: Said, wrong: &Wrong) -> Result<attack::Spec> {
     said.decided().map_err(|e| wrong.explain(e))
 }
 
-fn resolve_models(mut models: Vec<file::Model>, own: &[&str], wrong: &Wrong) -> Result<Vec<ModelConfig>> {
-    if models.is_empty() {
-        let embedded = |name| file::Model { name: None, weights: format!("demo:{name}"), crc32: None };
-        models = own.iter().map(embedded).collect();
+fn resolve_models(mut given: Vec<file::Model>, own: &[&str], wrong: &Wrong) -> Result<Vec<ModelConfig>> {
+    if given.is_empty() {
+        let embedded = |name| file::Model { weights: format!("demo:{name}"), ..file::Model::default() };
+        given = own.iter().map(embedded).collect();
     }
-    if models.is_empty() {
+    if given.is_empty() {
         return Err(wrong.at("models", "expected at least one [[models]] with its weights, found none"));
     }
     let mut resolved: Vec<ModelConfig> = Vec::new();
-    for file::Model { name, weights, crc32 } in models {
+    for file::Model { name, weights, crc32, strip, rename, mean, std, clean_test_accuracy } in given {
+        for (key, values) in [("mean", mean), ("std", std)] {
+            models::check(key, values).map_err(|problem| wrong.at(&format!("models.{key}"), problem))?;
+        }
+        if let Some(bad) = rename.iter().find(|text| text.split_once('=').is_none_or(|(from, _)| from.is_empty())) {
+            return Err(wrong.at("models.rename", format!("expected FROM=TO, found `{bad}`")));
+        }
+        if let Some(bad) = clean_test_accuracy.filter(|share| !(0.0..=1.0).contains(share)) {
+            return Err(wrong.at("models.clean_test_accuracy", format!("expected a share of 0 to 1, found {bad}")));
+        }
         let (default_name, weights) = wrong.locate(&weights, "models.weights", &demo::MODELS)?;
         // Pictures and curves are named by it.
         if let Some(bad) = name.as_deref().and_then(|name| name.chars().find(|&c| !plain(c))) {
@@ -193,7 +186,7 @@ fn resolve_models(mut models: Vec<file::Model>, own: &[&str], wrong: &Wrong) -> 
                 wrong.at("models.name", format!("expected a different name for each model, found `{name}` again"))
             );
         }
-        resolved.push(ModelConfig { name, weights, crc32 });
+        resolved.push(ModelConfig { name, weights, crc32, strip, rename, mean, std, clean_test_accuracy });
     }
     Ok(resolved)
 }

@@ -1,5 +1,6 @@
 //! The classes of a set: what its folders call them and what people call them.
 
+use std::cmp::Ordering;
 use std::fs;
 use std::path::Path;
 
@@ -25,7 +26,7 @@ impl Classes {
     /// [`Error::Io`], and [`Error::File`] for a list that is empty or names an id twice.
     pub fn load(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).map_err(|e| Error::io(path, "read the list of classes", e))?;
-        let classes = Self::parse(&text);
+        let classes = Self::parse(text.trim_start_matches('\u{feff}'));
         let mut sorted: Vec<&String> = classes.ids.iter().collect();
         sorted.sort();
         match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -61,10 +62,55 @@ impl Classes {
         self.ids.is_empty()
     }
 
+    /// What folders call them, in the order of the classes.
+    pub fn ids(&self) -> &[String] {
+        &self.ids
+    }
+
     /// By id or by number.
     pub(super) fn find(&self, text: &str) -> Option<u32> {
         let number = || text.parse::<usize>().ok().filter(|&i| i < self.len());
         self.ids.iter().position(|id| id == text).or_else(number).map(|i| i as u32)
+    }
+}
+
+/// A name without case and without what folders cannot hold: `T-shirt/top` and `t-shirt_top` are one.
+pub fn plain(name: &str) -> String {
+    let letters: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    // Of signs alone nothing would be left.
+    if letters.is_empty() { name.to_lowercase() } else { letters }
+}
+
+/// Which of `names` is called so: exactly, or else as [`plain`] has it if no other is.
+pub fn place(name: &str, names: &[String]) -> Option<usize> {
+    let exact = names.iter().position(|known| known == name);
+    exact.or_else(|| {
+        let mut alike = names.iter().enumerate().filter(|(_, known)| plain(known) == plain(name));
+        alike.next().filter(|_| alike.next().is_none()).map(|(i, _)| i)
+    })
+}
+
+/// The order of names in which numbers count as numbers: 2 before 10.
+pub fn natural(a: &str, b: &str) -> Ordering {
+    let (mut left, mut right) = (a, b);
+    let digits = |text: &str| text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    loop {
+        let lengths = (digits(left), digits(right));
+        if lengths.0 > 0 && lengths.1 > 0 {
+            let numbers = (left[..lengths.0].trim_start_matches('0'), right[..lengths.1].trim_start_matches('0'));
+            let order = numbers.0.len().cmp(&numbers.1.len()).then(numbers.0.cmp(numbers.1));
+            if order != Ordering::Equal {
+                return order;
+            }
+            (left, right) = (&left[lengths.0..], &right[lengths.1..]);
+            continue;
+        }
+        let (mut l, mut r) = (left.chars(), right.chars());
+        match (l.next(), r.next()) {
+            (Some(x), Some(y)) if x == y => (left, right) = (l.as_str(), r.as_str()),
+            (None, None) => return a.cmp(b),
+            (x, y) => return x.cmp(&y),
+        }
     }
 }
 
@@ -84,6 +130,27 @@ mod tests {
             classes.ids.windows(2).all(|pair| pair[0] < pair[1]) && classes.names.iter().all(|name| !name.is_empty())
         );
         assert_eq!((classes.names[0].as_str(), classes.find("999"), classes.find("1000")), ("tench", Some(999), None));
+    }
+
+    #[test]
+    fn names_are_found_whatever_folders_make_of_them() {
+        let names = ["T-shirt/top", "Ankle boot", "C#", "C++", "+", "*"].map(String::from);
+        let found = |name| place(name, &names);
+        assert_eq!(["T-shirt_top", "ankle_boot", "t shirt top", "C#"].map(found), [Some(0), Some(1), Some(0), Some(2)]);
+        // Of two alike neither is meant.
+        assert_eq!(["c", "Boot", "+", "*"].map(found), [None, None, Some(4), Some(5)]);
+    }
+
+    #[test]
+    fn numbers_sort_as_numbers() {
+        let mut names = ["10", "9", "1", "b2", "b10", "B3", "02", "2", "a"];
+        names.sort_by(|a, b| natural(a, b));
+        assert_eq!(names, ["1", "02", "2", "9", "10", "B3", "a", "b2", "b10"]);
+        let mut words = ["Ankle boot", "Bag", "bag", "Coat", "n02", "n01", "Trouser"];
+        let mut text = words;
+        words.sort_by(|a, b| natural(a, b));
+        text.sort_unstable();
+        assert_eq!(words, text);
     }
 
     #[test]

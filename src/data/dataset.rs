@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::prepared::{Pixels, Skipped};
+use super::prepared::Pixels;
+use super::skipped::Skipped;
 use super::subset::Select;
 use crate::error::{Error, Result};
 
@@ -20,7 +21,7 @@ pub struct Dataset {
     pub labels: Vec<u32>,
     /// `(N)`: the index of each image in its source, whatever was selected. It keys the random streams.
     pub ids: Vec<u64>,
-    /// Selected files that are not among the images because they cannot be read.
+    /// Files that are not among the images: what lies there and is none, and those selected that cannot be read.
     pub skipped: Vec<Skipped>,
 }
 

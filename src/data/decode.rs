@@ -1,7 +1,8 @@
 //! Image files as 8-bit RGB, with the conventions of Pillow's `convert("RGB")`.
 //!
 //! Grey is repeated in three channels, palettes are looked up, alpha is dropped, orientation tags are ignored; CMYK is taken to be
-//! stored inverted, as Adobe does. Of 16 bits, colour keeps the upper eight and grey is clipped at 255, odd as that is.
+//! stored inverted, as Adobe does. Of 16 bits, colour keeps the upper eight and grey is clipped at 255, odd as that is. Of several
+//! frames or pages the first is taken; pixels that are no integers are refused.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -12,7 +13,8 @@ use super::resize::Rgb8;
 use crate::error::{Error, Result};
 
 /// Extensions of the formats that are understood, in lower case.
-pub const EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "bmp", "pbm", "pgm", "ppm", "pnm"];
+pub const EXTENSIONS: [&str; 12] =
+    ["png", "jpg", "jpeg", "bmp", "pbm", "pgm", "ppm", "pnm", "webp", "tif", "tiff", "gif"];
 
 /// Whether a file's name says that it is an image.
 pub fn is_image(file: &Path) -> bool {
@@ -37,6 +39,9 @@ pub fn decode(file: &Path) -> Result<Rgb8> {
         return Err(unreadable("the JPEG data is truncated".into()));
     }
     let image = reader.decode().map_err(|e| unreadable(e.to_string()))?;
+    if matches!(image, DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_)) {
+        return Err(unreadable("expected pixels of 8 or 16 bits, found floating-point values".into()));
+    }
     let (height, width) = (image.height() as usize, image.width() as usize);
     Ok(Rgb8 { height, width, pixels: to_rgb(image) })
 }
@@ -110,6 +115,25 @@ mod tests {
         assert_eq!(found.unwrap(), Rgb8 { height: 1, width: 2, pixels: vec![1, 2, 3, 1, 2, 3] });
         let text = decoded("a.txt", |p| std::fs::write(p, "").unwrap()).unwrap_err().to_string();
         assert!(text.contains("expected an image"), "{text}");
+    }
+
+    #[test]
+    fn lossless_formats_give_the_same_pixels() {
+        let image = ImageBuffer::from_fn(5, 3, |x, y| Rgb([(x * 50) as u8, (y * 90) as u8, 7u8]));
+        let want = decoded("a.png", |p| image.save(p).unwrap()).unwrap();
+        for (name, format) in
+            [("a.webp", ImageFormat::WebP), ("a.tif", ImageFormat::Tiff), ("a.TIFF", ImageFormat::Tiff)]
+        {
+            let found = decoded(name, |p| image.save_with_format(p, format).unwrap()).unwrap();
+            assert_eq!(found, want, "{name}");
+        }
+        // A palette of a few colours loses nothing.
+        let found =
+            decoded("a.gif", |p| DynamicImage::from(image).save_with_format(p, ImageFormat::Gif).unwrap()).unwrap();
+        assert_eq!(found, want);
+        let float = ImageBuffer::from_pixel(2, 2, Rgb([0.5f32, 0.5, 0.5]));
+        let refused = decoded("a.tif", |p| float.save(p).unwrap()).unwrap_err().to_string();
+        assert!(refused.contains("floating-point"), "{refused}");
     }
 
     #[test]

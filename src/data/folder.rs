@@ -1,23 +1,26 @@
-//! A folder with one folder of images per class. Classes are numbered in the sorted order of their folder names.
+//! A folder with one folder of images per class. Which number a class has is the order of [`order`].
 
 use std::path::{Path, PathBuf};
 
+use super::classes::{self, Classes, natural, place};
 use super::dataset::Dataset;
 use super::decode::decode;
-use super::listing::{list, name};
-use super::prepared::Pixels;
-use super::source::{Row, Source};
+use super::listing::{self, name};
+use super::prepared::{Pixels, choose};
+use super::resize::Rgb8;
+use super::source::{Named, Order, Row, Source};
 use super::subset::Select;
 use super::unit::unit;
 use crate::error::{Error, Result};
 
 pub const ROW: Row = Row {
     name: "folder",
-    help: "one folder of images per class below `path`, all images of one size",
-    takes: &["path", "size"],
+    help: "one folder of images per class below `path`, all images of one size; `classes` lists the folders in the network's order",
+    takes: &["path", "size", "classes", "class_order"],
     open: |said| {
         let path = said.needed_path("a folder with one folder of images per class")?.to_owned();
-        Ok(Box::new(Folder { path, size: said.size }))
+        let (size, classes) = (said.size, said.classes.clone());
+        Ok(Box::new(Folder { path, size, classes, order: said.class_order.clone() }))
     },
     by_class: true,
     top5: false,
@@ -30,60 +33,172 @@ pub const ROW: Row = Row {
 struct Folder {
     path: PathBuf,
     size: Option<[usize; 2]>,
+    classes: Option<PathBuf>,
+    /// Settled before.
+    order: Option<Vec<String>>,
 }
 
 impl Source for Folder {
     fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset> {
-        load(&self.path, self.size.map(|[h, w]| (h, w)), limit, select)
+        let names = self.order(None)?.map(|order| order.names).unwrap_or_default();
+        let mut data =
+            load(&self.path, self.classes.as_deref(), &names, self.size.map(|[h, w]| (h, w)), limit, select)?;
+        if let Some(file) = &self.classes {
+            data.classes = Classes::load(file)?.names;
+        }
+        Ok(data)
+    }
+
+    fn ids(&self) -> Result<Option<Vec<String>>> {
+        Ok(self.classes.as_deref().map(Classes::load).transpose()?.map(|classes| classes.ids))
+    }
+
+    fn order(&self, known: Option<Named>) -> Result<Option<Order>> {
+        order(&self.path, self.classes.as_deref(), self.order.as_deref(), known).map(Some)
     }
 }
 
-/// All images below `dir`, class by class, each class in the sorted order of its file names. Only the selected files
-/// are decoded, as [`decode`] does.
-///
-/// Names that start with a dot are skipped, and so are files beside the class folders. `size` is the `(height, width)`
-/// that every image must have; without it the first image decides.
+/// The classes in the order of their numbers: as `said`; or as the file `classes` lists them; or as a network has them whose names are
+/// those of the folders; or else sorted by name, numbers as numbers. A class may be without a folder, but no folder without a class.
 ///
 /// # Errors
-/// [`Error::File`] when there is no class or no image, a file is no image, or its size differs; [`Error::Io`] when
-/// something cannot be read.
-pub fn load(dir: &Path, size: Option<(usize, usize)>, limit: Option<usize>, select: Select) -> Result<Dataset> {
-    let folders: Vec<PathBuf> = list(dir)?.into_iter().filter(|path| path.is_dir()).collect();
+/// [`Error::File`] when there is no folder or one whose name is no class, [`Error::Io`].
+pub fn order(dir: &Path, classes: Option<&Path>, said: Option<&[String]>, known: Option<Named>) -> Result<Order> {
+    let own: Vec<&Path> = classes.into_iter().collect();
+    let (folders, _) = listing::classes(dir, &own)?;
     if folders.is_empty() {
         return Err(Error::file(dir, "expected one folder of images per class, found none"));
     }
-    let (mut files, mut labels) = (Vec::new(), Vec::new());
-    for (class, folder) in folders.iter().enumerate() {
-        let images = list(folder)?;
-        labels.resize(labels.len() + images.len(), class as u32);
-        files.extend(images);
+    let found: Vec<String> = folders.iter().map(|folder| name(folder)).collect();
+    let listed = classes.map(Classes::load).transpose()?;
+    if let Some((names, list)) = said.zip(listed.as_ref()).filter(|(names, list)| *names != list.ids) {
+        let at = names.iter().zip(&list.ids).position(|(a, b)| a != b).unwrap_or(names.len().min(list.len()));
+        let shown = |names: &[String]| names.get(at).map_or("nothing".to_owned(), |name| format!("`{name}`"));
+        let problem = format!("class {at}: class_order says {}, the list {}", shown(names), shown(&list.ids));
+        return Err(Error::file(classes.unwrap_or(dir), problem));
     }
-    if files.is_empty() {
-        return Err(Error::file(dir, format!("expected images in {} class folders, found none", folders.len())));
+    let without = |names: &[String]| match names.len() - found.len() {
+        0 => String::new(),
+        more => format!("; {more} of {} without a folder", names.len()),
+    };
+    let settled = match (said, &listed) {
+        (Some(names), _) => Some((names.to_vec(), "as class_order says".to_owned())),
+        (None, Some(list)) => Some((list.ids.clone(), format!("as {} lists them", classes.unwrap_or(dir).display()))),
+        (None, None) => None,
+    };
+    if let Some((names, why)) = settled {
+        located(&folders, &names, &why)?;
+        let why = why + &without(&names);
+        return Ok(Order { names, why });
+    }
+    let mut sorted = found.clone();
+    sorted.sort_by(|a, b| natural(a, b));
+    let why = match sorted == found {
+        true => "sorted by name".to_owned(),
+        false => "sorted by name, numbers as numbers and not as text".to_owned(),
+    };
+    let Some(Named { who, names }) = known else { return Ok(Order { names: sorted, why }) };
+    let none = found.iter().all(|folder| place(folder, names).is_none());
+    // Numbers are no names of their own: which they stand for is their order.
+    if none && found.iter().all(|folder| folder.bytes().all(|b| b.is_ascii_digit())) {
+        return Ok(Order { names: sorted, why });
+    }
+    let places = located(&folders, names, &format!("as {who} says"))?;
+    let mut names = names.to_vec();
+    for (folder, at) in found.iter().zip(places) {
+        names[at].clone_from(folder);
+    }
+    let why = format!("as {who} says{}", without(&names));
+    Ok(Order { names, why })
+}
+
+/// Which of `names` each folder is.
+fn located(folders: &[PathBuf], names: &[String], why: &str) -> Result<Vec<usize>> {
+    let mut owners: Vec<Option<&PathBuf>> = vec![None; names.len()];
+    let mut places = Vec::new();
+    for folder in folders {
+        let own = name(folder);
+        let Some(at) = place(&own, names) else {
+            let free = names
+                .iter()
+                .filter(|n| !folders.iter().any(|f| place(&name(f), names).is_some_and(|at| names[at] == **n)));
+            let nearest = free.min_by_key(|n| strsim::levenshtein(&classes::plain(n), &classes::plain(&own)));
+            let hint = nearest.map_or(String::new(), |name| format!(", the nearest without a folder is `{name}`"));
+            let problem = format!(
+                "expected a folder named after one of {} classes, {why}{hint}; dataset.classes takes a file that lists the folders in the \
+                 order of the network's classes",
+                names.len()
+            );
+            return Err(Error::file(folder, problem));
+        };
+        if let Some(other) = owners[at].replace(folder) {
+            let problem = format!("expected one folder of class `{}`, found {} as well", names[at], other.display());
+            return Err(Error::file(folder, problem));
+        }
+        places.push(at);
+    }
+    Ok(places)
+}
+
+/// All images below `dir`, class by class, each class in the sorted order of its file names. Only the selected files
+/// are decoded, as [`decode`] does; those that cannot be are left out, told and replaced, as is whatever lies there and is no image.
+///
+/// `classes` are the names of the folders in the order of their numbers, `list` the file that they come from. `size` is the
+/// `(height, width)` that every image must have; without it the first image decides.
+///
+/// # Errors
+/// [`Error::File`] when there is no class or no image, or the size of one differs; [`Error::Io`] when a folder cannot be read.
+pub fn load(
+    dir: &Path,
+    list: Option<&Path>,
+    classes: &[String],
+    size: Option<(usize, usize)>,
+    limit: Option<usize>,
+    select: Select,
+) -> Result<Dataset> {
+    let own: Vec<&Path> = list.into_iter().collect();
+    let (folders, mut skipped) = listing::classes(dir, &own)?;
+    let places = located(&folders, classes, "as before")?;
+    let mut found = Vec::new();
+    for (folder, class) in folders.iter().zip(places) {
+        let (images, strays) = listing::images(folder)?;
+        found.extend(images.into_iter().map(|file| (class as u32, file)));
+        skipped.extend(strays);
+    }
+    // In the order of the classes, whatever the order of their folders.
+    found.sort_by_key(|(class, _)| *class);
+    let (labels, files): (Vec<u32>, Vec<PathBuf>) = found.into_iter().unzip();
+    let (images, unreadable) = choose(&files, &labels, (limit, select), decode);
+    if images.is_empty() {
+        let first = unreadable.first().or(skipped.first()).map_or(String::new(), |s| format!("; {}", s.problem));
+        let problem = format!("expected readable images in {} class folders, found none{first}", folders.len());
+        return Err(Error::file(dir, problem));
     }
 
-    let keep = select.indices(&labels, limit);
-    let (mut images, mut expected) = (Vec::new(), size);
-    for &i in &keep {
-        let image = decode(&files[i])?;
-        let found = (image.height, image.width);
-        let (height, width) = *expected.get_or_insert(found);
-        if found != (height, width) {
-            let problem = format!("expected {height}x{width} pixels (height x width), found {}x{}", found.0, found.1);
+    skipped.extend(unreadable);
+    let mut expected = size;
+    let (mut pixels, mut kept) = (Vec::new(), Vec::new());
+    for (i, Rgb8 { height: h, width: w, pixels: bytes }) in images {
+        let (height, width) = *expected.get_or_insert((h, w));
+        if (h, w) != (height, width) {
+            let problem = format!(
+                "expected {height}x{width} pixels (height x width), found {h}x{w}; kind imagenet resizes images of any size"
+            );
             return Err(Error::file(&files[i], problem));
         }
-        images.extend(image.pixels.into_iter().map(unit));
+        pixels.extend(bytes.into_iter().map(unit));
+        kept.push(i);
     }
     let (height, width) = expected.unwrap_or_default();
     Ok(Dataset {
         name: name(dir),
         height,
         width,
-        classes: folders.iter().map(|folder| name(folder)).collect(),
-        pixels: Pixels::Floats(images),
-        labels: keep.iter().map(|&i| labels[i]).collect(),
-        ids: keep.iter().map(|&i| i as u64).collect(),
-        skipped: vec![],
+        classes: classes.to_vec(),
+        pixels: Pixels::Floats(pixels),
+        labels: kept.iter().map(|&i| labels[i]).collect(),
+        ids: kept.iter().map(|&i| i as u64).collect(),
+        skipped,
     })
 }
 
@@ -99,8 +214,12 @@ mod tests {
         RgbImage::from_fn(width, height, |x, y| image::Rgb([value, x as u8, y as u8])).save(path).unwrap();
     }
 
+    fn load_some(dir: &Path, size: Option<(usize, usize)>, limit: Option<usize>, select: Select) -> Result<Dataset> {
+        load(dir, None, &order(dir, None, None, None)?.names, size, limit, select)
+    }
+
     fn load_all(dir: &Path) -> Result<Dataset> {
-        load(dir, None, None, Select::First)
+        load_some(dir, None, None, Select::First)
     }
 
     #[test]
@@ -116,7 +235,7 @@ mod tests {
         assert_eq!((data.name.as_str(), data.height, data.width), ("set", 3, 5));
         assert_eq!((&data.classes[..], &data.labels[..]), (&["ape".to_string(), "zebra".into()][..], &[0, 0, 1][..]));
         assert_eq!(data.image(2).unwrap()[(2 * 5 + 4) * 3..], [unit(30), unit(4), unit(2)]);
-        let one = load(&root, Some((3, 5)), Some(2), Select::Balanced).unwrap();
+        let one = load_some(&root, Some((3, 5)), Some(2), Select::Balanced).unwrap();
         assert_eq!((&one.ids[..], one.image(1).unwrap()), (&[0, 2][..], data.image(2).unwrap()));
     }
 
@@ -129,9 +248,98 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_image_is_left_out_and_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("set");
+        for i in 0..4 {
+            rgb(&root.join(format!("a/{i}.png")), 4, 4, i);
+            rgb(&root.join(format!("b/{i}.png")), 4, 4, 10 + i);
+        }
+        for (name, text) in
+            [("a/0.png", "no image"), ("a/Thumbs.db", ""), ("b/desktop.ini", ""), ("b/9.png", ""), ("b/notes.txt", "")]
+        {
+            fs::write(root.join(name), text).unwrap();
+        }
+        fs::create_dir(root.join("a/more")).unwrap();
+        fs::create_dir(root.join("__MACOSX")).unwrap();
+        let data = load_all(&root).unwrap();
+        assert_eq!((&data.ids[..], &data.labels[..]), (&[1, 2, 3, 4, 5, 6, 7][..], &[0, 0, 0, 1, 1, 1, 1][..]));
+        let told: Vec<String> = data.skipped.iter().map(|s| s.problem.clone()).collect();
+        let parts = [
+            "a/more: a folder",
+            "b/notes.txt: expected an image",
+            "a/0.png: not a readable",
+            "b/9.png: not a readable",
+        ];
+        assert_eq!(told.len(), parts.len(), "{told:?}");
+        assert!(told.iter().zip(parts).all(|(told, part)| told.contains(part)), "{told:?}");
+        // A limit counts what is readable, and what it does not reach is not told of.
+        let some = load_some(&root, None, Some(4), Select::Balanced).unwrap();
+        assert_eq!((&some.ids[..], some.skipped.len()), (&[1, 2, 4, 5][..], 3));
+        assert_eq!(load_some(&root, None, Some(1), Select::First).unwrap().ids, [1]);
+        assert_eq!(load_some(&root, None, Some(100), Select::First).unwrap().len(), 7);
+    }
+
+    #[test]
+    fn classes_have_the_order_of_the_list_or_the_network_or_their_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("set");
+        let folders = |names: &[&str]| {
+            let _ = fs::remove_dir_all(&root);
+            names.iter().for_each(|name| fs::create_dir_all(root.join(name)).unwrap());
+        };
+        let strings = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
+        let names = strings(&["T-shirt/top", "Trouser", "Bag"]);
+        let known = Some(Named { who: "net", names: &names });
+        let found = |known| order(&root, None, None, known).map(|o| (o.names.join(","), o.why));
+
+        folders(&["bag", "T-shirt_top", "trouser"]);
+        assert_eq!(found(known).unwrap(), ("T-shirt_top,trouser,bag".into(), "as net says".into()));
+        assert_eq!(found(None).unwrap().0, "T-shirt_top,bag,trouser");
+        // A class without a folder keeps its number.
+        folders(&["Bag", "Trouser"]);
+        assert_eq!(found(known).unwrap().0, "T-shirt/top,Trouser,Bag");
+        for (given, part) in [
+            (
+                &["Bag", "Trousers"][..],
+                "Trousers: expected a folder named after one of 3 classes, as net says, the nearest without a folder is `Trouser`",
+            ),
+            (&["cat", "dog", "emu"], "cat: expected a folder"),
+            (&["1", "Bag"], "1: expected a folder"),
+            (&["Bag", "bag"], "bag: expected one folder of class `Bag`, found"),
+        ] {
+            folders(given);
+            let error = found(known).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        folders(&["10", "9", "1"]);
+        for known in [None, known] {
+            assert_eq!(
+                found(known).unwrap(),
+                ("1,9,10".into(), "sorted by name, numbers as numbers and not as text".into())
+            );
+        }
+
+        let list = root.join("classes.txt");
+        fs::write(&list, "\u{feff}10\n1\n9\n11\n").unwrap();
+        let listed = order(&root, Some(&list), None, known).unwrap();
+        assert_eq!(
+            (listed.names.join(","), listed.why.ends_with("lists them; 1 of 4 without a folder")),
+            ("10,1,9,11".into(), true)
+        );
+        assert_eq!(
+            order(&root, Some(&list), Some(&strings(&["10", "1", "9", "11"])), None).unwrap().names,
+            listed.names
+        );
+        let error = order(&root, Some(&list), Some(&strings(&["10", "9"])), None).unwrap_err().to_string();
+        assert!(error.contains("class 1: class_order says `9`, the list `1`"), "{error}");
+        assert_eq!(order(&root, None, Some(&strings(&["9", "1", "10"])), known).unwrap().names, ["9", "1", "10"]);
+    }
+
+    #[test]
     fn bad_folders_are_errors() {
         let dir = tempfile::tempdir().unwrap();
-        let message = |size| load(dir.path(), size, None, Select::First).unwrap_err().to_string();
+        let message = |size| load_some(dir.path(), size, None, Select::First).unwrap_err().to_string();
         assert!(message(None).contains("one folder of images per class"));
         fs::create_dir(dir.path().join("a")).unwrap();
         assert!(message(None).contains("found none"));
@@ -139,11 +347,10 @@ mod tests {
         rgb(&dir.path().join("a/2.png"), 4, 5, 0);
         assert!(message(None).contains("2.png: expected 4x4 pixels (height x width), found 5x4"));
         assert!(message(Some((9, 9))).contains("1.png: expected 9x9"));
-        fs::write(dir.path().join("a/0.png"), "no image").unwrap();
-        assert!(message(None).contains("0.png: not a readable image"));
-        fs::write(dir.path().join("a/0.txt"), "").unwrap();
-        fs::remove_file(dir.path().join("a/0.png")).unwrap();
-        assert!(message(None).contains("0.txt: expected an image"));
+        for name in ["1.png", "2.png"] {
+            fs::write(dir.path().join("a").join(name), "no image").unwrap();
+        }
+        assert!(message(None).contains("found none; ") && message(None).contains("1.png: not a readable image"));
         assert!(matches!(load_all(&dir.path().join("none")), Err(Error::Io { .. })));
     }
 }

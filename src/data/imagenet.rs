@@ -2,16 +2,16 @@
 //!
 //! Classes are numbered by the rank of their WordNet ids. Images are decoded and resized in parallel.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::classes::Classes;
 use super::dataset::Dataset;
-use super::decode::is_image;
-use super::listing::{list, name};
+use super::labels;
+use super::listing::{self, name};
 use super::prepare::Prepare;
 use super::prepared;
+use super::skipped::Skipped;
 use super::source::{self, Row};
 use super::subset::Select;
 use crate::error::{Error, Result};
@@ -46,6 +46,11 @@ impl source::Source for Validation {
         load(Source { root, labels: labels.as_deref(), classes: classes.as_deref() }, *prepare, limit, select, HELD)
     }
 
+    fn ids(&self) -> Result<Option<Vec<String>>> {
+        let classes = self.classes.as_deref().map_or_else(|| Ok(Classes::imagenet()), Classes::load)?;
+        Ok(Some(classes.ids))
+    }
+
     fn note(&self) -> Option<&'static str> {
         Some("reading every selected image once")
     }
@@ -56,8 +61,7 @@ impl source::Source for Validation {
 pub struct Source<'a> {
     /// The folder of images or of class folders.
     pub root: &'a Path,
-    /// For a flat folder: lines of a file name, with or without extension, and after a comma or blank a class by id or number.
-    /// What follows on a line is ignored, and so is a heading.
+    /// For a flat folder, see [`labels::load`].
     pub labels: Option<&'a Path>,
     /// A list of classes, see [`Classes::load`]; without it those of ImageNet-1k.
     pub classes: Option<&'a Path>,
@@ -66,7 +70,7 @@ pub struct Source<'a> {
 /// Memory that prepared images may take; a larger set is decoded again, batch by batch.
 pub const HELD: usize = 2 << 30;
 
-/// The selected images, each read once to see that it can be: what cannot is left out and told in [`Dataset::skipped`].
+/// The selected images, each read once to see that it can be: what cannot is left out, told in [`Dataset::skipped`] and replaced.
 ///
 /// Ids count the images of the whole folder, class by class and by file name.
 ///
@@ -74,19 +78,16 @@ pub const HELD: usize = 2 << 30;
 /// [`Error::File`] when a folder names no class, a file has no label, or no image is readable; [`Error::Io`].
 pub fn load(source: Source, prepare: Prepare, limit: Option<usize>, select: Select, held: usize) -> Result<Dataset> {
     let classes = source.classes.map_or_else(|| Ok(Classes::imagenet()), Classes::load)?;
-    let files = match source.labels {
+    let (files, strays) = match source.labels {
         Some(labels) => flat(source.root, labels, &classes)?,
-        None => by_class(source.root, &classes)?,
+        None => by_class(source, &classes)?,
     };
-    let labels: Vec<u32> = files.iter().map(|(_, label)| *label).collect();
-    let chosen = select.indices(&labels, limit);
-    let paths = chosen.iter().map(|&i| files[i].0.clone()).collect();
-    let (pixels, kept, skipped) = prepared::read(paths, prepare, held);
+    let (paths, labels): (Vec<PathBuf>, Vec<u32>) = files.into_iter().unzip();
+    let (pixels, kept, unreadable) = prepared::read(&paths, &labels, (limit, select), prepare, held);
     if kept.is_empty() {
-        let first = skipped.first().map_or(String::new(), |s| format!("; {}", s.problem));
+        let first = unreadable.first().or(strays.first()).map_or(String::new(), |s| format!("; {}", s.problem));
         return Err(Error::file(source.root, format!("expected readable images, found none{first}")));
     }
-    let kept: Vec<usize> = kept.iter().map(|&k| chosen[k]).collect();
     Ok(Dataset {
         name: "imagenet".into(),
         height: prepare.size[0],
@@ -95,15 +96,18 @@ pub fn load(source: Source, prepare: Prepare, limit: Option<usize>, select: Sele
         pixels,
         labels: kept.iter().map(|&i| labels[i]).collect(),
         ids: kept.iter().map(|&i| i as u64).collect(),
-        skipped,
+        skipped: [strays, unreadable].concat(),
     })
 }
 
-fn by_class(root: &Path, classes: &Classes) -> Result<Vec<(PathBuf, u32)>> {
-    let folders: Vec<PathBuf> = list(root)?.into_iter().filter(|path| path.is_dir()).collect();
+type Found = (Vec<(PathBuf, u32)>, Vec<Skipped>);
+
+fn by_class(source: Source, classes: &Classes) -> Result<Found> {
+    let own: Vec<&Path> = source.classes.into_iter().collect();
+    let (folders, mut strays) = listing::classes(source.root, &own)?;
     if folders.is_empty() {
         let problem = "expected one folder of images per class, found none; a flat folder needs a file of `labels`";
-        return Err(Error::file(root, problem));
+        return Err(Error::file(source.root, problem));
     }
     let mut files = Vec::new();
     for folder in folders {
@@ -114,33 +118,17 @@ fn by_class(root: &Path, classes: &Classes) -> Result<Vec<(PathBuf, u32)>> {
                 format!("expected a folder named after one of {} classes, as {first}: see `classes`", classes.len());
             return Err(Error::file(&folder, problem));
         };
-        files.extend(list(&folder)?.into_iter().filter(|file| is_image(file)).map(|file| (file, class as u32)));
+        let (images, beside) = listing::images(&folder)?;
+        files.extend(images.into_iter().map(|file| (file, class as u32)));
+        strays.extend(beside);
     }
     // In the order of the classes, whatever the order of their folders.
     files.sort_by_key(|(_, class)| *class);
-    Ok(files)
+    Ok((files, strays))
 }
 
-fn flat(root: &Path, labels: &Path, classes: &Classes) -> Result<Vec<(PathBuf, u32)>> {
-    let text = fs::read_to_string(labels).map_err(|e| Error::io(labels, "read the labels", e))?;
-    let separator = |c: char| c == ',' || c.is_whitespace();
-    let mut known = HashMap::new();
-    let lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
-    for (i, line) in lines {
-        let (file, rest) = line.split_once(separator).unwrap_or((line, ""));
-        let field = rest.trim_start_matches(separator).split(separator).next().unwrap_or_default();
-        match classes.find(field.trim_matches('"')) {
-            Some(class) => {
-                known.insert(file.trim_matches('"').to_owned(), class);
-            }
-            None if i == 0 => {}
-            None => {
-                let problem =
-                    format!("line {}: expected a file and one of {} classes, found `{line}`", i + 1, classes.len());
-                return Err(Error::file(labels, problem));
-            }
-        }
-    }
+fn flat(root: &Path, labels: &Path, classes: &Classes) -> Result<Found> {
+    let known = labels::load(labels, classes)?;
     let label = |file: PathBuf| {
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
         match known.get(&name(&file)).or_else(|| known.get(stem.as_ref())) {
@@ -148,5 +136,9 @@ fn flat(root: &Path, labels: &Path, classes: &Classes) -> Result<Vec<(PathBuf, u
             None => Err(Error::file(labels, format!("expected a label of {}, found none", name(&file)))),
         }
     };
-    list(root)?.into_iter().filter(|path| path.is_file() && is_image(path)).map(label).collect()
+    let (images, mut strays) = listing::images(root)?;
+    // The table may lie among the images.
+    let own = fs::canonicalize(labels).ok();
+    strays.retain(|stray| own.is_none() || fs::canonicalize(&stray.file).ok() != own);
+    Ok((images.into_iter().map(label).collect::<Result<_>>()?, strays))
 }

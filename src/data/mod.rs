@@ -9,20 +9,26 @@ pub mod demo;
 pub mod folder;
 pub mod idx;
 pub mod imagenet;
+mod labels;
 pub mod listing;
+mod pickle;
 pub mod prepare;
 mod prepared;
+mod recognise;
 pub mod resize;
+mod skipped;
 pub mod source;
 mod subset;
 pub mod tensors;
+mod torch;
 mod unit;
 
 use crate::{Error, Result};
 
 pub use dataset::Dataset;
-pub use prepared::{Pixels, Skipped};
-pub use source::{Row, Said, Source};
+pub use prepared::Pixels;
+pub use skipped::Skipped;
+pub use source::{Named, Order, Row, Said, Source};
 pub use subset::Select;
 pub use unit::{to_bytes, unit};
 

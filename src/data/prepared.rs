@@ -1,5 +1,6 @@
 //! Where the pixels of a set are: in memory, or in files that are decoded again, ahead of whoever needs them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +10,8 @@ use flate2::Crc;
 use rayon::prelude::*;
 
 use super::prepare::Prepare;
+use super::skipped::Skipped;
+use super::subset::Select;
 use super::unit::unit;
 use crate::error::{Error, Result};
 
@@ -20,14 +23,6 @@ pub enum Pixels {
     Bytes(Vec<u8>),
     /// Prepared from its file whenever it is asked for.
     Files(Arc<Files>),
-}
-
-/// A file that was left out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Skipped {
-    pub file: PathBuf,
-    /// What is wrong with it; names the file.
-    pub problem: String,
 }
 
 impl Pixels {
@@ -129,47 +124,62 @@ impl Files {
     }
 }
 
-/// Reads every file once: which are readable, their pixels as bytes while these are at most `held` bytes in all, else only
-/// their checksums.
-pub(super) fn read(paths: Vec<PathBuf>, prepare: Prepare, held: usize) -> (Pixels, Vec<usize>, Vec<Skipped>) {
-    let len = prepare.image_len();
-    let hold = paths.len().saturating_mul(len) <= held;
-    let one = |path: &PathBuf| prepare.file(path).map(|bytes| (crc32(&bytes), if hold { bytes } else { Vec::new() }));
-    let (mut bytes, mut crcs, mut kept, mut skipped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    // In pieces, so that no more than one of them is in memory twice.
-    for (piece, paths) in paths.chunks(PIECE).enumerate() {
-        let results: Vec<_> = paths.par_iter().map(one).collect();
-        for (i, result) in results.into_iter().enumerate() {
+/// The selected ones of `files` that are readable, each read once, with what `read` made of them; and what is not readable, in
+/// whose place others are read, so that a limit counts readable images.
+pub(super) fn choose<T: Send>(
+    files: &[PathBuf],
+    labels: &[u32],
+    (limit, select): (Option<usize>, Select),
+    read: impl Fn(&Path) -> Result<T> + Sync,
+) -> (BTreeMap<usize, T>, Vec<Skipped>) {
+    let (mut good, mut skipped) = (BTreeMap::new(), BTreeMap::new());
+    let mut bad = BTreeSet::new();
+    loop {
+        let keep = select.among(labels, limit, &bad);
+        let missing: Vec<usize> = keep.iter().copied().filter(|i| !good.contains_key(i)).collect();
+        if missing.is_empty() {
+            good.retain(|i, _| keep.binary_search(i).is_ok());
+            return (good, skipped.into_values().collect());
+        }
+        let results: Vec<_> = missing.par_iter().map(|&i| (i, read(&files[i]))).collect();
+        for (i, result) in results {
             match result {
-                Ok((crc, image)) => {
-                    bytes.extend(image);
-                    crcs.push(crc);
-                    kept.push(piece * PIECE + i);
+                Ok(found) => {
+                    good.insert(i, found);
                 }
-                Err(e) => skipped.push(Skipped { file: paths[i].clone(), problem: chain(&e) }),
+                Err(e) => {
+                    bad.insert(i);
+                    skipped.insert(i, Skipped::of(&files[i], &e));
+                }
             }
         }
     }
+}
+
+/// Reads the selected files once: which are readable, their pixels as bytes while these are at most `held` bytes in all, else only
+/// their checksums.
+pub(super) fn read(
+    files: &[PathBuf],
+    labels: &[u32],
+    (limit, select): (Option<usize>, Select),
+    prepare: Prepare,
+    held: usize,
+) -> (Pixels, Vec<usize>, Vec<Skipped>) {
+    let images = limit.unwrap_or(files.len()).min(files.len());
+    let hold = images.saturating_mul(prepare.image_len()) <= held;
+    let one = |path: &Path| prepare.file(path).map(|bytes| (crc32(&bytes), if hold { bytes } else { Vec::new() }));
+    let (good, skipped) = choose(files, labels, (limit, select), one);
+    let kept: Vec<usize> = good.keys().copied().collect();
     let pixels = if hold {
+        let mut bytes = Vec::with_capacity(good.len() * prepare.image_len());
+        good.into_values().for_each(|(_, image)| bytes.extend(image));
         Pixels::Bytes(bytes)
     } else {
-        let paths = kept.iter().map(|&i| paths[i].clone()).collect();
+        let paths = kept.iter().map(|&i| files[i].clone()).collect();
+        let crcs = good.into_values().map(|(crc, _)| crc).collect();
         Pixels::Files(Arc::new(Files { paths, crcs, prepare, ahead: Mutex::new(None) }))
     };
     (pixels, kept, skipped)
-}
-
-const PIECE: usize = 256;
-
-/// An error with its causes, on one line.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 impl Prepare {

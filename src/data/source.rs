@@ -25,6 +25,9 @@ pub struct Said {
     /// A list of classes in place of the format's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classes: Option<PathBuf>,
+    /// The folders of the classes in the order of their numbers, as an earlier run settled it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_order: Option<Vec<String>>,
     /// Height and width: those that every image of a folder must have, or those that images are resized to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<[usize; 2]>,
@@ -38,6 +41,20 @@ pub struct Said {
     pub filter: Option<Filter>,
 }
 
+/// The classes of a network, and what to call it.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
+    pub who: &'a str,
+    pub names: &'a [String],
+}
+
+/// Classes in the order of their numbers, and where that comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    pub names: Vec<String>,
+    pub why: String,
+}
+
 /// A set of images, found but not read.
 pub trait Source: Send + Sync {
     /// Reads at most `limit` images.
@@ -45,6 +62,23 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// [`Error::File`] and [`Error::Io`] for files that are missing, damaged or of another format.
     fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset>;
+
+    /// Which number each class has, where the format leaves that open; `known` are the classes of the network that will be run.
+    ///
+    /// # Errors
+    /// [`Error::File`] where what lies there does not fit.
+    fn order(&self, known: Option<Named>) -> Result<Option<Order>> {
+        let _ = known;
+        Ok(None)
+    }
+
+    /// Other names of the classes than those that people call them by, where the format has such.
+    ///
+    /// # Errors
+    /// As reading a list of classes.
+    fn ids(&self) -> Result<Option<Vec<String>>> {
+        Ok(None)
+    }
 
     /// What a user who waits should know before.
     fn note(&self) -> Option<&'static str> {
@@ -79,12 +113,13 @@ pub(super) fn wrong<T>(field: &str, problem: impl Into<String>) -> Result<T> {
 
 impl Said {
     /// Every field and whether it was said.
-    pub fn given(&self) -> [(&'static str, bool); 8] {
+    pub fn given(&self) -> [(&'static str, bool); 9] {
         [
             ("path", self.path.is_some()),
             ("images", self.images.is_some()),
             ("labels", self.labels.is_some()),
             ("classes", self.classes.is_some()),
+            ("class_order", self.class_order.is_some()),
             ("size", self.size.is_some()),
             ("fit", self.fit.is_some()),
             ("shorter", self.shorter.is_some()),

@@ -1,6 +1,6 @@
 //! Which images of a source are evaluated.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// Which images a limit keeps. Either way they stay in the order of the source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,23 +18,28 @@ pub enum Select {
 impl Select {
     /// The indices that `limit` keeps of a source with these labels, ascending. No limit keeps all.
     pub fn indices(self, labels: &[u32], limit: Option<usize>) -> Vec<usize> {
-        let limit = limit.unwrap_or(labels.len()).min(labels.len());
+        self.among(labels, limit, &BTreeSet::new())
+    }
+
+    /// The same without those in `bad`, in whose place others come, by the same order.
+    pub(super) fn among(self, labels: &[u32], limit: Option<usize>, bad: &BTreeSet<usize>) -> Vec<usize> {
         let mut order: Vec<usize> = (0..labels.len()).collect();
-        match self {
-            Select::First => {}
-            Select::Balanced => {
-                let mut seen = HashMap::new();
-                let ranked = labels.iter().map(|&label| {
-                    let count = seen.entry(label).or_insert(0);
-                    *count += 1;
-                    (*count, label)
-                });
-                let rank: Vec<(usize, u32)> = ranked.collect();
-                order.sort_by_key(|&i| rank[i]);
-            }
-            Select::Random(seed) => shuffle(&mut order, seed),
+        if let Select::Random(seed) = self {
+            shuffle(&mut order, seed);
         }
-        order.truncate(limit);
+        order.retain(|i| !bad.contains(i));
+        if self == Select::Balanced {
+            let mut seen = HashMap::new();
+            let ranked = order.iter().map(|&i| {
+                let count = seen.entry(labels[i]).or_insert(0usize);
+                *count += 1;
+                (*count, labels[i], i)
+            });
+            let mut ranked: Vec<(usize, u32, usize)> = ranked.collect();
+            ranked.sort_unstable();
+            order = ranked.into_iter().map(|(_, _, i)| i).collect();
+        }
+        order.truncate(limit.unwrap_or(labels.len()));
         order.sort_unstable();
         order
     }
@@ -101,6 +106,18 @@ mod tests {
         let mut random = MersenneTwister::new(5489);
         assert_eq!(random.next(), 3_499_211_612);
         assert_eq!((1..10_000).map(|_| random.next()).last(), Some(4_123_659_995));
+    }
+
+    #[test]
+    fn what_is_bad_is_replaced() {
+        let among = |how: Select, limit, bad: &[usize]| {
+            how.among(&[0, 0, 0, 1, 1], Some(limit), &bad.iter().copied().collect())
+        };
+        assert_eq!(among(Select::First, 2, &[0]), [1, 2]);
+        assert_eq!(among(Select::Balanced, 2, &[0, 3]), [1, 4]);
+        assert_eq!(among(Select::Balanced, 4, &[3]), [0, 1, 2, 4]);
+        // Those that numpy's shuffle by this seed puts next.
+        assert_eq!(Select::Random(42).among(&[0; 10], Some(3), &[8].into()), [0, 1, 5]);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Safetensors files: checkpoints, dumps and starts. The header is parsed once, when the file is opened.
+//! Files of tensors: checkpoints, dumps and starts, as safetensors or as PyTorch saves them. The header is parsed once, when the file
+//! is opened.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -6,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use memmap2::Mmap;
-use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
 
+use super::recognise::recognise;
+use super::torch::{self, Place, Stored};
 use crate::error::{Error, Result};
 
-/// Bytes of the length that a file begins with.
+/// Bytes of the length that a safetensors file begins with.
 const LENGTH: usize = 8;
 
 enum Bytes {
@@ -34,9 +36,10 @@ impl AsRef<[u8]> for Bytes {
 pub struct TensorFile {
     origin: PathBuf,
     bytes: Bytes,
-    header: Metadata,
-    /// where the tensors begin
-    begin: usize,
+    metadata: Option<HashMap<String, String>>,
+    /// In the order of their data.
+    names: Vec<String>,
+    tensors: HashMap<String, Stored>,
 }
 
 /// One tensor of a file.
@@ -51,7 +54,7 @@ impl TensorFile {
     /// Maps a file.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be opened, [`Error::File`] when it is no safetensors file.
+    /// [`Error::Io`] when it cannot be opened, [`Error::File`] when it is neither a safetensors file nor a checkpoint of PyTorch.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
         // SAFETY: another process that shortens the file meanwhile makes a read fault, the usual price of mapping; nothing here relies
@@ -77,9 +80,36 @@ impl TensorFile {
     }
 
     fn parse(origin: &Path, bytes: Bytes) -> Result<Self> {
-        let bad = |e| Error::file(origin, format!("expected a safetensors file, found one that does not parse: {e}"));
-        let (length, header) = SafeTensors::read_metadata(bytes.as_ref()).map_err(bad)?;
-        Ok(TensorFile { origin: origin.into(), bytes, header, begin: LENGTH + length })
+        let content = bytes.as_ref();
+        if torch::is_torch(content) {
+            let tensors = torch::read(content).map_err(|problem| {
+                let way_out = "tools/convert_checkpoint.py IN OUT.safetensors --model NAME reads more";
+                Error::file(origin, format!("expected a checkpoint of PyTorch, found {problem}; {way_out}"))
+            })?;
+            let names = tensors.iter().map(|(name, _)| name.clone()).collect();
+            return Ok(TensorFile {
+                origin: origin.into(),
+                bytes,
+                metadata: None,
+                names,
+                tensors: tensors.into_iter().collect(),
+            });
+        }
+        let (length, header) = SafeTensors::read_metadata(content).map_err(|e| {
+            let found =
+                recognise(origin, content).map_or_else(|| format!("one that does not parse: {e}"), str::to_owned);
+            Error::file(origin, format!("expected a safetensors file or a .pth of PyTorch, found {found}"))
+        })?;
+        let begin = LENGTH + length;
+        let names = header.offset_keys();
+        let tensors = names.iter().filter_map(|name| {
+            let info = header.info(name)?;
+            let (from, to) = info.data_offsets;
+            let place = Place::At(begin + from, begin + to);
+            Some((name.clone(), Stored { dtype: info.dtype, shape: info.shape.clone(), place }))
+        });
+        let (tensors, metadata) = (tensors.collect(), header.metadata().clone());
+        Ok(TensorFile { origin: origin.into(), bytes, metadata, names, tensors })
     }
 
     /// The file, for messages.
@@ -89,23 +119,25 @@ impl TensorFile {
 
     /// The texts beside the tensors.
     pub fn metadata(&self) -> Option<&HashMap<String, String>> {
-        self.header.metadata().as_ref()
+        self.metadata.as_ref()
     }
 
     /// In the order of their data.
     pub fn names(&self) -> Vec<String> {
-        self.header.offset_keys()
+        self.names.clone()
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.header.info(name).is_some()
+        self.tensors.contains_key(name)
     }
 
     pub fn get(&self, name: &str) -> Option<View<'_>> {
-        let info = self.header.info(name)?;
-        let (from, to) = info.data_offsets;
-        let data = self.bytes.as_ref().get(self.begin + from..self.begin + to)?;
-        Some(View { dtype: info.dtype, shape: &info.shape, data })
+        let Stored { dtype, shape, place } = self.tensors.get(name)?;
+        let data = match place {
+            Place::At(from, to) => self.bytes.as_ref().get(*from..*to)?,
+            Place::Copied(values) => values,
+        };
+        Some(View { dtype: *dtype, shape, data })
     }
 }
 
@@ -117,10 +149,11 @@ impl View<'_> {
     pub fn floats(&self) -> Result<Vec<f32>, String> {
         let pairs = || self.data.as_chunks::<2>().0.iter();
         Ok(match self.dtype {
+            Dtype::F64 => self.data.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b) as f32).collect(),
             Dtype::F32 => self.data.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
             Dtype::F16 => pairs().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
             Dtype::BF16 => pairs().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
-            other => return Err(format!("expected F32, F16 or BF16, found {other}")),
+            other => return Err(format!("expected F64, F32, F16 or BF16, found {other}")),
         })
     }
 

@@ -18,6 +18,13 @@ use crate::{Error, Result};
 /// Channels of the network's output that hold the predicted noise; the rest parametrise a variance that one shot does not need.
 const NOISE: usize = 3;
 
+fn of_metadata(error: Error, weights: &Weights) -> Error {
+    match error {
+        Error::Usage { field, problem } => Error::file(weights.origin(), format!("metadata: {field}: {problem}")),
+        other => other,
+    }
+}
+
 /// A denoising network, its schedule, and how it counts time.
 pub struct Denoiser {
     device: Device,
@@ -55,6 +62,15 @@ impl Denoiser {
     /// # Errors
     /// [`Error::File`] for metadata that is missing or of another architecture, [`Error::Tensor`] for wrong tensors.
     pub fn load(device: &Device, precision: Precision, weights: &Weights) -> Result<Self> {
+        let (config, schedule, tau_scale) = Self::described(weights)?;
+        Self::new(device, precision, weights, &config, schedule, tau_scale).map_err(|e| of_metadata(e, weights))
+    }
+
+    /// What a checkpoint's metadata says of the network, its schedule and how it counts time.
+    ///
+    /// # Errors
+    /// [`Error::File`] for metadata that is missing or of another architecture.
+    pub fn described(weights: &Weights) -> Result<(Config, Schedule, f32)> {
         let arch = weights.metadata("arch")?;
         if arch != "unet" {
             return Err(Error::file(weights.origin(), format!("expected the architecture unet, found `{arch}`")));
@@ -63,12 +79,8 @@ impl Denoiser {
         let kind: Kind = serde_json::from_value(serde_json::Value::String(weights.metadata("schedule")?.into()))
             .map_err(|e| Error::file(weights.origin(), format!("metadata `schedule`: {e}")))?;
         let (steps, tau_scale): (usize, f32) = (weights.metadata_json("steps")?, weights.metadata_json("tau_scale")?);
-        let bad = |e| match e {
-            Error::Usage { field, problem } => Error::file(weights.origin(), format!("metadata: {field}: {problem}")),
-            other => other,
-        };
-        let schedule = Schedule::new(kind, steps).map_err(bad)?;
-        Self::new(device, precision, weights, &config, schedule, tau_scale).map_err(bad)
+        let schedule = Schedule::new(kind, steps).map_err(|e| of_metadata(e, weights))?;
+        Ok((config, schedule, tau_scale))
     }
 
     /// A network with a given schedule.

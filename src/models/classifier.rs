@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::attack::{self, Evaluation, Loss, Query};
 use crate::device::{Device, nvtx};
 use crate::models::batch::{chunk, in_chunks};
+use crate::models::card::{Card, Triple};
 use crate::models::network::{Network, Shape};
-use crate::models::network_shape;
 use crate::models::probe::Probe;
 use crate::models::weights::Weights;
 use crate::ops::loss::{LossKind, LossOutput, loss};
@@ -35,14 +35,27 @@ impl Classifier {
     /// # Errors
     /// [`Error::File`] for metadata that is missing or of another architecture, [`Error::Tensor`] for wrong tensors.
     pub fn load(device: &Device, precision: Precision, weights: &Weights, size: [usize; 2]) -> Result<Self> {
-        let shape = Self::shape(weights)?;
-        let (mean, std): ([f32; 3], [f32; 3]) = (weights.metadata_json("mean")?, weights.metadata_json("std")?);
-        if std.iter().chain(&mean).any(|v| !v.is_finite()) || std.iter().any(|&s| s <= 0.0) {
-            return Err(Error::file(
-                weights.origin(),
-                format!("expected a finite mean and a positive std, found {mean:?}, {std:?}"),
-            ));
-        }
+        Self::described(device, precision, weights, &Card::read(weights)?, size)
+    }
+
+    /// Builds the network that a card describes, for images of `size` (H, W).
+    ///
+    /// # Errors
+    /// As [`Classifier::load`].
+    pub fn described(
+        device: &Device,
+        precision: Precision,
+        weights: &Weights,
+        card: &Card,
+        size: [usize; 2],
+    ) -> Result<Self> {
+        let bad = |problem: String| Error::file(weights.origin(), format!("metadata: {problem}"));
+        let shape = card.shape().map_err(bad)?;
+        let single = |values: Option<Triple>, key: &str| {
+            let values = values.ok_or_else(|| bad(format!("expected `{key}`, found none")))?;
+            Ok::<_, Error>(values.map(|v| v as f32))
+        };
+        let (mean, std) = (single(card.mean, "mean")?, single(card.std, "std")?);
         Self::new(device, precision, weights, shape.as_ref(), mean, std, size).map_err(|e| match e {
             Error::Usage { field, problem } => Error::file(weights.origin(), format!("metadata: {field}: {problem}")),
             other => other,
@@ -54,9 +67,7 @@ impl Classifier {
     /// # Errors
     /// [`Error::File`] for metadata that is missing or of another architecture.
     pub fn shape(weights: &Weights) -> Result<Box<dyn Shape>> {
-        let arch = weights.metadata("arch")?;
-        network_shape(arch, weights.metadata_json("config")?)
-            .map_err(|problem| Error::file(weights.origin(), format!("metadata: {problem}")))
+        Card::read(weights)?.shape().map_err(|problem| Error::file(weights.origin(), format!("metadata: {problem}")))
     }
 
     /// Any network with a given normalisation, for images of `size` (H, W).

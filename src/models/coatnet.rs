@@ -16,6 +16,8 @@ pub use config::Config;
 use config::EXPANSION;
 use rollout::Rollout;
 
+use serde_json::{Value, json};
+
 use super::network::{Network, Row, Shape};
 use super::probe::Probe;
 use super::weights::Weights;
@@ -33,9 +35,38 @@ pub const ROW: Row = Row {
     name: "coatnet",
     help: "CoAtNet in timm's rmlp_rw form; timm's names",
     parse: |config| Ok(Box::new(serde_json::from_value::<Config>(config)?)),
+    infer,
     usual: r#"{"stem":[64,128],"dims":[128,256,512,1024],"depths":[2,6,14,2],"types":"CCTT","head_dim":32,"rel_pos_hidden":512,"image":384,"classes":1000}"#,
     small: r#"{"stem":[8,16],"dims":[16,32,64,64],"depths":[1,1,1,1],"types":"CCTT","head_dim":32,"rel_pos_hidden":16,"image":64,"classes":10}"#,
 };
+
+/// All but the size of the image, which no tensor tells.
+fn infer(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Option<Value> {
+    let side = |name: &str, axis: usize| shape(&format!("{name}.weight"))?.get(axis).copied();
+    let at = |stage: usize, block: usize, part: &str| format!("stages.{stage}.blocks.{block}.{part}");
+    let stem = [side("stem.conv1", 0)?, side("stem.conv2", 0)?];
+    let (mut dims, mut depths, mut types, mut heads) = (vec![], vec![], String::new(), None);
+    for stage in 0..8 {
+        let (kind, end) = match (side(&at(stage, 0, "conv3_1x1"), 0), side(&at(stage, 0, "mlp.fc2"), 0)) {
+            (Some(c), _) => ('C', (c, "conv3_1x1")),
+            (None, Some(c)) => ('T', (c, "mlp.fc2")),
+            (None, None) => break,
+        };
+        if kind == 'T' && heads.is_none() {
+            let part = |part: &str, axis: usize| side(&at(stage, 0, part), axis);
+            heads = part("attn.qkv", 1).zip(part("attn.rel_pos.mlp.fc2", 0)).zip(part("attn.rel_pos.mlp.fc1", 0));
+        }
+        dims.push(end.0);
+        depths.push((0..64).take_while(|&block| side(&at(stage, block, end.1), 0).is_some()).count());
+        types.push(kind);
+    }
+    let ((c, heads), hidden) = heads?;
+    let (head_dim, classes) = (c.checked_div(heads)?, side("head.fc", 0)?);
+    Some(
+        json!({ "stem": stem, "dims": dims, "depths": depths, "types": types, "head_dim": head_dim, "rel_pos_hidden": hidden,
+        "classes": classes }),
+    )
+}
 
 impl Shape for Config {
     fn size(&self) -> Option<[usize; 2]> {

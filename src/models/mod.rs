@@ -1,6 +1,7 @@
 //! Networks built from ops, and the checkpoints they come from. A new classifier is a file and a row of [`NETWORKS`].
 
 pub(crate) mod batch;
+pub mod card;
 pub mod classifier;
 pub mod coatnet;
 pub mod network;

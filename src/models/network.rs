@@ -67,6 +67,8 @@ pub struct Row {
     pub name: &'static str,
     pub help: &'static str,
     pub parse: fn(Value) -> serde_json::Result<Box<dyn Shape>>,
+    /// The config of a network with these tensors, given by name to their shapes, as far as they tell; `None` for another network's.
+    pub infer: fn(&dyn Fn(&str) -> Option<Vec<usize>>) -> Option<Value>,
     /// The config that is timed when none is given, and one that the emulated GPU runs in seconds.
     pub usual: &'static str,
     pub small: &'static str,

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::network::{Network, Row, Shape};
 use super::probe::Probe;
@@ -69,9 +70,40 @@ pub const ROW: Row = Row {
     name: "resnet",
     help: "ResNet-18, -34 or -50, with or without CBAM; torchvision's names",
     parse: |config| Ok(Box::new(serde_json::from_value::<Config>(config)?)),
+    infer,
     usual: r#"{"depth":50,"stem":"cifar","width":64,"attention":"none","classes":10}"#,
     small: r#"{"depth":18,"stem":"cifar","width":16,"attention":"none","classes":10}"#,
 };
+
+fn infer(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Option<Value> {
+    let of = |name: &str| shape(&format!("{name}.weight"));
+    let blocks = |layer: usize| (0..64).take_while(|i| of(&format!("layer{layer}.{i}.conv1")).is_some()).count();
+    let (stem, fc) = (of("conv1")?, of("fc")?);
+    let (&[width, 3, side, _], &[classes, _]) = (stem.as_slice(), fc.as_slice()) else { return None };
+    let stem = match side {
+        3 => Stem::Cifar,
+        7 => Stem::Imagenet,
+        _ => return None,
+    };
+    let bottleneck = of("layer1.0.conv3").is_some();
+    let depth = match ([1, 2, 3, 4].map(blocks), bottleneck) {
+        ([2, 2, 2, 2], false) => 18,
+        ([3, 4, 6, 3], false) => 34,
+        ([3, 4, 6, 3], true) => 50,
+        _ => return None,
+    };
+    // Wider ones and those of groups have the same names.
+    let first = if bottleneck { 1 } else { 3 };
+    if of("layer1.0.conv1")? != [width, width, first, first] || of("layer1.0.conv2")? != [width, width, 3, 3] {
+        return None;
+    }
+    let gate = of(&format!("layer1.0.{}", GATES[0]));
+    let (attention, reduction) = match gate.as_deref() {
+        Some(&[hidden, c]) => (Attention::Cbam, c / hidden.max(1)),
+        _ => (Attention::None, reduction()),
+    };
+    serde_json::to_value(Config { depth, stem, width, attention, reduction, classes }).ok()
+}
 
 impl Shape for Config {
     fn build(

@@ -38,6 +38,13 @@ pub const ROW: Row = Row {
     name: "resnet_study",
     help: "the 11-block ResNet of a published study, with or without CBAM",
     parse: |config| Ok(Box::new(serde_json::from_value::<Config>(config)?)),
+    infer: |shape| {
+        let (stem, linear) = (shape("conv_block1.0.weight")?, shape("linear.weight")?);
+        let (&[width, 3, 7, 7], &[classes, _]) = (stem.as_slice(), linear.as_slice()) else { return None };
+        let gated = shape(&format!("layer1.0.{}.weight", GATES[0])).is_some();
+        let attention = if gated { Attention::Cbam } else { Attention::None };
+        serde_json::to_value(Config { attention, classes, width }).ok()
+    },
     usual: r#"{"attention":"none","classes":10}"#,
     small: r#"{"attention":"none","classes":10,"width":8}"#,
 };

@@ -1,7 +1,7 @@
 //! Checkpoints: tensors by their public PyTorch names, from a safetensors file or from a formula.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,13 +12,16 @@ use crate::{Error, Result};
 /// that a checkpoint of another network is refused instead of half used.
 pub struct Weights {
     file: Option<Arc<TensorFile>>,
+    /// In front of the names of the network's tensors in the file.
     prefix: String,
+    /// The network's names, and what the file calls them.
+    names: BTreeMap<String, String>,
     used: RefCell<BTreeSet<String>>,
     taken: Cell<usize>,
 }
 
 impl Weights {
-    /// Maps a safetensors file.
+    /// Maps a file of tensors.
     ///
     /// # Errors
     /// As [`TensorFile::open`].
@@ -36,12 +39,80 @@ impl Weights {
 
     /// Only the tensors whose name starts with `prefix` belong to the network, without it.
     pub fn of(file: Arc<TensorFile>, prefix: &str) -> Self {
-        Weights { file: Some(file), prefix: prefix.into(), used: RefCell::default(), taken: Cell::new(0) }
+        let own = |name: String| Some((name.strip_prefix(prefix)?.to_owned(), name));
+        let names = file.names().into_iter().filter_map(own).collect();
+        Weights { file: Some(file), prefix: prefix.into(), names, ..Self::seeded() }
     }
 
     /// Every tensor by the fill of [`fill`]: networks without a checkpoint, for tests and timings.
     pub fn seeded() -> Self {
-        Weights { file: None, prefix: String::new(), used: RefCell::default(), taken: Cell::new(0) }
+        Weights {
+            file: None,
+            prefix: String::new(),
+            names: BTreeMap::new(),
+            used: RefCell::default(),
+            taken: Cell::new(0),
+        }
+    }
+
+    /// The same without `prefix` in front of the names; what has it not belongs to something else.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when no name has it.
+    pub fn stripped(self, prefix: &str) -> Result<Self> {
+        let own =
+            |(name, original): (&String, &String)| Some((name.strip_prefix(prefix)?.to_owned(), original.clone()));
+        let names: BTreeMap<String, String> = self.names.iter().filter_map(own).collect();
+        if names.is_empty() {
+            let first = self.names.keys().next().map_or("", String::as_str);
+            let problem = format!("no tensor of {} begins with `{prefix}`, as in `{first}`", self.origin().display());
+            return Err(Error::usage("models.strip", problem));
+        }
+        Ok(Weights { prefix: format!("{}{prefix}", self.prefix), names, ..self })
+    }
+
+    /// The same with `from` in every name read as `to`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when no name has it, and when two would be called alike.
+    pub fn renamed(self, from: &str, to: &str) -> Result<Self> {
+        let wrong = |problem: String| Err(Error::usage("models.rename", problem));
+        if from.is_empty() || !self.names.keys().any(|name| name.contains(from)) {
+            let first = self.names.keys().next().map_or("", String::as_str);
+            return wrong(format!(
+                "no tensor of {} has `{from}` in its name, as in `{first}`",
+                self.origin().display()
+            ));
+        }
+        let mut names = BTreeMap::new();
+        for (name, original) in &self.names {
+            let new = name.replace(from, to);
+            if let Some(other) = names.insert(new.clone(), original.clone()) {
+                return wrong(format!("`{other}` and `{original}` would both be `{new}`"));
+            }
+        }
+        Ok(Weights { names, ..self })
+    }
+
+    /// The names of the network's tensors.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(String::as_str)
+    }
+
+    /// The names that were asked for.
+    pub fn wanted(&self) -> BTreeSet<String> {
+        self.used.borrow().clone()
+    }
+
+    /// The shape of a tensor, if there is one of this name.
+    pub fn shape_of(&self, name: &str) -> Option<Vec<usize>> {
+        let view = self.file.as_ref()?.get(self.names.get(name)?)?;
+        Some(view.shape.to_vec())
+    }
+
+    /// Whether the file has texts beside its tensors.
+    pub fn has_metadata(&self, key: &str) -> bool {
+        self.file.as_ref().and_then(|file| file.metadata()).is_some_and(|texts| texts.contains_key(key))
     }
 
     /// The file, for messages.
@@ -61,7 +132,13 @@ impl Weights {
             keys.join(", ")
         };
         metadata.and_then(|texts| texts.get(key)).map(String::as_str).ok_or_else(|| {
-            Error::file(self.origin(), format!("expected `{key}` in the metadata, found only [{}]", found()))
+            let way_out = match metadata {
+                Some(_) => "",
+                None => {
+                    "; tools/convert_checkpoint.py IN OUT.safetensors --model NAME writes it, --list names the models"
+                }
+            };
+            Error::file(self.origin(), format!("expected `{key}` in the metadata, found only [{}]{way_out}", found()))
         })
     }
 
@@ -81,11 +158,12 @@ impl Weights {
     /// not finite.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         self.taken.set(self.taken.get() + shape.iter().product::<usize>());
+        self.used.borrow_mut().insert(name.to_owned());
         let Some(file) = &self.file else { return Ok(fill(name, shape)) };
-        let full = format!("{}{name}", self.prefix);
-        self.used.borrow_mut().insert(full.clone());
+        let found = self.names.get(name);
+        let full = found.cloned().unwrap_or_else(|| format!("{}{name}", self.prefix));
         let bad = |problem: String| Error::tensor(file.origin(), full.clone(), problem);
-        let Some(view) = file.get(&full) else {
+        let Some(view) = found.and_then(|name| file.get(name)) else {
             let names = file.names();
             let hint = nearest(&full, names.iter().map(String::as_str))
                 .map_or(String::new(), |n| format!("; the nearest is `{n}`"));
@@ -111,17 +189,17 @@ impl Weights {
     /// # Errors
     /// [`Error::Tensor`] that names the first superfluous tensor and the nearest name that was wanted.
     pub fn finish(&self) -> Result<()> {
-        let Some(file) = &self.file else { return Ok(()) };
+        if self.file.is_none() {
+            return Ok(());
+        }
         let used = self.used.borrow();
-        let mut names = file.names();
-        names.sort_unstable();
-        let extra = names
-            .into_iter()
-            .find(|n| n.starts_with(&self.prefix) && !used.contains(n) && !n.ends_with("num_batches_tracked"));
-        let Some(extra) = extra else { return Ok(()) };
-        let nearest = nearest(&extra, used.iter().map(String::as_str));
-        let hint = nearest.map_or(String::new(), |n| format!("; the nearest it has is `{n}`"));
-        Err(Error::tensor(self.origin(), extra, format!("the network has no such tensor{hint}")))
+        let mut extra: Vec<(&String, &String)> = self.names.iter().map(|(name, original)| (original, name)).collect();
+        extra.sort_unstable();
+        let extra = extra.into_iter().find(|(_, n)| !used.contains(*n) && !n.ends_with("num_batches_tracked"));
+        let Some((original, extra)) = extra else { return Ok(()) };
+        let nearest = nearest(extra, used.iter().map(String::as_str));
+        let hint = nearest.map_or(String::new(), |n| format!("; the nearest it has is `{}{n}`", self.prefix));
+        Err(Error::tensor(self.origin(), original, format!("the network has no such tensor{hint}")))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::run::records::Found;
 use crate::run::results::{self, Channel, NOT_JUDGED};
 use crate::run::rundir::stored;
 use crate::run::trials::{Trial, Trials};
-use crate::stats::{holm, sign_test};
+use crate::stats::{holm, sign_test, wilson};
 
 /// Worst last, but for what was not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -102,7 +102,38 @@ pub fn all(run: &Ledger, trials: Option<&Trials>) -> Vec<Check> {
         "at most 1 % of the gradients at clean images are zero (5 %: fail), none below 1e-12 or not finite",
         per_model(&gradient),
     ));
+    checks.push(clean_accuracy(run));
     checks
+}
+
+/// Points of accuracy by which the whole interval may lie below what the checkpoint says, before that is noted and before it fails:
+/// other decoders and precisions cost less than the one, other classes, sizes and normalisations more than the other.
+const BELOW: [f64; 2] = [0.01, 0.05];
+
+/// Whether the models are right without an attack as often as their checkpoints say: what is fed in wrongly shows here first.
+pub fn clean_accuracy(run: &Ledger) -> Check {
+    let mut found = Vec::new();
+    for (model, named) in run.config.models.iter().enumerate() {
+        let cells = run.config.attack.eps.iter().filter_map(|&eps| run.cell(model, Channel::Undefended, eps));
+        let cell = cells.map(|c| &run.cells[c]).max_by_key(|cell| cell.n).filter(|cell| cell.n > 0);
+        let Some((cell, said)) = cell.zip(named.clean_test_accuracy) else { continue };
+        let interval = wilson(cell.clean, cell.n);
+        let verdict = match said - interval.hi {
+            below if below > BELOW[1] => Verdict::Fail,
+            below if below > BELOW[0] => Verdict::Warn,
+            _ => Verdict::Pass,
+        };
+        let [share, lo, hi, said] =
+            [cell.clean as f64 / cell.n as f64, interval.lo, interval.hi, said].map(|v| 100.0 * v);
+        let numbers = format!("{share:.1} % of {} [{lo:.1}, {hi:.1}], the checkpoint says {said:.2} %", cell.n);
+        found.push((verdict, format!("{}: {numbers}", named.name)));
+    }
+    let found = or_not_run(found, "needs a checkpoint that says its clean_test_accuracy");
+    check(
+        "the clean accuracy is that of the checkpoint (S1)",
+        "its 95 % interval does not end more than 1 point (warn) or 5 points (fail) below what the checkpoint says of itself",
+        found,
+    )
 }
 
 /// All checks in one line for tables and exports: how many passed, or the worst verdict and the checks it comes from.

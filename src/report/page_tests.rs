@@ -111,7 +111,7 @@ fn the_terminal_has_every_table_with_the_p_values_of_the_page() {
     let run = Ledger::read(dir.path()).unwrap();
     let tables = summary::tables(&run, 3);
     for text in
-        ["the last iterate counts", "any successful iterate", "majority of 1 draw", "McNemar", "3 unreadable files"]
+        ["the last iterate counts", "any successful iterate", "majority of 1 draw", "McNemar", "3 files left out"]
     {
         assert!(tables.contains(text), "{text}: {tables}");
     }
@@ -119,6 +119,33 @@ fn the_terminal_has_every_table_with_the_p_values_of_the_page() {
         let cell = format!("{}:{} {:.3}", pair.only_first, pair.only_second, pair.p_adjusted);
         assert!(tables.contains(&cell), "{cell}: {tables}");
     }
+}
+
+#[test]
+fn a_clean_accuracy_far_below_the_checkpoints_own_fails() {
+    use checks::Verdict;
+    let mut config = config(&[0.0, 0.02]);
+    let mut verdict = |said: Option<f64>, clean: u64| {
+        config.models[0].clean_test_accuracy = said;
+        let dir = tempfile::tempdir().unwrap();
+        let mut run = Ledger::new(dir.path(), &config, &config.dataset.load(1).unwrap(), "host");
+        let cell = run.cell(0, Channel::Undefended, 0.0).unwrap();
+        (run.cells[cell].n, run.cells[cell].clean) = (40, clean);
+        let named = checks::failed(&checks::all(&run, None)).iter().any(|name| name.contains("S1"));
+        let told = checks::summed(&checks::all(&run, None)).contains("S1");
+        let check = checks::clean_accuracy(&run);
+        assert_eq!((named, told), (check.verdict == Verdict::Fail, check.verdict == Verdict::Fail));
+        (check.verdict, check.numbers)
+    };
+    // Of 40 images, in the right order of classes and in a wrong one.
+    let said = Some(0.9227);
+    assert_eq!(verdict(said, 35).0, Verdict::Pass);
+    let (failed, numbers) = verdict(said, 13);
+    assert_eq!((failed, numbers.len()), (Verdict::Fail, 1));
+    assert!(numbers[0].contains("resnet50-w16: 32.5 % of 40 [20.1, 48.0], the checkpoint says 92.27 %"), "{numbers:?}");
+    // The interval of 33 of 40 ends at 91.3 %.
+    assert_eq!([0.92, 0.93, 0.97].map(|said| verdict(Some(said), 33).0), [Verdict::Pass, Verdict::Warn, Verdict::Fail]);
+    assert_eq!(verdict(None, 13).0, Verdict::NotRun);
 }
 
 #[test]

@@ -83,7 +83,7 @@ pub fn tables(run: &Ledger, skipped: usize) -> String {
     }
     parts.extend(compared(run));
     if skipped > 0 {
-        parts.push(format!("{} left out\n", count(skipped, "unreadable file")));
+        parts.push(format!("{} left out\n", count(skipped, "file")));
     }
     parts.extend(adaptive(run));
     parts.join("\n")

@@ -68,7 +68,7 @@ pub fn plan(config: &Config, dataset: &Dataset, device: &str) -> String {
     let defense = &config.defense;
     let skipped = match dataset.skipped.len() {
         0 => String::new(),
-        files => format!(" · {} left out", count(files, "unreadable file")),
+        files => format!(" · {} left out", count(files, "file")),
     };
     let size = defense.size.map_or(String::new(), |[h, w]| format!(" at {h}x{w}"));
     let denoised = match defense.sigma.is_empty() {

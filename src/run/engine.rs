@@ -6,14 +6,13 @@ use std::time::Instant;
 
 use super::runner::{Attacked, Engine};
 use crate::attack::{self, Attack, HandOver, Normalised, Oracle as _, Outcome, Purpose, Query, Stream};
-use crate::config::{Config, Weights as Source};
+use crate::config::{Checkpoint, Config, open};
 use crate::data::resize::Filter as Pixels8;
 use crate::data::{Dataset, to_bytes, unit};
 use crate::defense::denoise::Level;
 use crate::defense::{Defended, Denoiser, Smoothed, smoothing};
 use crate::device::{DType, Device};
 use crate::models::classifier::Classifier;
-use crate::models::weights::Weights;
 use crate::ops::resize::Filter;
 use crate::stats::in_top;
 use crate::tensor::Tensor;
@@ -47,13 +46,6 @@ pub const KEPT: usize = 8;
 /// Attacked pixels by model, epsilon and image.
 type Shown = HashMap<(usize, u64, usize), Vec<f32>>;
 
-fn open(name: &str) -> Result<Weights> {
-    match Source::named(name) {
-        Source::Embedded(bytes) => Weights::embedded(name, bytes),
-        Source::File(path) => Weights::open(path),
-    }
-}
-
 impl<'a> AttackEngine<'a> {
     /// Opens the device and loads every model.
     ///
@@ -74,9 +66,9 @@ impl<'a> AttackEngine<'a> {
             spent: Spent::default(),
         };
         for model in &config.models {
-            let weights = open(&model.weights)?;
+            let Checkpoint { weights, card, .. } = model.open()?;
             let size = [dataset.height, dataset.width];
-            let net = Classifier::load(&engine.device, config.precision, &weights, size)?;
+            let net = Classifier::described(&engine.device, config.precision, &weights, &card, size)?;
             if net.classes() != dataset.classes.len() {
                 let problem = format!(
                     "expected {} classes as in {}, found {}",

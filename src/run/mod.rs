@@ -1,6 +1,7 @@
 //! What is done: models x epsilons x channels over the same images, recorded batch by batch and resumable at any point.
 
 pub mod engine;
+mod intake;
 pub mod ledger;
 pub mod progress;
 pub mod records;

@@ -4,14 +4,15 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::engine::AttackEngine;
+use super::intake::Intake;
 use super::ledger::Ledger;
 use super::progress::note;
 use super::rundir::RunDir;
 use super::runner::{self, Engine as _};
 use super::trials::Trials;
-use crate::Result;
 use crate::config::Config;
-use crate::data::Dataset;
+use crate::data::{Dataset, Skipped};
+use crate::{Error, Result};
 
 /// What of a sweep can be left out, and where it goes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,20 +46,34 @@ pub trait Presenter {
     fn closes(&mut self, run: &Ledger, dir: &RunDir) -> Result<()>;
 }
 
-/// The images of an experiment, whose checksums, like those of the weights, are in `config` from here on.
+/// The images of an experiment, and what its checkpoints say of how to read them; checksums, like those of the weights, are in `config` from here on.
 ///
 /// # Errors
 /// What reading images and weights returns.
 pub fn images(config: &mut Config) -> Result<Dataset> {
+    let intake = Intake::open(config)?;
     if let Some(text) = config.dataset.source()?.note() {
         note(text);
     }
     let dataset = config.dataset.load(config.limit)?;
+    intake.compare(config, &dataset)?;
+    config.dataset.left_out = Some(dataset.skipped.len()).filter(|&files| files > 0);
     for skipped in &dataset.skipped {
         note(format!("warning: left out: {}", skipped.problem));
     }
     config.pin(&dataset)?;
     Ok(dataset)
+}
+
+/// The files of the set that are in none of the numbers, and why.
+fn left_out(dataset: &Dataset) -> Result<Vec<u8>> {
+    let failed = |e: &dyn std::error::Error| Error::Failed(format!("left_out.csv: {e}"));
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    csv.write_record(["file", "problem"]).map_err(|e| failed(&e))?;
+    for Skipped { file, problem } in &dataset.skipped {
+        csv.write_record([&file.display().to_string(), problem]).map_err(|e| failed(&e))?;
+    }
+    csv.into_inner().map_err(|e| failed(e.error()))
 }
 
 /// Runs the experiment, or what is left of it.
@@ -71,6 +86,9 @@ pub fn sweep(config: &Config, dataset: &Dataset, options: Options, presenter: &m
     let mut engine = AttackEngine::new(config, dataset)?;
     let dir = RunDir::open(options.out, &config.name, options.resume)?;
     presenter.begins(&engine, &dir)?;
+    if !dataset.skipped.is_empty() {
+        dir.write("left_out.csv", &left_out(dataset)?)?;
+    }
     let run = runner::run(config, dataset, &mut engine, &dir)?;
     let pictures = Instant::now();
     presenter.ends(&run, &engine, &dir)?;

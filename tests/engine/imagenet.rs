@@ -107,11 +107,11 @@ fn every_kind_of_image_is_read_as_pillow_does() {
         seen += 1;
         let (mean, largest) = difference(&decode(&path).unwrap(), &decode(&want).unwrap());
         println!("{name}: mean {mean:.3}, largest {largest}");
-        // Decoders of JPEG may round differently.
-        let limit = if name.ends_with(".jpg") { (0.5, 4) } else { (0.0, 0) };
+        // Decoders of what loses bits may round differently.
+        let limit = if name.ends_with(".jpg") || name == "colour.webp" { (0.5, 4) } else { (0.0, 0) };
         assert!(mean <= limit.0 && largest <= limit.1, "{name}: mean {mean:.3}, largest {largest}");
     }
-    assert_eq!(seen, 17);
+    assert_eq!(seen, 25);
 }
 
 /// The photographs beside the repository, which may not be part of it.
@@ -189,9 +189,10 @@ fn folders_are_classes_and_bad_files_are_left_out() {
     assert_eq!((&data.labels[..], &data.ids[..]), (&[0, 0, 134, 134, 134][..], &[0, 1, 3, 5, 6][..]));
     assert_eq!((data.classes[0].as_str(), data.classes[134].as_str()), ("tench", "crane"));
     let problems: Vec<String> = data.skipped.iter().map(|s| s.problem.clone()).collect();
-    assert_eq!(problems.len(), 2);
-    assert!(problems[0].contains("n01440764/c.JPEG") && problems[0].contains("truncated"), "{problems:?}");
-    assert!(problems[1].contains("n02012849/b.JPEG") && problems[1].contains("not a readable image"), "{problems:?}");
+    assert_eq!(problems.len(), 3);
+    assert!(problems[0].contains("n01440764/notes.txt: expected an image"), "{problems:?}");
+    assert!(problems[1].contains("n01440764/c.JPEG") && problems[1].contains("truncated"), "{problems:?}");
+    assert!(problems[2].contains("n02012849/b.JPEG") && problems[2].contains("not a readable image"), "{problems:?}");
 
     let direct = SMALL.apply(&decode(&dir.path().join("n02012849/c.png")).unwrap());
     let floats: Vec<f32> = direct.pixels.iter().map(|&v| f32::from(v) / 255.0).collect();
@@ -226,16 +227,21 @@ fn batches_from_files_are_those_from_memory() {
 }
 
 #[test]
-fn subsets_are_selected_before_anything_is_decoded() {
+fn a_limit_counts_readable_images() {
     let dir = difficult();
     let ids = |limit, select| load(dir.path(), Some(limit), select, HELD).map(|data| data.ids);
     assert_eq!(ids(2, Select::Balanced).unwrap(), [0, 3]);
     // Of numpy's shuffle of 7 by seed 42 the first three are 0, 1 and 5.
     assert_eq!(ids(3, Select::Random(42)).unwrap(), [0, 1, 5]);
-    let mut only_bad = load(dir.path(), Some(3), Select::First, HELD).unwrap();
-    assert_eq!((only_bad.len(), only_bad.skipped.len()), (2, 1));
-    only_bad.skipped.clear();
-    for name in ["n01440764/a.JPEG", "n01440764/b.JPEG"] {
+    // The third is damaged: the one after it takes its place, from memory and from files.
+    for held in [HELD, 0] {
+        let data = load(dir.path(), Some(3), Select::First, held).unwrap();
+        assert_eq!(
+            (&data.ids[..], data.skipped.len(), data.batch(&[0, 1, 2]).unwrap().len()),
+            (&[0, 1, 3][..], 2, 432)
+        );
+    }
+    for name in ["n01440764/a.JPEG", "n01440764/b.JPEG", "n02012849/a.JPEG", "n02012849/c.png", "n02012849/d.png"] {
         fs::write(dir.path().join(name), "").unwrap();
     }
     let error = ids(3, Select::First).unwrap_err().to_string();

@@ -11,5 +11,6 @@ mod network;
 mod resnet;
 mod starts;
 mod study;
+mod torch;
 mod traffic;
 mod unet;

@@ -346,7 +346,7 @@ fn bad_weights_name_file_and_tensor() {
     let nan = |c: &mut Checkpoint| c.tensors.get_mut(NAME).unwrap().2[10..12].copy_from_slice(&[0x00, 0x7e]);
     spoilt(&nan, &[NAME, "expected finite values, found NaN at index 5"]);
     let integers = |c: &mut Checkpoint| c.tensors.get_mut(NAME).unwrap().0 = Dtype::I16;
-    spoilt(&integers, &[NAME, "expected F32, F16 or BF16, found I16"]);
+    spoilt(&integers, &[NAME, "expected F64, F32, F16 or BF16, found I16"]);
     let extra = |c: &mut Checkpoint| {
         c.tensors.insert("layer2.1.conv4.weight".into(), (Dtype::F32, vec![1], vec![0; 4]));
     };

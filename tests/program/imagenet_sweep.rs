@@ -126,14 +126,14 @@ fn a_folder_is_swept_in_both_channels() {
     let dir = place();
     let (stdout, stderr) = sweep(dir.path(), "--out run");
     for part in [
-        "1 model x 2 epsilons x 5 images of imagenet · 1 unreadable file left out",
+        "1 model x 2 epsilons x 5 images of imagenet · 1 file left out",
         "warning: left out: ",
         "n01443537/2.JPEG: not a readable image: the JPEG data is truncated",
         "denoised at 32x32 at sigma 0.25",
     ] {
         assert!(stderr.contains(part), "{stderr}| {part}");
     }
-    for part in ["top-5 accuracy in %", "σ 0.25, attacked", "1 unreadable file left out"] {
+    for part in ["top-5 accuracy in %", "σ 0.25, attacked", "1 file left out"] {
         assert!(stdout.contains(part), "{stdout}| {part}");
     }
     let run = dir.path().join("run");

@@ -3,6 +3,7 @@
 mod cli;
 mod emulated;
 mod imagenet_sweep;
+mod intake;
 #[path = "../common/listed.rs"]
 mod listed;
 mod maps;

@@ -131,6 +131,7 @@ def export(name, target, weights):
         "timm": timm.__version__,
         "source": os.path.basename(weights) if weights else "seeded",
     }
+    metadata["input_size"] = json.dumps(list(pre["input_size"]))
     metadata.update({k: str(pre[k]) for k in ("interpolation", "crop_pct", "crop_mode") if k in pre})
     entries = [
         (k, "F32", tuple(t.shape), lambda t=t: torch_bytes(torch, t, "F32"))

@@ -58,6 +58,14 @@ def kinds(folder):
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(folder / "turned.jpg", quality=90, exif=exif)
+    image.save(folder / "colour.webp", quality=90)
+    Image.merge("RGBA", (*rough.split(), alpha)).save(folder / "rgba.webp", lossless=True, exact=True)
+    rough.save(folder / "rgb.tif")
+    rough.save(folder / "lzw.tiff", compression="tiff_lzw")
+    grey16.save(folder / "grey16.tif")
+    grey.point(lambda v: 255 * (v > 127)).convert("1").save(folder / "one-bit.tif", compression="group4")
+    palette.save(folder / "palette.gif")
+    palette.save(folder / "frames.gif", save_all=True, append_images=[grey.convert("P")], duration=40)
     for path in sorted(folder.iterdir()):
         Image.open(path).convert("RGB").save(folder / f"{path.name}.rgb.png")
 

@@ -1,0 +1,98 @@
+//! The `[[models]]` of a config, and their checkpoints: opened, described, and what the config adds to that.
+
+use serde::Serialize;
+
+use super::wrong::Weights as Place;
+use crate::error::{Error, Result};
+use crate::models::card::{Card, Triple, unit};
+use crate::models::weights::Weights;
+
+/// One classifier.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ModelConfig {
+    /// Unique within the experiment.
+    pub name: String,
+    /// A safetensors file, or `demo:` and the name of an embedded one.
+    pub weights: String,
+    /// Of the file, eight hexadecimal digits; see [`super::Config::pin`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crc32: Option<String>,
+    /// What stands before the names of its tensors in the file, and what of the names is read otherwise, as in `linear.=fc.`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strip: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rename: Vec<String>,
+    /// Normalisation of its images, where the checkpoint's own is not meant or not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean: Option<Triple>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub std: Option<Triple>,
+    /// Share of test images that it should have right without an attack.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clean_test_accuracy: Option<f64>,
+}
+
+/// An open checkpoint; no tensor has been read.
+pub struct Checkpoint {
+    pub weights: Weights,
+    pub card: Card,
+    /// What its user should know.
+    pub notes: Vec<String>,
+}
+
+/// Opens the weights of a resolved name.
+///
+/// # Errors
+/// As [`Weights::open`].
+pub fn open(name: &str) -> Result<Weights> {
+    match Place::named(name) {
+        Place::Embedded(bytes) => Weights::embedded(name, bytes),
+        Place::File(path) => Weights::open(path),
+    }
+}
+
+impl ModelConfig {
+    pub fn weights(&self) -> Place<'_> {
+        Place::named(&self.weights)
+    }
+
+    /// Opens the file and reads what it says of itself; what the config says comes first.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a file that is no checkpoint or does not say what is needed.
+    pub fn open(&self) -> Result<Checkpoint> {
+        let mut weights = open(&self.weights)?;
+        if let Some(prefix) = &self.strip {
+            weights = weights.stripped(prefix)?;
+        }
+        for rename in &self.rename {
+            let (from, to) = rename.split_once('=').unwrap_or((rename, ""));
+            weights = weights.renamed(from, to)?;
+        }
+        let (weights, mut card, found) = Card::find(weights)?;
+        let mut notes: Vec<String> = found.into_iter().map(|note| format!("{}: {note}", self.name)).collect();
+        notes.extend(card.doubts.iter().map(|doubt| format!("warning: {}: metadata {doubt}", self.name)));
+        if self.mean.is_none() || self.std.is_none() {
+            notes.extend(card.assumption().map(|text| format!("{}: {text}", self.name)));
+        } else if card.assumed {
+            (card.mean, card.std) = (None, None);
+        }
+        for (key, said, own) in [("mean", self.mean, &mut card.mean), ("std", self.std, &mut card.std)] {
+            if let (Some(said), Some(own)) = (said, own.filter(|own| Some(*own) != said)) {
+                notes.push(format!("{}: the checkpoint has {key} {own:?}; the config's {said:?} is used", self.name));
+            }
+            *own = said.or(*own);
+            if own.is_none() {
+                let problem =
+                    format!("expected `{key}` in the metadata, or in the config as models.{key}, found neither");
+                return Err(Error::file(weights.origin(), problem));
+            }
+        }
+        Ok(Checkpoint { weights, card, notes })
+    }
+}
+
+/// Whether a config's mean or deviation can be meant.
+pub(super) fn check(key: &str, values: Option<Triple>) -> Result<(), String> {
+    values.map_or(Ok(()), |values| unit(key, &values))
+}

@@ -1,0 +1,101 @@
+//! Files of labels for flat folders: a file name, with or without extension, and a class by id or number.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use csv::{ReaderBuilder, StringRecord, Trim};
+
+use super::classes::Classes;
+use crate::error::{Error, Result};
+
+/// Characters of a line that a message shows.
+const SHOWN: usize = 80;
+
+/// The class of each file named. Fields are separated by commas, or without any by semicolons, tabs or blanks; they may be quoted, and
+/// what follows the second is ignored, as is a heading and a byte-order mark.
+///
+/// # Errors
+/// [`Error::Io`], and [`Error::File`] for a line that names no class or gives a file another class than one before.
+pub fn load(path: &Path, classes: &Classes) -> Result<HashMap<String, u32>> {
+    let text = fs::read_to_string(path).map_err(|e| Error::io(path, "read the labels", e))?;
+    let text = text.trim_start_matches('\u{feff}');
+    let delimiter = [b',', b';', b'\t'].into_iter().find(|&c| text.bytes().any(|b| b == c)).unwrap_or(b' ');
+    let mut reader = ReaderBuilder::new();
+    let mut reader =
+        reader.has_headers(false).flexible(true).trim(Trim::All).delimiter(delimiter).from_reader(text.as_bytes());
+    let mut known = HashMap::new();
+    for (i, record) in reader.records().enumerate() {
+        let record = record.map_err(|e| Error::file(path, format!("not a table of labels: {e}")))?;
+        let line = record.position().map_or(0, |at| at.line());
+        let Some((file, class)) = fields(&record) else { continue };
+        let class = classes.find(class).or_else(|| classes.find(class.split_whitespace().next().unwrap_or_default()));
+        match class {
+            Some(class) => {
+                let before = known.insert(file.to_owned(), class);
+                if let Some(before) = before.filter(|&before| before != class) {
+                    let problem = format!("line {line}: {file} has class {class} here and class {before} before");
+                    return Err(Error::file(path, problem));
+                }
+            }
+            None if i == 0 => {}
+            None => {
+                let whole = text.lines().nth(line.saturating_sub(1) as usize).unwrap_or_default().trim();
+                let shown: String = whole.chars().take(SHOWN).collect();
+                let problem =
+                    format!("line {line}: expected a file and one of {} classes, found `{shown}`", classes.len());
+                return Err(Error::file(path, problem));
+            }
+        }
+    }
+    Ok(known)
+}
+
+/// The file, without the folders it is said to lie in, and the class; `None` for an empty line.
+fn fields(record: &StringRecord) -> Option<(&str, &str)> {
+    // A blank before a quote makes it part of the field; several blanks between two fields are empty ones.
+    let mut fields = record.iter().map(|field| field.trim_matches('"').trim()).filter(|field| !field.is_empty());
+    let (first, second) = (fields.next()?, fields.next());
+    let (file, class) = match second {
+        Some(class) => (first, class),
+        // A line with another separator than the rest.
+        None => first.split_once(['\t', ' ', ';']).unwrap_or((first, "")),
+    };
+    Some((file.rsplit(['/', '\\']).next().unwrap_or(file), class.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_of_labels_come_in_many_forms() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("labels.csv");
+        let read = |text: &str| {
+            fs::write(&path, text).unwrap();
+            load(&path, &Classes::imagenet())
+        };
+        for text in [
+            "\u{feff}img 0.png,9\nimg 1.png,2\n",
+            "\"img 0.png\",\"9\"\n\"img 1.png\",\"2\"\n",
+            "\u{feff}\"img 0.png\", \"9\"\r\n \"img 1.png\" , 2 \r\n\r\n",
+            "file,class\nval/img 0.png,9,more\nval\\img 1.png,2\n",
+            "img 0.png;9\nimg 1.png;2",
+            "img 0.png\t9\nimg 1.png\t2",
+            "\"img 0.png\"   9\n\"img 1.png\" 2\n",
+            "img 0.png,n01518878\nimg 1.png,n01484850 5 6 7 8\n",
+        ] {
+            let found = read(text).unwrap();
+            assert_eq!((found.len(), found["img 0.png"], found["img 1.png"]), (2, 9, 2), "{text}");
+        }
+        assert_eq!(read("\"a,b.png\",3").unwrap()["a,b.png"], 3);
+        for (text, part) in [
+            ("a.png,1\nb.png,x\n", "line 2: expected a file and one of 1000 classes, found `b.png,x`"),
+            ("a.png,1\na.png,2\n", "line 2: a.png has class 2 here and class 1 before"),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains("labels.csv") && error.contains(part), "{error}");
+        }
+    }
+}

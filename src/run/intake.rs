@@ -1,0 +1,250 @@
+//! What is known before an image is read: the checkpoints' own words, set against what they are run on.
+
+use std::fmt::Display;
+
+use super::progress::note;
+use crate::config::{Checkpoint, Config, open};
+use crate::data::classes::plain;
+use crate::data::prepare::Fit;
+use crate::data::{Dataset, Named, SOURCES};
+use crate::defense::Denoiser;
+use crate::error::{Error, Result};
+use crate::models::card::{Agreement, Preparation, agreement};
+
+/// Classes whose names a note shows.
+const SHOWN: usize = 20;
+
+/// The checkpoints of an experiment, opened.
+pub(super) struct Intake {
+    /// With the name of the model.
+    models: Vec<(String, Checkpoint)>,
+    /// What the denoiser was trained on.
+    denoiser: Option<String>,
+}
+
+impl Intake {
+    /// Opens every checkpoint; what they say and the config does not is in `config` from here on.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a file that is missing, no checkpoint, or does not say what is needed; [`Error::Usage`] where the config has
+    /// to decide.
+    pub fn open(config: &mut Config) -> Result<Intake> {
+        let mut models = Vec::new();
+        for model in &mut config.models {
+            let checkpoint = model.open()?;
+            checkpoint.notes.iter().for_each(note);
+            let own = checkpoint.card.clean_test_accuracy;
+            if let (Some(said), Some(own)) =
+                (model.clean_test_accuracy, own.filter(|_| own != model.clean_test_accuracy))
+            {
+                note(format!(
+                    "{}: the checkpoint has clean_test_accuracy {own}; the config's {said} is used",
+                    model.name
+                ));
+            }
+            if checkpoint.card.assumed {
+                (model.mean, model.std) = (checkpoint.card.mean, checkpoint.card.std);
+            }
+            model.clean_test_accuracy = model.clean_test_accuracy.or(own);
+            models.push((model.name.clone(), checkpoint));
+        }
+        let denoiser = match &config.defense.weights {
+            Some(name) => {
+                let weights = open(name)?;
+                Denoiser::described(&weights)?;
+                weights.metadata("dataset").ok().map(str::to_owned)
+            }
+            None => None,
+        };
+        let intake = Intake { models, denoiser };
+        intake.prepare(config)?;
+        intake.order(config)?;
+        Ok(intake)
+    }
+
+    fn preparations(&self) -> impl Iterator<Item = (&str, &Preparation)> {
+        self.models.iter().map(|(name, checkpoint)| (name.as_str(), &checkpoint.card.preparation))
+    }
+
+    /// What all networks that say something of a field say alike, if the config leaves the field open.
+    fn one<T: PartialEq>(
+        &self,
+        config: &Config,
+        field: &'static str,
+        of: impl Fn(&Preparation) -> Option<T>,
+        shown: impl Fn(&T) -> String,
+    ) -> Result<Option<T>> {
+        if !config.dataset.is_open(field) {
+            return Ok(None);
+        }
+        let said: Vec<(&str, T)> = self.preparations().filter_map(|(name, own)| Some((name, of(own)?))).collect();
+        if let Some(pair) = said.windows(2).find(|pair| pair[0].1 != pair[1].1) {
+            let [(a, first), (b, second)] = pair else { return Ok(None) };
+            let problem = format!(
+                "{a} was made for {} and {b} for {}: expected one of them in the config, for all models",
+                shown(first),
+                shown(second)
+            );
+            return Err(Error::usage(format!("dataset.{field}"), problem));
+        }
+        Ok(said.into_iter().next().map(|(_, value)| value))
+    }
+
+    /// Size and resize as the networks were tested, where the config leaves them open.
+    fn prepare(&self, config: &mut Config) -> Result<()> {
+        let row = config.dataset.row()?;
+        if !row.takes.contains(&"fit") {
+            return Ok(());
+        }
+        for (name, own) in self.preparations() {
+            if let Some((field, what)) = own.unknown.iter().find(|(field, _)| config.dataset.is_open(field)) {
+                let problem = format!(
+                    "{name} was tested with {what}, which is not to be had here: expected the config to say what to use"
+                );
+                return Err(Error::usage(format!("dataset.{field}"), problem));
+            }
+        }
+        let text = |value: &dyn Display| value.to_string();
+        let size = self.one(config, "size", |p| p.size, |[h, w]| format!("{h}x{w}"))?;
+        let fit = self.one(config, "fit", |p| p.fit, |fit| text(fit))?;
+        let filter = self.one(config, "filter", |p| p.filter, |filter| text(filter))?;
+        // A format whose images have one size already resizes them only to one that is said.
+        if config.dataset.said.size.is_none() && size.is_none() {
+            return Ok(());
+        }
+        let dataset = &mut config.dataset;
+        let kept = |field: &str| !dataset.is_open(field);
+        let mut said = dataset.said.clone();
+        said.size = if kept("size") { said.size } else { size };
+        said.fit = if kept("fit") { said.fit } else { fit };
+        said.filter = if kept("filter") { said.filter } else { filter };
+        if !kept("shorter") {
+            said.shorter = None;
+            if let (Some(Fit::Crop), Some(size)) = (said.fit, said.size) {
+                said.shorter =
+                    self.one(config, "shorter", |p| p.shorter(size), |side| format!("a shorter side of {side}"))?;
+            }
+        }
+        let dataset = &mut config.dataset;
+        dataset.prepare_as(said)?;
+        let whole = |fit: Option<Fit>, shorter: Option<usize>| match (fit, shorter) {
+            (Some(Fit::Squash), _) => ", squashed".to_owned(),
+            (Some(Fit::Crop), Some(side)) => format!(", the centre of {side}"),
+            (Some(Fit::Crop), None) => ", cropped".to_owned(),
+            (None, _) => String::new(),
+        };
+        let used = &dataset.said;
+        let [h, w] = used.size.unwrap_or_default();
+        let filter = used.filter.map_or(String::new(), |filter| format!(", {filter}"));
+        let shown = format!("{h}x{w}{}{filter}", whole(used.fit, used.shorter));
+        let decided = ["size", "fit", "filter"].into_iter().any(|field| dataset.is_open(field));
+        if decided {
+            let of: Vec<&str> =
+                self.preparations().filter(|(_, p)| **p != Preparation::default()).map(|(name, _)| name).collect();
+            let why = match of.is_empty() {
+                true => "no checkpoint says otherwise".to_owned(),
+                false if self.models.iter().all(|(_, c)| c.card.assumed) => {
+                    "as torchvision tests such networks".to_owned()
+                }
+                false => format!("as {} was tested, where the config leaves it open", of.join(" and ")),
+            };
+            note(format!("images become {shown}: {why}"));
+        }
+        for (name, own) in self.preparations() {
+            let side =
+                own.size.zip(own.fit).filter(|(_, fit)| *fit == Fit::Crop).and_then(|(size, _)| own.shorter(size));
+            let differs = |other: bool, text: String| other.then_some(text);
+            let parts = [
+                own.size.and_then(|size| differs(Some(size) != used.size, format!("{}x{}", size[0], size[1]))),
+                own.fit.and_then(|fit| differs(Some(fit) != used.fit, format!("fit {fit}"))),
+                side.filter(|_| own.size == used.size && own.fit == used.fit)
+                    .and_then(|side| differs(Some(side) != used.shorter, format!("a shorter side of {side}"))),
+                own.filter.and_then(|filter| differs(Some(filter) != used.filter, text(&filter))),
+            ];
+            let parts: Vec<String> = parts.into_iter().flatten().collect();
+            if !parts.is_empty() {
+                note(format!(
+                    "warning: {name} was tested with {}; the config says otherwise: {shown}",
+                    parts.join(", ")
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of each class, where the format leaves it open.
+    fn order(&self, config: &mut Config) -> Result<()> {
+        let named =
+            self.models.iter().find_map(|(name, c)| Some(Named { who: name, names: c.card.classes.as_deref()? }));
+        let Some(order) = config.dataset.source()?.order(named)? else { return Ok(()) };
+        let shown: Vec<String> =
+            order.names.iter().take(SHOWN).enumerate().map(|(i, name)| format!("{i} {name}")).collect();
+        let more = match order.names.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more, all of them in config.toml"),
+        };
+        note(format!("classes, {}: {}{more}", order.why, shown.join(", ")));
+        config.dataset.said.class_order = Some(order.names);
+        Ok(())
+    }
+
+    /// Sets the checkpoints' classes, data and size against the images.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a network of other classes, or of the same in another order.
+    pub fn compare(&self, config: &Config, dataset: &Dataset) -> Result<()> {
+        let others = config.dataset.source()?.ids()?.unwrap_or_default();
+        let numbers = dataset.classes.iter().all(|name| name.bytes().all(|b| b.is_ascii_digit()));
+        // A folder of one's own may be called anything.
+        let known = SOURCES.iter().any(|row| alike(row.name, &dataset.name)) && config.dataset.said.classes.is_none();
+        for (name, Checkpoint { weights, card, .. }) in &self.models {
+            let mut same = false;
+            if let Some(said) = &card.classes {
+                match agreement(said, &dataset.classes, &others) {
+                    Agreement::Same => same = true,
+                    Agreement::Doubtful(why) => note(format!("warning: {name}: {why}: taken for the same")),
+                    // Numbers and a list of the user's own are no names to compare.
+                    Agreement::Other(why)
+                        if said.len() == dataset.classes.len()
+                            && (numbers || config.dataset.said.classes.is_some()) =>
+                    {
+                        note(format!("warning: {name}: {why}: taken for the same, in this order"));
+                    }
+                    Agreement::Other(why) | Agreement::Order(why) => {
+                        return Err(Error::file(
+                            weights.origin(),
+                            format!("classes: not those of {}: {why}", dataset.name),
+                        ));
+                    }
+                }
+            }
+            if let Some(own) = card.dataset.as_deref().filter(|own| known && !alike(own, &dataset.name) && !same) {
+                let problem = format!("it was trained on {own}, and these images are {}", dataset.name);
+                // Another of the sets that this program knows, and nothing says that the two share their classes.
+                if card.classes.is_none() && SOURCES.iter().any(|row| alike(row.name, own)) {
+                    return Err(Error::file(weights.origin(), format!("dataset: {problem}")));
+                }
+                note(format!("warning: {name}: {problem}"));
+            }
+            let images = [dataset.height, dataset.width];
+            if !config.dataset.row()?.takes.contains(&"fit")
+                && let Some([h, w]) = card.preparation.size.filter(|size| *size != images)
+            {
+                let [ih, iw] = images;
+                note(format!(
+                    "warning: {name} was tested at {h}x{w}; these images are {ih}x{iw}, and this kind resizes none"
+                ));
+            }
+        }
+        if let Some(own) = self.denoiser.as_deref().filter(|own| known && !alike(own, &dataset.name)) {
+            note(format!("warning: the denoiser was trained on {own}, and these images are {}", dataset.name));
+        }
+        Ok(())
+    }
+}
+
+/// Whether two names of datasets may mean the same one: `imagenet`, `ImageNet-1k`.
+fn alike(a: &str, b: &str) -> bool {
+    let (a, b) = (plain(a), plain(b));
+    a.starts_with(&b) || b.starts_with(&a)
+}
