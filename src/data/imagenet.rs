@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::classes::Classes;
+use super::classes::{Classes, place};
 use super::dataset::Dataset;
 use super::labels;
 use super::listing::{self, name};
@@ -112,7 +112,7 @@ fn by_class(source: Source, classes: &Classes) -> Result<Found> {
     let mut files = Vec::new();
     for folder in folders {
         let id = name(&folder);
-        let Some(class) = classes.ids.iter().position(|known| *known == id) else {
+        let Some(class) = place(&id, &classes.ids) else {
             let first = classes.ids.first().map_or("", String::as_str);
             let problem =
                 format!("expected a folder named after one of {} classes, as {first}: see `classes`", classes.len());

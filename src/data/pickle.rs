@@ -155,7 +155,7 @@ impl Machine<'_> {
         self.stack.last().copied().ok_or_else(|| "the stack is empty".into())
     }
 
-    fn to_mark(&mut self) -> Step<Vec<Id>> {
+    fn since_mark(&mut self) -> Step<Vec<Id>> {
         let height = self.marks.pop().ok_or("there is no mark")?;
         if height > self.stack.len() {
             return Err("a mark lies above the stack".into());
@@ -251,7 +251,7 @@ impl Machine<'_> {
                     self.pop()?;
                 }
                 b'1' => {
-                    self.to_mark()?;
+                    self.since_mark()?;
                 }
                 b'2' => self.stack.push(self.top()?),
                 b'N' => self.push(Value::None),
@@ -310,15 +310,15 @@ impl Machine<'_> {
                 b'}' => self.push(Value::Dict(vec![])),
                 0x85..=0x87 => self.tuple(usize::from(code - 0x84))?,
                 b't' => {
-                    let items = self.to_mark()?;
+                    let items = self.since_mark()?;
                     self.push(Value::Tuple(items));
                 }
                 b'l' | 0x91 => {
-                    let items = self.to_mark()?;
+                    let items = self.since_mark()?;
                     self.push(Value::List(items));
                 }
                 b'd' => {
-                    let items = self.to_mark()?;
+                    let items = self.since_mark()?;
                     self.push(Value::Dict(vec![]));
                     self.set(&items)?;
                 }
@@ -327,7 +327,7 @@ impl Machine<'_> {
                     self.append(vec![item])?;
                 }
                 b'e' | 0x90 => {
-                    let items = self.to_mark()?;
+                    let items = self.since_mark()?;
                     self.append(items)?;
                 }
                 b's' => {
@@ -335,7 +335,7 @@ impl Machine<'_> {
                     self.set(&[key, value])?;
                 }
                 b'u' => {
-                    let items = self.to_mark()?;
+                    let items = self.since_mark()?;
                     self.set(&items)?;
                 }
                 b'q' | b'r' => {

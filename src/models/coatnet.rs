@@ -18,7 +18,7 @@ use rollout::Rollout;
 
 use serde_json::{Value, json};
 
-use super::network::{Network, Row, Shape};
+use super::network::{Network, Row, Shape, ShapeOf};
 use super::probe::Probe;
 use super::weights::Weights;
 use crate::device::Device;
@@ -41,7 +41,7 @@ pub const ROW: Row = Row {
 };
 
 /// All but the size of the image, which no tensor tells.
-fn infer(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Option<Value> {
+fn infer(shape: &ShapeOf) -> Option<Value> {
     let side = |name: &str, axis: usize| shape(&format!("{name}.weight"))?.get(axis).copied();
     let at = |stage: usize, block: usize, part: &str| format!("stages.{stage}.blocks.{block}.{part}");
     let stem = [side("stem.conv1", 0)?, side("stem.conv2", 0)?];

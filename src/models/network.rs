@@ -61,6 +61,9 @@ pub trait Shape: Debug + Send + Sync {
     ) -> Result<Box<dyn Network>>;
 }
 
+/// The shape of a tensor by its name, if there is such a tensor.
+pub type ShapeOf<'a> = dyn Fn(&str) -> Option<Vec<usize>> + 'a;
+
 /// An architecture as the table has it.
 pub struct Row {
     /// As metadata, dumps and flags spell it.
@@ -68,7 +71,7 @@ pub struct Row {
     pub help: &'static str,
     pub parse: fn(Value) -> serde_json::Result<Box<dyn Shape>>,
     /// The config of a network with these tensors, given by name to their shapes, as far as they tell; `None` for another network's.
-    pub infer: fn(&dyn Fn(&str) -> Option<Vec<usize>>) -> Option<Value>,
+    pub infer: fn(&ShapeOf) -> Option<Value>,
     /// The config that is timed when none is given, and one that the emulated GPU runs in seconds.
     pub usual: &'static str,
     pub small: &'static str,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::network::{Network, Row, Shape};
+use super::network::{Network, Row, Shape, ShapeOf};
 use super::probe::Probe;
 use super::weights::Weights;
 use crate::device::Device;
@@ -75,7 +75,7 @@ pub const ROW: Row = Row {
     small: r#"{"depth":18,"stem":"cifar","width":16,"attention":"none","classes":10}"#,
 };
 
-fn infer(shape: &dyn Fn(&str) -> Option<Vec<usize>>) -> Option<Value> {
+fn infer(shape: &ShapeOf) -> Option<Value> {
     let of = |name: &str| shape(&format!("{name}.weight"));
     let blocks = |layer: usize| (0..64).take_while(|i| of(&format!("layer{layer}.{i}.conv1")).is_some()).count();
     let (stem, fc) = (of("conv1")?, of("fc")?);

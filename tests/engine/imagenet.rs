@@ -281,7 +281,7 @@ fn a_flat_folder_takes_its_labels_from_a_file() {
 #[test]
 fn other_classes_come_from_a_list() {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["dog", "polar bear"] {
+    for name in ["Dog", "polar_bear"] {
         fs::create_dir_all(dir.path().join("val").join(name)).unwrap();
         fs::copy(fixture("rgb.png"), dir.path().join("val").join(name).join("1.png")).unwrap();
     }
@@ -292,5 +292,5 @@ fn other_classes_come_from_a_list() {
     let data = load(Some(&list)).unwrap();
     assert_eq!((&data.labels[..], data.classes.len()), (&[0, 2][..], 3));
     let error = load(None).unwrap_err().to_string();
-    assert!(error.contains("dog: expected a folder named after one of 1000 classes, as n01440764"), "{error}");
+    assert!(error.contains("Dog: expected a folder named after one of 1000 classes, as n01440764"), "{error}");
 }
