@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> Result<()> {
             say(&file.display().to_string())
         }
         (None, Format::Html, [dir]) => {
-            RunDir::open(Some(dir), "", true)?.write("report.html", text.as_bytes())?;
+            RunDir::beside(dir)?.write("report.html", text.as_bytes())?;
             say(&dir.join("report.html").display().to_string())
         }
         _ => say(text.trim_end()),

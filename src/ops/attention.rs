@@ -210,6 +210,18 @@ impl Sizes {
         added: Added,
         lse: &Tensor,
     ) -> Result<()> {
+        // Over a single key the softmax is 1 whatever the scores are, so that neither q nor k has a gradient: scores of 0, none of
+        // which goes back, instead of differences of equal sums that rounding leaves. A bias may hide the key, and then it is not 1.
+        let is_alone = self.m == 1 && !matches!(added, Added::Bias(_));
+        let (added, scale, alone) = match is_alone {
+            true => {
+                let rows: Vec<f32> = [0.0, 1.0].repeat(self.batch * self.heads * self.n);
+                let shape = [self.batch, self.heads, self.n, 2];
+                (Added::Nothing, 0.0, Some(Tensor::from_f32(g.device(), &shape, DType::F32, &rows)?))
+            }
+            false => (added, self.scale, None),
+        };
+        let lse = alone.as_ref().unwrap_or(lse);
         let ([table, turned], map_w, map_h) = added.places();
         let delta = Tensor::uninit(g.device(), &[self.batch, self.heads, self.n], DType::F32)?;
         let args = AttentionGradArgs {
@@ -233,7 +245,7 @@ impl Sizes {
             queries: self.n as i32,
             keys: self.m as i32,
             d: self.d as i32,
-            scale: self.scale,
+            scale,
             reserved: 0,
         };
         let side = if g.dtype() == DType::BF16 && self.d <= 64 { 64 } else { 32 };

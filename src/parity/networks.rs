@@ -69,8 +69,8 @@ fn pgd_trajectory(r: &Replay, weights: &Weights, shape: &dyn Shape) -> Result<(O
     let (eps, step_size): (f64, f64) = (d.attr("eps")?, d.attr("step_size")?);
     let steps: usize = d.attr("steps")?;
     let kind: String = d.attr("loss")?;
-    if kind != "cross_entropy" {
-        return Err(r.fail(format!("attribute `loss`: expected cross_entropy, found `{kind}`")));
+    if !matches!(kind.as_str(), "ce" | "cross_entropy") {
+        return Err(r.fail(format!("attribute `loss`: expected ce or cross_entropy, found `{kind}`")));
     }
     let norm = norm(r)?;
     let image = |name: &str| -> Result<Tensor> {

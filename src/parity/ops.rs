@@ -36,6 +36,8 @@ pub(super) fn run(r: &Replay) -> Result<Vec<Output>> {
         }
         "max_pool2d" => {
             let pool = pool(r)?;
+            // One set of attributes serves both pools; padding never wins a maximum.
+            r.dump.attr_opt::<bool>("count_include_pad")?;
             on_image(r, |g, x| max_pool2d(g, x, pool))
         }
         "avg_pool2d" => {

@@ -42,12 +42,17 @@ pub fn tables(run: &Ledger, skipped: usize) -> String {
     let Ledger { config, dataset, cells, .. } = run;
     let attack = &config.attack;
     let what = format!("{} {}, {} images of {dataset}", attack.label(), attack.norm, run.ids.len());
-    let scores = [Score::Last, Score::Any].into_iter().filter(|&score| !(attack.early_stop && score == Score::Last));
-    let undefended = |score| {
-        let rows = series(config, cells, score, |channel| channel == Channel::Undefended);
-        table::accuracy(&format!("accuracy in % after {what}: {}", what_counts(score)), &rows)
+    let undefended = |score| series(config, cells, score, |channel| channel == Channel::Undefended);
+    let titled =
+        |counts: &str, rows: &[Series]| table::accuracy(&format!("accuracy in % after {what}: {counts}"), rows);
+    let (last, any) = (undefended(Score::Last), undefended(Score::Any));
+    let mut parts = match last == any {
+        true if !attack.early_stop => {
+            vec![titled("the last iterate counts; any successful iterate counts the same", &last)]
+        }
+        _ if attack.early_stop => vec![titled(what_counts(Score::Any), &any)],
+        _ => vec![titled(what_counts(Score::Last), &last), titled(what_counts(Score::Any), &any)],
     };
-    let mut parts: Vec<String> = scores.map(undefended).collect();
     for through in [false, true] {
         let rows = series(
             config,

@@ -1,6 +1,6 @@
 //! The folder of one run: claimed before the work starts, recognised when it is resumed.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -16,10 +16,15 @@ const CONFIG: &str = "config.toml";
 /// Seconds per phase of the processes that came to the end; a run without it did not.
 pub const TIMES: &str = "timings.json";
 
-/// A folder that can be written to. It holds `config.toml`, `records.jsonl`, `results.csv` and `plots/`.
+/// Held by the process that works on a run; it names that process. The system lets go of it however the process ends.
+const LOCK: &str = ".lock";
+
+/// A folder that can be written to, by this process alone. It holds `config.toml`, `records.jsonl`, `results.csv` and `plots/`.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
+    /// Kept open as long as this process works on the run; none for whoever only adds a page.
+    _lock: Option<File>,
 }
 
 impl RunDir {
@@ -39,6 +44,8 @@ impl RunDir {
             return Err(Error::usage("out", format!("{shown} exists and is no folder")));
         }
         fs::create_dir_all(&path).map_err(|e| Error::io(&path, "create the run directory", e))?;
+        // Before looking at what is there: of two that start at once, one waits in vain.
+        let lock = lock(&path)?;
         let used = visible_entries(&path)?;
         if used && !resume {
             let way_out = "add --resume to continue that run, or choose another folder";
@@ -47,14 +54,27 @@ impl RunDir {
         if used && !path.join(CONFIG).is_file() {
             return Err(Error::usage("resume", format!("{shown} holds files but no {CONFIG}: it is no run directory")));
         }
-        RunDir { path }.probe()
+        RunDir { path, _lock: Some(lock) }.probe()
+    }
+
+    /// A run directory that a page or an export is added to; another process may be working on it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when it is no run directory.
+    pub fn beside(path: &Path) -> Result<RunDir> {
+        if !path.join(CONFIG).is_file() {
+            let problem = format!("{}: expected a run directory with {CONFIG}", path.display());
+            return Err(Error::usage("RUN", problem));
+        }
+        RunDir { path: path.into(), _lock: None }.probe()
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes `config.toml`, or compares it with the one that is there. Only `batch` may differ: it changes no result.
+    /// Writes `config.toml`, or compares it with the one that is there. Only `batch` may differ, which changes no result, and the
+    /// places of files whose checksums agree.
     ///
     /// # Errors
     /// [`Error::Usage`] naming the first field that differs; [`Error::File`] when the old config is no TOML;
@@ -72,6 +92,7 @@ impl RunDir {
         let (mut old, mut new) = (parse(&old)?, parse(&text)?);
         old.remove("batch");
         new.remove("batch");
+        forget_moved(&mut old, &mut new);
         let Some((field, was, is)) = difference(&Value::Table(old), &Value::Table(new)) else { return Ok(()) };
         let way_out = "resume with the settings the run was started with, or choose another --out";
         Err(Error::usage("resume", format!("{}: {field} is {was} there and {is} here: {way_out}", path.display())))
@@ -151,13 +172,42 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
+/// Claims a folder for this process.
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(LOCK);
+    let io = |action| move |e| Error::io(folder, action, e);
+    let mut options = File::options();
+    let mut file = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(io("write into the run directory"))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let owner = fs::read_to_string(&path).unwrap_or_default();
+            let owner = if owner.trim().is_empty() { "another process" } else { owner.trim() };
+            let problem = format!("{owner} is working on {}: wait for it, or choose another --out", folder.display());
+            return Err(Error::usage("out", problem));
+        }
+        // A file system without locks is used without.
+        Err(TryLockError::Error(e)) if e.kind() == ErrorKind::Unsupported => {}
+        Err(TryLockError::Error(e)) => return Err(Error::io(folder, "lock the run directory", e)),
+    }
+    let owner = format!("process {}\n", std::process::id());
+    file.set_len(0).and_then(|()| file.write_all(owner.as_bytes())).map_err(io("write into the run directory"))?;
+    Ok(file)
+}
+
 fn create_numbered(name: &str) -> Result<RunDir> {
     let runs = Path::new("runs");
     fs::create_dir_all(runs).map_err(|e| Error::io(runs, "create the folder of runs (--out chooses another)", e))?;
     for number in 1u32.. {
         let path = runs.join(format!("{name}-{number}"));
         match fs::create_dir(&path) {
-            Ok(()) => return RunDir { path }.probe(),
+            Ok(()) => return RunDir { _lock: Some(lock(&path)?), path }.probe(),
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
             Err(e) => return Err(Error::io(&path, "create the run directory", e)),
         }
@@ -190,6 +240,30 @@ fn to_toml(config: &Config, device: &str, emulator: Option<Effective>) -> Result
     }
     let run = Run { device, version: env!("CARGO_PKG_VERSION"), emulator };
     Ok(format!("{}\n{}", toml::to_string(config)?, toml::to_string(&Found { run })?))
+}
+
+/// Takes away where files lie, in every table whose checksum is known and the same on either side: what moved is still what it was.
+fn forget_moved(old: &mut Table, new: &mut Table) {
+    const PLACES: [&str; 5] = ["path", "images", "labels", "classes", "weights"];
+    let forget = |a: &mut Value, b: &mut Value| {
+        let (Value::Table(a), Value::Table(b)) = (a, b) else { return };
+        if a.get("crc32").is_some() && a.get("crc32") == b.get("crc32") {
+            for place in PLACES {
+                if a.get(place).is_some_and(Value::is_str) && b.get(place).is_some_and(Value::is_str) {
+                    a.remove(place);
+                    b.remove(place);
+                }
+            }
+        }
+    };
+    for table in ["dataset", "defense"] {
+        if let (Some(a), Some(b)) = (old.get_mut(table), new.get_mut(table)) {
+            forget(a, b);
+        }
+    }
+    if let (Some(Value::Array(a)), Some(Value::Array(b))) = (old.get_mut("models"), new.get_mut("models")) {
+        a.iter_mut().zip(b).for_each(|(a, b)| forget(a, b));
+    }
 }
 
 /// The dotted name of the first field that differs, and its value on either side.
@@ -275,6 +349,24 @@ mod tests {
     }
 
     #[test]
+    fn what_moved_is_found_by_its_checksum() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::open(Some(dir.path()), "x", false).unwrap();
+        let mut first = config(&Overrides::default());
+        first.models[0].crc32 = Some("0000abcd".into());
+        run.settle(&first, "host").unwrap();
+        let mut moved = first.clone();
+        moved.models[0].weights = "elsewhere/net.safetensors".into();
+        run.settle(&moved, "host").unwrap();
+        moved.models[0].crc32 = Some("0000abce".into());
+        let message = run.settle(&moved, "host").unwrap_err().to_string();
+        assert!(message.contains("models.0.crc32 is \"0000abcd\" there"), "{message}");
+        moved = first.clone();
+        moved.models[1].weights = "elsewhere/net.safetensors".into();
+        assert!(run.settle(&moved, "host").unwrap_err().to_string().contains("models.1.weights"));
+    }
+
+    #[test]
     fn a_run_config_can_be_run_again() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::open(Some(dir.path()), "x", false).unwrap();
@@ -291,6 +383,21 @@ mod tests {
         fs::write(dir.path().join("file"), "").unwrap();
         let error = RunDir::open(Some(&dir.path().join("file/run")), "x", false).unwrap_err();
         assert!(error.to_string().contains("create the run directory"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_belongs_to_one_process_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = RunDir::open(Some(dir.path()), "x", false).unwrap();
+        first.settle(&config(&Overrides::default()), "host").unwrap();
+        for resume in [false, true] {
+            let error = RunDir::open(Some(dir.path()), "x", resume).unwrap_err();
+            let owner = format!("process {} is working on", std::process::id());
+            assert!(error.to_string().contains(&owner) && error.exit_code() == 2, "{error}");
+        }
+        RunDir::beside(dir.path()).unwrap().write("report.html", b"x").unwrap();
+        drop(first);
+        RunDir::open(Some(dir.path()), "x", true).unwrap();
     }
 
     #[test]
