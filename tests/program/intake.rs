@@ -130,7 +130,7 @@ fn numbers_are_classes_in_their_order_and_a_wrong_one_is_a_failed_check() {
 fn every_kind_passes_over_the_same_files_and_tells_of_the_same() {
     let place = Place::new();
     // Half of the classes in another format, which loses nothing.
-    let file = |class: usize, i: usize| format!("{class}/{i}.{}", if class % 2 == 0 { "png" } else { "webp" });
+    let file = |class: usize, i: usize| format!("{class}/{i}.{}", if class.is_multiple_of(2) { "png" } else { "webp" });
     write_images(&place, |class, i| format!("data/{}", file(class, i)));
     write_images(&place, |class, i| format!("flat/{}", file(class, i).replace('/', "_")));
     for dir in ["data/3", "flat"] {
