@@ -89,7 +89,7 @@ impl Defended<'_> {
     /// Draws that are denoised, and recorded, together: whatever the batch, so that sums are the same in any. On the host as many as
     /// the network walks over at a time; on a GPU one, so that the batch alone says how much memory a pass takes.
     fn at_once(&self, h: usize, w: usize) -> usize {
-        if self.classifier_device().is_host() { self.denoiser.chunk(h, w).clamp(1, self.draws as usize) } else { 1 }
+        if self.classifier_device().plan().serial { self.denoiser.chunk(h, w).clamp(1, self.draws as usize) } else { 1 }
     }
 
     fn part(&self, x: &Tensor, query: &Query, wanted: bool) -> Result<Evaluation> {

@@ -8,6 +8,7 @@ pub mod emulated;
 mod host;
 mod kernel;
 pub mod nvtx;
+mod plan;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex};
 pub use cuda::CudaDevice;
 pub use host::HostDevice;
 pub use kernel::*;
+pub use plan::Plan;
 
 use crate::choice::choice;
 use crate::{Error, Result};
@@ -222,9 +224,9 @@ impl Device {
         matches!(&self.0.backend, Backend::Cuda(cuda) if cuda.is_emulated())
     }
 
-    /// True for the CPU, whose tiles are chosen per launch.
-    pub fn is_host(&self) -> bool {
-        matches!(self.0.backend, Backend::Host(_))
+    /// What an op may ask before it cuts its work into blocks.
+    pub fn plan(&self) -> Plan {
+        if matches!(self.0.backend, Backend::Host(_)) { Plan::HOST } else { Plan::CUDA }
     }
 
     /// How many blocks run at once: threads on the host, multiprocessors on CUDA.

@@ -10,7 +10,7 @@ use crate::device::Device;
 /// Images at once on the host. Few keep activations in cache; but each chunk streams all the weights through it, so that the
 /// larger of the two should be the activations: between 4 and 32 MiB of the widest one, a third of the weights if in between.
 pub(crate) fn chunk(device: &Device, widest: usize, parameters: usize) -> usize {
-    if device.is_host() {
+    if device.plan().serial {
         (4 * parameters / 3).clamp(4 << 20, 32 << 20).div_ceil(4 * widest.max(1))
     } else {
         usize::MAX
@@ -27,7 +27,7 @@ pub(crate) fn in_chunks<R: Send>(
 ) -> Result<Vec<R>> {
     let threads = device.parallelism();
     let even = n.div_ceil(threads.max(1));
-    if !device.is_host() || threads == 1 || even < (chunk / 2).max(1) {
+    if !device.plan().serial || threads == 1 || even < (chunk / 2).max(1) {
         let chunk = chunk.min(n.max(1));
         return (0..n).step_by(chunk).map(|first| f(first..(first + chunk).min(n))).collect();
     }

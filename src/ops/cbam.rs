@@ -121,14 +121,13 @@ struct Plan {
 
 impl Plan {
     fn new(device: &Device, [h, w, c]: [usize; 3], side: usize) -> Result<Self> {
-        /// Of shared memory, for both padded maps of a strip.
-        const CUDA_BYTES: usize = 49152 - 256;
-        const HOST_BYTES: usize = 2 << 20;
         /// Images up to this many pixels take one CUDA block.
         const FEW: usize = 64;
         /// Rows of a CUDA strip, of which the maps need `side - 1` more.
         const STRIP: usize = 8;
-        let bytes = if device.is_host() { HOST_BYTES } else { CUDA_BYTES };
+        // Both padded maps of a strip lie in it.
+        let plan = device.plan();
+        let bytes = plan.scratch;
         let fit = (bytes / 8 / (w + side - 1).max(1)).saturating_sub(side - 1);
         if fit == 0 {
             return Err(Error::Limit {
@@ -138,15 +137,15 @@ impl Plan {
                 max: (bytes / 8 / side + 1 - side) as u64,
             });
         }
-        let whole = fit >= h && (device.is_host() || h * w <= FEW);
+        let whole = fit >= h && (plan.serial || h * w <= FEW);
         let rows = if whole {
             h
-        } else if device.is_host() {
+        } else if plan.serial {
             fit.min(h)
         } else {
             STRIP.min(fit).min(h)
         };
-        Ok(Plan { whole, rows: rows.max(1), cols: if device.is_host() { c.max(1) } else { 64 } })
+        Ok(Plan { whole, rows: rows.max(1), cols: plan.channels(c, 64) })
     }
 }
 

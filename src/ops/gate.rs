@@ -28,7 +28,7 @@ pub fn gate(g: &Graph, x: &Tensor, gates: &Tensor, act: Activation) -> Result<Te
     g.record("gate gradient", &[x, gates], &y, move |g, dy, grads| {
         let dgates = g.uninit(&[n, c])?;
         // On CUDA 128 channels are 16 runs, so that 16 threads share the pixels of each.
-        let per_block = if g.device().is_host() { c.max(1) } else { 128 };
+        let per_block = g.device().plan().channels(c, 128);
         let args = GateGradArgs {
             x: x_in.address(),
             dy: dy.address(),

@@ -66,15 +66,15 @@ impl GroupNorm {
         /// Channels on CUDA: enough blocks, and whole sectors of memory.
         const CHANNELS: usize = 32;
         const RUN: usize = 16;
-        let size = self.c() / self.groups;
-        let channels = if device.is_host() { CACHE / 4 / pixels.max(1) } else { CHANNELS };
+        let (size, serial) = (self.c() / self.groups, device.plan().serial);
+        let channels = if serial { CACHE / 4 / pixels.max(1) } else { CHANNELS };
         // Whole runs of channels where that takes few groups.
         let step = (1..=RUN).find(|n| (n * size).is_multiple_of(RUN)).unwrap_or(1);
         let step = if step * size <= MAX_CHANNELS { step } else { 1 };
         let groups = (channels.min(MAX_CHANNELS) / (step * size) * step).clamp(step, self.groups.max(step));
         let groups = groups.min(self.groups);
-        let strip = if device.is_host() { pixels } else { (16384 / (groups * size)).max(1) };
-        Shares { groups, strip, grid_x: self.groups.div_ceil(groups), whole: device.is_host() }
+        let strip = if serial { pixels } else { (16384 / (groups * size)).max(1) };
+        Shares { groups, strip, grid_x: self.groups.div_ceil(groups), whole: serial }
     }
 }
 

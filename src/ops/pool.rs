@@ -179,7 +179,7 @@ pub fn global_avg_pool_activated(g: &Graph, x: &Tensor, act: Activation) -> Resu
     }
     let y = g.uninit(&[n, c])?;
     // On CUDA 128 channels are 16 runs, so that 16 threads share the pixels of each.
-    let per_block = if g.device().is_host() { c.max(1) } else { 128 };
+    let per_block = g.device().plan().channels(c, 128);
     let args = GlobalPoolArgs {
         x: x.address(),
         y: y.address(),

@@ -1,8 +1,7 @@
 //! Weights in the order the tile product reads (`pack_weights` in `kernels/conv.cu`), and how a product is cut into tiles.
 
 use crate::device::{
-    DType, Device, HostDevice, PACK_WEIGHTS_BF16, PACK_WEIGHTS_F32, PackArgs, TURN_WEIGHTS_BF16, TURN_WEIGHTS_F32,
-    TurnArgs,
+    DType, Device, PACK_WEIGHTS_BF16, PACK_WEIGHTS_F32, PackArgs, TURN_WEIGHTS_BF16, TURN_WEIGHTS_F32, TurnArgs,
 };
 use crate::tape::Precision;
 use crate::tensor::Tensor;
@@ -103,8 +102,7 @@ impl Packed {
             });
         }
         let dtype = p.dtype();
-        let (panel, c_align, stored) = if device.is_host() {
-            let t = HostDevice::tile(dtype == DType::BF16, o);
+        let (panel, c_align, stored) = if let Some(t) = device.plan().tile(dtype, o) {
             let stored = if t.element_bytes == 2 { DType::BF16 } else { DType::F32 };
             (t.panel as usize, t.c_align as usize, stored)
         } else {
@@ -119,15 +117,14 @@ impl Packed {
 
     /// Cuts `m` rows into tiles so that every processor gets several.
     pub(crate) fn tiles(&self, device: &Device, dtype: DType, m: usize, groups: usize) -> Tiles {
-        if !device.is_host() {
+        let Some(tile) = device.plan().tile(dtype, self.o) else {
             let side = if self.large(device, m, groups) { LARGE } else { SMALL };
             return Tiles { m_tile: side, n_tile: side, count: m.div_ceil(side) * self.o.div_ceil(side) };
-        }
+        };
         /// Rows of one block should stay in the second-level cache beside a panel of weights.
         const CACHE: usize = 1536 << 10;
         /// Blocks per thread below which uneven ones no longer balance.
         const BALANCE: usize = 6;
-        let tile = HostDevice::tile(dtype == DType::BF16, self.o);
         let (step, panel) = (tile.rows as usize, tile.panel as usize);
         // bf16 on AMX gathers every tap of its rows, float32 reads rows in place.
         let row = if tile.element_bytes == 2 { 2 * self.taps * self.c_pad } else { 4 * self.c_pad };
@@ -146,7 +143,7 @@ impl Packed {
 
     /// The same for kernels that have only the small CUDA tile.
     pub(crate) fn tiles_small(&self, device: &Device, dtype: DType, m: usize, groups: usize) -> Tiles {
-        if device.is_host() {
+        if device.plan().serial {
             return self.tiles(device, dtype, m, groups);
         }
         Tiles { m_tile: SMALL, n_tile: SMALL, count: m.div_ceil(SMALL) * self.o.div_ceil(SMALL) }

@@ -106,7 +106,7 @@ fn bench_prints_one_json_object() {
     }
     for (args, parts) in [
         ("--config {}", ["--config", "missing field `depth`"]),
-        ("--arch vgg", ["--arch", "expected resnet, resnet_study or coatnet, or unet, found `vgg`"]),
+        ("--arch vgg", ["--arch", "expected resnet, resnet_study, coatnet or unet, found `vgg`"]),
         ("--size 32", ["--size", "such as 32x32, found `32`"]),
         ("--runs 0", ["--runs", "at least 1"]),
         ("--device tpu", ["--device", "found `tpu`"]),
@@ -357,7 +357,7 @@ fn bad_weights_name_file_and_tensor() {
             c.metadata.insert(key.into(), value.into());
         }
     };
-    spoilt(&says("arch", "vgg"), &["expected the architecture resnet, resnet_study or coatnet, found `vgg`"]);
+    spoilt(&says("arch", "vgg"), &["expected the architecture resnet, resnet_study, coatnet, found `vgg`"]);
     spoilt(&says("std", "[0, 1, 1]"), &["positive std"]);
     spoilt(&says("mean", "0.5"), &["metadata `mean`"]);
     spoilt(&says("config", r#"{"depth":34,"stem":"cifar","width":16,"classes":10}"#), &["tensor `", "shape"]);

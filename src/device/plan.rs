@@ -1,0 +1,30 @@
+//! What an op may ask of a device before it cuts its work into blocks.
+
+use super::DType;
+use super::host::{HostDevice, HostTile};
+
+/// How blocks run, and what each has of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Whether a block is one thread's pass over its data, so that it should be given as much as stays in its cache; else many small
+    /// blocks share a processor, and there should be enough of them.
+    pub serial: bool,
+    /// Bytes that a block may keep between its phases: shared memory, or what a thread's cache stands in for.
+    pub scratch: usize,
+}
+
+impl Plan {
+    pub(super) const HOST: Plan = Plan { serial: true, scratch: 2 << 20 };
+    /// Shared memory that needs no opting in, less what reductions take.
+    pub(super) const CUDA: Plan = Plan { serial: false, scratch: 49152 - 256 };
+
+    /// Channels of one block, of `c` in all: `few` where blocks are many.
+    pub fn channels(&self, c: usize, few: usize) -> usize {
+        if self.serial { c.max(1) } else { few }
+    }
+
+    /// The register tile of matrix products with so many columns, where the build chose it; else the kernel's shape decides.
+    pub(crate) fn tile(&self, dtype: DType, columns: usize) -> Option<HostTile> {
+        self.serial.then(|| HostDevice::tile(dtype == DType::BF16, columns))
+    }
+}
