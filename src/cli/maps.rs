@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use serde_json::json;
 
 use super::common::{classifier, open, renamed, say, sides, values};
 use super::denoise::{but, files, none};
@@ -16,12 +15,13 @@ use crate::defense::Denoiser;
 use crate::defense::denoise::Level;
 use crate::device::{DType, Device, DeviceChoice};
 use crate::draw::heat;
-use crate::draw::html::{Page, render};
+use crate::draw::html::render;
 use crate::models::classifier::Classifier;
 use crate::number::Number;
 use crate::number::eps_label;
 use crate::ops::resize::Filter;
 use crate::report::maps::{self, CAPTION, Grid};
+use crate::report::page::{Fact, Maps, MapsOfImage, MapsPage, Says, Shown};
 use crate::report::words::count;
 use crate::run::rundir::write_whole;
 use crate::stats::{softmax, top_class};
@@ -148,30 +148,31 @@ pub fn run(args: &Args) -> Result<()> {
                 csv.write_record([name, &row.module, column, &shift]).map_err(|e| failed(&e))?;
             }
         }
-        views.push(one.view(name, &states, &grid)?);
+        views.push(one.view(name, &states, grid)?);
         known = Some(([h, w], net));
     }
-    let what = [
-        ("model", args.weights.clone()),
-        (
-            "attack",
-            format!(
-                "PGD L∞, {} steps of 2.5 ε / {0}, away from the class predicted for the clean image; seed {}",
-                args.steps, args.seed
-            ),
-        ),
-        (
-            "shift",
-            "|f(x′) − f(x)| / |f(x)| in L2 over all values of the module, against the clean image; n = 1 image each"
-                .into(),
-        ),
-        ("colours", CAPTION.into()),
-    ];
     let done = views.len();
     if done == 0 {
         return Err(none(&args.images));
     }
-    let html = render(Page::Maps, json!({ "title": "Feature maps and attention", "what": what, "images": views }))?;
+    let attack = format!(
+        "PGD L∞, {} steps of 2.5 ε / {0}, away from the class predicted for the clean image; seed {}",
+        args.steps, args.seed
+    );
+    let shift =
+        "|f(x′) − f(x)| / |f(x)| in L2 over all values of the module, against the clean image; n = 1 image each";
+    let page = MapsPage {
+        title: "Feature maps and attention".into(),
+        what: vec![
+            Fact::new("model", &args.weights),
+            Fact::new("attack", attack),
+            Fact::new("shift", shift),
+            Fact::new("✗", "predicted to be another class than the clean image"),
+            Fact::new("colours", CAPTION),
+        ],
+        images: views,
+    };
+    let html = render(&page)?;
     write_whole(&args.out.join("maps.html"), html.as_bytes())?;
     write_whole(&args.out.join("maps.csv"), &csv.into_inner().map_err(|e| failed(&e))?)?;
     say(&format!("maps of {}: maps.html and maps.csv in {}{}", count(done, "image"), args.out.display(), but(left_out)))
@@ -228,7 +229,7 @@ impl One<'_> {
         Ok(states)
     }
 
-    fn view(&self, name: &str, states: &[(String, Vec<f32>)], grid: &Grid) -> Result<serde_json::Value> {
+    fn view(&self, name: &str, states: &[(String, Vec<f32>)], grid: Grid) -> Result<MapsOfImage> {
         let mut pictures = Vec::new();
         // Where a checkpoint does not tell the names, 1000 classes are those of ImageNet.
         let imagenet = Classes::imagenet();
@@ -237,13 +238,15 @@ impl One<'_> {
             None if self.net.classes() == imagenet.len() => imagenet.names(),
             None => &[],
         };
+        let clean = self.says(&self.pixels)?.0;
         for (state, pixels) in states {
-            let (class, confidence) = self.says(pixels)?;
-            let says = names.get(class as usize).cloned().unwrap_or_else(|| format!("class {class}"));
+            let (class, share) = self.says(pixels)?;
+            let label = names.get(class as usize).cloned().unwrap_or_else(|| format!("class {class}"));
+            let says = Says { label, confidence: 100.0 * f64::from(share), wrong: class != clean };
             let (small, size) = heat::thumbnail(pixels, self.size, 128);
             let uri = heat::data_uri(&to_bytes(&small), size)?;
-            pictures.push(json!({ "name": state, "uri": uri, "says": [says, confidence] }));
+            pictures.push(Shown { name: state.clone(), uri, says: Some(says) });
         }
-        Ok(json!({ "name": name, "pictures": pictures, "maps": grid }))
+        Ok(MapsOfImage { name: name.into(), pictures, maps: Maps::new(grid) })
     }
 }

@@ -94,7 +94,8 @@ fn csv(runs: &[Ledger]) -> Result<String> {
 
 fn json(runs: &[Ledger]) -> Result<String> {
     let view = |run: &Ledger| {
-        let what: serde_json::Map<_, _> = page::what(run).into_iter().map(|(k, v)| (k, v.into())).collect();
+        let what: serde_json::Map<_, _> =
+            page::what(run).into_iter().map(|fact| (fact.name, fact.value.into())).collect();
         let (cells, checks) = (rows(run)?, checks::of_run(run)?);
         Ok(serde_json::json!({
             "run": run.name(), "what": what, "checks": checks, "cells": cells, "paired": paired::models(run)
@@ -110,9 +111,7 @@ fn markdown(runs: &[Ledger]) -> Result<String> {
     let mut lines = Vec::new();
     for run in runs {
         let series = summary::all_series(run);
-        let mut eps: Vec<f64> = series.iter().flat_map(|s| s.points.iter().map(|p| p.eps)).collect();
-        eps.sort_by(f64::total_cmp);
-        eps.dedup();
+        let eps = summary::epsilons(&series);
         let n = run.ids.len();
         lines.push(format!(
             "**{}**: accuracy in % [Wilson 95 % interval], n = {n} images of {}\n",

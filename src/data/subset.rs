@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use rand_mt::Mt;
+
 /// Which images a limit keeps. Either way they stay in the order of the source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Select {
@@ -45,54 +47,18 @@ impl Select {
     }
 }
 
-/// Fisher-Yates from the end, each partner drawn by rejection under the smallest mask.
+/// Fisher-Yates from the end, each partner drawn by rejection under the smallest mask; MT19937 (Matsumoto & Nishimura 1998).
 fn shuffle(order: &mut [usize], seed: u32) {
-    let mut random = MersenneTwister::new(seed);
+    let mut random = Mt::new(seed);
     for i in (1..order.len()).rev() {
         let mask = u32::MAX >> (i as u32).leading_zeros();
         let j = loop {
-            let draw = (random.next() & mask) as usize;
+            let draw = (random.next_u32() & mask) as usize;
             if draw <= i {
                 break draw;
             }
         };
         order.swap(i, j);
-    }
-}
-
-const STATE: usize = 624;
-
-/// MT19937 (Matsumoto & Nishimura 1998), seeded by one word.
-struct MersenneTwister {
-    state: [u32; STATE],
-    at: usize,
-}
-
-impl MersenneTwister {
-    fn new(seed: u32) -> Self {
-        let mut state = [seed; STATE];
-        for i in 1..STATE {
-            let before = state[i - 1];
-            state[i] = 1_812_433_253u32.wrapping_mul(before ^ (before >> 30)).wrapping_add(i as u32);
-        }
-        MersenneTwister { state, at: STATE }
-    }
-
-    fn next(&mut self) -> u32 {
-        if self.at == STATE {
-            for i in 0..STATE {
-                let mixed = (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % STATE] & 0x7fff_ffff);
-                let twist = if mixed & 1 == 1 { 0x9908_b0df } else { 0 };
-                self.state[i] = self.state[(i + 397) % STATE] ^ (mixed >> 1) ^ twist;
-            }
-            self.at = 0;
-        }
-        let mut y = self.state[self.at];
-        self.at += 1;
-        y ^= y >> 11;
-        y ^= (y << 7) & 0x9d2c_5680;
-        y ^= (y << 15) & 0xefc6_0000;
-        y ^ (y >> 18)
     }
 }
 
@@ -103,9 +69,9 @@ mod tests {
     #[test]
     fn the_generator_has_its_known_start() {
         // The first output and the 10,000th for the seed that the reference implementation uses.
-        let mut random = MersenneTwister::new(5489);
-        assert_eq!(random.next(), 3_499_211_612);
-        assert_eq!((1..10_000).map(|_| random.next()).last(), Some(4_123_659_995));
+        let mut random = Mt::new(5489);
+        assert_eq!(random.next_u32(), 3_499_211_612);
+        assert_eq!((1..10_000).map(|_| random.next_u32()).last(), Some(4_123_659_995));
     }
 
     #[test]

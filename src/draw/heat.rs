@@ -6,29 +6,18 @@ use base64::engine::general_purpose::STANDARD;
 use super::picture;
 use crate::error::Result;
 
-/// Viridis at equal distances (van der Walt & Smith 2015).
-const VIRIDIS: [[u8; 3]; 10] = [
-    [68, 1, 84],
-    [72, 40, 120],
-    [62, 73, 137],
-    [49, 104, 142],
-    [38, 130, 142],
-    [31, 158, 137],
-    [53, 183, 121],
-    [109, 205, 89],
-    [180, 222, 44],
-    [253, 231, 37],
-];
-
-/// The colour of a share of the scale, 0 to 1; what lies outside gets the colour of the nearer end.
+/// The colour of a share of the scale, 0 to 1; what lies outside gets the colour of the nearer end, and NaN that of the lower.
+///
+/// Source: van der Walt & Smith 2015.
 pub fn colour(share: f32) -> [u8; 3] {
-    let at = share.clamp(0.0, 1.0) * (VIRIDIS.len() - 1) as f32;
-    let below = (at as usize).min(VIRIDIS.len() - 2);
-    let part = at - below as f32;
-    std::array::from_fn(|k| {
-        let (from, to) = (f32::from(VIRIDIS[below][k]), f32::from(VIRIDIS[below + 1][k]));
-        (from + part * (to - from)).round() as u8
-    })
+    let share = if share.is_nan() { 0.0 } else { f64::from(share.clamp(0.0, 1.0)) };
+    colorous::VIRIDIS.eval_continuous(share).as_array()
+}
+
+/// The scale as a style sheet writes it, from left to right.
+pub fn css_gradient() -> String {
+    let stops: Vec<String> = (0..=16).map(|i| format!("#{:x}", colorous::VIRIDIS.eval_rational(i, 17))).collect();
+    format!("linear-gradient(to right, {})", stops.join(", "))
 }
 
 /// Values as RGB bytes on the scale from `lo` to `hi`.
@@ -94,7 +83,9 @@ mod tests {
     #[test]
     fn colours_run_from_violet_to_yellow() {
         assert_eq!((colour(0.0), colour(1.0), colour(7.0)), ([68, 1, 84], [253, 231, 37], [253, 231, 37]));
-        assert_eq!(colour(0.5), [35, 144, 140]);
+        assert_eq!((colour(0.5), colour(f32::NAN)), ([32, 144, 140], [68, 1, 84]));
+        let css = css_gradient();
+        assert!(css.starts_with("linear-gradient(to right, #440154, ") && css.ends_with(", #fde725)"), "{css}");
         assert_eq!(colours(&[2.0, 4.0], (2.0, 4.0)), [68, 1, 84, 253, 231, 37]);
         assert_eq!(colours(&[3.0], (3.0, 3.0)), [68, 1, 84]);
     }

@@ -5,9 +5,12 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
+use serde_json::{Value, json};
+
 use super::*;
-use crate::config::Overrides;
-use crate::draw::heat;
+use crate::config::{Config, Overrides};
+use crate::draw::{heat, html};
+use crate::report::maps::Grid;
 use crate::run::results::{Channel, cells};
 use crate::run::rundir::RunDir;
 
@@ -71,6 +74,100 @@ fn write_samples(dir: &Path, config: &Config) {
     let samples = json!({ "eps": 0.02, "models": models.collect::<Vec<_>>() });
     fs::create_dir_all(dir.join("images")).unwrap();
     fs::write(dir.join(Samples::FILE), samples.to_string()).unwrap();
+}
+
+/// A picture of one pixel.
+fn dot() -> String {
+    heat::data_uri(&[9, 9, 9], [1, 1]).unwrap()
+}
+
+fn grid() -> Value {
+    let row = |module: &str, strip: bool| {
+        let cells: Vec<Value> = [0.0, 0.5].map(|shift| json!({ "picture": dot(), "shift": shift })).into();
+        json!({ "module": module, "what": "values", "shape": "4", "lo": 0.0, "hi": 2.0, "strip": strip, "cells": cells })
+    };
+    json!({ "columns": ["clean", "attacked"], "rows": [row("layer1", false), row("layer1.0.gate", true)] })
+}
+
+/// A run with everything that a page can show: pictures, maps, times, a failed check, and a record that is missing.
+fn write_all(dir: &Path) {
+    let config = config(&[0.0, 0.02]);
+    write_run(dir, &config, 4);
+    let path = dir.join("records.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, &text[..text.len() - 20]).unwrap();
+    fs::write(dir.join(rundir::TIMES), "[[\"attack\", 1.5], [\"votes\", 0.5]]").unwrap();
+    let trial = |model: &str| {
+        json!({ "model": model, "clean_loss": 0.1, "trace": [[1, 0.5, 13], [2, 1.0, 7]], "restarts": [1, 2], "single_step": [9, 1],
+            "large_eps": 0.5, "large_correct": 2, "largest_class": 3, "zero": 0, "tiny": 0, "not_finite": 0, "median_log10": -1.0 })
+    };
+    let trials = json!({ "n": 16, "eps": 0.02, "models": [trial("a"), trial("b")] });
+    fs::write(dir.join(Trials::FILE), trials.to_string()).unwrap();
+    let models = config.models.iter().map(|model| {
+        let pictures = [json!(["Coat", 0.75, true]), json!(null), json!(["Bag", 0.5, false])]
+            .map(|says| json!({ "name": "state", "uri": dot(), "says": says }));
+        let strip = json!({ "image": 2, "label": "Coat", "fate": "broken", "pictures": pictures });
+        json!({ "model": model.name, "strips": [strip], "image": 2, "maps": grid() })
+    });
+    let samples = json!({ "eps": 0.02, "models": models.collect::<Vec<_>>() });
+    fs::create_dir_all(dir.join("images")).unwrap();
+    fs::write(dir.join(Samples::FILE), samples.to_string()).unwrap();
+}
+
+/// The pointers to all keys of all objects in a value.
+fn keys(value: &Value, at: &str, found: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                found.push((at.into(), key.clone()));
+                keys(value, &format!("{at}/{key}"), found);
+            }
+        }
+        Value::Array(list) => list.iter().enumerate().for_each(|(i, value)| keys(value, &format!("{at}/{i}"), found)),
+        _ => {}
+    }
+}
+
+/// Whatever a page's values hold is shown, and whatever its template shows is held: without any one key it cannot be made.
+fn every_key_is_needed<P: html::Page>(page: &P) {
+    let whole = serde_json::to_value(page).unwrap();
+    assert_eq!(html::fill(P::TEMPLATE, &whole).unwrap(), render(page).unwrap());
+    let mut all = Vec::new();
+    keys(&whole, "", &mut all);
+    assert!(all.len() > 40, "{}", all.len());
+    let spare = all.into_iter().filter(|(at, key)| {
+        let mut less = whole.clone();
+        less.pointer_mut(at).unwrap().as_object_mut().unwrap().remove(key);
+        html::fill(P::TEMPLATE, less).is_ok()
+    });
+    let spare: Vec<String> = spare.map(|(at, key)| format!("{at}/{key}")).collect();
+    assert_eq!(spare, [""; 0], "{} is made without them", P::TEMPLATE);
+}
+
+#[test]
+fn every_value_of_a_page_is_shown_and_none_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    write_all(dir.path());
+    let run = || Ledger::read(dir.path()).unwrap();
+    let page = gather(&run()).unwrap();
+    assert!(!page.failed.is_empty() && page.unfinished.is_some() && !page.adaptive.is_empty());
+    every_key_is_needed(&page);
+    every_key_is_needed(&gather_all(&[run(), run()]).unwrap());
+    let shown = |wrong| Shown {
+        name: "clean".into(),
+        uri: dot(),
+        says: Some(Says { label: "Coat".into(), confidence: 75.0, wrong }),
+    };
+    let maps = serde_json::from_value::<Grid>(grid()).unwrap();
+    every_key_is_needed(&MapsPage {
+        title: "maps".into(),
+        what: vec![Fact::new("model", "demo")],
+        images: vec![MapsOfImage {
+            name: "a.png".into(),
+            pictures: vec![shown(false), shown(true)],
+            maps: Maps::new(maps),
+        }],
+    });
 }
 
 /// Bytes of memory that this process needed at most, or 0 where the system does not tell.

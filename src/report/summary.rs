@@ -163,6 +163,14 @@ pub fn all_series(run: &Ledger) -> Vec<Series> {
     series(&run.config, &run.cells, run.config.score, |_| true)
 }
 
+/// Every epsilon that a curve has a point at, ascending.
+pub fn epsilons(series: &[Series]) -> Vec<f64> {
+    let mut eps: Vec<f64> = series.iter().flat_map(|s| s.points.iter().map(|p| p.eps)).collect();
+    eps.sort_by(f64::total_cmp);
+    eps.dedup();
+    eps
+}
+
 /// The curves of a figure or the rows of a table: every model in every channel. They begin with the clean accuracy at epsilon 0,
 /// unless the attack was run there; that of a denoised channel is known only where it was. Cells without a record are left out.
 fn series(config: &Config, cells: &[Cell], score: Score, wanted: impl Fn(Channel) -> bool) -> Vec<Series> {

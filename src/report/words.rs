@@ -37,3 +37,30 @@ pub fn curve(model: &str, channel: Channel) -> String {
 pub fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
+
+pub fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// `< 0.001`, `0.042`.
+pub fn p_value(p: f64) -> String {
+    if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }
+}
+
+/// Three significant digits: `0`, `0.00174`, `0.302`, `15.0`.
+pub fn significant(value: f64) -> String {
+    let digits = (2.0 - value.abs().log10().floor()).clamp(0.0, 9.0) as usize;
+    if value == 0.0 { "0".into() } else { format!("{value:.digits$}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!([p_value(0.0004), p_value(0.0421)], ["< 0.001", "0.042"]);
+        assert_eq!([0.0, 0.001736, -0.3015, 15.0, 1234.5].map(significant), ["0", "0.00174", "-0.301", "15.0", "1234"]);
+    }
+}

@@ -1,0 +1,101 @@
+//! What was run, as names and values.
+
+use serde::Serialize;
+
+use super::super::words::{count, symbol, units, what_counts};
+use crate::attack::StepSize;
+use crate::config::Config;
+use crate::number::eps_label;
+use crate::run::ledger::Ledger;
+
+/// One name and its value.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Fact {
+    pub name: String,
+    pub value: String,
+}
+
+impl Fact {
+    pub fn new(name: impl Into<String>, value: impl Into<String>) -> Self {
+        Fact { name: name.into(), value: value.into() }
+    }
+}
+
+/// What was run, as names and values.
+pub fn what(run: &Ledger) -> Vec<Fact> {
+    let Config { attack, defense, models, seed, precision, score, .. } = &run.config;
+    let mut rows = Vec::new();
+    let mut row = |name: &str, value: String| rows.push(Fact::new(name, value));
+    let list = |values: &[f64]| values.iter().map(|&v| eps_label(v)).collect::<Vec<_>>().join(", ");
+    let crc = |crc: &Option<String>| crc.as_ref().map_or(String::new(), |crc| format!(" (crc32 {crc})"));
+    for model in models {
+        row(&format!("model {}", model.name), format!("{}{}", model.weights, crc(&model.crc32)));
+    }
+    row("data", format!("{} images of {}{}", run.ids.len(), run.dataset, crc(&run.config.dataset.crc32)));
+    let (data, select) = (&run.config.dataset.said, run.config.dataset.select);
+    let sides = |[h, w]: [usize; 2]| format!("{h}x{w}");
+    let prepared = [
+        data.size.map(sides),
+        data.fit.map(|fit| format!("fit: {fit}")),
+        data.filter.map(|filter| filter.to_string()),
+        Some(format!("selection: {select}")),
+    ];
+    row("images", prepared.into_iter().flatten().collect::<Vec<_>>().join(", "));
+    let step = match attack.step {
+        StepSize::Absolute(size) => eps_label(size),
+        StepSize::OfEps(share) => format!("{share} ε"),
+    };
+    let start = match (&attack.starts, attack.random_start) {
+        (Some(_), _) => "starts from a file",
+        (None, true) => "random start",
+        (None, false) => "from the clean image",
+    };
+    let profile = format!("{} arithmetic, loss {}", attack.profile, attack.loss);
+    row(
+        "attack",
+        format!(
+            "{} {}, {} steps of {step}, {} × {start}, {profile}{}",
+            attack.label(),
+            symbol(attack.norm),
+            attack.steps,
+            attack.restarts,
+            if attack.early_stop { ", stopping at the first success" } else { "" }
+        ),
+    );
+    row(&format!("ε, {}", units(&run.config)), list(&attack.eps));
+    row("counts", what_counts(*score).to_owned());
+    match defense.sigma.is_empty() {
+        true => row("defence", "none".into()),
+        false => {
+            let weights = defense.weights.clone().unwrap_or_default();
+            row(
+                "defence",
+                format!(
+                    "one-shot denoising by {weights}{}, {}, {}",
+                    crc(&defense.crc32),
+                    count(defense.draws() as usize, "draw"),
+                    defense.vote()
+                ),
+            );
+            row("σ, pixel units", list(&defense.sigma));
+            if let Some(size) = defense.size {
+                let filter = defense.filter.map_or(String::new(), |filter| format!(", {filter}"));
+                row("denoiser at", format!("{}{filter}", sides(size)));
+            }
+            if defense.rescale_input == Some(false) || defense.rescale_output == Some(false) {
+                let left = [(defense.rescale_input, "input"), (defense.rescale_output, "output")];
+                let left = left.iter().filter(|(is, _)| *is == Some(false)).map(|(_, name)| *name);
+                row("rescaling left out", format!("of the denoiser's {}", left.collect::<Vec<_>>().join(" and ")));
+            }
+            let through = match defense.attack {
+                true => format!("yes: {}, {} draws a step", defense.estimator(), defense.eot()),
+                false => "no: the defended accuracies are under a non-adaptive attack".into(),
+            };
+            row("attacked through the defence", through);
+        }
+    }
+    row("seed", seed.to_string());
+    row("device", format!("{}, {precision}", run.device));
+    row("rampart", run.version.clone());
+    rows
+}
