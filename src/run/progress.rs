@@ -9,9 +9,33 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Counts images of all cells together.
 pub(super) struct Progress {
     bar: ProgressBar,
-    /// When this process began, and how many images were done by then: a resumed run does not count them as its speed.
+    speed: Speed,
+}
+
+/// What this process did since it began: what an earlier one left is not its speed.
+#[derive(Clone, Copy)]
+struct Speed {
     begin: Instant,
     already: u64,
+}
+
+impl Speed {
+    /// Images per second, once there are any.
+    fn rate(self, done: u64, elapsed: Duration) -> Option<f64> {
+        let own = done.saturating_sub(self.already);
+        (own > 0).then(|| own as f64 / elapsed.as_secs_f64().max(1e-9))
+    }
+
+    /// `12.3 images/s  2m05s left`; nothing before the first batch is done.
+    fn words(self, done: u64, total: u64, elapsed: Duration) -> String {
+        match self.rate(done, elapsed) {
+            None => "no batch is done yet".into(),
+            Some(rate) => {
+                let left = duration(total.saturating_sub(done) as f64 / rate);
+                format!("{rate:.1} images/s  {left} left")
+            }
+        }
+    }
 }
 
 impl Progress {
@@ -19,17 +43,18 @@ impl Progress {
         if already > 0 {
             note(format_args!("resuming: {already} of {total} images were done before"));
         }
+        let speed = Speed { begin: Instant::now(), already };
         let bar = ProgressBar::new(total).with_position(already);
-        let template = "{msg}  {wide_bar} {human_pos}/{human_len} images  {per_sec}  {eta} left";
+        let template = "{msg}  {wide_bar} {human_pos}/{human_len} images  {speed}";
         if let Ok(style) = ProgressStyle::with_template(template) {
-            let rate = |state: &indicatif::ProgressState, f: &mut dyn std::fmt::Write| {
-                let _ = write!(f, "{:.1} images/s", state.per_sec());
+            let words = move |state: &indicatif::ProgressState, f: &mut dyn std::fmt::Write| {
+                let total = state.len().unwrap_or(state.pos());
+                let _ = f.write_str(&speed.words(state.pos(), total, speed.begin.elapsed()));
             };
-            bar.set_style(style.with_key("per_sec", rate).progress_chars("=> "));
+            bar.set_style(style.with_key("speed", words).progress_chars("=> "));
         }
-        bar.reset_eta();
         bar.enable_steady_tick(Duration::from_millis(500));
-        Progress { bar, begin: Instant::now(), already }
+        Progress { bar, speed }
     }
 
     /// Announces the cell whose images come next.
@@ -41,16 +66,12 @@ impl Progress {
         self.bar.inc(images as u64);
     }
 
-    /// Reports a cell that is done; `result` says what came out.
+    /// Reports a cell that is done, above the bar where there is one; `result` says what came out.
     pub fn cell_done(&self, result: &str) {
-        if !self.bar.is_hidden() {
-            return;
-        }
-        let done = self.bar.position();
-        let rate = (done - self.already) as f64 / self.begin.elapsed().as_secs_f64().max(1e-9);
-        let left = self.bar.length().unwrap_or(done).saturating_sub(done);
-        let seconds = if left == 0 { 0.0 } else { left as f64 / rate.max(1e-9) };
-        note(format_args!("{}  {result}  {rate:.1} images/s  {} left", self.bar.message(), duration(seconds)));
+        let (done, total) = (self.bar.position(), self.bar.length().unwrap_or_default());
+        let speed = self.speed.words(done, total, self.speed.begin.elapsed());
+        let line = format!("{}  {result}  {speed}", self.bar.message());
+        if self.bar.is_hidden() { note(line) } else { self.bar.println(line) }
     }
 }
 
@@ -78,7 +99,15 @@ fn duration(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::duration;
+    use super::*;
+
+    #[test]
+    fn a_resumed_run_has_the_speed_of_its_own_process() {
+        let speed = Speed { begin: Instant::now(), already: 900 };
+        assert_eq!(speed.words(900, 1000, Duration::from_secs(1)), "no batch is done yet");
+        assert_eq!(speed.words(920, 1000, Duration::from_secs(10)), "2.0 images/s  40s left");
+        assert_eq!(speed.words(1000, 1000, Duration::from_secs(50)), "2.0 images/s  0s left");
+    }
 
     #[test]
     fn durations_read_well() {
