@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::common::say;
 use crate::number::eps_label;
-use crate::report::{page, paired, summary};
+use crate::report::{page, paired, summary, words};
 use crate::run::ledger::Ledger;
 use crate::run::results;
 use crate::run::rundir::{RunDir, write_whole};
@@ -74,8 +74,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn rows(run: &Ledger) -> Vec<Row> {
-    let row = |cell| Row { run: run.name(), cell: results::Row::new(&run.config, &run.dataset, &run.device, cell) };
+fn rows(run: &Ledger, name: &str) -> Vec<Row> {
+    let row =
+        |cell| Row { run: name.to_owned(), cell: results::Row::new(&run.config, &run.dataset, &run.device, cell) };
     run.cells.iter().map(row).collect()
 }
 
@@ -83,7 +84,8 @@ fn csv(runs: &[Ledger]) -> Result<String> {
     let failed = |e: &dyn std::fmt::Display| Error::Failed(format!("csv: {e}"));
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(["run"].iter().chain(&results::Row::COLUMNS)).map_err(|e| failed(&e))?;
-    for row in runs.iter().flat_map(rows) {
+    let names = words::names(runs);
+    for row in runs.iter().zip(&names).flat_map(|(run, name)| rows(run, name)) {
         let fields = row.cell.fields();
         writer.write_record([&row.run].into_iter().chain(&fields)).map_err(|e| failed(&e))?;
     }
@@ -92,12 +94,14 @@ fn csv(runs: &[Ledger]) -> Result<String> {
 }
 
 fn json(runs: &[Ledger]) -> Result<String> {
+    let names = words::names(runs);
     let views: Vec<serde_json::Value> = runs
         .iter()
-        .map(|run| {
+        .zip(&names)
+        .map(|(run, name)| {
             let what: serde_json::Map<_, _> =
                 page::what(run).into_iter().map(|fact| (fact.name, fact.value.into())).collect();
-            serde_json::json!({ "run": run.name(), "what": what, "cells": rows(run), "paired": paired::models(run) })
+            serde_json::json!({ "run": name, "what": what, "cells": rows(run, name), "paired": paired::models(run) })
         })
         .collect();
     let value = serde_json::json!({ "runs": views, "paired": paired::runs(runs) });
@@ -107,15 +111,11 @@ fn json(runs: &[Ledger]) -> Result<String> {
 /// A table per run: a row per curve, a column per epsilon.
 fn markdown(runs: &[Ledger]) -> String {
     let mut lines = Vec::new();
-    for run in runs {
+    for (run, name) in runs.iter().zip(words::names(runs)) {
         let series = summary::all_series(run);
         let eps = summary::epsilons(&series);
         let n = run.ids.len();
-        lines.push(format!(
-            "**{}**: accuracy in % [Wilson 95 % interval], n = {n} images of {}\n",
-            run.name(),
-            run.dataset
-        ));
+        lines.push(format!("**{}**: accuracy in % [Wilson 95 % interval], n = {n} images of {}\n", name, run.dataset));
         let cells = |first: &str, rest: Vec<String>| format!("| {first} | {} |", rest.join(" | "));
         lines.push(cells("ε", eps.iter().map(|&eps| eps_label(eps)).collect()));
         lines.push(cells("---", vec!["---".into(); eps.len()]));
