@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::common::say;
 use crate::number::eps_label;
-use crate::report::{checks, page, paired, summary};
+use crate::report::{checks, page, paired, summary, words};
 use crate::run::ledger::Ledger;
 use crate::run::results;
 use crate::run::rundir::{RunDir, write_whole};
@@ -74,17 +74,19 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn rows(run: &Ledger) -> Result<Vec<Row>> {
+fn rows(run: &Ledger, name: &str) -> Result<Vec<Row>> {
     let verdict = checks::summed(&checks::of_run(run)?);
     let row = |cell| results::Row::new(&run.config, &run.dataset, &run.device, cell, &verdict);
-    Ok(run.cells.iter().map(|cell| Row { run: run.name(), cell: row(cell) }).collect())
+    Ok(run.cells.iter().map(|cell| Row { run: name.to_owned(), cell: row(cell) }).collect())
 }
 
 fn csv(runs: &[Ledger]) -> Result<String> {
     let failed = |e: &dyn std::fmt::Display| Error::Failed(format!("csv: {e}"));
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(["run"].iter().chain(&results::Row::COLUMNS)).map_err(|e| failed(&e))?;
-    for row in runs.iter().map(rows).collect::<Result<Vec<_>>>()?.into_iter().flatten() {
+    let names = words::names(runs);
+    let all = runs.iter().zip(&names).map(|(run, name)| rows(run, name)).collect::<Result<Vec<_>>>()?;
+    for row in all.into_iter().flatten() {
         let fields = row.cell.fields();
         writer.write_record([&row.run].into_iter().chain(&fields)).map_err(|e| failed(&e))?;
     }
@@ -93,15 +95,16 @@ fn csv(runs: &[Ledger]) -> Result<String> {
 }
 
 fn json(runs: &[Ledger]) -> Result<String> {
-    let view = |run: &Ledger| {
+    let names = words::names(runs);
+    let view = |(run, name): (&Ledger, &String)| {
         let what: serde_json::Map<_, _> =
             page::what(run).into_iter().map(|fact| (fact.name, fact.value.into())).collect();
-        let (cells, checks) = (rows(run)?, checks::of_run(run)?);
+        let (cells, checks) = (rows(run, name)?, checks::of_run(run)?);
         Ok(serde_json::json!({
-            "run": run.name(), "what": what, "checks": checks, "cells": cells, "paired": paired::models(run)
+            "run": name, "what": what, "checks": checks, "cells": cells, "paired": paired::models(run)
         }))
     };
-    let views = runs.iter().map(view).collect::<Result<Vec<_>>>()?;
+    let views = runs.iter().zip(&names).map(view).collect::<Result<Vec<_>>>()?;
     let value = serde_json::json!({ "runs": views, "paired": paired::runs(runs) });
     serde_json::to_string_pretty(&value).map_err(|e| Error::Failed(format!("json: {e}")))
 }
@@ -109,15 +112,11 @@ fn json(runs: &[Ledger]) -> Result<String> {
 /// A table per run: a row per curve, a column per epsilon.
 fn markdown(runs: &[Ledger]) -> Result<String> {
     let mut lines = Vec::new();
-    for run in runs {
+    for (run, name) in runs.iter().zip(words::names(runs)) {
         let series = summary::all_series(run);
         let eps = summary::epsilons(&series);
         let n = run.ids.len();
-        lines.push(format!(
-            "**{}**: accuracy in % [Wilson 95 % interval], n = {n} images of {}\n",
-            run.name(),
-            run.dataset
-        ));
+        lines.push(format!("**{}**: accuracy in % [Wilson 95 % interval], n = {n} images of {}\n", name, run.dataset));
         let cells = |first: &str, rest: Vec<String>| format!("| {first} | {} |", rest.join(" | "));
         lines.push(cells("ε", eps.iter().map(|&eps| eps_label(eps)).collect()));
         lines.push(cells("---", vec!["---".into(); eps.len()]));

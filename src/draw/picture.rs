@@ -1,26 +1,23 @@
-//! What figures and strips share: a font and PNG.
+//! What figures and strips share: the font, and SVG as PNG and as PDF.
 
 use std::io::Cursor;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use image::{ExtendedColorType, ImageEncoder as _, codecs::png::PngEncoder};
-use plotters::style::{FontStyle, register_font};
+use krilla::Document;
+use krilla::geom::Size;
+use krilla::page::PageSettings;
+use krilla_svg::{SurfaceExt as _, SvgSettings};
+use resvg::tiny_skia::{PixmapMut, Transform};
+use resvg::usvg::{Options, Tree, fontdb};
 
 use crate::error::{Error, Result};
 
-/// The families that an SVG asks for; in a PNG the embedded font (Ubuntu Light) answers to the same name.
+/// The families that an SVG asks for. PNG and PDF know the last alone, as the embedded font (Ubuntu Light): they are the same on
+/// every machine.
 pub(super) const FONT: &str = "Helvetica, Arial, sans-serif";
-
-/// Makes the embedded font known, once.
-///
-/// # Errors
-/// [`Error::Failed`] when it does not parse.
-pub(super) fn fonts() -> Result<()> {
-    static KNOWN: OnceLock<bool> = OnceLock::new();
-    let known =
-        *KNOWN.get_or_init(|| register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT).is_ok());
-    if known { Ok(()) } else { Err(Error::Failed("the embedded font does not parse".into())) }
-}
+/// Pixels of a PNG per unit of its SVG, for screens that are as fine.
+pub(super) const RATIO: usize = 2;
 
 /// RGB rows as a PNG.
 ///
@@ -32,4 +29,66 @@ pub fn png(pixels: &[u8], (width, height): (u32, u32)) -> Result<Vec<u8>> {
         .write_image(pixels, width, height, ExtendedColorType::Rgb8)
         .map_err(|e| Error::Failed(format!("a PNG of {width}x{height} cannot be encoded: {e}")))?;
     Ok(bytes.into_inner())
+}
+
+/// An SVG with its text shaped.
+///
+/// # Errors
+/// [`Error::Failed`] when it is none.
+pub(super) fn tree(svg: &str) -> Result<Tree> {
+    static FONTS: OnceLock<Arc<fontdb::Database>> = OnceLock::new();
+    let known = FONTS.get_or_init(|| {
+        let mut fonts = fontdb::Database::new();
+        fonts.load_font_data(epaint_default_fonts::UBUNTU_LIGHT.to_vec());
+        let family = fonts.faces().next().map(|face| face.families[0].0.clone());
+        fonts.set_sans_serif_family(family.unwrap_or_default());
+        Arc::new(fonts)
+    });
+    let options = Options { fontdb: Arc::clone(known), ..Options::default() };
+    Tree::from_str(svg, &options).map_err(|e| Error::Failed(format!("a picture cannot be drawn: {e}")))
+}
+
+/// Draws an SVG over RGB rows that are [`RATIO`] times its size.
+///
+/// # Errors
+/// [`Error::Failed`] when they are of another size.
+pub(super) fn paint(tree: &Tree, pixels: &mut [u8], (width, height): (u32, u32)) -> Result<()> {
+    let mut rgba: Vec<u8> = pixels.chunks_exact(3).flat_map(|p| [p[0], p[1], p[2], 255]).collect();
+    let mut canvas = PixmapMut::from_bytes(&mut rgba, width, height)
+        .ok_or_else(|| Error::Failed(format!("a picture of {width}x{height} cannot be drawn")))?;
+    let ratio = RATIO as f32;
+    resvg::render(tree, Transform::from_scale(ratio, ratio), &mut canvas);
+    // Nothing shines through what was opaque, so that colours are not premultiplied.
+    pixels.chunks_exact_mut(3).zip(rgba.chunks_exact(4)).for_each(|(to, from)| to.copy_from_slice(&from[..3]));
+    Ok(())
+}
+
+/// An SVG as PNG on white, [`RATIO`] times its size.
+///
+/// # Errors
+/// As [`paint`] and [`png`].
+pub(super) fn raster(tree: &Tree) -> Result<Vec<u8>> {
+    let size = tree.size().to_int_size();
+    let size = (size.width() * RATIO as u32, size.height() * RATIO as u32);
+    let mut pixels = vec![255; 3 * size.0 as usize * size.1 as usize];
+    paint(tree, &mut pixels, size)?;
+    png(&pixels, size)
+}
+
+/// An SVG as a page of PDF of its size, for papers: text stays text, lines stay lines.
+///
+/// # Errors
+/// [`Error::Failed`] when it cannot be converted.
+pub(super) fn pdf(tree: &Tree) -> Result<Vec<u8>> {
+    let failed = |why: &str| Error::Failed(format!("a PDF cannot be made: {why}"));
+    // As wide on paper as on a screen of 96 pixels per inch.
+    let (width, height) = (0.75 * tree.size().width(), 0.75 * tree.size().height());
+    let size = Size::from_wh(width, height).ok_or_else(|| failed("it has no size"))?;
+    let mut document = Document::new();
+    let mut page = document.start_page_with(PageSettings::new(size));
+    let mut surface = page.surface();
+    surface.draw_svg(tree, size, SvgSettings::default()).ok_or_else(|| failed("its figure cannot be drawn"))?;
+    surface.finish();
+    page.finish();
+    document.finish().map_err(|_| failed("its font or its figure cannot be written"))
 }

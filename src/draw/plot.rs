@@ -1,7 +1,6 @@
-//! Accuracy over epsilon as a figure, SVG and PNG by the same strokes.
+//! Accuracy over epsilon as a figure: SVG, and PNG and PDF made of it.
 
 use plotters::coord::Shift;
-use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -31,6 +30,8 @@ const WIDE: Frame = Frame { left: 76, top: 18, right: 840, bottom: 372, height: 
 const NARROW: Frame = Frame { left: 66, top: 16, right: 344, bottom: 280, height: 346, letters: 16, words: false };
 /// How far the axes reach beyond these.
 const OVERHANG: i32 = 10;
+/// Width of a curve; no other line is as wide.
+const CURVE: u32 = 3;
 const INK: RGBColor = RGBColor(34, 34, 34);
 const FAINT: RGBColor = RGBColor(110, 110, 110);
 const GRID: RGBColor = RGBColor(226, 226, 226);
@@ -46,10 +47,11 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(80, 80, 80),
 ];
 
-/// A figure in both formats.
+/// A figure in all its formats.
 pub struct Figure {
     pub svg: String,
     pub png: Vec<u8>,
+    pub pdf: Vec<u8>,
 }
 
 /// One curve per series with its Wilson 95 % band, over a linear axis with ticks at the epsilons. The same input gives
@@ -59,17 +61,14 @@ pub struct Figure {
 /// [`Error::Failed`] when the figure cannot be drawn.
 pub fn accuracy(title: &str, subtitle: &str, x_axis: &str, series: &[Series]) -> Result<Figure> {
     let failed = |e: Box<dyn std::error::Error>| Error::Failed(format!("plots/accuracy: {e}"));
-    picture::fonts()?;
     let longest = series.iter().map(|s| s.name.chars().count()).max().unwrap_or(0) as u32;
     let size = ((ALONE.right + OVERHANG + 90) as u32 + 9 * longest, ALONE.height);
     let mut svg = String::new();
     draw(&SVGBackend::with_string(&mut svg, size).into_drawing_area(), ALONE, title, subtitle, x_axis, series)
         .map_err(failed)?;
-    let mut pixels = vec![0; 3 * (size.0 * size.1) as usize];
-    let bitmap = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();
-    draw(&bitmap, ALONE, title, subtitle, x_axis, series).map_err(failed)?;
-    drop(bitmap);
-    Ok(Figure { svg, png: picture::png(&pixels, size)? })
+    let svg = dashed(&svg, series);
+    let tree = picture::tree(&svg)?;
+    Ok(Figure { png: picture::raster(&tree)?, pdf: picture::pdf(&tree)?, svg })
 }
 
 /// The figure as SVG for a page, without title and legend: for a wide and for a narrow screen. Its greys and white are those of
@@ -78,12 +77,12 @@ pub fn accuracy(title: &str, subtitle: &str, x_axis: &str, series: &[Series]) ->
 /// # Errors
 /// [`Error::Failed`] when the figure cannot be drawn.
 pub fn inline(x_axis: &str, series: &[Series]) -> Result<[String; 2]> {
-    picture::fonts()?;
     let draw_in = |frame: Frame| {
         let mut svg = String::new();
         let size = ((frame.right + OVERHANG + 14) as u32, frame.height);
         draw(&SVGBackend::with_string(&mut svg, size).into_drawing_area(), frame, "", "", x_axis, series)
             .map_err(|e| Error::Failed(format!("the page's figure: {e}")))?;
+        let svg = dashed(&svg, series);
         // Scales with its column instead of keeping its size.
         let fixed = format!("<svg width=\"{}\" height=\"{}\"", size.0, size.1);
         let svg = svg.replacen(&fixed, "<svg role=\"img\" aria-label=\"accuracy over epsilon\"", 1);
@@ -153,19 +152,36 @@ where
     Ok(())
 }
 
-/// Solid for the first model, dashed for the others.
+/// A curve, solid for now: see [`dashed`].
 fn line<DB: DrawingBackend>(root: &Canvas<DB>, points: &[Pixel], curve: &Series) -> Drawn
 where
     DB::ErrorType: 'static,
 {
-    let style = colour(curve.colour).stroke_width(3);
-    if curve.mark == 0 {
-        root.draw(&PathElement::new(points.to_vec(), style))?;
-    } else {
-        let (on, off) = (if curve.mark == 1 { 9 } else { 3 }, 6);
-        root.draw(&DashedPathElement::new(points.iter().copied(), on, off, style))?;
-    }
+    root.draw(&PathElement::new(points.to_vec(), colour(curve.colour).stroke_width(CURVE)))?;
     Ok(())
+}
+
+/// Dashes the lines of all models but the first. SVG does it exactly; plotters would break a line into pieces that end at whole pixels,
+/// and it would wobble. Only curves are as wide as [`CURVE`]; they come in the order of the series, and those of the legend once more.
+fn dashed(svg: &str, series: &[Series]) -> String {
+    let curve = format!("stroke-width=\"{CURVE}\"");
+    let mut parts = svg.split("<polyline ");
+    let mut whole = parts.next().unwrap_or_default().to_owned();
+    let mut order = series.iter().cycle();
+    for part in parts {
+        whole.push_str("<polyline ");
+        let is_curve = part.split("/>").next().is_some_and(|tag| tag.contains(&curve));
+        if let Some(of) = is_curve.then(|| order.next()).flatten().filter(|of| of.mark > 0) {
+            whole.push_str(&format!("stroke-dasharray=\"{}\" ", dash(of.mark)));
+        }
+        whole.push_str(part);
+    }
+    whole
+}
+
+/// How the line of a curve is dashed, as SVG says it.
+pub fn dash(mark: usize) -> &'static str {
+    ["none", "9 6", "3 6"][mark.min(2)]
 }
 
 /// Grid, labels and descriptions. `at` places an epsilon and an accuracy of 0 to 1.
@@ -292,12 +308,15 @@ mod tests {
             series("resnet50-cbam-w16", &eps, &[239, 190, 105, 9, 0, 0]),
         ];
         let draw = || accuracy("Accuracy under attack: x < y & z", "pgd L∞", "ε", &models).unwrap();
-        let Figure { svg, png } = draw();
-        assert_eq!(svg, draw().svg);
-        assert_eq!(png, draw().png);
+        let Figure { svg, png, pdf } = draw();
+        let again = draw();
+        assert!(svg == again.svg && png == again.png && pdf == again.pdf);
+        assert!(pdf.starts_with(b"%PDF-") && pdf.len() < 200_000, "{} bytes", pdf.len());
         assert!(svg.starts_with("<svg width=\"") && svg.trim_end().ends_with("</svg>"));
+        // The second model's curve, and its line in the legend.
+        assert_eq!(svg.matches("stroke-dasharray=\"9 6\"").count(), 2);
         let decoded = image::load_from_memory(&png).unwrap();
-        assert_eq!(decoded.height(), ALONE.height);
+        assert_eq!(decoded.height(), 2 * ALONE.height);
         for text in ["resnet50-cbam-w16", "x &lt; y &amp; z", "0.005", "0.06"] {
             assert!(svg.contains(text), "{text}");
         }

@@ -3,12 +3,12 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::picture;
+use super::picture::{self, RATIO};
 use crate::data::resize::{Filter, Rgb8, resize};
 use crate::data::to_bytes;
 use crate::error::{Error, Result};
 
-/// The side of a picture at least, in pixels, after enlarging by a whole number.
+/// The side of a picture at least, after enlarging by a whole number; like all lengths here in units of [`RATIO`] pixels.
 const SIDE: usize = 96;
 /// Larger pictures are shrunk to this.
 const LARGEST: usize = 224;
@@ -41,7 +41,6 @@ pub struct Row {
 /// # Errors
 /// [`Error::Shape`] for a tile of another size, [`Error::Failed`] when the strip cannot be drawn.
 pub fn png(title: &str, rows: &[Row], [height, width]: [usize; 2]) -> Result<Vec<u8>> {
-    picture::fonts()?;
     for tile in rows.iter().flat_map(|row| &row.tiles) {
         if tile.pixels.len() != height * width * 3 {
             return Err(Error::shape("strip", "pixels of a tile", height * width * 3, tile.pixels.len()));
@@ -49,14 +48,16 @@ pub fn png(title: &str, rows: &[Row], [height, width]: [usize; 2]) -> Result<Vec
     }
     // The longer side decides, so that the aspect ratio stays.
     let longest = height.max(width);
-    let (from, shrinks) = ((height, width), longest > LARGEST);
-    let side = |side: usize| if shrinks { (side * LARGEST / longest).max(1) } else { side };
+    let largest = LARGEST * RATIO;
+    let (from, shrinks) = ((height, width), longest > largest);
+    let side = |side: usize| if shrinks { (side * largest / longest).max(1) } else { side };
     let (height, width) = (side(height), side(width));
-    let scale = SIDE.div_ceil(width.max(1)).max(1);
+    let scale = (SIDE * RATIO).div_ceil(width.max(1)).max(1);
     let columns = rows.iter().map(|row| row.tiles.len()).max().unwrap_or(0);
-    let (cell_w, cell_h) = (width * scale + GAP, height * scale + 2 * LINE + GAP);
+    let (picture_w, picture_h) = ((width * scale).div_ceil(RATIO), (height * scale).div_ceil(RATIO));
+    let (cell_w, cell_h) = (picture_w + GAP, picture_h + 2 * LINE + GAP);
     let size = (NAMES + columns * cell_w + GAP, 2 * LINE + GAP + rows.len() * cell_h);
-    let mut pixels = vec![255u8; 3 * size.0 * size.1];
+    let mut pixels = vec![255u8; 3 * size.0 * size.1 * RATIO * RATIO];
     for (r, row) in rows.iter().enumerate() {
         for (c, tile) in row.tiles.iter().enumerate() {
             let mut bytes = to_bytes(&tile.pixels);
@@ -64,30 +65,33 @@ pub fn png(title: &str, rows: &[Row], [height, width]: [usize; 2]) -> Result<Vec
                 let image = Rgb8 { height: from.0, width: from.1, pixels: bytes };
                 bytes = resize(&image, height, width, Filter::Bicubic).pixels;
             }
-            let (left, top) = (NAMES + c * cell_w, 2 * LINE + GAP + r * cell_h);
+            let (left, top) = (RATIO * (NAMES + c * cell_w), RATIO * (2 * LINE + GAP + r * cell_h));
             for y in 0..height * scale {
                 for x in 0..width * scale {
                     let from = 3 * (y / scale * width + x / scale);
-                    let to = 3 * ((top + y) * size.0 + left + x);
+                    let to = 3 * ((top + y) * size.0 * RATIO + left + x);
                     pixels[to..to + 3].copy_from_slice(&bytes[from..from + 3]);
                 }
             }
         }
     }
     let size = (size.0 as u32, size.1 as u32);
-    write(&mut pixels, size, title, rows, (cell_w, cell_h, height * scale))
+    let mut svg = String::new();
+    write(SVGBackend::with_string(&mut svg, size), title, rows, (cell_w, cell_h, picture_h))
         .map_err(|e| Error::Failed(format!("a strip cannot be drawn: {e}")))?;
+    let size = (size.0 * RATIO as u32, size.1 * RATIO as u32);
+    picture::paint(&picture::tree(&svg)?, &mut pixels, size)?;
     picture::png(&pixels, size)
 }
 
+/// The words of a strip.
 fn write(
-    pixels: &mut [u8],
-    size: (u32, u32),
+    canvas: SVGBackend,
     title: &str,
     rows: &[Row],
     (cell_w, cell_h, picture_h): (usize, usize, usize),
 ) -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let root = BitMapBackend::with_buffer(pixels, size).into_drawing_area();
+    let root = canvas.into_drawing_area();
     let style = |size: i32, colour: RGBColor, h: HPos| {
         (picture::FONT, size).into_font().color(&colour).pos(Pos::new(h, VPos::Top))
     };
@@ -125,11 +129,14 @@ mod tests {
 
     #[test]
     fn large_pictures_are_shrunk_and_long_names_cut() {
-        let tile = Tile { pixels: vec![0.5; 448 * 300 * 3], label: "x".into(), confidence: 1.0, correct: true };
+        let tile = Tile { pixels: vec![0.5; 896 * 600 * 3], label: "x".into(), confidence: 1.0, correct: true };
         let rows = [Row { name: "clean".into(), tiles: vec![tile] }];
-        let decoded = image::load_from_memory(&png("t", &rows, [448, 300]).unwrap()).unwrap().to_rgb8();
-        assert_eq!(decoded.width() as usize, NAMES + 150 + 2 * GAP);
-        assert_eq!(decoded.get_pixel(NAMES as u32 + 149, (2 * LINE + GAP + 223) as u32).0, [128; 3]);
+        let decoded = image::load_from_memory(&png("t", &rows, [896, 600]).unwrap()).unwrap().to_rgb8();
+        assert_eq!(decoded.width() as usize, RATIO * (NAMES + 150 + 2 * GAP));
+        assert_eq!(
+            decoded.get_pixel((RATIO * NAMES) as u32 + 299, (RATIO * (2 * LINE + GAP)) as u32 + 447).0,
+            [128; 3]
+        );
         assert_eq!(shortened("tench", 96), "tench");
         assert_eq!(shortened("standard schnauzer", 96), "standard sch…");
     }
@@ -145,14 +152,16 @@ mod tests {
             Row { name: "attacked".into(), tiles: vec![tile(0.25)] },
         ];
         let decoded = image::load_from_memory(&png("t", &rows, [2, 3]).unwrap()).unwrap().to_rgb8();
-        let side = (3 * 32 + GAP) as u32;
-        assert_eq!(decoded.width(), NAMES as u32 + 2 * side + GAP as u32);
-        let top = (2 * LINE + GAP) as u32;
-        assert_eq!(decoded.get_pixel(NAMES as u32 + side, top).0, [0; 3]);
-        assert_eq!(decoded.get_pixel(NAMES as u32 + side + 95, top + 63).0, [0; 3]);
-        assert_eq!(decoded.get_pixel(NAMES as u32 + side + 96, top).0, [255; 3]);
-        let second = top + 2 * 32 + (2 * LINE + GAP) as u32;
-        assert_eq!(decoded.get_pixel(NAMES as u32, second).0, [64; 3]);
+        // Two by three pixels, each 64 wide and high.
+        let at = |n: usize| (RATIO * n) as u32;
+        let (names, cell) = (at(NAMES), 3 * 64 + at(GAP));
+        assert_eq!(decoded.width(), names + 2 * cell + at(GAP));
+        let top = at(2 * LINE + GAP);
+        assert_eq!(decoded.get_pixel(names + cell, top).0, [0; 3]);
+        assert_eq!(decoded.get_pixel(names + cell + 191, top + 127).0, [0; 3]);
+        assert_eq!(decoded.get_pixel(names + cell + 192, top).0, [255; 3]);
+        let second = top + 2 * 64 + at(2 * LINE + GAP);
+        assert_eq!(decoded.get_pixel(names, second).0, [64; 3]);
     }
 
     #[test]

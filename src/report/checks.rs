@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use super::words::{p_value, significant};
 use crate::Result;
 use crate::attack::{Loss, Norm, Outcome, Target};
 use crate::config::settings::Score;
@@ -99,7 +100,7 @@ pub fn all(run: &Ledger, trials: Option<&Trials>) -> Vec<Check> {
     ));
     checks.push(check(
         "the gradient is not masked",
-        "at most 1 % of the gradients at clean images are zero (5 %: fail), none below 1e-12 or not finite",
+        "at most 1 % of the gradients at clean images are zero (5 %: fail), none shorter than 10⁻¹² or not finite",
         per_model(&gradient),
     ));
     checks.push(clean_accuracy(run));
@@ -178,6 +179,16 @@ pub fn in_words(checks: &[Check]) -> String {
 /// The names of failed checks after which no accuracy may stand alone.
 pub fn failed(checks: &[Check]) -> Vec<&'static str> {
     checks.iter().filter(|check| check.verdict == Verdict::Fail).map(|check| check.name).collect()
+}
+
+/// How many have which verdict, the worst first: `1 fail · 10 pass`.
+pub fn verdicts(checks: &[Check]) -> String {
+    let count = |(verdict, word)| match checks.iter().filter(|check| check.verdict == verdict).count() {
+        0 => None,
+        n => Some(format!("{n} {word}")),
+    };
+    let all = [(Verdict::Fail, "fail"), (Verdict::Warn, "warn"), (Verdict::Pass, "pass"), (Verdict::NotRun, "not run")];
+    all.into_iter().filter_map(count).collect::<Vec<_>>().join(" · ")
 }
 
 fn outcomes(run: &Ledger, cell: usize) -> impl Iterator<Item = &Outcome> {
@@ -262,7 +273,10 @@ fn surprises(run: &Ledger, pairs: &[(usize, u64, u64, String)], none: &str) -> V
         };
         let numbers = match more > fewer && p < 1.0 {
             true => {
-                format!("{what}: {more} images right against expectation, {fewer} the other way, adjusted p {p:.3}")
+                format!(
+                    "{what}: {more} images right against expectation, {fewer} the other way, adjusted p {}",
+                    p_value(p)
+                )
             }
             false => none.to_owned(),
         };
@@ -458,8 +472,11 @@ fn gradient(trial: &Trial, n: u64) -> (Verdict, String) {
     (
         verdict,
         format!(
-            "{} of {n} zero, {} below 1e-12, {} not finite; median length 1e{:.1}",
-            trial.zero, trial.tiny, trial.not_finite, trial.median_log10
+            "{} of {n} zero, {} shorter than 10⁻¹², {} not finite; median length {}",
+            trial.zero,
+            trial.tiny,
+            trial.not_finite,
+            significant(10f64.powf(trial.median_log10))
         ),
     )
 }

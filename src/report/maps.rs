@@ -9,8 +9,8 @@ use crate::number::or_nan;
 use crate::tensor::Tensor;
 
 /// What the colours of a grid mean, for people.
-pub const CAPTION: &str = "viridis, one scale for all pictures of a row; gates run from 0 (nothing passes) to 1, rolled-out attention sums to 1; \
-                           the latter and spatial gates lie over the image";
+pub const CAPTION: &str = "viridis, one scale for all pictures of a row, with its ends below; gates run from 0 (nothing passes) to 1, rolled-out attention \
+                           sums to 1; the latter and spatial gates lie over the image";
 
 /// Rows are modules, columns the states of the image.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub struct Row {
     pub lo: f32,
     #[serde(deserialize_with = "or_nan")]
     pub hi: f32,
+    /// What the colours stand for.
+    #[serde(default)]
+    pub scale: String,
     /// Whether the pictures are rows of single values.
     pub strip: bool,
     pub cells: Vec<Cell>,
@@ -83,6 +86,13 @@ fn row(module: &str, values: &[f32], shape: &[usize], states: &[(String, Vec<f32
         _ if gate => ("gate per channel, in the order of the clean image", [1, each]),
         _ => ("values, in the order of the clean image", [1, each]),
     };
+    let scale = match *shape {
+        _ if gate => "gate",
+        _ if rollout => "attention",
+        [_, _] => "attention",
+        [_, _, _] => "mean |value|",
+        _ => "value",
+    };
     let mut order: Vec<usize> = (0..each).collect();
     order.sort_by(|&a, &b| reference[b].total_cmp(&reference[a]));
     let maps: Vec<Vec<f32>> = values
@@ -111,6 +121,7 @@ fn row(module: &str, values: &[f32], shape: &[usize], states: &[(String, Vec<f32
         shape: shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x"),
         lo,
         hi,
+        scale: scale.into(),
         strip: shape.len() < 2,
         cells: cells.collect::<Result<_>>()?,
     })

@@ -2,13 +2,15 @@
 
 mod compared;
 mod figure;
+mod lead;
 mod pictures;
 mod what;
 
 use serde::Serialize;
 
-use self::compared::{Compared, compared};
+use self::compared::{Comparisons, compared};
 use self::figure::{Figure, figure};
+use self::lead::{Lead, lead};
 pub use self::pictures::{Maps, Says, Shown};
 use self::pictures::{Sample, sample};
 pub use self::what::{Fact, what};
@@ -16,6 +18,7 @@ use super::checks::{self, Check};
 use super::paired;
 use super::samples::Samples;
 use super::summary;
+use super::words::names;
 use crate::draw::html::{self, render};
 use crate::error::Result;
 use crate::run::ledger::Ledger;
@@ -26,15 +29,16 @@ use crate::run::trials::Trials;
 #[derive(Serialize)]
 struct RunPage {
     title: String,
-    /// Checks after which no accuracy may stand alone.
-    failed: Vec<&'static str>,
+    lead: Lead,
     unfinished: Option<String>,
     what: Vec<Fact>,
     times: Vec<Phase>,
     figure: Figure,
     adaptive: Vec<String>,
-    pairs: Vec<Compared>,
+    pairs: Option<Comparisons>,
     checks: Vec<Check>,
+    /// How many of them have which verdict.
+    verdicts: String,
     samples: Option<Sample>,
     models: Vec<String>,
 }
@@ -44,7 +48,10 @@ struct RunPage {
 struct ComparePage {
     title: String,
     runs: Vec<OfRun>,
-    pairs: Vec<Compared>,
+    /// What is not the same in all runs, and what is.
+    differs: Vec<Difference>,
+    same: Vec<Fact>,
+    pairs: Option<Comparisons>,
 }
 
 #[derive(Serialize)]
@@ -52,16 +59,14 @@ struct OfRun {
     name: String,
     failed: Vec<&'static str>,
     unfinished: Option<String>,
-    what: Vec<Marked>,
     figure: Figure,
 }
 
-/// A fact, and whether some other run has another value there.
+/// A fact in which runs differ, and its value in each; empty where a run has none.
 #[derive(Serialize)]
-struct Marked {
+struct Difference {
     name: String,
-    value: String,
-    differs: bool,
+    values: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -119,15 +124,17 @@ fn gather(run: &Ledger) -> Result<RunPage> {
     let trials: Option<Trials> = stored(&run.dir, Trials::FILE)?;
     let times: Vec<(String, f64)> = stored(&run.dir, rundir::TIMES)?.unwrap_or_default();
     let checks = checks::all(run, trials.as_ref());
+    let unfinished = unfinished(run);
     Ok(RunPage {
         title: format!("{}: accuracy under attack", run.config.name),
-        failed: checks::failed(&checks),
-        unfinished: unfinished(run),
+        lead: lead(run, &checks, unfinished.is_some()),
+        unfinished,
         what: what(run),
         times: times.into_iter().map(|(name, seconds)| Phase { name, seconds }).collect(),
         figure: figure(run)?,
         adaptive: summary::adaptive(run).map_or(vec![], |text| text.lines().map(str::to_owned).collect()),
         pairs: compared(paired::models(run)),
+        verdicts: checks::verdicts(&checks),
         checks,
         samples: samples.map(|samples| sample(run, samples)),
         models: run.config.models.iter().map(|m| m.name.clone()).collect(),
@@ -135,23 +142,36 @@ fn gather(run: &Ledger) -> Result<RunPage> {
 }
 
 fn gather_all(runs: &[Ledger]) -> Result<ComparePage> {
-    let whats: Vec<Vec<Fact>> = runs.iter().map(what).collect();
-    let differs = |fact: &Fact| !whats.iter().all(|what| what.contains(fact));
+    let names = names(runs);
     let mut views = Vec::new();
-    for (run, what) in runs.iter().zip(&whats) {
+    for (run, name) in runs.iter().zip(&names) {
         let trials: Option<Trials> = stored(&run.dir, Trials::FILE)?;
-        let marked =
-            |fact: &Fact| Marked { name: fact.name.clone(), value: fact.value.clone(), differs: differs(fact) };
         views.push(OfRun {
-            name: run.name(),
+            name: name.clone(),
             failed: checks::failed(&checks::all(run, trials.as_ref())),
             unfinished: unfinished(run),
-            what: what.iter().map(marked).collect(),
             figure: figure(run)?,
         });
     }
-    let names: Vec<&str> = views.iter().map(|view| view.name.as_str()).collect();
-    Ok(ComparePage { title: names.join(", "), pairs: compared(paired::runs(runs)), runs: views })
+    let (same, differs) = sides(&runs.iter().map(what).collect::<Vec<_>>());
+    Ok(ComparePage { title: names.join(", "), runs: views, same, differs, pairs: compared(paired::runs(runs)) })
+}
+
+/// What all runs have in common, and what they do not, each in the order of the runs that say it.
+fn sides(whats: &[Vec<Fact>]) -> (Vec<Fact>, Vec<Difference>) {
+    let (mut same, mut differs): (Vec<Fact>, Vec<Difference>) = Default::default();
+    for fact in whats.iter().flatten() {
+        if whats.iter().all(|what| what.contains(fact)) {
+            if !same.contains(fact) {
+                same.push(fact.clone());
+            }
+        } else if !differs.iter().any(|d| d.name == fact.name) {
+            let value = |what: &Vec<Fact>| what.iter().find(|f| f.name == fact.name).map(|f| f.value.clone());
+            let values = whats.iter().map(|what| value(what).unwrap_or_default()).collect();
+            differs.push(Difference { name: fact.name.clone(), values });
+        }
+    }
+    (same, differs)
 }
 
 /// What is missing of a run, if it did not come to its end.

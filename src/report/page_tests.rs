@@ -11,6 +11,7 @@ use super::*;
 use crate::config::{Config, Overrides};
 use crate::draw::{heat, html};
 use crate::report::maps::Grid;
+use crate::report::words::p_value;
 use crate::run::results::{Channel, cells};
 use crate::run::rundir::RunDir;
 
@@ -74,6 +75,37 @@ fn write_samples(dir: &Path, config: &Config) {
     let samples = json!({ "eps": 0.02, "models": models.collect::<Vec<_>>() });
     fs::create_dir_all(dir.join("images")).unwrap();
     fs::write(dir.join(Samples::FILE), samples.to_string()).unwrap();
+}
+
+#[test]
+fn runs_are_told_apart_by_their_folders() {
+    let place = tempfile::tempdir().unwrap();
+    let run = |name: &str| {
+        let dir = place.path().join(name);
+        fs::create_dir_all(&dir).unwrap();
+        write_run(&dir, &config(&[0.0]), 2);
+        Ledger::read(&dir).unwrap()
+    };
+    let called = |runs: &[Ledger]| names(runs).join(" ");
+    assert_eq!(called(&[run("a/demo-1"), run("a/demo-2")]), "demo-1 demo-2");
+    assert_eq!(called(&[run("b/x/demo-1"), run("c/x/demo-1"), run("c/other")]), "b/x/demo-1 c/x/demo-1 other");
+    let same = place.path().join("c/other");
+    assert_eq!(called(&[Ledger::read(&same).unwrap(), Ledger::read(&same).unwrap()]), "other (1) other (2)");
+}
+
+#[test]
+fn a_page_says_what_the_attack_aims_at_and_how_it_was_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&[0.0, 0.02]);
+    config.attack.targeted = crate::attack::Target::LeastLikely;
+    write_run(dir.path(), &config, 4);
+    let run = Ledger::read(dir.path()).unwrap();
+    let facts = what(&run);
+    let value = |name: &str| facts.iter().find(|f| f.name == name).map(|f| f.value.as_str()).unwrap();
+    assert!(value("targeted").contains("least likely") && value("targeted").contains("rule: least-likely"));
+    assert!(value("begun (UTC)").starts_with("20") && value("command").contains("rampart"));
+    let html = of_run(&run).unwrap();
+    assert!(html.contains("PGD, targeted, within ε = 0.02") && html.contains("rule: least-likely"), "{html}");
 }
 
 /// A picture of one pixel.
@@ -150,9 +182,16 @@ fn every_value_of_a_page_is_shown_and_none_is_missing() {
     write_all(dir.path());
     let run = || Ledger::read(dir.path()).unwrap();
     let page = gather(&run()).unwrap();
-    assert!(!page.failed.is_empty() && page.unfinished.is_some() && !page.adaptive.is_empty());
+    assert!(page.lead.verdict() == "fail" && page.unfinished.is_some() && !page.adaptive.is_empty());
     every_key_is_needed(&page);
-    every_key_is_needed(&gather_all(&[run(), run()]).unwrap());
+    let other = tempfile::tempdir().unwrap();
+    write_all(other.path());
+    let path = other.path().join("config.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("seed = 0", "seed = 7", 1)).unwrap();
+    let both = gather_all(&[run(), Ledger::read(other.path()).unwrap()]).unwrap();
+    assert_eq!(both.differs.iter().find(|d| d.name == "seed").unwrap().values, ["0", "7"]);
+    every_key_is_needed(&both);
     let shown = |wrong| Shown {
         name: "clean".into(),
         uri: dot(),
@@ -213,7 +252,7 @@ fn the_terminal_has_every_table_with_the_p_values_of_the_page() {
         assert!(tables.contains(text), "{text}: {tables}");
     }
     for pair in paired::models(&run) {
-        let cell = format!("{}:{} {:.3}", pair.only_first, pair.only_second, pair.p_adjusted);
+        let cell = format!("{}:{} {}", pair.only_first, pair.only_second, p_value(pair.p_adjusted));
         assert!(tables.contains(&cell), "{cell}: {tables}");
     }
 }
@@ -263,6 +302,10 @@ fn counts_of_the_page_are_those_of_the_records() {
     }
     let html = of_run(&run).unwrap();
     assert!(html.contains(&format!("{right}/50")) && !html.contains("id=\"unfinished\"") && !html.contains("http"));
+    assert!(
+        html.contains("Undefended, PGD within ε = 0.02 (L∞) leaves ")
+            && html.contains(" % of 50 images right for resnet50-w16 (100.0 % when clean)")
+    );
     let both = of_runs(&[Ledger::read(dir.path()).unwrap(), Ledger::read(dir.path()).unwrap()]).unwrap();
     assert!(both.contains("figure-2") && both.contains("The same model in two runs"));
 }

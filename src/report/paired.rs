@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
+use super::words;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
 use crate::run::results;
@@ -46,21 +47,22 @@ pub fn models(run: &Ledger) -> Vec<Pair> {
 
 /// Models of one name and checksum in two runs over the same dataset, on the images that both runs scored.
 pub fn runs(runs: &[Ledger]) -> Vec<Pair> {
+    let names = words::names(runs);
     let mut pairs = Vec::new();
     for (i, a) in runs.iter().enumerate() {
         // Equal numbers mean equal budgets in one norm and one space only.
-        let alike = |b: &&Ledger| {
+        let alike = |b: &Ledger| {
             let (x, y) = (&a.config.attack, &b.config.attack);
             b.dataset == a.dataset && x.norm == y.norm && x.normalised() == y.normalised()
         };
-        for b in runs[i + 1..].iter().filter(alike) {
+        for (j, b) in runs.iter().enumerate().skip(i + 1).filter(|(_, b)| alike(b)) {
             for (first, model) in a.config.models.iter().enumerate() {
                 let Some(second) = b.config.models.iter().position(|m| m.name == model.name && m.crc32 == model.crc32)
                 else {
                     continue;
                 };
-                let name = |run: &Ledger| format!("{}: {}", run.name(), model.name);
-                compare((a, first, name(a)), (b, second, name(b)), &mut pairs);
+                let name = |run: usize| format!("{}: {}", names[run], model.name);
+                compare((a, first, name(i)), (b, second, name(j)), &mut pairs);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A finished run as people read it: the figure, the tables, the paired comparison of models, and what an adaptive attack adds.
 
 use super::paired;
-use super::words::{self, count, symbol, units, what_counts};
+use super::words::{self, count, p_value, symbol, units, what_counts};
 use crate::attack::Target;
 use crate::config::Config;
 use crate::config::settings::Score;
@@ -82,9 +82,7 @@ pub fn tables(run: &Ledger, skipped: usize) -> String {
         ));
     }
     if config.dataset.top5() {
-        let cells: Vec<Cell> = cells.iter().map(Cell::as_top5).collect();
-        let rows = series(config, &cells, Score::Last, |_| true);
-        parts.push(table::accuracy("top-5 accuracy in %: last iterates, and votes of the denoised", &rows));
+        parts.push(table::accuracy("top-5 accuracy in %: last iterates, and votes of the denoised", &top5_series(run)));
     }
     parts.extend(compared(run));
     if skipped > 0 {
@@ -108,7 +106,9 @@ fn compared(run: &Ledger) -> Option<String> {
                 let at = |&eps: &f64| {
                     let own = |p: &&paired::Pair| p.eps == eps && [p.first.as_str(), p.second.as_str()] == names;
                     let found = pairs.iter().filter(own).find(|p| p.channel == format!("{channel:#}"));
-                    found.map_or(String::new(), |p| format!("{}:{} {:.3}", p.only_first, p.only_second, p.p_adjusted))
+                    found.map_or(String::new(), |p| {
+                        format!("{}:{} {}", p.only_first, p.only_second, p_value(p.p_adjusted))
+                    })
                 };
                 lines.push(table::row(24, &channel.to_string(), config.attack.eps.iter().map(at)));
             }
@@ -161,6 +161,12 @@ pub(super) fn adaptive(run: &Ledger) -> Option<String> {
 /// Every curve of a run.
 pub fn all_series(run: &Ledger) -> Vec<Series> {
     series(&run.config, &run.cells, run.config.score, |_| true)
+}
+
+/// The same with the five likeliest classes counted; 0 everywhere where they are not scored.
+pub fn top5_series(run: &Ledger) -> Vec<Series> {
+    let cells: Vec<Cell> = run.cells.iter().map(Cell::as_top5).collect();
+    series(&run.config, &cells, Score::Last, |_| true)
 }
 
 /// Every epsilon that a curve has a point at, ascending.

@@ -32,6 +32,7 @@ impl Presenter for Terminal<'_> {
         let figure = summary::figure(run)?;
         dir.write("plots/accuracy.svg", figure.svg.as_bytes())?;
         dir.write("plots/accuracy.png", &figure.png)?;
+        dir.write("plots/accuracy.pdf", &figure.pdf)?;
         (self.print)(summary::tables(run, engine.dataset().skipped.len()).trim_end())?;
         if run.violations() > 0 {
             let count = run.violations();
@@ -53,7 +54,7 @@ impl Presenter for Terminal<'_> {
         (self.print)(&format!("\n{}", checks::in_words(&checks)))?;
         dir.write("report.html", page::of_run(run)?.as_bytes())?;
         let path = dir.path().display();
-        note(format!("report.html, results.csv, plots/accuracy.{{svg,png}} and images/ are in {path}"));
+        note(format!("report.html, results.csv, plots/accuracy.{{svg,png,pdf}} and images/ are in {path}"));
         Ok(())
     }
 }

@@ -1,8 +1,11 @@
 //! The words of tables, figures and pages: units, norms, channels and what counts as right.
 
-use crate::attack::Norm;
+use std::path::{Path, PathBuf};
+
+use crate::attack::{Norm, Target};
 use crate::config::Config;
 use crate::config::settings::Score;
+use crate::run::ledger::Ledger;
 use crate::run::results::Channel;
 
 /// Of budgets.
@@ -25,12 +28,55 @@ pub fn what_counts(score: Score) -> &'static str {
     }
 }
 
-/// A model in a channel, as legends and tables name it: `resnet50`, `resnet50, σ 0.25`.
+/// A model in a channel, as legends and tables name it: `resnet50, undefended`, `resnet50, σ 0.25`.
 pub fn curve(model: &str, channel: Channel) -> String {
-    match channel {
-        Channel::Undefended => model.to_owned(),
-        denoised => format!("{model}, {denoised:#}"),
+    format!("{model}, {channel:#}")
+}
+
+/// What the class is that an attack aims at; `None` where any wrong one will do.
+pub fn target(target: Target) -> Option<String> {
+    Some(match target {
+        Target::None => return None,
+        Target::Random => "a wrong class drawn for each image".into(),
+        Target::LeastLikely => "the class that the clean image is least likely of".into(),
+        Target::SecondLikely => "the class that comes second for the clean image".into(),
+        Target::Next => "the class after the label".into(),
+        Target::Class(class) => format!("class {class}, for all images; those of that class are not attacked"),
+    })
+}
+
+/// `12.5 %`.
+pub fn percent(part: u64, whole: u64) -> String {
+    format!("{:.1} %", 100.0 * part as f64 / whole.max(1) as f64)
+}
+
+/// `a`, `a and b`, `a, b and c`.
+pub fn list(items: &[String]) -> String {
+    match items {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
     }
+}
+
+/// What runs are called: their folders, with as much of the path before them as tells two of one name apart; a folder that comes
+/// twice is numbered.
+pub fn names(runs: &[Ledger]) -> Vec<String> {
+    let whole = |run: &Ledger| std::fs::canonicalize(&run.dir).unwrap_or_else(|_| run.dir.clone());
+    let paths: Vec<PathBuf> = runs.iter().map(whole).collect();
+    let end = |path: &Path, depth: usize| {
+        let parts: Vec<String> = path.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        parts[parts.len().saturating_sub(depth)..].join("/")
+    };
+    let name = |(i, path): (usize, &PathBuf)| {
+        let others = || paths.iter().filter(|other| *other != path);
+        let most = path.iter().count().max(1);
+        let depth = (1..most).find(|&depth| others().all(|other| end(other, depth) != end(path, depth)));
+        let name = end(path, depth.unwrap_or(most));
+        let twin = |others: &[PathBuf]| others.iter().filter(|other| *other == path).count();
+        if twin(&paths) > 1 { format!("{name} ({})", 1 + twin(&paths[..i])) } else { name }
+    };
+    paths.iter().enumerate().map(name).collect()
 }
 
 /// `1 draw`, `5 draws`.

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::records::{self, Found, Record};
 use super::results::{self, Cell, Channel, is_correct};
 use crate::config::Config;
@@ -19,6 +21,9 @@ pub struct Ledger {
     pub device: String,
     /// Of the program that ran it.
     pub version: String,
+    /// When it began (UTC) and by which command; unknown of runs by older versions.
+    pub date: Option<String>,
+    pub command: Option<String>,
     pub dataset: String,
     /// The images in the order of the dataset, or where that is not at hand of their first records; and their labels.
     pub ids: Vec<u64>,
@@ -45,13 +50,11 @@ impl Ledger {
             return Err(Error::usage("RUN", problem));
         }
         let config = Config::of_run(&config_file)?;
-        let text = std::fs::read_to_string(&config_file).map_err(|e| Error::io(&config_file, "read the config", e))?;
-        let table = text.parse::<toml::Table>().map_err(|e| Error::file(&config_file, e.to_string().trim_end()))?;
-        let of_run = |key: &str| {
-            let value = table.get("run").and_then(|run| run.get(key)).and_then(|value| value.as_str());
-            value.unwrap_or("unknown").to_owned()
-        };
-        let mut run = Ledger { device: of_run("device"), version: of_run("version"), ..Ledger::empty(dir, config) };
+        let begun = Begun::read(dir);
+        let known = |value: Option<String>| value.unwrap_or("unknown".into());
+        let (device, version) = (known(begun.device), known(begun.version));
+        let Begun { date, command, .. } = begun;
+        let mut run = Ledger { device, version, date, command, ..Ledger::empty(dir, config) };
         records::each(&records_file, |record| run.take(&record))?;
         Ok(run)
     }
@@ -59,7 +62,11 @@ impl Ledger {
     /// Of a run that begins now over these images.
     pub fn new(dir: &Path, config: &Config, dataset: &Dataset, device: &str) -> Ledger {
         let empty = Ledger::empty(dir, config.clone());
+        // A run that goes on was begun earlier.
+        let Begun { date, command, .. } = Begun::read(dir);
         Ledger {
+            date,
+            command,
             device: device.into(),
             version: env!("CARGO_PKG_VERSION").into(),
             dataset: dataset.name.clone(),
@@ -78,6 +85,8 @@ impl Ledger {
             dir: dir.into(),
             device: String::new(),
             version: String::new(),
+            date: None,
+            command: None,
             dataset: config.dataset.kind.to_string(),
             ids: vec![],
             labels: vec![],
@@ -146,12 +155,6 @@ impl Ledger {
         self.cells.iter().map(|cell| cell.violations).sum()
     }
 
-    /// What the run is called: its folder.
-    pub fn name(&self) -> String {
-        let path = std::fs::canonicalize(&self.dir).unwrap_or_else(|_| self.dir.clone());
-        path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-    }
-
     /// Records there are, and records there will be.
     pub fn progress(&self) -> (u64, u64) {
         (self.cells.iter().map(|cell| cell.n).sum(), (self.cells.len() * self.ids.len()) as u64)
@@ -164,6 +167,27 @@ impl Ledger {
     /// Whether image number `image` counts as right in a cell; `None` where it was not scored.
     pub fn correct(&self, cell: usize, image: usize) -> Option<bool> {
         self.found[cell][image].as_ref().map(|found| is_correct(found, self.config.score))
+    }
+}
+
+/// The `[run]` table of a run's config.
+#[derive(Default, Deserialize)]
+struct Begun {
+    device: Option<String>,
+    version: Option<String>,
+    date: Option<String>,
+    command: Option<String>,
+}
+
+impl Begun {
+    /// Nothing of a folder without a config, or with one that whoever reads the rest of it refuses.
+    fn read(dir: &Path) -> Begun {
+        #[derive(Deserialize)]
+        struct File {
+            run: Begun,
+        }
+        let text = std::fs::read_to_string(dir.join("config.toml")).unwrap_or_default();
+        toml::from_str::<File>(&text).map_or_else(|_| Begun::default(), |file| file.run)
     }
 }
 

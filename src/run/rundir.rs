@@ -3,6 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -74,7 +75,7 @@ impl RunDir {
     }
 
     /// Writes `config.toml`, or compares it with the one that is there. Only `batch` may differ, which changes no result, and the
-    /// places of files whose checksums agree.
+    /// places of files whose checksums agree. Date and command stay those that began the run.
     ///
     /// # Errors
     /// [`Error::Usage`] naming the first field that differs; [`Error::File`] when the old config is no TOML;
@@ -88,10 +89,21 @@ impl RunDir {
             Err(e) if e.kind() == ErrorKind::NotFound => return self.write(CONFIG, text.as_bytes()),
             Err(e) => return Err(Error::io(&path, "read the config", e)),
         };
-        let parse = |text: &str| text.parse::<Table>().map_err(|e| Error::file(&path, e.to_string().trim_end()));
+        // Without the line itself, which may be all of a file.
+        let parse = |text: &str| {
+            text.parse::<Table>().map_err(|e| {
+                let line = 1 + e.span().map_or(0, |at| text[..at.start].matches('\n').count());
+                Error::file(&path, format!("line {line}: no TOML: {}", e.message()))
+            })
+        };
         let (mut old, mut new) = (parse(&old)?, parse(&text)?);
-        old.remove("batch");
-        new.remove("batch");
+        for table in [&mut old, &mut new] {
+            table.remove("batch");
+            if let Some(Value::Table(run)) = table.get_mut("run") {
+                run.remove("date");
+                run.remove("command");
+            }
+        }
         forget_moved(&mut old, &mut new);
         let Some((field, was, is)) = difference(&Value::Table(old), &Value::Table(new)) else { return Ok(()) };
         let way_out = "resume with the settings the run was started with, or choose another --out";
@@ -235,10 +247,14 @@ fn to_toml(config: &Config, device: &str, emulator: Option<Effective>) -> Result
     struct Run<'a> {
         device: &'a str,
         version: &'a str,
+        /// UTC, and as it was typed.
+        date: String,
+        command: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         emulator: Option<Effective>,
     }
-    let run = Run { device, version: env!("CARGO_PKG_VERSION"), emulator };
+    let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let run = Run { device, version: env!("CARGO_PKG_VERSION"), date, command: command(), emulator };
     Ok(format!("{}\n{}", toml::to_string(config)?, toml::to_string(&Found { run })?))
 }
 
@@ -264,6 +280,13 @@ fn forget_moved(old: &mut Table, new: &mut Table) {
     if let (Some(Value::Array(a)), Some(Value::Array(b))) = (old.get_mut("models"), new.get_mut("models")) {
         a.iter_mut().zip(b).for_each(|(a, b)| forget(a, b));
     }
+}
+
+/// The command line of this process, quoted for a shell.
+fn command() -> String {
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let quoted = shlex::Quoter::new().allow_nul(true).join(words.iter().map(String::as_str));
+    quoted.unwrap_or_else(|_| words.join(" "))
 }
 
 /// The dotted name of the first field that differs, and its value on either side.
@@ -364,6 +387,27 @@ mod tests {
         moved = first.clone();
         moved.models[1].weights = "elsewhere/net.safetensors".into();
         assert!(run.settle(&moved, "host").unwrap_err().to_string().contains("models.1.weights"));
+    }
+
+    #[test]
+    fn date_and_command_stay_those_of_the_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::open(Some(dir.path()), "x", false).unwrap();
+        let config = config(&Overrides::default());
+        run.settle(&config, "host").unwrap();
+        let text = fs::read_to_string(dir.path().join(CONFIG)).unwrap();
+        let table: Table = text.parse().unwrap();
+        let [date, command] = ["date", "command"].map(|key| table["run"][key].as_str().unwrap().to_owned());
+        assert!(date.ends_with('Z') && date.len() == "2026-01-31T12:00:00Z".len(), "{date}");
+        assert!(command.contains("rampart"), "{command}");
+        let old = text.replace(&date, "2020-01-31T12:00:00Z").replace(&command, "rampart sweep");
+        fs::write(dir.path().join(CONFIG), &old).unwrap();
+        run.settle(&config, "host").unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join(CONFIG)).unwrap(), old);
+        // A run of before there were any.
+        let lines: Vec<&str> = old.lines().filter(|l| !l.starts_with("date") && !l.starts_with("command")).collect();
+        fs::write(dir.path().join(CONFIG), lines.join("\n")).unwrap();
+        run.settle(&config, "host").unwrap();
     }
 
     #[test]

@@ -150,7 +150,7 @@ fn a_transformer_is_swept_behind_the_denoiser() {
         }
     }
     let page = place.read("r/report.html");
-    for part in ["stages.2.attention_rollout", "48x48", "denoiser at", "32x32"] {
+    for part in ["stages.2.attention_rollout", "48x48", "denoiser at", "32x32", "id=\"accuracy-top5\""] {
         assert!(page.contains(part), "{part}");
     }
 }

@@ -35,10 +35,27 @@ fn a_run_opens_as_one_page_and_is_reported_again() {
     assert!(place.read("both.html").contains("The same model in two runs"));
     let csv = place.run("report a b --format csv").ok().stdout;
     assert_eq!(csv.lines().count(), 1 + 2 * place.results("a").lines().skip(1).count(), "{csv}");
+    // The columns and numbers of results.csv behind the name of the run.
+    let one = place.run("report a --format csv").ok().stdout;
+    let cut = |line: &str| line.split_once(',').map(|(_, rest)| format!("{rest}\n"));
+    assert_eq!(one.lines().filter_map(cut).collect::<String>(), place.results("a"));
+    assert!(one.lines().skip(1).all(|line| line.starts_with("a,")), "{one}");
     let json: serde_json::Value = serde_json::from_str(&place.run("report a --format json").ok().stdout).unwrap();
     assert_eq!(json["runs"][0]["cells"][0]["n"], 6);
     let markdown = place.run("report a --format markdown").ok().stdout;
     assert!(markdown.contains("| ε | 0 | 0.005 | 0.01 |") && markdown.contains("n = 6 images"), "{markdown}");
+
+    // Two folders of one name are told apart by what they lie in.
+    fs::create_dir_all(place.path("old/a")).unwrap();
+    for file in ["config.toml", "records.jsonl"] {
+        fs::copy(place.path(&format!("a/{file}")), place.path(&format!("old/a/{file}"))).unwrap();
+    }
+    let csv = place.run("report a old/a --format csv").ok().stdout;
+    assert!(csv.lines().any(|line| line.starts_with("old/a,")), "{csv}");
+    for file in ["plots/accuracy.pdf", "plots/accuracy.png", "plots/accuracy.svg"] {
+        assert!(place.path(&format!("a/{file}")).is_file() && page.contains(file), "{file}");
+    }
+    assert!(page.contains("sweep --config small.toml --limit 6 --out a"), "the page tells the command");
 
     place.run("report a b").refused(2, &["--out", "several runs"]);
     place.run("report nowhere").refused(2, &["nowhere", "expected a run directory"]);

@@ -11,3 +11,9 @@ for (const model of document.querySelectorAll("#strips .model")) {
   sort.addEventListener("change", update);
   show.addEventListener("change", update);
 }
+// Paper cannot be unfolded, and a link into what is folded must lead there.
+addEventListener("beforeprint", () => { for (const folded of document.querySelectorAll("details")) folded.open = true; });
+for (const link of document.querySelectorAll("#contents a")) link.addEventListener("click", () => {
+  const folded = document.querySelector(link.hash + " > details");
+  if (folded) folded.open = true;
+});

@@ -5,9 +5,18 @@ use serde::Serialize;
 use super::super::paired::Pair;
 use super::super::words::p_value;
 
+/// All comparisons of a page.
+#[derive(Serialize)]
+pub(super) struct Comparisons {
+    /// What they come to, in words.
+    summary: String,
+    count: usize,
+    groups: Vec<Compared>,
+}
+
 /// All comparisons of two classifiers.
 #[derive(Serialize)]
-pub(super) struct Compared {
+struct Compared {
     first: String,
     second: String,
     /// Images that both scored.
@@ -29,8 +38,15 @@ struct Row {
     p_adjusted: String,
 }
 
-/// Those of two classifiers follow each other.
-pub(super) fn compared(pairs: Vec<Pair>) -> Vec<Compared> {
+/// Nothing without a comparison. Those of two classifiers follow each other.
+pub(super) fn compared(pairs: Vec<Pair>) -> Option<Comparisons> {
+    let (count, differ) = (pairs.len(), pairs.iter().filter(|pair| pair.p_adjusted < 0.05).count());
+    if count == 0 {
+        return None;
+    }
+    let found = if differ == 0 { "none".to_owned() } else { differ.to_string() };
+    let summary =
+        format!("In {found} of {count} comparisons the accuracies differ at the 5 % level, adjusted for all of them.");
     let mut groups: Vec<Compared> = Vec::new();
     for pair in pairs {
         let row = Row {
@@ -49,5 +65,5 @@ pub(super) fn compared(pairs: Vec<Pair>) -> Vec<Compared> {
             _ => groups.push(Compared { first: pair.first, second: pair.second, n: pair.n, rows: vec![row] }),
         }
     }
-    groups
+    Some(Comparisons { summary, count, groups })
 }

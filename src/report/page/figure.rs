@@ -16,9 +16,24 @@ pub(super) struct Figure {
     wide: String,
     narrow: String,
     curves: Vec<Curve>,
-    eps: Vec<String>,
     caption: String,
-    table_caption: String,
+    table: Table,
+    /// The label among the five likeliest classes, where that is scored.
+    top5: Option<Table>,
+}
+
+#[derive(Serialize)]
+struct Table {
+    caption: String,
+    eps: Vec<String>,
+    rows: Vec<Line>,
+}
+
+#[derive(Serialize)]
+struct Line {
+    name: String,
+    /// At every epsilon; `None` where nothing was scored.
+    points: Vec<Option<Scored>>,
 }
 
 #[derive(Serialize)]
@@ -28,8 +43,6 @@ struct Curve {
     mark: &'static str,
     /// Of the line, as SVG says it.
     dash: &'static str,
-    /// At every epsilon; `None` where nothing was scored.
-    points: Vec<Option<Scored>>,
 }
 
 #[derive(Serialize)]
@@ -47,26 +60,42 @@ pub(super) fn figure(run: &Ledger) -> Result<Figure> {
     let (config, series) = (&run.config, summary::all_series(run));
     let axis = format!("ε, {} budget in {}", symbol(config.attack.norm), units(config));
     let [wide, narrow] = plot::inline(&axis, &series)?;
-    let eps = summary::epsilons(&series);
     let n = run.ids.len();
     let denoised = if config.defense.sigma.is_empty() { "" } else { "; σ: denoised before the classifier" };
+    let caption = format!("The same as numbers: accuracy in %, [Wilson 95 % interval], images right of n = {n}.");
+    let top5 = config.dataset.top5().then(|| {
+        let caption = format!(
+            "Top-5 accuracy in %: the label is among the five likeliest classes of the last iterate, or of the vote where denoised; n = {n}."
+        );
+        table(caption, &summary::top5_series(run))
+    });
     Ok(Figure {
         wide,
         narrow,
-        curves: series.iter().map(|s| curve(s, &eps)).collect(),
-        eps: eps.iter().map(|&eps| eps_label(eps)).collect(),
+        curves: series.iter().map(curve).collect(),
         caption: format!(
             "Accuracy in % over ε, n = {n} images of {}. Bands: Wilson 95 % intervals. {}{denoised}.",
             run.dataset,
             capital(what_counts(config.score))
         ),
-        table_caption: format!("The same as numbers: accuracy in %, [Wilson 95 % interval], images right of n = {n}."),
+        table: table(caption, &series),
+        top5,
     })
 }
 
-fn curve(series: &Series, eps: &[f64]) -> Curve {
-    let point = |&at: &f64| {
-        let p = series.points.iter().find(|p| p.eps == at)?;
+fn curve(series: &Series) -> Curve {
+    Curve {
+        name: series.name.clone(),
+        colour: plot::css_colour(series.colour),
+        mark: ["circle", "square", "triangle"][series.mark % 3],
+        dash: plot::dash(series.mark),
+    }
+}
+
+fn table(caption: String, series: &[Series]) -> Table {
+    let eps = summary::epsilons(series);
+    let point = |s: &Series, at: f64| {
+        let p = s.points.iter().find(|p| p.eps == at)?;
         let interval = wilson(p.correct, p.n);
         Some(Scored {
             eps: eps_label(at),
@@ -77,11 +106,6 @@ fn curve(series: &Series, eps: &[f64]) -> Curve {
             n: p.n,
         })
     };
-    Curve {
-        name: series.name.clone(),
-        colour: plot::css_colour(series.colour),
-        mark: ["circle", "square", "triangle"][series.mark % 3],
-        dash: ["none", "9 6", "3 6"][series.mark.min(2)],
-        points: eps.iter().map(point).collect(),
-    }
+    let row = |s: &Series| Line { name: s.name.clone(), points: eps.iter().map(|&at| point(s, at)).collect() };
+    Table { caption, rows: series.iter().map(row).collect(), eps: eps.iter().map(|&eps| eps_label(eps)).collect() }
 }

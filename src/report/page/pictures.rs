@@ -15,6 +15,8 @@ const MOST: usize = 10 << 20;
 
 #[derive(Serialize)]
 pub(super) struct Sample {
+    /// What there is to unfold.
+    summary: String,
     caption: String,
     maps_caption: String,
     fates: Vec<Named>,
@@ -35,6 +37,9 @@ struct OfModel {
     fates: String,
     strips: Vec<Card>,
     maps: Maps,
+    /// As [`Maps`] has them, of the pictures of a strip.
+    wide: usize,
+    narrow: usize,
 }
 
 /// One image in all its states.
@@ -70,6 +75,9 @@ pub struct Says {
 /// The maps of one image: a row per module, a column per state.
 #[derive(Serialize)]
 pub struct Maps {
+    /// Pictures side by side on a wide and on a narrow screen, so that no row ends in a lonely one.
+    wide: usize,
+    narrow: usize,
     rows: Vec<MapRow>,
 }
 
@@ -78,7 +86,8 @@ struct MapRow {
     module: String,
     what: String,
     shape: String,
-    /// The ends of the colour bar.
+    /// What the colour bar means, and its ends.
+    scale: String,
     lo: String,
     hi: String,
     strip: bool,
@@ -112,10 +121,16 @@ impl Maps {
             module: row.module,
             what: row.what,
             shape: row.shape,
+            scale: row.scale,
             strip: row.strip,
         });
-        Maps { rows: rows.collect() }
+        Maps { wide: columns(grid.columns.len(), 9), narrow: columns(grid.columns.len(), 4), rows: rows.collect() }
     }
+}
+
+/// Columns for `n` pictures, at most `most`, the rows as even as they can be.
+fn columns(n: usize, most: usize) -> usize {
+    n.div_ceil(n.div_ceil(most).max(1)).max(1)
 }
 
 const FATES: [(Fate, &str, &str); 5] = [
@@ -131,6 +146,7 @@ pub(super) fn sample(run: &Ledger, samples: Samples) -> Sample {
     let mut models = Vec::new();
     for of_model in samples.models {
         let mut strips = Vec::new();
+        let states = of_model.strips.first().map_or(0, |strip| strip.pictures.len());
         for strip in of_model.strips {
             let bytes: usize = strip.pictures.iter().map(|p| p.uri.len()).sum();
             match room.checked_sub(bytes) {
@@ -146,6 +162,8 @@ pub(super) fn sample(run: &Ledger, samples: Samples) -> Sample {
             model: of_model.model,
             image: of_model.image,
             maps: Maps::new(of_model.maps),
+            wide: columns(states, 9),
+            narrow: columns(states, 4),
             strips,
         });
     }
@@ -153,7 +171,9 @@ pub(super) fn sample(run: &Ledger, samples: Samples) -> Sample {
         0 => String::new(),
         n => format!(" {} only in {}.", count(n, "strip") + if n == 1 { " is" } else { " are" }, Samples::FILE),
     };
+    let cards = models.iter().map(|m| m.strips.len()).sum();
     Sample {
+        summary: format!("{} at ε {}", count(cards, "image card"), eps_label(eps)),
         caption: format!(
             "A sample at ε {}: images taken in turn from what attack and defence (at one sigma or more) did on the first model, the same for every model; all \
              others are in records.jsonl. Under each picture the predicted class with its softmax; ✗ and a frame mark wrong ones. The difference is attacked less clean, \
@@ -200,4 +220,15 @@ fn card(strip: Strip) -> Card {
     };
     let pictures = strip.pictures.into_iter().map(shown).collect();
     Card { image: strip.image, label: strip.label, fate, fate_words, rank, clean, last, pictures }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_pictures_are_even() {
+        assert_eq!([0, 1, 8, 9, 10, 19].map(|n| columns(n, 9)), [1, 1, 8, 9, 5, 7]);
+        assert_eq!([5, 6, 7, 8].map(|n| columns(n, 4)), [3, 3, 4, 4]);
+    }
 }

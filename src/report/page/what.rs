@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::super::words::{count, symbol, units, what_counts};
+use super::super::words::{count, symbol, target, units, what_counts};
 use crate::attack::StepSize;
 use crate::config::Config;
 use crate::number::eps_label;
@@ -62,6 +62,9 @@ pub fn what(run: &Ledger) -> Vec<Fact> {
             if attack.early_stop { ", stopping at the first success" } else { "" }
         ),
     );
+    if let Some(aim) = target(attack.targeted) {
+        row("targeted", format!("{aim} (rule: {}); an image is broken when that class is predicted", attack.targeted));
+    }
     row(&format!("ε, {}", units(&run.config)), list(&attack.eps));
     row("counts", what_counts(*score).to_owned());
     match defense.sigma.is_empty() {
@@ -97,5 +100,11 @@ pub fn what(run: &Ledger) -> Vec<Fact> {
     row("seed", seed.to_string());
     row("device", format!("{}, {precision}", run.device));
     row("rampart", run.version.clone());
+    if let Some(date) = &run.date {
+        row("begun (UTC)", date.replace('T', " ").replace('Z', ""));
+    }
+    if let Some(command) = &run.command {
+        row("command", command.clone());
+    }
     rows
 }
