@@ -190,7 +190,7 @@ fn bad_files_of_starts_say_what_is_wrong() {
     let complaint = || Starts::load(&path).unwrap_err().to_string();
     assert!(complaint().contains("bad.safetensors: open"), "{}", complaint());
     std::fs::write(&path, b"not a tensor file").unwrap();
-    assert!(complaint().contains("not a safetensors file"), "{}", complaint());
+    assert!(complaint().contains("expected a safetensors file"), "{}", complaint());
     write(&path, &[2, D], &ok, None, None, &[]);
     assert!(complaint().contains("(N, C, H, W)"), "{}", complaint());
     write(&path, &[2, 3, 5, 4], &ok, Some(&[3, 3]), None, &[]);

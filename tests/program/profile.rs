@@ -141,7 +141,7 @@ fn counts_do_not_depend_on_the_schedule_or_the_checks() {
 fn tables_name_kernels_launches_and_lines() {
     let small = ["profile", "--size", "8x8"];
     let text = ok(&small);
-    for part in ["resnet Forward batch 1 f32", "conv_f32_small", "instructions by class", "ESTIMATE", "est. H100"] {
+    for part in ["resnet forward batch 1 f32", "conv_f32_small", "instructions by class", "ESTIMATE", "est. H100"] {
         assert!(text.contains(part), "{text}| {part}");
     }
     let text = ok(&[&small[..], &["--launches"]].concat());
