@@ -161,7 +161,7 @@ impl Args {
         network_row(&self.arch).map(|row| [row.usual, row.small]).map_err(unknown)
     }
 
-    /// For people: `resnet Forward batch 32 f32`.
+    /// For people: `resnet forward batch 32 f32`.
     pub fn title(&self) -> String {
         format!("{} {} batch {} {}", self.arch, self.what, self.batch, self.precision)
     }

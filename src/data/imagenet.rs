@@ -61,7 +61,7 @@ impl source::Source for Validation {
 pub struct Source<'a> {
     /// The folder of images or of class folders.
     pub root: &'a Path,
-    /// For a flat folder, see [`labels::load`].
+    /// For a flat folder, see `labels.rs`.
     pub labels: Option<&'a Path>,
     /// A list of classes, see [`Classes::load`]; without it those of ImageNet-1k.
     pub classes: Option<&'a Path>,

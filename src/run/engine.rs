@@ -1,4 +1,4 @@
-//! The engine of an experiment: real models on a device, attacked by [`crate::attack::run`].
+//! The engine of an experiment: real models on a device, attacked by an [`Attack`].
 
 use std::collections::HashMap;
 use std::path::Path;
