@@ -218,7 +218,7 @@ fn bad_flags_are_named() {
         ("sweep --limit -3", &["-3"]),
         ("sweep --batch 0", &["--batch", "at least 1, found 0"]),
         ("sweep --sigma 0.25,0.25", &["--sigma", "0.25 is listed twice"]),
-        ("sweep --sigma 1e9", &["sigma", "expected at most", "found 1000000000"]),
+        ("sweep --as-written --sigma 1e9", &["sigma", "expected at most", "found 1000000000"]),
         ("sweep --sigma 0.25 --no-defense", &["--sigma", "--no-defense"]),
         ("sweep --attack-through classifier", &["--attack-through", "defense"]),
         ("sweep --eot 3", &["--eot", "--attack-through defense"]),
