@@ -106,6 +106,8 @@ def check_page(page, problems, path, width, dark, screenshots):
     page.emulate_media(color_scheme="dark" if dark else "light")
     page.goto(path.resolve().as_uri(), wait_until="load")
     found = []
+    # What is folded has no text that is shown and takes no room: the checks are of the page with everything open.
+    page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
     wide = page.evaluate("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)")
     if wide > width:
         culprits = page.evaluate("""[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)
