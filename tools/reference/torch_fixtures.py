@@ -5,6 +5,7 @@
 
 Values are counted, not drawn, so that a test can say them: tensor number k holds k, k + 1/4, k + 1/2, ...
 """
+
 import argparse
 import sys
 from collections import OrderedDict
@@ -21,9 +22,18 @@ def counted(first, shape, dtype=torch.float32):
 def tensors():
     base = counted(5, (4, 3))
     state = OrderedDict(
-        f32=counted(1, (2, 3)), f16=counted(2, (3,), torch.float16), bf16=counted(3, (3,), torch.bfloat16), f64=counted(4, (2,), torch.float64),
-        shared=base, rows=base[1:3], transposed=base.t(), every_other=base[::2], count=torch.tensor(7), empty=torch.zeros(0, 3),
-        parameter=torch.nn.Parameter(counted(6, (2, 2))))
+        f32=counted(1, (2, 3)),
+        f16=counted(2, (3,), torch.float16),
+        bf16=counted(3, (3,), torch.bfloat16),
+        f64=counted(4, (2,), torch.float64),
+        shared=base,
+        rows=base[1:3],
+        transposed=base.t(),
+        every_other=base[::2],
+        count=torch.tensor(7),
+        empty=torch.zeros(0, 3),
+        parameter=torch.nn.Parameter(counted(6, (2, 2))),
+    )
     # As state_dict() has it: an attribute that is no entry.
     state._metadata = OrderedDict({"": {"version": 1}})
     return state
@@ -37,9 +47,14 @@ class Trainer:
 
 
 def nested():
-    return {"epoch": 3, "best": 0.5, "args": argparse.Namespace(lr=0.1, data=Path("x")), "trainer": Trainer(),
-            "state_dict": OrderedDict({"module.a.weight": counted(1, (2, 2)), "module.b.bias": counted(2, (2,))}),
-            "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}}
+    return {
+        "epoch": 3,
+        "best": 0.5,
+        "args": argparse.Namespace(lr=0.1, data=Path("x")),
+        "trainer": Trainer(),
+        "state_dict": OrderedDict({"module.a.weight": counted(1, (2, 2)), "module.b.bias": counted(2, (2,))}),
+        "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
+    }
 
 
 def main():
