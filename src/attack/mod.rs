@@ -18,6 +18,7 @@ pub mod spec;
 mod start;
 mod target;
 mod track;
+mod watched;
 
 use serde::{Serialize, Serializer};
 
@@ -31,6 +32,7 @@ pub use outcome::{Adversarial, Outcome, Work};
 pub use spec::{Attack, Batch, HandOver, Row, Said, Space, Spec, StepSize};
 pub use start::{StartKind, Starts};
 pub use target::Target;
+pub use watched::Watched;
 
 /// Every attack there is.
 pub static ATTACKS: [Row; 4] = [pgd::PGD, pgd::FGSM, pgd::MIM, random::RANDOM];

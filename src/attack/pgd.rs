@@ -175,4 +175,8 @@ impl Attack for Pgd {
         }
         track.finish()
     }
+
+    fn most_queries(&self) -> Option<u64> {
+        Some(1 + u64::from(self.spec.restarts) * (1 + u64::from(self.spec.steps)))
+    }
 }

@@ -55,4 +55,8 @@ impl Attack for Random {
     fn run(&self, model: &dyn Classifier, batch: Batch, eps: f64, seed: u64) -> Result<Adversarial> {
         self.search(model, batch, eps, seed)
     }
+
+    fn most_queries(&self) -> Option<u64> {
+        Some(1 + u64::from(self.spec.steps))
+    }
 }

@@ -70,6 +70,11 @@ pub trait Attack: Send + Sync {
     /// [`Error::Usage`] for settings that this network cannot be attacked with, [`Error::Shape`] for images or labels that do not
     /// fit it, and what it returns.
     fn run(&self, model: &dyn Classifier, batch: Batch, eps: f64, seed: u64) -> Result<Adversarial>;
+
+    /// How often it asks the network about a batch at most, where it knows that beforehand: for people who wait.
+    fn most_queries(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// An attack as the table has it.

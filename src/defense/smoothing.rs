@@ -93,7 +93,17 @@ fn first_largest(values: impl Iterator<Item = f64>) -> usize {
     values.enumerate().fold((0, f64::NEG_INFINITY), |best, (i, v)| if v > best.1 { (i, v) } else { best }).0
 }
 
-/// Classifies images `(N, H, W, 3)`, float32 in `[0, 1]`, after denoising, under `draws` draws of the stream for each.
+/// How images are scored behind a denoiser.
+pub struct Scoring<'a> {
+    pub vote: Vote,
+    pub draws: u32,
+    /// Of the noise; each draw counts up its own.
+    pub stream: Stream,
+    /// Told of images passed, times draws, and of how many there will be.
+    pub told: &'a dyn Fn(u64, u64),
+}
+
+/// Classifies images `(N, H, W, 3)`, float32 in `[0, 1]`, after denoising, under some draws of the stream for each.
 ///
 /// # Errors
 /// What the networks' ops return.
@@ -103,15 +113,25 @@ pub fn classify(
     images: &Tensor,
     (labels, ids): (&[u32], &[u64]),
     level: &Level,
-    (vote, draws): (Vote, u32),
-    stream: &Stream,
+    scoring: &Scoring,
 ) -> Result<Vec<Smoothed>> {
+    let &Scoring { vote, draws, stream, told } = scoring;
+    let all = u64::from(draws) * labels.len() as u64;
     let classes = classifier.classes();
     let mut tallies: Vec<Tally> = labels.iter().map(|_| Tally::new(classes)).collect();
+    let [n, h, w, _] = images.dims4("smoothing")?;
+    // As many as the device takes at a time, so that there is something to tell before the batch is through.
+    let at_once = denoiser.chunk(h, w).saturating_mul(denoiser.device().parallelism()).clamp(1, n.max(1));
     for draw in 0..draws {
-        let denoised = denoiser.images(images, ids, level, &Stream { draw, ..*stream })?;
-        let logits = classifier.logits(&denoised)?.to_f32(denoiser.device())?;
-        tallies.iter_mut().zip(logits.chunks_exact(classes)).for_each(|(tally, z)| tally.add(z));
+        let stream = Stream { draw, ..stream };
+        for first in (0..n).step_by(at_once) {
+            let part = first..(first + at_once).min(n);
+            let noisy = images.rows(part.start, part.len())?;
+            let denoised = denoiser.images(&noisy, &ids[part.clone()], level, &stream)?;
+            let logits = classifier.logits(&denoised)?.to_f32(denoiser.device())?;
+            tallies[part.clone()].iter_mut().zip(logits.chunks_exact(classes)).for_each(|(tally, z)| tally.add(z));
+            told(u64::from(draw) * n as u64 + part.end as u64, all);
+        }
     }
     Ok(tallies.iter().zip(labels).map(|(tally, &label)| tally.finish(vote, label)).collect())
 }

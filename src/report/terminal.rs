@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::number::eps_label;
 use crate::run::engine::AttackEngine;
 use crate::run::ledger::Ledger;
-use crate::run::progress::note;
+use crate::run::progress::{Phase, note};
 use crate::run::results;
 use crate::run::rundir::RunDir;
 use crate::run::runner::Engine as _;
@@ -38,6 +38,7 @@ impl Presenter for Terminal<'_> {
             let count = run.violations();
             note(format!("warning: {count} perturbations exceed their budget; see `violation` in records.jsonl"));
         }
+        let _phase = Phase::new("strips, samples and maps");
         engine.strips(dir)?;
         match engine.samples(run)? {
             Some(samples) => dir.store(Samples::FILE, &samples),

@@ -4,13 +4,17 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
+use super::progress::{Watch, unwatched};
 use super::runner::{Attacked, Engine};
-use crate::attack::{self, Attack, HandOver, Normalised, Oracle as _, Outcome, Purpose, Query, Stream};
+use crate::attack::{
+    self, Adversarial, Attack, HandOver, Normalised, Oracle as _, Outcome, Purpose, Query, Stream, Watched,
+};
 use crate::config::{Checkpoint, Config, open};
 use crate::data::resize::Filter as Pixels8;
 use crate::data::{Dataset, to_bytes, unit};
 use crate::defense::denoise::Level;
-use crate::defense::{Defended, Denoiser, Smoothed, smoothing};
+use crate::defense::smoothing::{self, Scoring};
+use crate::defense::{Defended, Denoiser, Smoothed};
 use crate::device::{DType, Device};
 use crate::models::classifier::Classifier;
 use crate::ops::resize::Filter;
@@ -30,6 +34,7 @@ pub struct AttackEngine<'a> {
     shown: Shown,
     /// Seconds so far.
     spent: Spent,
+    watch: Watch,
 }
 
 /// Seconds that the phases of a run took.
@@ -64,6 +69,7 @@ impl<'a> AttackEngine<'a> {
             attack,
             shown: Shown::new(),
             spent: Spent::default(),
+            watch: unwatched(),
         };
         for model in &config.models {
             let Checkpoint { weights, card, .. } = model.open()?;
@@ -187,8 +193,9 @@ impl AttackEngine<'_> {
     ) -> Result<Vec<Smoothed>> {
         let defense = &self.config.defense;
         let known = (batch.labels.as_slice(), batch.ids.as_slice());
-        let how = (defense.vote(), defense.draws());
-        let mut found = smoothing::classify(net, denoiser, images, known, level, how, &self.noise())?;
+        let told = |done, of| (self.watch)(&format!("denoise at {}", level.sigma), done, Some(of));
+        let scoring = Scoring { vote: defense.vote(), draws: defense.draws(), stream: self.noise(), told: &told };
+        let mut found = smoothing::classify(net, denoiser, images, known, level, &scoring)?;
         if !self.config.dataset.top5() {
             found.iter_mut().for_each(|s| s.top5 = None);
         }
@@ -207,17 +214,24 @@ pub struct Handed {
 }
 
 impl AttackEngine<'_> {
+    /// The attack of the experiment, and who waits is told how far it is.
+    fn made(&self, net: &dyn attack::Classifier, batch: attack::Batch, eps: f64) -> Result<Adversarial> {
+        let most = self.attack.most_queries();
+        let told = |answers| (self.watch)("attack", answers, most);
+        self.attack.run(&Watched::new(net, &told), batch, eps, self.config.seed)
+    }
+
     /// Attacks a batch on the undefended classifier.
     pub fn attack(&self, net: &Classifier, batch: &Batch, eps: f64) -> Result<Handed> {
-        let (spec, seed) = (&self.config.attack, self.config.seed);
+        let spec = &self.config.attack;
         // Without a budget the images stay what they are.
         let found = if spec.normalised() && eps > 0.0 {
             let (mean, std) = net.normalisation();
             let target = Normalised::new(net, mean, std);
             let images = self.tensor(&target.from_pixels(&batch.pixels), batch.labels.len())?;
-            self.attack.run(&target, attack::Batch { images: &images, ..batch.attacked() }, eps, seed)?
+            self.made(&target, attack::Batch { images: &images, ..batch.attacked() }, eps)?
         } else {
-            self.attack.run(net, batch.attacked(), eps, seed)?
+            self.made(net, batch.attacked(), eps)?
         };
         let (mut outcomes, images) = (found.outcomes, self.hand_over(found.last)?);
         if spec.hands_over() {
@@ -296,7 +310,7 @@ impl Engine for AttackEngine<'_> {
                     draws: defense.eot(),
                     seed: self.config.seed,
                 };
-                let adaptive = self.attack.run(&target, batch.attacked(), eps, self.config.seed)?;
+                let adaptive = self.made(&target, batch.attacked(), eps)?;
                 let adaptive = self.hand_over(adaptive.last)?;
                 denoised.push(self.smoothed(net, denoiser, &adaptive, &batch, level, &outcomes)?);
             }
@@ -305,6 +319,10 @@ impl Engine for AttackEngine<'_> {
         self.spent = spent;
         self.keep(model, eps, images, &attacked)?;
         Ok(Attacked { outcomes, denoised })
+    }
+
+    fn watched(&mut self, watch: Watch) {
+        self.watch = watch;
     }
 
     fn device_name(&self) -> String {

@@ -2,6 +2,7 @@
 
 pub mod engine;
 mod intake;
+mod interrupt;
 pub mod ledger;
 pub mod progress;
 pub mod records;

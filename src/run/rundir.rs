@@ -284,7 +284,11 @@ fn forget_moved(old: &mut Table, new: &mut Table) {
 
 /// The command line of this process, quoted for a shell.
 fn command() -> String {
-    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    quoted(&std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>())
+}
+
+/// Words as a shell takes them.
+pub(super) fn quoted(words: &[String]) -> String {
     let quoted = shlex::Quoter::new().allow_nul(true).join(words.iter().map(String::as_str));
     quoted.unwrap_or_else(|_| words.join(" "))
 }

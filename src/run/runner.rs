@@ -1,7 +1,7 @@
 //! Runs every model at every epsilon over every image and remembers each batch.
 
 use super::ledger::Ledger;
-use super::progress::Progress;
+use super::progress::{Progress, Watch};
 use super::records::{Found, Outcome, Record, Records};
 use super::results::{self, Channel};
 use super::rundir::RunDir;
@@ -19,6 +19,9 @@ pub trait Engine {
     /// # Errors
     /// Whatever keeps the batch from being attacked; the run ends there and can be resumed.
     fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Attacked>;
+
+    /// Whom to tell how far a batch is, from now on.
+    fn watched(&mut self, _watch: Watch) {}
 
     /// What the `device` column of `results.csv` says.
     fn device_name(&self) -> String;
@@ -52,6 +55,7 @@ pub fn run<E: Engine>(config: &Config, dataset: &Dataset, engine: &mut E, dir: &
     let groups: Vec<(usize, f64)> =
         (0..config.models.len()).flat_map(|model| config.attack.eps.iter().map(move |&eps| (model, eps))).collect();
     let progress = Progress::new((groups.len() * dataset.len()) as u64, (before.len() / channels.len()) as u64);
+    engine.watched(progress.watch());
     for (model, eps) in groups {
         let cells: Vec<usize> = channels.iter().filter_map(|&channel| ledger.cell(model, channel, eps)).collect();
         let missing = |image: &usize| cells.iter().any(|&c| ledger.found[c][*image].is_none());

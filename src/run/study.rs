@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use super::engine::AttackEngine;
 use super::intake::Intake;
+use super::interrupt;
 use super::ledger::Ledger;
-use super::progress::note;
-use super::rundir::RunDir;
+use super::progress::{Phase, note, unwatched};
+use super::rundir::{RunDir, quoted};
 use super::runner::{self, Engine as _};
 use super::trials::Trials;
 use crate::config::Config;
@@ -89,8 +90,13 @@ pub fn sweep(config: &Config, dataset: &Dataset, options: Options, presenter: &m
     if !dataset.skipped.is_empty() {
         dir.write("left_out.csv", &left_out(dataset)?)?;
     }
+    let _interrupted = interrupt::says(format!(
+        "interrupted; all batches that were done are recorded. Go on with: rampart sweep --resume --out {}",
+        quoted(&[dir.path().display().to_string()])
+    ));
     let run = runner::run(config, dataset, &mut engine, &dir)?;
     let pictures = Instant::now();
+    engine.watched(unwatched());
     presenter.ends(&run, &engine, &dir)?;
     let spent = engine.spent();
     let mut times = vec![("attack on the classifiers", spent.attack), ("denoising and its votes", spent.denoise)];
@@ -101,6 +107,8 @@ pub fn sweep(config: &Config, dataset: &Dataset, options: Options, presenter: &m
     // The emulated GPU would take longer over them than over a small sweep.
     if !options.no_trials && engine.device_name() != "emulated" && !dir.path().join(Trials::FILE).exists() {
         let begin = Instant::now();
+        let phase = Phase::new("sanity checks");
+        engine.watched(phase.watch());
         if let Some(trials) = engine.trials()? {
             dir.store(Trials::FILE, &trials)?;
         }

@@ -5,7 +5,8 @@ use rampart::attack::{
 };
 use rampart::data::{Select, demo};
 use rampart::defense::denoise::Denoiser;
-use rampart::defense::{Defended, Estimator, Vote, smoothing};
+use rampart::defense::smoothing::{self, Scoring};
+use rampart::defense::{Defended, Estimator, Vote};
 use rampart::device::{DType, Device};
 use rampart::models::classifier::Classifier;
 use rampart::models::weights::Weights;
@@ -182,8 +183,9 @@ fn an_attack_through_the_defence_beats_a_transferred_one() {
         let images = attack.run(target, batch, 0.06, 1).unwrap().last;
         let known = (p.labels.as_slice(), p.ids.as_slice());
         let stream = Stream::new(9, Purpose::Noise);
-        let vote = (Vote::Majority, 3);
-        let found = smoothing::classify(&p.classifier, &p.denoiser, &images, known, &level, vote, &stream).unwrap();
+        let told = |done: u64, of: u64| assert!(done <= of && of == 72, "{done} of {of}");
+        let scoring = Scoring { vote: Vote::Majority, draws: 3, stream, told: &told };
+        let found = smoothing::classify(&p.classifier, &p.denoiser, &images, known, &level, &scoring).unwrap();
         found.iter().filter(|s| s.correct).count()
     };
     let (transferred, through) = (right(&p.classifier), right(&p.defended(Estimator::EotGrad, 3)));

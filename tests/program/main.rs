@@ -11,4 +11,5 @@ mod parity;
 mod place;
 mod profile;
 mod report;
+mod terminal;
 mod verdict;
