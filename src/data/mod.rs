@@ -1,6 +1,7 @@
 //! Labelled images as `(N, H, W, 3)` floats in [0, 1], from the formats that evaluation sets come in. A new one is a file and a row of
 //! [`SOURCES`].
 
+mod arrays;
 pub mod cifar10;
 pub mod classes;
 pub mod dataset;
@@ -33,7 +34,7 @@ pub use subset::Select;
 pub use unit::{to_bytes, unit};
 
 /// Every format there is; the first one is what nothing said means.
-pub static SOURCES: [Row; 5] = [demo::ROW, idx::ROW, cifar10::ROW, folder::ROW, imagenet::ROW];
+pub static SOURCES: [Row; 6] = [demo::ROW, idx::ROW, cifar10::ROW, folder::ROW, imagenet::ROW, arrays::ROW];
 
 /// The format of this name.
 ///

@@ -141,7 +141,12 @@ impl TensorFile {
     }
 }
 
-impl View<'_> {
+impl<'a> View<'a> {
+    /// The values as they lie in the file, little-endian.
+    pub fn data(&self) -> &'a [u8] {
+        self.data
+    }
+
     /// Floating-point values, widened to float32.
     ///
     /// # Errors

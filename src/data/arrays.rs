@@ -1,0 +1,432 @@
+//! Images and labels as arrays: a `.npz`, two `.npy`, or safetensors of two tensors. Arrays are read one image at a time, and only the
+//! images that are taken are kept.
+//!
+//! Source of the format: NumPy's NEP 1.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use npyz::{DType, Endianness, NpyHeader, TypeChar};
+use safetensors::Dtype;
+use zip::ZipArchive;
+
+use super::classes::Classes;
+use super::dataset::Dataset;
+use super::prepared::Pixels;
+use super::source::{Named, Order, Row, Source, wrong};
+use super::subset::Select;
+use super::tensors::TensorFile;
+use crate::error::{Error, Result};
+
+pub const ROW: Row = Row {
+    name: "arrays",
+    help: "a .npz or .safetensors of images and labels, or two .npy (`images`, `labels`): uint8, or floats in [0, 1], NHWC or NCHW",
+    takes: &["path", "images", "labels", "classes", "class_order"],
+    open: |said| {
+        let files = match (&said.path, &said.images, &said.labels) {
+            (Some(path), None, None) => (path.clone(), path.clone()),
+            (None, Some(images), Some(labels)) => (images.clone(), labels.clone()),
+            (Some(_), ..) => return wrong("path", "expected `path`, or `images` and `labels`, found both"),
+            (None, None, _) => {
+                return wrong("path", "expected a .npz or .safetensors; or `images` and `labels`, found none");
+            }
+            (None, _, None) => return wrong("labels", "expected the labels of `images`, found none"),
+        };
+        let (images, labels) = files;
+        Ok(Box::new(Arrays { images, labels, classes: said.classes.clone(), order: said.class_order.clone() }))
+    },
+    by_class: false,
+    top5: false,
+    limit: 1000,
+    breaks_at: 16,
+    models: &[],
+    denoiser: None,
+};
+
+/// What the array of images and that of labels are called, where a file holds more than one.
+const IMAGES: [&str; 8] = ["x", "images", "image", "data", "x_test", "X", "inputs", "arr_0"];
+const LABELS: [&str; 8] = ["y", "labels", "label", "targets", "y_test", "Y", "target", "arr_1"];
+
+/// A header that says more images than this, or larger sides, is damaged.
+const MOST_IMAGES: usize = 1 << 24;
+const MOST_SIDE: usize = 1 << 11;
+/// Classes that labels can tell apart.
+const MOST_CLASSES: i64 = 1 << 20;
+
+struct Arrays {
+    images: PathBuf,
+    labels: PathBuf,
+    classes: Option<PathBuf>,
+    /// Settled before.
+    order: Option<Vec<String>>,
+}
+
+impl Source for Arrays {
+    fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset> {
+        let labels = labels(&self.labels)?;
+        let largest = labels.iter().copied().max().unwrap_or(0) as usize;
+        let (classes, whose) = match (&self.classes, &self.order) {
+            (Some(file), _) => (Classes::load(file)?.names, file.display().to_string()),
+            (None, Some(names)) => (names.clone(), "class_order".into()),
+            (None, None) => ((0..=largest).map(|k| k.to_string()).collect(), String::new()),
+        };
+        if largest >= classes.len() {
+            let problem = format!("expected labels of the {} classes of {whose}, found {largest}", classes.len());
+            return Err(Error::file(&self.labels, problem));
+        }
+        let keep = select.indices(&labels, limit);
+        let (pixels, [height, width]) = images(&self.images, &keep, labels.len())?;
+        let stem = self.images.file_stem().map_or("arrays".into(), |stem| stem.to_string_lossy().into_owned());
+        Ok(Dataset {
+            name: stem,
+            height,
+            width,
+            classes,
+            pixels,
+            labels: keep.iter().map(|&i| labels[i]).collect(),
+            ids: keep.iter().map(|&i| i as u64).collect(),
+            skipped: vec![],
+        })
+    }
+
+    fn ids(&self) -> Result<Option<Vec<String>>> {
+        Ok(self.classes.as_deref().map(Classes::load).transpose()?.map(|classes| classes.ids))
+    }
+
+    /// Labels are numbers already; the network's own names for them are better than the numbers.
+    fn order(&self, known: Option<Named>) -> Result<Option<Order>> {
+        Ok(match (&self.classes, &self.order, known) {
+            (Some(_), ..) => None,
+            (None, Some(names), _) => Some(Order { names: names.clone(), why: "as class_order says".into() }),
+            (None, None, Some(Named { who, names })) => {
+                Some(Order { names: names.to_vec(), why: format!("as {who} says") })
+            }
+            (None, None, None) => None,
+        })
+    }
+}
+
+/// What an array is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Unsigned(usize),
+    Signed(usize),
+    Float(usize),
+}
+
+impl Kind {
+    fn bytes(self) -> usize {
+        match self {
+            Kind::Unsigned(n) | Kind::Signed(n) | Kind::Float(n) => n,
+        }
+    }
+
+    fn integer(self, bytes: &[u8]) -> i64 {
+        let mut wide =
+            [if self == Kind::Signed(bytes.len()) && bytes.last().is_some_and(|b| b >> 7 == 1) { 0xff } else { 0 }; 8];
+        wide[..bytes.len()].copy_from_slice(bytes);
+        i64::from_le_bytes(wide)
+    }
+}
+
+/// An array whose values are read in order.
+struct Array<'a> {
+    kind: Kind,
+    shape: Vec<usize>,
+    values: Box<dyn Read + 'a>,
+}
+
+/// Opens an array of a file and hands it on.
+fn array<T>(file: &Path, names: &[&str], what: &str, read: impl FnOnce(Array) -> Result<T>) -> Result<T> {
+    let extension = file.extension().map(|e| e.to_ascii_lowercase()).unwrap_or_default();
+    let open = || File::open(file).map_err(|e| Error::io(file, "open", e));
+    let among = |found: &[String]| {
+        let problem = format!("expected {what} as one of {}, found {}", names.join(", "), found.join(", "));
+        names.iter().find(|name| found.iter().any(|f| f == *name)).copied().ok_or_else(|| Error::file(file, problem))
+    };
+    match extension.to_str() {
+        Some("npy") => {
+            let mut values = BufReader::new(open()?);
+            let (kind, shape) = header(file, &mut values)?;
+            read(Array { kind, shape, values: Box::new(values) })
+        }
+        Some("npz") => {
+            let failed = |e: zip::result::ZipError| Error::file(file, format!("expected a .npz of NumPy, found {e}"));
+            let mut archive = ZipArchive::new(BufReader::new(open()?)).map_err(failed)?;
+            let found: Vec<String> =
+                archive.file_names().filter_map(|name| name.ok()?.strip_suffix(".npy").map(str::to_owned)).collect();
+            let name = format!("{}.npy", among(&found)?);
+            let mut values = archive.by_name(&name).map_err(failed)?;
+            let (kind, shape) = header(file, &mut values)?;
+            read(Array { kind, shape, values: Box::new(BufReader::new(values)) })
+        }
+        Some("safetensors") => {
+            let tensors = TensorFile::open(file)?;
+            let name = among(&tensors.names())?;
+            let view = tensors.get(name).ok_or_else(|| Error::file(file, format!("`{name}` lies outside the file")))?;
+            let kind = match view.dtype {
+                Dtype::U8 => Kind::Unsigned(1),
+                Dtype::U16 => Kind::Unsigned(2),
+                Dtype::U32 => Kind::Unsigned(4),
+                Dtype::U64 => Kind::Unsigned(8),
+                Dtype::I8 => Kind::Signed(1),
+                Dtype::I16 => Kind::Signed(2),
+                Dtype::I32 => Kind::Signed(4),
+                Dtype::I64 => Kind::Signed(8),
+                Dtype::F32 => Kind::Float(4),
+                Dtype::F64 => Kind::Float(8),
+                other => {
+                    return Err(Error::file(file, format!("`{name}`: expected integers, F32 or F64, found {other}")));
+                }
+            };
+            read(Array { kind, shape: view.shape.to_vec(), values: Box::new(view.data()) })
+        }
+        _ => Err(Error::file(file, "expected a .npz, .npy or .safetensors file")),
+    }
+}
+
+/// What values follow, and in which shape.
+fn header(file: &Path, from: &mut impl Read) -> Result<(Kind, Vec<usize>)> {
+    // A header of 64 kB holds any shape; a length beyond it is damage.
+    let mut bounded = from.take(1 << 16);
+    let header = NpyHeader::from_reader(&mut bounded)
+        .map_err(|e| Error::file(file, format!("expected an array of NumPy, found one that does not parse: {e}")))?;
+    let DType::Plain(plain) = header.dtype() else {
+        return Err(Error::file(file, format!("expected plain numbers, found {}", header.dtype().descr())));
+    };
+    let (size, descr) = (plain.size_field() as usize, header.dtype().descr());
+    let kind = match (plain.type_char(), size) {
+        (TypeChar::Uint, 1 | 2 | 4 | 8) => Kind::Unsigned(size),
+        (TypeChar::Int, 1 | 2 | 4 | 8) => Kind::Signed(size),
+        (TypeChar::Float, 4 | 8) => Kind::Float(size),
+        _ => return Err(Error::file(file, format!("expected integers, float32 or float64, found {descr}"))),
+    };
+    if plain.endianness() == Endianness::Big && size > 1 {
+        return Err(Error::file(file, format!("expected little-endian numbers, found {descr}: save a.astype('<f4')")));
+    }
+    if header.order() != npyz::Order::C && header.shape().len() > 1 {
+        return Err(Error::file(
+            file,
+            "expected the order of C, found that of Fortran: save numpy.ascontiguousarray(a)",
+        ));
+    }
+    Ok((kind, header.shape().iter().map(|&side| usize::try_from(side).unwrap_or(usize::MAX)).collect()))
+}
+
+fn labels(file: &Path) -> Result<Vec<u32>> {
+    array(file, &LABELS, "labels", |mut array| {
+        let n = match array.shape[..] {
+            [n] | [n, 1] if n <= MOST_IMAGES => n,
+            _ => return Err(Error::file(file, format!("labels: expected (N,), found {}", shown(&array.shape)))),
+        };
+        if matches!(array.kind, Kind::Float(_)) {
+            return Err(Error::file(file, "labels: expected integers, found floating-point numbers"));
+        }
+        if n == 0 {
+            return Err(Error::file(file, "labels: expected at least one, found none"));
+        }
+        let mut value = vec![0; array.kind.bytes()];
+        let mut labels = Vec::new();
+        for i in 0..n {
+            array.values.read_exact(&mut value).map_err(|e| Error::file(file, format!("label {i} of {n}: {e}")))?;
+            let label = array.kind.integer(&value);
+            if !(0..MOST_CLASSES).contains(&label) {
+                return Err(Error::file(
+                    file,
+                    format!("label of image {i}: expected a class from 0 on, found {label}"),
+                ));
+            }
+            labels.push(label as u32);
+        }
+        Ok(labels)
+    })
+}
+
+fn shown(shape: &[usize]) -> String {
+    let sides: Vec<String> = shape.iter().map(usize::to_string).collect();
+    format!("({})", sides.join(", "))
+}
+
+/// The images of these numbers, ascending, of as many as there are labels.
+fn images(file: &Path, keep: &[usize], labels: usize) -> Result<(Pixels, [usize; 2])> {
+    array(file, &IMAGES, "images", |mut array| {
+        let bad = |problem: String| Error::file(file, format!("images: {problem}"));
+        let (n, height, width, channels, planar) = match array.shape[..] {
+            [_, 1 | 3, _, 1 | 3] => {
+                let problem = "expected NHWC or NCHW, found";
+                return Err(bad(format!("{problem} {}, which may be either", shown(&array.shape))));
+            }
+            [n, h, w, c @ (1 | 3)] => (n, h, w, c, false),
+            [n, c @ (1 | 3), h, w] => (n, h, w, c, true),
+            [n, h, w] => (n, h, w, 1, false),
+            _ => {
+                return Err(bad(format!(
+                    "expected (N, H, W, 3), (N, 3, H, W) or grey ones, found {}",
+                    shown(&array.shape)
+                )));
+            }
+        };
+        if n != labels {
+            return Err(bad(format!("expected as many as labels, {labels}, found {n}")));
+        }
+        if !(1..=MOST_SIDE).contains(&height) || !(1..=MOST_SIDE).contains(&width) {
+            return Err(bad(format!("expected sides of 1 to {MOST_SIDE} pixels, found {height}x{width}")));
+        }
+        let float = match array.kind {
+            Kind::Unsigned(1) => false,
+            Kind::Float(_) => true,
+            other => {
+                let found = if matches!(other, Kind::Signed(_)) { "signed" } else { "unsigned" };
+                return Err(bad(format!(
+                    "expected uint8 or floats in [0, 1], found {found} integers of {} bytes",
+                    other.bytes()
+                )));
+            }
+        };
+        let plane = height * width;
+        let place = |pixel: usize, c: usize| match (channels, planar) {
+            (1, _) => pixel,
+            (_, true) => c * plane + pixel,
+            (_, false) => pixel * 3 + c,
+        };
+        let mut image = vec![0; channels * plane * array.kind.bytes()];
+        let (mut floats, mut bytes) = (Vec::new(), Vec::new());
+        let mut wanted = keep.iter().copied().peekable();
+        for i in 0..n {
+            let Some(&next) = wanted.peek() else { break };
+            let failed = |e: std::io::Error| Error::file(file, format!("image {i} of {n}: {e}"));
+            if i != next {
+                let skipped = std::io::copy(&mut array.values.by_ref().take(image.len() as u64), &mut std::io::sink());
+                skipped.map_err(failed)?;
+                continue;
+            }
+            wanted.next();
+            array.values.read_exact(&mut image).map_err(failed)?;
+            let pixels = (0..plane).flat_map(|pixel| (0..3).map(move |c| (pixel, c)));
+            if !float {
+                bytes.extend(pixels.map(|(pixel, c)| image[place(pixel, c)]));
+                continue;
+            }
+            let value = |at: usize| match array.kind {
+                Kind::Float(8) => f64::from_le_bytes(*image[8 * at..].first_chunk().unwrap_or(&[0; 8])) as f32,
+                _ => f32::from_le_bytes(*image[4 * at..].first_chunk().unwrap_or(&[0; 4])),
+            };
+            let begin = floats.len();
+            floats.extend(pixels.map(|(pixel, c)| value(place(pixel, c))));
+            if let Some(v) = floats[begin..].iter().find(|v| !(0.0..=1.0).contains(*v)) {
+                let way_out = "divide grey levels by 255 or save them as uint8, and undo any normalisation";
+                return Err(bad(format!("image {i}: expected floats in [0, 1], found {v}: {way_out}")));
+            }
+        }
+        let pixels = if float { Pixels::Floats(floats) } else { Pixels::Bytes(bytes) };
+        Ok((pixels, [height, width]))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+
+    use super::*;
+
+    /// As `numpy.save` writes it.
+    fn npy(descr: &str, shape: &[usize], values: &[u8]) -> Vec<u8> {
+        let sides: String = shape.iter().map(|side| format!("{side}, ")).collect();
+        let dict = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({sides}), }}");
+        let dict = format!("{dict:<117}\n");
+        [b"\x93NUMPY\x01\0", &(dict.len() as u16).to_le_bytes()[..], dict.as_bytes(), values].concat()
+    }
+
+    fn npz(dir: &Path, name: &str, arrays: &[(&str, Vec<u8>)]) -> PathBuf {
+        let path = dir.join(name);
+        let mut archive = zip::ZipWriter::new(File::create(&path).unwrap());
+        for (name, bytes) in arrays {
+            archive.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).unwrap();
+            archive.write_all(bytes).unwrap();
+        }
+        archive.finish().unwrap();
+        path
+    }
+
+    fn load(path: &Path, limit: Option<usize>) -> Result<Dataset> {
+        let arrays = Arrays { images: path.into(), labels: path.into(), classes: None, order: None };
+        arrays.load(limit, Select::First)
+    }
+
+    #[test]
+    fn planes_and_channels_bytes_and_floats_are_the_same_images() {
+        let dir = tempfile::tempdir().unwrap();
+        let (n, h, w) = (3, 2, 5);
+        let pixel = |i: usize, y: usize, x: usize, c: usize| (i * 91 + y * 37 + x * 11 + c * 5) as u8;
+        let each = |planar: bool| -> Vec<u8> {
+            let mut all = Vec::new();
+            for i in 0..n {
+                match planar {
+                    true => (0..3).for_each(|c| (0..h * w).for_each(|p| all.push(pixel(i, p / w, p % w, c)))),
+                    false => (0..h * w).for_each(|p| (0..3).for_each(|c| all.push(pixel(i, p / w, p % w, c)))),
+                }
+            }
+            all
+        };
+        let floats: Vec<u8> = each(true).iter().flat_map(|&v| (f32::from(v) / 255.0).to_le_bytes()).collect();
+        let wide: Vec<u8> = each(false).iter().flat_map(|&v| f64::from(f32::from(v) / 255.0).to_le_bytes()).collect();
+        let y = npy("<i8", &[n], &[2i64, 0, 1].map(i64::to_le_bytes).concat());
+        let sets = [
+            npz(dir.path(), "a.npz", &[("y", y.clone()), ("x", npy("|u1", &[n, h, w, 3], &each(false)))]),
+            npz(dir.path(), "b.npz", &[("images", npy("|u1", &[n, 3, h, w], &each(true))), ("labels", y.clone())]),
+            npz(dir.path(), "c.npz", &[("arr_0", npy("<f4", &[n, 3, h, w], &floats)), ("arr_1", y.clone())]),
+            npz(dir.path(), "d.npz", &[("x", npy("<f8", &[n, h, w, 3], &wide)), ("y", y)]),
+        ];
+        for set in &sets {
+            let data = load(set, None).unwrap();
+            assert_eq!((data.len(), data.height, data.width, &data.labels[..]), (n, h, w, &[2, 0, 1][..]));
+            for (i, y, x, c) in [(0, 0, 0, 0), (1, 1, 4, 2), (2, 0, 3, 1)] {
+                let want = f32::from(pixel(i, y, x, c)) / 255.0;
+                assert_eq!(data.image(i).unwrap()[(y * w + x) * 3 + c], want, "{}", set.display());
+            }
+        }
+        // A limit keeps the numbers that images have in the file.
+        assert_eq!(load(&sets[0], Some(2)).unwrap().ids, [0, 1]);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let x = |shape: &[usize]| npy("|u1", shape, &vec![7; shape.iter().product()]);
+        let y = |labels: &[i32]| {
+            npy("<i4", &[labels.len()], &labels.iter().flat_map(|l| l.to_le_bytes()).collect::<Vec<_>>())
+        };
+        let float = |v: f32| npy("<f4", &[1, 2, 2, 3], &v.to_le_bytes().repeat(12));
+        let cut = npy("|u1", &[2, 4, 4, 3], &[0; 60]);
+        for (arrays, part) in [
+            (vec![("x", x(&[2, 4, 4, 3])), ("y", y(&[0, 1, 1]))], "expected as many as labels, 3, found 2"),
+            (vec![("x", x(&[1, 3, 4, 3])), ("y", y(&[0]))], "may be either"),
+            (vec![("x", x(&[1, 4, 4, 2])), ("y", y(&[0]))], "found (1, 4, 4, 2)"),
+            (vec![("x", float(255.0)), ("y", y(&[0]))], "found 255"),
+            (vec![("x", float(f32::NAN)), ("y", y(&[0]))], "found NaN"),
+            (vec![("x", x(&[1, 4, 4, 3])), ("y", y(&[-1]))], "found -1"),
+            (vec![("x", x(&[1, 4, 4, 3]))], "expected labels as one of y, labels"),
+            (vec![("x", cut), ("y", y(&[0, 1]))], "image 1 of 2: failed to fill"),
+            (vec![("x", npy("|O", &[1], b"")), ("y", y(&[0]))], "found '|O'"),
+            (vec![("x", x(&[1, 4, 4, 3])), ("y", npy("<f4", &[1], &[0; 4]))], "expected integers"),
+            (vec![("x", npy("|u1", &[usize::MAX, 3, 4, 4], b"")), ("y", y(&[0]))], "expected as many as labels"),
+            (vec![("x", npy("|u1", &[1, 1 << 60, 4, 3], b"")), ("y", y(&[0]))], "expected sides"),
+        ] {
+            let error = load(&npz(dir.path(), "bad.npz", &arrays), None).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains("bad.npz"), "{error} | {part}");
+        }
+        fs::write(dir.path().join("x.npz"), b"PK\x03\x04 no archive").unwrap();
+        assert!(load(&dir.path().join("x.npz"), None).unwrap_err().to_string().contains("expected a .npz of NumPy"));
+    }
+
+    #[test]
+    fn grey_is_three_equal_channels() {
+        let dir = tempfile::tempdir().unwrap();
+        let x = npy("|u1", &[1, 2, 2], &[0, 51, 102, 255]);
+        let data = load(&npz(dir.path(), "grey.npz", &[("x", x), ("y", npy("|u1", &[1], &[4]))]), None).unwrap();
+        assert_eq!(data.image(0).unwrap(), [0.0, 0.2, 0.4, 1.0].map(|v: f32| [v; 3]).concat());
+        assert_eq!((data.classes.len(), data.labels[0]), (5, 4));
+    }
+}
