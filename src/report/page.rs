@@ -1,5 +1,6 @@
 //! `report.html`: a run, or several side by side, from what they left in their directories.
 
+mod by_class;
 mod compared;
 mod figure;
 mod lead;
@@ -8,6 +9,7 @@ mod what;
 
 use serde::Serialize;
 
+use self::by_class::{ByClass, by_class};
 use self::compared::{Comparisons, compared};
 use self::figure::{Figure, figure};
 use self::lead::{Lead, lead};
@@ -36,6 +38,7 @@ struct RunPage {
     figure: Figure,
     adaptive: Vec<String>,
     pairs: Option<Comparisons>,
+    by_class: Option<ByClass>,
     checks: Vec<Check>,
     /// How many of them have which verdict.
     verdicts: String,
@@ -134,6 +137,7 @@ fn gather(run: &Ledger) -> Result<RunPage> {
         figure: figure(run)?,
         adaptive: summary::adaptive(run).map_or(vec![], |text| text.lines().map(str::to_owned).collect()),
         pairs: compared(paired::models(run)),
+        by_class: by_class(run),
         verdicts: checks::verdicts(&checks),
         checks,
         samples: samples.map(|samples| sample(run, samples)),

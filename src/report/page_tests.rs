@@ -108,6 +108,33 @@ fn a_page_says_what_the_attack_aims_at_and_how_it_was_begun() {
     assert!(html.contains("PGD, targeted, within ε = 0.02") && html.contains("rule: least-likely"), "{html}");
 }
 
+#[test]
+fn classes_that_fell_furthest_come_first_and_add_up() {
+    let dir = tempfile::tempdir().unwrap();
+    write_run(dir.path(), &config(&[0.0, 0.02]), 200);
+    let run = Ledger::read(dir.path()).unwrap();
+    let cell = run.cell(0, Channel::Undefended, 0.02).unwrap();
+    let right = (0..200).filter(|&image| run.correct(cell, image).unwrap()).count();
+    let page = serde_json::to_value(gather(&run).unwrap().by_class.unwrap()).unwrap();
+    assert_eq!(page["eps"], "0.02");
+    let rows = page["models"][0]["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 10);
+    let share = |row: &Value, text: &Value| {
+        let percent: f64 = text.as_str().unwrap().trim_end_matches(" %").parse().unwrap();
+        percent / 100.0 * row["n"].as_f64().unwrap()
+    };
+    let total: f64 = rows.iter().map(|row| share(row, &row["after"][0])).sum();
+    assert!((total - right as f64).abs() < 1e-6, "{total}, not {right}");
+    let after: Vec<f64> = rows.iter().map(|row| share(row, &row["after"][0])).collect();
+    assert!(rows.iter().all(|row| row["n"] == 20 && row["clean"] == "100.0 %") && after.is_sorted(), "{page}");
+    for row in rows {
+        let class: u32 = row["class"].as_str().unwrap().trim_start_matches("class ").parse().unwrap();
+        let wrong = 20.0 - share(row, &row["after"][0]);
+        let want = if wrong > 0.5 { format!("class {} ({wrong:.0})", (class + 1) % 10) } else { String::new() };
+        assert_eq!(row["taken_for"], want.as_str(), "{row}");
+    }
+}
+
 /// A picture of one pixel.
 fn dot() -> String {
     heat::data_uri(&[9, 9, 9], [1, 1]).unwrap()
