@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | `PTX_EMULATOR_MODEL` | `model` | `a100` (unless set), `h100` | which GPU |
 //! | `PTX_EMULATOR_CHECKS` | `checks` | 0, 1 (unless set) | memory, race, initialisation and synchronisation checks |
-//! | `PTX_EMULATOR_COUNTERS` | `counters` | 0 (unless set), 1 | counts instructions, sectors, bank conflicts |
+//! | `PTX_EMULATOR_COUNTERS` | `counters` | 0 (unless set), 1 | counts instructions, sectors, bank conflicts; copies, launches and waits are told at the end |
 //! | `PTX_EMULATOR_SEED` | `seed` | number | shuffles warps and blocks; 0 (unless set) keeps them in order |
 //! | `PTX_EMULATOR_THREADS` | `threads` | number | host threads; 0 (unless set) takes all |
 

@@ -5,6 +5,9 @@ mod driver_common;
 use std::ptr::null_mut;
 
 use driver_common::*;
+use ptx_emulator::driver::copy::*;
+use ptx_emulator::driver::stream::cuStreamSynchronize;
+use ptx_emulator::driver::tally::Tally;
 use ptx_emulator::driver::{context::*, types::*};
 use ptx_emulator::ops::Class;
 
@@ -76,4 +79,37 @@ fn without_counters_there_are_none() {
     ok(launch(session.function("nothing"), 32, null_mut(), &mut []));
     fails(launch(session.function("nothing"), 2048, null_mut(), &mut []), ERROR_INVALID_VALUE, "2048");
     assert!(profile().is_empty());
+}
+
+#[test]
+fn copies_launches_and_waits_are_counted_with_counters_or_without() {
+    let session = Session::with(SILENT);
+    let nothing = session.function("nothing");
+    tally();
+    let x = session.upload(&[0; 64]);
+    let mut back = [0u8; 40];
+    unsafe {
+        ok(cuMemsetD8_v2(x, 1, 16));
+        ok(launch(nothing, 32, null_mut(), &mut []));
+        ok(cuMemcpyDtoH_v2(back.as_mut_ptr().cast(), x, 40));
+        ok(cuMemcpyDtoD_v2(x + 128, x, 8));
+        ok(cuCtxSynchronize());
+        ok(cuStreamSynchronize(null_mut()));
+    }
+    free(x);
+    let want = Tally {
+        copies_to_device: 1,
+        bytes_to_device: 256,
+        copies_to_host: 1,
+        bytes_to_host: 40,
+        copies_within_device: 1,
+        bytes_within_device: 8,
+        fills: 1,
+        kernels: 1,
+        graph_launches: 0,
+        // Two calls that wait, and the four that return when the work is done.
+        synchronisations: 6,
+    };
+    assert_eq!(tally(), want);
+    assert_eq!(tally(), Tally::default(), "they are handed over once");
 }

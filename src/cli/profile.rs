@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use ptx_emulator::count::{LaunchCounts, Totals};
+use ptx_emulator::driver::tally::Tally;
 use serde::Serialize;
 
 use super::common::say;
@@ -39,6 +40,7 @@ struct Everything<'a> {
     config: &'a str,
     emulator: emulated::Effective,
     about_estimates: String,
+    driver: Tally,
     kernels: &'a [Sum],
     launches: &'a [LaunchCounts],
 }
@@ -59,8 +61,9 @@ pub fn run(args: &Args) -> Result<()> {
     // Kernels and packed weights are there after a first run.
     work.once()?;
     emulated::profile()?;
+    emulated::tally()?;
     work.once()?;
-    let launches = emulated::profile()?;
+    let (launches, driver) = (emulated::profile()?, emulated::tally()?);
     let sums = tables::by_kernel(&launches);
     let lines = args.lines.as_deref().map(|kernel| lines(&launches, &sums, kernel)).transpose()?;
     if let Some(file) = &args.json {
@@ -71,12 +74,14 @@ pub fn run(args: &Args) -> Result<()> {
             config,
             emulator,
             about_estimates: ESTIMATE.replace('\n', " "),
+            driver,
             kernels: &sums,
             launches: &launches,
         };
         write(file, &all)?;
     }
     say(&format!("{} on {}, warp instructions of PTX\n", wanted.title(), work.device.name()))?;
+    say(&format!("asked of the driver: {driver}\n"))?;
     if args.launches {
         say(&tables::launches(&launches))?;
         say(&format!("est.: {ESTIMATE}"))?;

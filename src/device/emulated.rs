@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW, Symbol};
 use ptx_emulator::config;
 use ptx_emulator::count::LaunchCounts;
+use ptx_emulator::driver::tally::Tally;
 use ptx_emulator::finding::Finding;
 use ptx_emulator::machine::Options;
 
@@ -172,4 +173,12 @@ pub fn findings() -> Result<Vec<Finding>> {
 /// [`Error::Device`] unless the emulated GPU is open.
 pub fn profile() -> Result<Vec<LaunchCounts>> {
     ask("ptx_emulator_profile")
+}
+
+/// What the program asked of the driver since the last call: copies, launches, waits.
+///
+/// # Errors
+/// [`Error::Device`] unless the emulated GPU is open.
+pub fn tally() -> Result<Tally> {
+    ask("ptx_emulator_tally")
 }

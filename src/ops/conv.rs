@@ -85,7 +85,7 @@ impl Conv2d {
                 "conv2d",
                 "window",
                 "1 to 32 taps a side, stride and dilation at least 1",
-                format!("{r}x{s}, {window:?}"),
+                format!("{r}x{s} taps, stride {:?}, dilation {:?}", window.stride, window.dilation),
             ));
         }
         if let Some(b) = bias.filter(|b| b.len() != out) {

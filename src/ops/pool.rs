@@ -33,14 +33,19 @@ impl Pool {
         Some(if (count - 1) * stride >= length + pad { count - 1 } else { count })
     }
 
+    fn words(&self) -> String {
+        let Pool { kernel: [r, s], stride: [down, right], padding: [top, left], .. } = self;
+        format!("kernel {r}x{s}, stride {down}x{right}, padding {top}x{left}")
+    }
+
     fn check(&self, op: &'static str, h: usize, w: usize) -> Result<[usize; 2]> {
         if self.kernel.contains(&0) || self.stride.contains(&0) {
-            return Err(Error::shape(op, "window", "kernel and stride of at least 1", format!("{self:?}")));
+            return Err(Error::shape(op, "window", "kernel and stride of at least 1", self.words()));
         }
         if (0..2).any(|i| self.padding[i] > self.kernel[i] / 2) {
-            return Err(Error::shape(op, "padding", "at most half the kernel", format!("{self:?}")));
+            return Err(Error::shape(op, "padding", "at most half the kernel", self.words()));
         }
-        let fits = || Error::shape(op, "input", format!("at least the window {self:?}"), format!("{h}x{w}"));
+        let fits = || Error::shape(op, "input", format!("at least the window: {}", self.words()), format!("{h}x{w}"));
         Ok([self.out(0, h).ok_or_else(fits)?, self.out(1, w).ok_or_else(fits)?])
     }
 

@@ -42,6 +42,19 @@ fn number(v: &Value) -> u64 {
     v.as_u64().unwrap_or_else(|| panic!("{v} is no count"))
 }
 
+/// Labels go up, loss, margin and prediction come down, images stay where they are.
+#[test]
+fn a_step_of_pgd_copies_no_image() {
+    let config = r#"{"depth":18,"stem":"cifar","width":8,"attention":"none","classes":10}"#;
+    let all = counts(&["--what", "pgd-step", "--config", config, "--size", "16x16", "--batch", "4"]);
+    let driver = |name: &str| number(&all["driver"][name]);
+    assert_eq!(driver("kernels"), all["launches"].as_array().unwrap().len() as u64);
+    // A batch has 12288 bytes.
+    assert!(driver("bytes_to_device") < 1024, "{}", all["driver"]);
+    assert_eq!((driver("copies_to_host"), driver("bytes_to_host")), (3, 3 * 4 * 4), "{}", all["driver"]);
+    assert_eq!(driver("copies_within_device"), 0);
+}
+
 /// ResNet-18, width 64, of 4 images of 8x8: rows N*P*Q, output and input channels, taps of its 20 convolutions.
 fn convolutions() -> Vec<[u64; 4]> {
     let mut all = vec![[256, 64, 3, 9]];

@@ -280,6 +280,7 @@ pub unsafe extern "C" fn cuCtxSynchronize() -> CUresult {
     border("cuCtxSynchronize", || {
         let mut driver = lock()?;
         let context = driver.working()?;
+        driver.tally.synchronisations += 1;
         driver.no_capture_in(context, "cuCtxSynchronize")
     })
 }

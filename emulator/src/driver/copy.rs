@@ -16,6 +16,7 @@ fn blocking(work: Work, call: &'static str) -> CUresult {
         let mut driver = lock()?;
         let context = driver.working()?;
         driver.may_block(context, call)?;
+        driver.tally.synchronisations += 1;
         run(driver, context, &[Arc::new(work)])
     })
 }

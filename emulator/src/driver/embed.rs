@@ -47,6 +47,13 @@ pub unsafe extern "C" fn ptx_emulator_profile() -> *mut c_char {
     hand_over("ptx_emulator_profile", || locked().take_profile())
 }
 
+/// What the program asked of the driver since the last call, as the JSON of a [`super::tally::Tally`]. The string is given back as that
+/// of [`ptx_emulator_findings`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ptx_emulator_tally() -> *mut c_char {
+    hand_over("ptx_emulator_tally", || std::mem::take(&mut locked().tally))
+}
+
 /// What `take` gives as JSON; null when there is no memory for it.
 fn hand_over<T: serde::Serialize>(function: &'static str, take: impl FnOnce() -> T) -> *mut c_char {
     let mut json = None;

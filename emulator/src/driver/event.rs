@@ -91,7 +91,10 @@ pub unsafe extern "C" fn cuEventQuery(event: CUevent) -> CUresult {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuEventSynchronize(event: CUevent) -> CUresult {
-    border("cuEventSynchronize", || passed(event))
+    border("cuEventSynchronize", || {
+        lock()?.tally.synchronisations += 1;
+        passed(event)
+    })
 }
 
 /// Milliseconds of the host's clock: how long the emulator took.

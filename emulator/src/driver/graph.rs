@@ -101,8 +101,9 @@ fn exec(driver: &Driver, handle: CUgraphExec) -> Outcome<&GraphExec> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuGraphLaunch(graph: CUgraphExec, stream: CUstream) -> CUresult {
     border("cuGraphLaunch", || {
-        let driver = lock()?;
+        let mut driver = lock()?;
         let nodes = exec(&driver, graph)?.nodes.clone();
+        driver.tally.graph_launches += 1;
         submit_all(driver, stream, nodes, "cuGraphLaunch")
     })
 }

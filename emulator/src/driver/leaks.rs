@@ -1,6 +1,7 @@
-//! Reports what a program never gave back: when a context goes, and when the process ends.
+//! Reports what a program never gave back, when a context goes and when the process ends; and then, with counters, what it asked for.
 
 use super::state::{Driver, try_locked};
+use super::tally::Tally;
 use crate::finding::{Finding, Kind};
 
 impl Driver {
@@ -34,6 +35,11 @@ extern "C" fn at_exit() {
             let contexts: Vec<usize> = driver.contexts.iter().map(|(handle, _)| handle).collect();
             for context in contexts {
                 driver.report_leaks(context);
+            }
+            // Nobody has asked for it: whoever set the variable reads it here.
+            let counting = driver.options.as_ref().is_some_and(|options| options.counters);
+            if counting && driver.tally != Tally::default() {
+                eprintln!("emulator: the program asked for {}", driver.tally);
             }
         }
     });

@@ -33,6 +33,7 @@ pub mod pinned;
 pub mod pool;
 pub mod proc_address;
 pub mod stream;
+pub mod tally;
 pub mod types;
 pub mod unsupported;
 

@@ -10,6 +10,7 @@ use super::handles::{
     Capture, Context, Event, Function, Graph, GraphExec, Module, Pinned, Pool, Primary, Stream, StreamKind,
 };
 use super::table::Table;
+use super::tally::Tally;
 use super::texts;
 use super::types::*;
 use crate::count::LaunchCounts;
@@ -102,6 +103,7 @@ pub struct Driver {
     pub findings: Findings,
     /// Launches counted by machines that are gone, not yet taken by `ptx_emulator_profile`.
     pub profile: Vec<LaunchCounts>,
+    pub tally: Tally,
 }
 
 // SAFETY: the machine's buffers are its own; the driver is only reached through its lock.
@@ -132,6 +134,7 @@ impl Default for Driver {
             freed_pinned: BTreeSet::new(),
             findings: Findings::default(),
             profile: Vec::new(),
+            tally: Tally::default(),
         }
     }
 }

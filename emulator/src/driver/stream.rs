@@ -50,7 +50,10 @@ pub unsafe extern "C" fn cuStreamDestroy_v2(stream: CUstream) -> CUresult {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuStreamSynchronize(stream: CUstream) -> CUresult {
-    border("cuStreamSynchronize", || settled(stream, "cuStreamSynchronize"))
+    border("cuStreamSynchronize", || {
+        lock()?.tally.synchronisations += 1;
+        settled(stream, "cuStreamSynchronize")
+    })
 }
 
 /// All work is done whenever it is asked.

@@ -59,6 +59,7 @@ impl Driver {
     }
 
     fn perform(&mut self, context: usize, work: &Work) -> Outcome {
+        self.tally.add(work);
         match work {
             Work::Launch(launch) => self.launch(context, launch),
             Work::Copy(copy) => self.copy(*copy),

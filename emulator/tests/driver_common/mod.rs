@@ -6,6 +6,7 @@ use std::ptr::{null, null_mut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ptx_emulator::count::LaunchCounts;
+use ptx_emulator::driver::tally::Tally;
 use ptx_emulator::driver::{
     context::*, copy::*, device::*, embed::*, errors::*, launch::*, memory::*, module::*, stream::*, types::*,
 };
@@ -163,6 +164,11 @@ pub fn findings() -> Vec<Finding> {
 /// The launches counted since the last call.
 pub fn profile() -> Vec<LaunchCounts> {
     parsed(unsafe { ptx_emulator_profile() })
+}
+
+/// What was asked of the driver since the last call.
+pub fn tally() -> Tally {
+    parsed(unsafe { ptx_emulator_tally() })
 }
 
 fn parsed<T: serde::de::DeserializeOwned>(json: *mut c_char) -> T {
