@@ -1,4 +1,4 @@
-//! The layers of the source, and that no import goes up or round.
+//! The layers of the source: no import goes up or round, and what it sends people to is there.
 //!
 //! What is read: `use` declarations and paths that begin with `crate`, `super` or `self`, outside of tests. A `pub use` of a module's own
 //! child is a name for it, not a use of it.
@@ -265,4 +265,34 @@ fn planted_imports_are_found() {
     let layers: &[&[&str]] = &[&["error"], &["device"], &["ops"]];
     assert_eq!(upward(&edges, layers), ["device imports ops::conv, which does not lie below it"]);
     assert_eq!(circles(&edges), ["import each other: ops::conv, ops::pool"]);
+}
+
+/// Scripts that a message, a page or a comment sends its reader to.
+fn scripts_named(text: &str) -> impl Iterator<Item = &str> {
+    text.match_indices("tools/").filter_map(|(at, _)| {
+        let end = text[at..].find(|c: char| !(c.is_ascii_alphanumeric() || "_/.-".contains(c)))?;
+        let path = text[at..at + end].trim_end_matches('.');
+        [".py", ".sh"].iter().any(|e| path.ends_with(e)).then_some(path)
+    })
+}
+
+#[test]
+fn scripts_that_are_named_exist() {
+    let mut open = vec![root().join("src"), root().join("docs"), root().join("kernels"), root().join("xtask/src")];
+    let mut files: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|f| root().join(f)).into();
+    while let Some(dir) = open.pop() {
+        for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() { open.push(path) } else { files.push(path) }
+        }
+    }
+    let mut named = 0;
+    for file in files {
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        for script in scripts_named(&text) {
+            named += 1;
+            assert!(root().join(script).is_file(), "{} names {script}, which is not there", file.display());
+        }
+    }
+    assert!(named > 10, "only {named} scripts are named");
+    assert_eq!(scripts_named("see tools/no/such.py.").collect::<Vec<_>>(), ["tools/no/such.py"]);
 }

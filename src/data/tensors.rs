@@ -83,7 +83,7 @@ impl TensorFile {
         let content = bytes.as_ref();
         if torch::is_torch(content) {
             let tensors = torch::read(content).map_err(|problem| {
-                let way_out = "tools/convert_checkpoint.py IN OUT.safetensors --model NAME reads more";
+                let way_out = "tools/import/convert_checkpoint.py IN OUT.safetensors --model NAME reads more";
                 Error::file(origin, format!("expected a checkpoint of PyTorch, found {problem}; {way_out}"))
             })?;
             let names = tensors.iter().map(|(name, _)| name.clone()).collect();

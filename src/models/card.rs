@@ -185,7 +185,7 @@ impl Card {
         if network_shape(row.name, config.clone()).is_err() {
             let problem = format!(
                 "expected `arch` in the metadata: these are the tensors of a {}, but they do not tell all of its config; \
-                 tools/export_timm.py NAME OUT.safetensors --weights IN writes it",
+                 tools/import/export_timm.py NAME OUT.safetensors --weights IN writes it",
                 row.name
             );
             return Err(Error::file(weights.origin(), problem));
@@ -275,7 +275,7 @@ fn none_fits(weights: &Weights) -> Error {
     };
     let problem = format!(
         "expected `arch` in the metadata, or the tensors of {} under their names: {hint}; models.strip and models.rename change names, \
-         tools/convert_checkpoint.py and tools/export_timm.py write what is missing",
+         tools/import/convert_checkpoint.py and tools/import/export_timm.py write what is missing",
         names.join(", ")
     );
     Error::file(weights.origin(), problem)

@@ -135,7 +135,7 @@ impl Weights {
             let way_out = match metadata {
                 Some(_) => "",
                 None => {
-                    "; tools/convert_checkpoint.py IN OUT.safetensors --model NAME writes it, --list names the models"
+                    "; tools/import/convert_checkpoint.py IN OUT.safetensors --model NAME writes it, --list names the models"
                 }
             };
             Error::file(self.origin(), format!("expected `{key}` in the metadata, found only [{}]{way_out}", found()))

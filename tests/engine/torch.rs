@@ -59,7 +59,7 @@ fn what_is_no_state_dict_is_named() {
     ] {
         let error = refusal(&fixture(name));
         assert!(
-            error.contains(part) && error.contains("tools/convert_checkpoint.py") && error.lines().count() == 1,
+            error.contains(part) && error.contains("tools/import/convert_checkpoint.py") && error.lines().count() == 1,
             "{error}"
         );
     }
