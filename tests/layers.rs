@@ -270,8 +270,8 @@ fn planted_imports_are_found() {
 /// Scripts that a message, a page or a comment sends its reader to.
 fn scripts_named(text: &str) -> impl Iterator<Item = &str> {
     text.match_indices("tools/").filter_map(|(at, _)| {
-        let end = text[at..].find(|c: char| !(c.is_ascii_alphanumeric() || "_/.-".contains(c)))?;
-        let path = text[at..at + end].trim_end_matches('.');
+        let of_path = |c: char| c.is_ascii_alphanumeric() || "_/.-".contains(c);
+        let path = text[at..].split(|c| !of_path(c)).next()?.trim_end_matches('.');
         [".py", ".sh"].iter().any(|e| path.ends_with(e)).then_some(path)
     })
 }
