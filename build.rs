@@ -8,6 +8,8 @@ mod cuda;
 mod generate;
 #[path = "build/ptx.rs"]
 mod ptx;
+#[path = "build/stale.rs"]
+mod stale;
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, process};
@@ -40,32 +42,39 @@ fn run() -> Result<(), String> {
     fs::write(out.join("layout.cpp"), generate::layout(&args)).map_err(|e| e.to_string())?;
 
     let compiler = host(&sources, &out)?;
-    let images = cuda::build(folder, &sources, &out)?;
-    fs::write(out.join("kernels.rs"), generate::rust(&args, &kernels, &images)).map_err(|e| e.to_string())?;
-
-    let with_nvcc = images.iter().any(|image| image.fatbin.is_some());
-    let cuda = if with_nvcc { "CUDA with nvcc" } else { "CUDA from kernels/prebuilt (no nvcc found)" };
-    println!("cargo:warning=kernels: host with {compiler}; {cuda}");
-    for source in &sources {
-        if let Some(problem) = outdated(source, &kernels, &args) {
-            let file = cuda::prebuilt(source);
-            println!("cargo:warning={} {problem}; run tools/cuda/prebuilt.py", file.display());
+    let mut images = cuda::build(folder, &sources, &out)?;
+    for image in images.iter_mut().filter(|image| image.fatbin.is_none()) {
+        image.stale = outdated(folder, &image.file, &kernels, &args)?;
+        if let Some(what) = &image.stale {
+            println!(
+                "cargo:warning=the PTX of kernels/{}.cu is older than {what}; run tools/cuda/prebuilt.py",
+                image.file
+            );
         }
     }
-    Ok(())
+    for source in sources.iter().filter(|source| images.iter().all(|image| image.file != cuda::stem(source))) {
+        println!("cargo:warning={} is missing; run tools/cuda/prebuilt.py", cuda::prebuilt(source).display());
+    }
+    println!("cargo:rustc-env=RAMPART_HOST_COMPILER={compiler}");
+    fs::write(out.join("kernels.rs"), generate::rust(&args, &kernels, &images)).map_err(|e| e.to_string())
 }
 
-/// What shows at a glance that the prebuilt PTX of a source belongs to an older one. CI compares the whole text.
-fn outdated(source: &Path, kernels: &[generate::Kernel], structs: &[generate::Struct]) -> Option<String> {
-    let file = cuda::prebuilt(source);
-    if !file.is_file() {
-        return Some("is missing".into());
+/// What shows that the prebuilt PTX of a source belongs to another text: files that have changed, or what its kernels look like.
+fn outdated(
+    folder: &Path,
+    stem: &str,
+    kernels: &[generate::Kernel],
+    structs: &[generate::Struct],
+) -> Result<Option<String>, String> {
+    let record = folder.join("prebuilt/SOURCES");
+    let text = fs::read_to_string(&record).map_err(|e| format!("{}: {e}", record.display()))?;
+    if let Some(files) = stale::changed(folder, stem, &text).map_err(|e| format!("{}: {e}", record.display()))? {
+        return Ok(Some(files));
     }
-    let own: Vec<_> = kernels.iter().filter(|k| k.file == cuda::stem(source)).collect();
-    match ptx::read(&file) {
-        Ok(text) => ptx::mismatch(&text, &own, structs).map(|what| format!("is out of date: {what}")),
-        Err(problem) => Some(format!("cannot be read: {problem}")),
-    }
+    let own: Vec<_> = kernels.iter().filter(|k| k.file == stem).collect();
+    let file = cuda::prebuilt(&folder.join(format!("{stem}.cu")));
+    let ptx = ptx::read(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+    Ok(ptx::mismatch(&ptx, &own, structs).map(|what| format!("its source: {what}")))
 }
 
 /// The host kernels as a static library. No fast-math, no contraction: results are reproducible bit for bit.

@@ -29,6 +29,8 @@ pub struct Image {
     pub ptx: PathBuf,
     /// only with nvcc
     pub fatbin: Option<PathBuf>,
+    /// what the PTX is older than; of nvcc's own, nothing
+    pub stale: Option<String>,
 }
 
 /// One image per source, without those whose PTX neither nvcc nor `kernels/prebuilt/` provides.
@@ -57,7 +59,7 @@ fn from_prebuilt(sources: &[PathBuf]) -> Result<Vec<Image>, String> {
         let ptx = prebuilt(source);
         if ptx.is_file() {
             let ptx = fs::canonicalize(&ptx).map_err(|e| format!("{}: {e}", ptx.display()))?;
-            images.push(Image { file: stem(source), ptx, fatbin: None });
+            images.push(Image { file: stem(source), ptx, fatbin: None, stale: None });
         }
     }
     Ok(images)
@@ -119,7 +121,7 @@ fn compile(nvcc: &Path, folder: &Path, source: &Path, out: &Path, common: u64) -
         fs::remove_file(&text).map_err(failed)?;
         fs::write(&stamp, inputs).map_err(failed)?;
     }
-    Ok(Image { file, ptx, fatbin: Some(fatbin) })
+    Ok(Image { file, ptx, fatbin: Some(fatbin), stale: None })
 }
 
 fn run(nvcc: &Path, source: &Path, how: &[&str], from: &Path, to: &Path) -> Result<(), String> {

@@ -164,12 +164,15 @@ pub fn rust(structs: &[Struct], kernels: &[Kernel], images: &[Image]) -> String 
     s.push_str(
         "];\n/// What this binary carries for CUDA, one image per source file.\npub static IMAGES: &[Image] = &[\n",
     );
-    for Image { file, ptx, fatbin } in images {
+    for Image { file, ptx, fatbin, stale } in images {
         let fatbin = match fatbin {
             Some(path) => format!("Some(include_bytes!({path:?}))"),
             None => "None".into(),
         };
-        let _ = writeln!(s, "    Image {{ file: {file:?}, ptx: include_bytes!({ptx:?}), fatbin: {fatbin} }},");
+        let _ = writeln!(
+            s,
+            "    Image {{ file: {file:?}, ptx: include_bytes!({ptx:?}), fatbin: {fatbin}, stale: {stale:?} }},"
+        );
     }
     s.push_str("];\n#[cfg(test)]\nfn layout_of_rust() -> Vec<(&'static str, usize)> {\n    vec![\n");
     for st in structs {

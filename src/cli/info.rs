@@ -43,6 +43,12 @@ pub fn run(args: &Args) -> Result<()> {
                 ptx as f64 / 1e6
             ),
         });
+        lines.push(format!("host kernels: by {}", env!("RAMPART_HOST_COMPILER")));
+        for image in IMAGES {
+            lines.extend(
+                image.stale.map(|what| format!("stale: the PTX of kernels/{}.cu is older than {what}", image.file)),
+            );
+        }
         lines.push(format!("\n{:<28} {:<14} {:>7} {:>13}", "kernel", "file", "threads", "shared bytes"));
         for k in KERNELS {
             let file = format!("kernels/{}.cu", k.file);

@@ -371,6 +371,7 @@ impl CudaDevice {
                 let image = IMAGES.iter().find(|image| image.file == kernel.file);
                 let image = image
                     .ok_or_else(|| Error::device(format!("this binary has no CUDA image of {}.cu", kernel.file)))?;
+                image.current()?;
                 let image = code(image, self.emulated)?;
                 // SAFETY: a complete fatbin, as nvcc wrote it, or PTX that ends in NUL; the driver copies what it needs.
                 let module = unsafe { result::module::load_data(image.as_ptr().cast()) }

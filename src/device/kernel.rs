@@ -51,9 +51,24 @@ pub struct Image {
     pub ptx: &'static [u8],
     /// Machine code for each generation, and PTX for later ones; only where the build found nvcc.
     pub fatbin: Option<&'static [u8]>,
+    /// The files of `kernels/` that have changed since prebuilt PTX was made: it computes what they said then.
+    pub stale: Option<&'static str>,
 }
 
 impl Image {
+    /// # Errors
+    /// [`Error::Device`] for PTX that is older than its source.
+    pub fn current(&self) -> Result<()> {
+        match self.stale {
+            None => Ok(()),
+            Some(what) => Err(Error::device(format!(
+                "the PTX of kernels/{}.cu in this binary is older than {what}, and would compute what that said before; \
+                 run tools/cuda/prebuilt.py and build again, or build where nvcc is; --device host has the new text",
+                self.file
+            ))),
+        }
+    }
+
     /// The PTX as text.
     ///
     /// # Errors
@@ -98,7 +113,19 @@ mod tests {
         }
     }
 
-    /// A stale file in `kernels/prebuilt/` fails here. Whether the bodies are up to date, only `tools/cuda/prebuilt.py --check` sees.
+    /// Fails between a change of a kernel and the next run of tools/cuda/prebuilt.py.
+    #[test]
+    fn no_ptx_is_older_than_its_source() {
+        for image in IMAGES {
+            image.current().unwrap();
+        }
+        let stale = Image { file: "conv", ptx: &[], fatbin: None, stale: Some("conv.cu, tile.cuh") };
+        let problem = stale.current().unwrap_err().to_string();
+        for part in ["kernels/conv.cu", "older than conv.cu, tile.cuh", "tools/cuda/prebuilt.py", "--device host"] {
+            assert!(problem.contains(part), "{part}: {problem}");
+        }
+    }
+
     #[test]
     fn the_ptx_has_the_kernels_of_the_table() {
         let mut found = 0;

@@ -9,6 +9,7 @@ mod imagenet;
 mod listed;
 mod network;
 mod resnet;
+mod stale;
 mod starts;
 mod study;
 mod torch;

@@ -8,8 +8,8 @@ attention_*) whose main loop has no HMMA. Prints a table: registers, static plus
 the main loop (the shortest of the loops with the most HMMA) its instructions, HMMA, and instructions per HMMA; blocks and warps
 that fit onto one multiprocessor.
 
---write puts the table into kernels/resources.csv; --check fails where it differs from that file, and says how. Both need the
-nvcc that tools/cuda/install_nvcc.sh installs. --prebuilt takes the PTX in kernels/prebuilt/ instead of compiling the sources.
+--write puts the table into kernels/resources.csv, or only the rows of the files given; --check fails where it differs from that
+file, and says how. Both need the nvcc that tools/cuda/install_nvcc.sh installs. --prebuilt takes the PTX in kernels/prebuilt/ instead of compiling the sources.
 """
 
 import argparse
@@ -44,9 +44,21 @@ COLUMNS = [
 MATRIX = re.compile(r"^(conv|gemm|linear|attention)_(?!.*depthwise)")
 
 
+def kernels_of(sources):
+    """{kernel: (threads, dynamic shared bytes)}"""
+    return {name: (int(threads), int(shared)) for s in sources for name, _, threads, shared in KERNEL_LINE.findall(s.read_text())}
+
+
+def merged(table, rows, kernels):
+    """The table with these rows in place of its own of the same kernels, and without those of kernels that are no more."""
+    fresh = {row["kernel"] for row in rows}
+    kept = [row for row in table if row["kernel"] in kernels and row["kernel"] not in fresh]
+    return sorted(kept + rows, key=lambda row: (row["kernel"], int(row["architecture"].removeprefix("sm_"))))
+
+
 def measure(nvcc, sources, architectures, prebuilt):
     """Rows of the table, sorted, as dictionaries by column."""
-    lines = {name: (int(threads), int(shared)) for s in sources for name, _, threads, shared in KERNEL_LINE.findall(s.read_text())}
+    lines = kernels_of(sources)
 
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
 
@@ -125,12 +137,13 @@ def main():
     options = parser.parse_args()
     nvcc = find_nvcc(options.nvcc)
     architectures = [int(a) for a in options.arch.split(",")]
-    whole = not options.files and set(architectures) == set(MULTIPROCESSORS)
     unknown = [str(a) for a in architectures if a not in MULTIPROCESSORS]
     if unknown:
         fail(f"--arch knows {', '.join(map(str, MULTIPROCESSORS))}, not {', '.join(unknown)}")
-    if (options.write or options.check) and not whole:
-        fail("--write and --check are about all kernels and architectures: give no files and no --arch")
+    if (options.write or options.check) and set(architectures) != set(MULTIPROCESSORS):
+        fail("--write and --check are about all architectures: give no --arch")
+    if options.check and options.files:
+        fail("--check is about all kernels: give no files")
     if (options.write or options.check) and version(nvcc) != pinned_version():
         fail(f"{nvcc} is {version(nvcc)}, {TABLE.name} is by {pinned_version()}: run tools/cuda/install_nvcc.sh")
 
@@ -138,6 +151,9 @@ def main():
     show(rows)
     problems = [problem for row in rows for problem in unfit(row)]
     if options.write:
+        if options.files:
+            with TABLE.open(newline="") as file:
+                rows = merged(list(csv.DictReader(file)), rows, kernels_of(KERNELS.glob("*.cu")))
         with TABLE.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()

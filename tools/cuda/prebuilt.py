@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Rebuilds kernels/prebuilt/: the compressed PTX of every kernels/*.cu, for machines with a driver but without nvcc.
+"""Brings kernels/prebuilt/ up to date: the compressed PTX of every kernels/*.cu, for machines with a driver but without nvcc.
 
-    tools/cuda/prebuilt.py [--nvcc NVCC] [--check]
+    tools/cuda/prebuilt.py [--nvcc NVCC] [--all | --check]
 
-With --check nothing is written: the committed files are compared with a fresh build, and the first line that differs is
-named. Needs the nvcc that tools/cuda/install_nvcc.sh installs: another release writes other PTX.
+Compiles the sources that SOURCES there tells to have changed, with --all every one. With --check nothing is written: the
+committed files are compared with a fresh build of everything, and the first line that differs is named. Needs the nvcc that
+tools/cuda/install_nvcc.sh installs: another release writes other PTX.
 """
 
 import argparse
 import gzip
 import os
+import re
 import sys
 import tempfile
 import zlib
@@ -17,7 +19,57 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
 
-from cuda_toolkit import KERNELS, PREBUILT, ROOT, compile_ptx, fail, find_nvcc, pinned_version, portable, version
+from cuda_toolkit import FLAGS, KERNELS, PREBUILT, PTX_ARCH, ROOT, compile_ptx, fail, find_nvcc, pinned_version, portable, version
+
+SOURCES = PREBUILT / "SOURCES"
+HEAD = f"""\
+# What each PTX here was made from: the files of kernels/ that nvcc read, with their CRC-32; args.h as far as the others see it.
+# nvcc {pinned_version()} {" ".join(FLAGS)} -arch={PTX_ARCH}
+"""
+
+
+def visible(args, words):
+    """args.h as files with these words see it: without comments, blank lines, and structs that nothing names."""
+    parts = [("", [])]  # (name of the struct, "" between structs; its lines)
+    for line in args.splitlines():
+        line = line.split("//")[0].rstrip()
+        if not line:
+            continue
+        if opened := re.fullmatch(r"struct (.*) \{", line):
+            parts.append((opened[1], []))
+        parts[-1][1].append(line)
+        if line == "};":
+            parts.append(("", []))
+    kept = []
+    for name, lines in reversed(parts):  # a struct holds earlier ones only
+        if not name or name in words:
+            words = words.union(*map(words_of, lines))
+            kept.append(lines)
+    return "\n".join(line for lines in reversed(kept) for line in lines)
+
+
+def words_of(text):
+    return set(re.findall(r"[A-Za-z0-9_]+", text))
+
+
+def digest(files, folder=KERNELS):
+    """`FILE=CRC ...` of files of kernels/, as build/stale.rs reads it; CRC is - where there is no such file."""
+    texts = {f: (folder / f).read_text() if (folder / f).is_file() else None for f in sorted(files)}
+    words = set().union(*(words_of(text) for f, text in texts.items() if f != "args.h" and text is not None))
+    seen = {f: visible(text, words) if f == "args.h" and text is not None else text for f, text in texts.items()}
+    return " ".join(f"{f}={'-' if text is None else format(zlib.crc32(text.encode()), '08x')}" for f, text in seen.items())
+
+
+def recorded(text):
+    """{stem: digest} of SOURCES; nothing where the compiler or its flags were others."""
+    if not text.startswith(HEAD):
+        return {}
+    return dict(line.split(": ", 1) for line in text[len(HEAD) :].splitlines())
+
+
+def unchanged(stem, line, folder=KERNELS):
+    """Whether the PTX of a source was made from the files as they are."""
+    return line is not None and digest([entry.split("=")[0] for entry in line.split()], folder) == line and stem + ".cu=" in line
 
 
 def difference(name, committed, fresh):
@@ -32,23 +84,36 @@ def difference(name, committed, fresh):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nvcc")
-    parser.add_argument("--check", action="store_true")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--all", action="store_true")
+    action.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    nvcc = find_nvcc(options.nvcc)
-    if version(nvcc) != pinned_version():
-        fail(f"{nvcc} is {version(nvcc)}, the prebuilt PTX is by {pinned_version()}: run tools/cuda/install_nvcc.sh")
-
     sources = sorted(KERNELS.glob("*.cu"))
+    committed = SOURCES.read_text() if SOURCES.is_file() else ""
+    lines = {} if options.all or options.check else recorded(committed)
+    target = lambda source: PREBUILT / f"{source.stem}.ptx.gz"
+    stale = [s for s in sources if not (unchanged(s.stem, lines.get(s.stem)) and target(s).is_file())]
+    nvcc = None
+    if stale:
+        nvcc = find_nvcc(options.nvcc)
+        if version(nvcc) != pinned_version():
+            fail(f"{nvcc} is {version(nvcc)}, the prebuilt PTX is by {pinned_version()}: run tools/cuda/install_nvcc.sh")
+
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def build(source):
-            target = Path(folder) / f"{source.stem}.ptx"
-            compile_ptx(nvcc, source, target)
-            return portable(target.read_text())
+            ptx, read = Path(folder) / f"{source.stem}.ptx", Path(folder) / f"{source.stem}.d"
+            compile_ptx(nvcc, source, ptx, "-MD", "-MF", read)
+            files = [Path(word) for word in read.read_text().partition(":")[2].replace("\\\n", " ").split()]
+            files = {file.resolve() for file in files}
+            return portable(ptx.read_text()), digest(f.name for f in files if f.parent == KERNELS)
 
-        texts = list(pool.map(build, sources))
-    fresh = {PREBUILT / f"{source.stem}.ptx.gz": text for source, text in zip(sources, texts)}
-    left_over = sorted(set(PREBUILT.glob("*")) - set(fresh))
+        built = list(pool.map(build, stale))
+    texts = [text for text, _ in built]
+    lines.update({source.stem: line for source, (_, line) in zip(stale, built)})
+    record = HEAD + "".join(f"{source.stem}: {lines[source.stem]}\n" for source in sources)
+    fresh = {target(source): text for source, text in zip(stale, texts)}
+    left_over = sorted(set(PREBUILT.glob("*")) - {target(source) for source in sources} - {SOURCES})
 
     problems = []
     for path, text in fresh.items():
@@ -65,6 +130,11 @@ def main():
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
             print(f"wrote {name}")
+    if options.check:
+        problems.append(difference(str(SOURCES.relative_to(ROOT)), committed, record))
+    elif committed != record:
+        SOURCES.write_text(record)
+        print(f"wrote {SOURCES.relative_to(ROOT)}")
     for path in left_over:
         name = str(path.relative_to(ROOT))
         if options.check:
@@ -77,8 +147,8 @@ def main():
     if problems:
         print("\n".join(problems + ["run tools/cuda/prebuilt.py and commit what it writes"]), file=sys.stderr)
         sys.exit(1)
-    size = sum(path.stat().st_size for path in fresh)
-    print(f"{len(fresh)} files, {size / 1e3:.0f} kB ({sum(map(len, texts)) / 1e6:.1f} MB of PTX), as nvcc {pinned_version()} builds them")
+    size = sum(target(source).stat().st_size for source in sources)
+    print(f"{len(sources)} files, {size / 1e3:.0f} kB, as nvcc {pinned_version()} builds them; {len(stale)} compiled")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """What the tools that judge CUDA kernels conclude, on small made-up inputs: python3 -m unittest discover."""
 
+import tempfile
 import unittest
+from pathlib import Path
 
-from check_cubins import COLUMNS, changes, unfit
-from cuda_toolkit import main_loop, occupancy, portable
-from prebuilt import difference
+from check_cubins import COLUMNS, changes, merged, unfit
+from cuda_toolkit import KERNELS, main_loop, occupancy, portable
+from prebuilt import SOURCES, difference, digest, recorded, unchanged, visible
 
 
 def sass(*instructions):
@@ -84,6 +86,35 @@ class Portable(unittest.TestCase):
         self.assertEqual(portable(self.CLEAN), self.CLEAN)
 
 
+class Sources(unittest.TestCase):
+    ARGS = "// one\nstruct A {\n  int32_t x;  // side\n};\n\nstruct B {\n  A a;\n};\nstruct C {\n  float f;\n};\n"
+
+    def test_what_a_source_sees_of_the_structs(self):
+        self.assertEqual(visible(self.ARGS, {"B"}), "struct A {\n  int32_t x;\n};\nstruct B {\n  A a;\n};")
+        self.assertEqual(visible(self.ARGS, {"C"}), "struct C {\n  float f;\n};")
+
+    def test_what_a_change_makes_stale(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "args.h").write_text(self.ARGS)
+            (folder / "add.cu").write_text("KERNEL(add, A, 32, 0) {}")
+            line = digest({"args.h", "add.cu"}, folder)
+            self.assertTrue(unchanged("add", line, folder))
+            (folder / "args.h").write_text(self.ARGS.replace("float f", "float g").replace("side", "edge"))
+            self.assertTrue(unchanged("add", line, folder))
+            (folder / "args.h").write_text(self.ARGS.replace("int32_t x", "int32_t y"))
+            self.assertFalse(unchanged("add", line, folder))
+            (folder / "args.h").write_text(self.ARGS)
+            (folder / "add.cu").write_text("KERNEL(add, A, 32, 0) { }")
+            self.assertFalse(unchanged("add", line, folder))
+            self.assertFalse(unchanged("add", None, folder))
+
+    def test_the_committed_record_is_of_these_sources(self):
+        lines = recorded(SOURCES.read_text())
+        self.assertEqual(sorted(lines), sorted(source.stem for source in KERNELS.glob("*.cu")))
+        self.assertEqual([stem for stem, line in lines.items() if not unchanged(stem, line)], [])
+
+
 class Judgements(unittest.TestCase):
     def test_what_no_kernel_may_do(self):
         self.assertEqual(list(unfit(row())), [])
@@ -98,6 +129,13 @@ class Judgements(unittest.TestCase):
         self.assertEqual(list(changes(committed, [row(registers=41)])), ["conv_f32 (sm_80): registers 40 -> 41"])
         self.assertEqual(list(changes([], [row()])), ["conv_f32 (sm_80): not in the file"])
         self.assertEqual(list(changes(committed, [])), ["conv_f32 (sm_80): in the file, but no such kernel"])
+
+    def test_rows_of_one_file_replace_their_own(self):
+        table = [row(kernel=k, architecture=a) for k in ("add", "gone", "mul") for a in ("sm_80", "sm_90")]
+        fresh = [row(kernel="mul", architecture=a, registers=9) for a in ("sm_80", "sm_90")] + [row(kernel="neg", architecture="sm_80")]
+        found = merged(table, fresh, {"add", "mul", "neg"})
+        self.assertEqual([(r["kernel"], r["architecture"], r["registers"]) for r in found],
+                         [("add", "sm_80", 0), ("add", "sm_90", 0), ("mul", "sm_80", 9), ("mul", "sm_90", 9), ("neg", "sm_80", 0)])  # fmt: skip
 
     def test_the_first_line_that_differs(self):
         self.assertIsNone(difference("x", "a\nb\n", "a\nb\n"))
