@@ -9,7 +9,8 @@ the main loop (the shortest of the loops with the most HMMA) its instructions, H
 that fit onto one multiprocessor.
 
 --write puts the table into kernels/resources.csv, or only the rows of the files given; --check fails where it differs from that
-file, and says how. Both need the nvcc that tools/cuda/install_nvcc.sh installs. --prebuilt takes the PTX in kernels/prebuilt/ instead of compiling the sources.
+file, and says how. Both need the nvcc that tools/cuda/install_nvcc.sh installs. --prebuilt takes the PTX in kernels/prebuilt/
+instead of compiling the sources.
 """
 
 import argparse

@@ -134,8 +134,8 @@ class Judgements(unittest.TestCase):
         table = [row(kernel=k, architecture=a) for k in ("add", "gone", "mul") for a in ("sm_80", "sm_90")]
         fresh = [row(kernel="mul", architecture=a, registers=9) for a in ("sm_80", "sm_90")] + [row(kernel="neg", architecture="sm_80")]
         found = merged(table, fresh, {"add", "mul", "neg"})
-        self.assertEqual([(r["kernel"], r["architecture"], r["registers"]) for r in found],
-                         [("add", "sm_80", 0), ("add", "sm_90", 0), ("mul", "sm_80", 9), ("mul", "sm_90", 9), ("neg", "sm_80", 0)])  # fmt: skip
+        want = [("add", "sm_80", 0), ("add", "sm_90", 0), ("mul", "sm_80", 9), ("mul", "sm_90", 9), ("neg", "sm_80", 0)]
+        self.assertEqual([(r["kernel"], r["architecture"], r["registers"]) for r in found], want)
 
     def test_the_first_line_that_differs(self):
         self.assertIsNone(difference("x", "a\nb\n", "a\nb\n"))

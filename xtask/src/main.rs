@@ -1,5 +1,7 @@
-//! The project's checks, by stage: `cargo xtask ci` runs them all in order, `cargo xtask STAGE...` some.
+//! The project's checks, by stage: `cargo xtask ci` runs them all in order, `cargo xtask STAGE...` some. `cargo xtask op NAME`
+//! makes and proves what belongs to one op.
 
+mod op;
 mod run;
 mod stages;
 
@@ -11,6 +13,11 @@ use stages::{STAGES, Stage};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((first, rest)) = args.split_first()
+        && first == "op"
+    {
+        return one_op(rest);
+    }
     let wanted = match wanted(&args) {
         Ok(wanted) => wanted,
         Err(message) => {
@@ -50,6 +57,20 @@ fn main() -> ExitCode {
     }
 }
 
+fn one_op(args: &[String]) -> ExitCode {
+    if args.is_empty() || args.iter().any(|arg| arg.starts_with('-')) {
+        eprintln!("{}", op::USAGE);
+        return ExitCode::from(2);
+    }
+    match op::op(&mut Run::new(), args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// The stages that the arguments name, in the order of the table.
 fn wanted(args: &[String]) -> Result<Vec<&'static Stage>, String> {
     if let Some(unknown) = args.iter().find(|arg| *arg != "ci" && STAGES.iter().all(|stage| stage.name != **arg)) {
@@ -63,11 +84,12 @@ fn wanted(args: &[String]) -> Result<Vec<&'static Stage>, String> {
 }
 
 fn usage() -> String {
-    let mut text = String::from("usage: cargo xtask ci | STAGE...\n\n  ci         all of them, in this order\n");
+    let mut text =
+        String::from("usage: cargo xtask ci | STAGE... | op NAME\n\n  ci         all of them, in this order\n");
     for stage in &STAGES {
         text += &format!("  {:<10} {}\n", stage.name, stage.about);
     }
-    text
+    text + "  op NAME    dumps, PTX, resources and tests of one op; `cargo xtask op` says more\n"
 }
 
 #[cfg(test)]

@@ -52,6 +52,10 @@ impl Run {
         format!("test result: {verdict}. {passed} passed; {failed} failed; {ignored} ignored; over all binaries")
     }
 
+    pub fn tests_passed(&self) -> u64 {
+        self.tests.passed
+    }
+
     pub fn command(&self, program: impl AsRef<OsStr>, args: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(&self.root).args(args.split_whitespace());
