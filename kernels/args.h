@@ -307,6 +307,31 @@ struct GatherRowsArgs {
   int32_t chunk;
 };
 
+// leaky_relu.cu
+struct LeakyReluArgs {
+  const void* x;            // (rows, c)
+  void* y;                  // (rows, c)
+  uint8_t* positive;        // bits like y, or null: set where x > 0
+  int64_t rows;
+  int32_t c;
+  int32_t rows_per_block;
+  float slope;
+  int32_t reserved;
+};
+
+struct LeakyReluGradArgs {
+  const void* dy;           // (rows, c)
+  const uint8_t* positive;  // bits like dy
+  const void* residual;     // like dx, or null
+  const uint8_t* keep;      // bits like dx, or null
+  void* dx;                 // (rows, c)
+  int64_t rows;
+  int32_t c;
+  int32_t rows_per_block;
+  float slope;
+  int32_t reserved;
+};
+
 // loss.cu
 struct LossArgs {
   const void* logits;       // (N, k)

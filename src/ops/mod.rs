@@ -13,6 +13,7 @@ pub mod gate;
 pub mod gemm;
 pub mod group_norm;
 pub mod layer_norm;
+pub mod leaky_relu;
 pub mod loss;
 pub mod pgd;
 pub mod philox;

@@ -11,6 +11,7 @@ use crate::ops::cbam::{Cbam, cbam};
 use crate::ops::conv::{Conv2d, conv2d, fold_batch_norm};
 use crate::ops::gemm::{Linear, linear, matmul};
 use crate::ops::layer_norm::{LayerNorm, layer_norm};
+use crate::ops::leaky_relu::leaky_relu;
 use crate::ops::loss::{LossKind, loss};
 use crate::ops::pgd::{self, Profile, Step};
 use crate::ops::pointwise::{Affine, activation, affine, softmax};
@@ -32,6 +33,11 @@ pub(super) fn run(r: &Replay) -> Result<Vec<Output>> {
         "softmax" => {
             let (g, x) = (r.graph(), r.plain("in.x")?);
             let y = softmax(&g, &x)?;
+            r.plain_outputs(g, &y, &[("x", &x)])
+        }
+        "leaky_relu" => {
+            let (g, x) = (r.graph(), r.plain("in.x")?);
+            let y = leaky_relu(&g, &x, r.dump.attr("slope")?)?;
             r.plain_outputs(g, &y, &[("x", &x)])
         }
         "max_pool2d" => {

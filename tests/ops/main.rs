@@ -11,6 +11,7 @@ mod gate;
 mod gemm;
 mod group_norm;
 mod layer_norm;
+mod leaky_relu;
 #[path = "../common/listed.rs"]
 mod listed;
 mod loss;

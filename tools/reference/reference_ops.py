@@ -317,6 +317,7 @@ OPS = {
     "gelu_tanh": differentiable(lambda attrs, ins, w: F.gelu(ins["x"], approximate="tanh")),
     "sigmoid": differentiable(lambda attrs, ins, w: torch.sigmoid(ins["x"])),
     "tanh": differentiable(lambda attrs, ins, w: torch.tanh(ins["x"])),
+    "leaky_relu": differentiable(lambda attrs, ins, w: F.leaky_relu(ins["x"], attrs["slope"])),
     "softmax": differentiable(lambda attrs, ins, w: ins["x"].softmax(-1)),
     "max_pool2d": differentiable(max_pool2d),
     "avg_pool2d": differentiable(avg_pool2d),
