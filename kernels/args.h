@@ -332,6 +332,82 @@ struct LeakyReluGradArgs {
   int32_t reserved;
 };
 
+// apgd.cu
+struct ApgdStepArgs {
+  const float* x;           // (N, d)
+  const float* prev;        // (N, d) the iterate before x
+  const float* x0;          // (N, d)
+  const float* g;           // (N, d)
+  const float* eta;         // (N)
+  float* y;                 // (N, d)
+  int32_t d;
+  int32_t chunk;            // L-inf: elements per block
+  float eps;
+  float forward;            // shares of the step and of the momentum
+  float back;
+  int32_t reserved;
+};
+
+struct ApgdStartArgs {
+  const float* draw;        // (N, d)
+  const float* x0;          // (N, d)
+  float* y;                 // (N, d)
+  int32_t d;
+  int32_t l2;
+  float eps;
+  int32_t reserved;
+};
+
+// square.cu
+struct SquareStartArgs {
+  const float* x0;          // (N, h, w, c)
+  const float* draw;        // uniforms in [0, 1): L-inf (N, w, c), L2 (N, 25, c)
+  const float* tile;        // L2: (side, side)
+  float* y;                 // (N, h, w, c)
+  int32_t h;
+  int32_t w;
+  int32_t c;
+  int32_t side;
+  int32_t chunk;            // L-inf: elements per block
+  int32_t turned;           // L2: a bit per tile, whether it is transposed
+  float eps;
+  int32_t reserved;
+};
+
+struct SquareStepArgs {
+  const float* best;        // (N, h, w, c)
+  const float* x0;          // (N, h, w, c)
+  const int32_t* windows;   // (N, 6): row and column of A, of B, a bit per channel for a sign of 1, whether the tile is transposed
+  const float* tile;        // L2: (side, side)
+  float* y;                 // (N, h, w, c)
+  int32_t h;
+  int32_t w;
+  int32_t c;                // L2: at most 4
+  int32_t side;
+  int32_t chunk;            // L-inf: elements per block
+  float eps;
+};
+
+// fab.cu
+struct FabStepArgs {
+  const float* x;           // (N, d)
+  const float* x0;          // (N, d)
+  const float* w;           // (N, d) gradient of df
+  const float* df;          // (N) logit of the target less that of the label
+  float* y;                 // (N, d)
+  int32_t d;
+  int32_t reserved;
+};
+
+struct FabRetreatArgs {
+  const float* x;           // (N, d)
+  const float* x0;          // (N, d)
+  const int32_t* back;      // (N)
+  float* y;                 // (N, d)
+  int32_t d;
+  int32_t chunk;
+};
+
 // loss.cu
 struct LossArgs {
   const void* logits;       // (N, k)

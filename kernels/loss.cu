@@ -6,6 +6,7 @@
 //   cross-entropy   sum_i q_i (log sum_j exp z_j - z_i)     p - q              q = (1-s) 1_y + s/K
 //   CE targeted     log p_t                                 1_t - p
 //   margin          z_i* - z_y                              1_i* - 1_y
+//   difference      z_t - z_y                               1_t - 1_y
 //   DLR             -N/D                                    -(1_y - 1_i*)/D + N/D^2 (1_pi1 - 1_pi3)
 //                   N = z_y - z_i*,  D = z_pi1 - z_pi3 + 1e-12
 //   DLR targeted    -N/D                                    -(1_y - 1_t)/D + N/D^2 (1_pi1 - (1_pi3 + 1_pi4)/2)
@@ -20,7 +21,7 @@
 namespace loss {
 
 // Numbers agree with `LossKind` in src/ops/loss.rs.
-enum : int { CROSS_ENTROPY = 0, CROSS_ENTROPY_TARGETED = 1, MARGIN = 2, DLR = 3, DLR_TARGETED = 4 };
+enum : int { CROSS_ENTROPY = 0, CROSS_ENTROPY_TARGETED = 1, MARGIN = 2, DLR = 3, DLR_TARGETED = 4, DIFFERENCE = 5 };
 
 // dz[c] = gradient of log p_it, times `sign`: CE has -1, the targeted one 1. Returns log p_it.
 template <class T> DEVICE float log_share(const Block& block, const T* z, T* dz, int k, int it, float most, float sign, float smoothing) {
@@ -81,7 +82,10 @@ template <class T> DEVICE void loss(const Block& block, const LossArgs& a) {
   } else {
     Term terms[5] = {{y, -1.f}, {best_wrong.index, 1.f}, {-1, 0}, {-1, 0}, {-1, 0}};
     value = -margin;
-    if (a.kind != MARGIN) {
+    if (a.kind == DIFFERENCE) {
+      value = logit(t) - logit(y);
+      terms[1] = {t, 1.f};
+    } else if (a.kind != MARGIN) {
       const bool targeted = a.kind == DLR_TARGETED;
       const float numerator = targeted ? logit(y) - logit(t) : margin, share = targeted ? -0.5f : -1.f;
       // Differences first: near logits subtract without error, while z_pi3 + z_pi4 would round.

@@ -160,7 +160,8 @@ impl Defended<'_> {
         };
         let logits = self.classifier.forward(&g, &denoised)?;
         let (labels, targets) = (query.labels.repeat(draws), query.targets.map(|t| t.repeat(draws)));
-        let out = self.classifier.losses(&g, &logits, &labels, targets.as_deref(), query.loss)?;
+        let out =
+            self.classifier.losses(&g, &logits, &Query { labels: &labels, targets: targets.as_deref(), ..*query })?;
         let (loss, margin) = (out.loss.to_f32(device)?, out.margin.to_f32(device)?);
         let prediction = out.prediction.to_i32(device)?;
 

@@ -144,8 +144,12 @@ impl Classifier {
                 Graph::inference(&self.device, self.precision)
             };
             let logits = self.forward(&g, &x)?;
-            let out =
-                self.losses(&g, &logits, &query.labels[range.clone()], query.targets.map(|t| &t[range]), query.loss)?;
+            let part = Query {
+                labels: &query.labels[range.clone()],
+                targets: query.targets.map(|targets| &targets[range.clone()]),
+                ..*query
+            };
+            let out = self.losses(&g, &logits, &part)?;
             let prediction = out.prediction.to_i32(&self.device)?.into_iter().map(|p| p as u32).collect();
             let (loss, margin) = (out.loss.to_f32(&self.device)?, out.margin.to_f32(&self.device)?);
             let _range = nvtx::range("gradient");
@@ -157,31 +161,32 @@ impl Classifier {
 }
 
 impl Classifier {
-    /// The loss to be raised and the margin to be lowered, both about the target where there is one.
-    pub(crate) fn losses(
-        &self,
-        g: &Graph,
-        logits: &Tensor,
-        labels: &[u32],
-        targets: Option<&[u32]>,
-        kind: Loss,
-    ) -> Result<LossOutput> {
-        let Some(targets) = targets else {
-            let kind = match kind {
+    /// The loss to be raised and the margin to be lowered, both about the target where there is one that is aimed at.
+    pub(crate) fn losses(&self, g: &Graph, logits: &Tensor, query: &Query) -> Result<LossOutput> {
+        let Some(targets) = query.targets else {
+            let kind = match query.loss {
                 Loss::CrossEntropy => LossKind::CROSS_ENTROPY,
                 Loss::Dlr => LossKind::Dlr,
                 Loss::Margin => LossKind::Margin,
             };
-            return loss(g, logits, labels, None, kind);
+            return loss(g, logits, query.labels, None, kind);
         };
+        if query.steered {
+            let kind = match query.loss {
+                Loss::CrossEntropy => LossKind::CrossEntropyTargeted,
+                Loss::Dlr => LossKind::DlrTargeted,
+                Loss::Margin => LossKind::Difference,
+            };
+            return loss(g, logits, query.labels, Some(targets), kind);
+        }
         // As if the target were the label, the margin has the opposite sign: the target's lead, which the attack raises.
         let lead = loss(g, logits, targets, None, LossKind::Margin)?;
         let minus = Arc::new(Affine::new(&self.device, &[-1.0], &[0.0])?);
         let negative =
             |t: &Tensor| affine(&Graph::inference(&self.device, g.precision()), &t.reshaped(&[t.len(), 1])?, &minus);
-        let mut out = match kind {
-            Loss::CrossEntropy => loss(g, logits, labels, Some(targets), LossKind::CrossEntropyTargeted)?,
-            Loss::Dlr => loss(g, logits, labels, Some(targets), LossKind::DlrTargeted)?,
+        let mut out = match query.loss {
+            Loss::CrossEntropy => loss(g, logits, query.labels, Some(targets), LossKind::CrossEntropyTargeted)?,
+            Loss::Dlr => loss(g, logits, query.labels, Some(targets), LossKind::DlrTargeted)?,
             Loss::Margin => LossOutput {
                 loss: lead.margin.clone(),
                 dlogits: negative(&lead.dlogits)?.reshaped(logits.shape())?,

@@ -19,6 +19,8 @@ pub enum LossKind {
     Dlr,
     /// Needs 4 classes.
     DlrTargeted,
+    /// The target's logit less the label's.
+    Difference,
 }
 
 impl LossKind {
@@ -33,6 +35,7 @@ impl LossKind {
             LossKind::Margin => (2, false, 2),
             LossKind::Dlr => (3, false, 3),
             LossKind::DlrTargeted => (4, true, 4),
+            LossKind::Difference => (5, true, 2),
         }
     }
 }

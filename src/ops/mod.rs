@@ -2,6 +2,7 @@
 //!
 //! `conv_upsampled` is a second operation of `conv.cu`; `weights` packs what both multiply with, and what `gemm` does.
 
+pub mod apgd;
 pub mod attention;
 pub mod cbam;
 pub mod conv;
@@ -9,6 +10,7 @@ pub mod conv_upsampled;
 mod depthwise;
 pub mod diffusion;
 mod epilogue;
+pub mod fab;
 pub mod gate;
 pub mod gemm;
 pub mod group_norm;
@@ -20,6 +22,7 @@ pub mod philox;
 pub mod pointwise;
 pub mod pool;
 pub mod resize;
+pub mod square;
 mod weights;
 mod window;
 

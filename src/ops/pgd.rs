@@ -11,7 +11,7 @@ use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// Elements that one block of an elementwise kernel takes.
-const CHUNK: usize = 4096;
+pub(super) const CHUNK: usize = 4096;
 
 choice! {
     /// How the size of a perturbation is measured.
@@ -235,14 +235,14 @@ pub fn gather(device: &Device, a: &Tensor, index: &[Option<usize>], b: Option<&T
 }
 
 /// Rows and their length.
-fn rows(op: &'static str, x: &Tensor) -> Result<[usize; 2]> {
+pub(super) fn rows(op: &'static str, x: &Tensor) -> Result<[usize; 2]> {
     match x.shape() {
         [n, rest @ ..] if x.dtype() == DType::F32 => Ok([*n, rest.iter().product()]),
         _ => Err(Error::shape(op, "images", "(N, ..) of F32", format!("{x:?}"))),
     }
 }
 
-fn alike(op: &'static str, what: &str, x: &Tensor, other: &Tensor) -> Result<()> {
+pub(super) fn alike(op: &'static str, what: &str, x: &Tensor, other: &Tensor) -> Result<()> {
     if x.shape() == other.shape() && other.dtype() == DType::F32 {
         return Ok(());
     }

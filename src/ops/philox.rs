@@ -18,6 +18,8 @@ pub enum Purpose {
     Noise = 3,
     /// Noise of a defence while it is attacked.
     AttackNoise = 4,
+    /// Windows and signs of random searches.
+    Search = 5,
 }
 
 /// Largest image id plus one.

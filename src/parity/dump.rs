@@ -113,6 +113,16 @@ impl Dump {
         values.into_iter().map(class).collect()
     }
 
+    /// Integers in the shape of their tensor.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when the tensor is missing or of another type.
+    pub fn integers(&self, name: &str) -> Result<(Vec<usize>, Vec<i64>)> {
+        let view = self.view(name)?;
+        let values = view.integers().map_err(|problem| Error::tensor(&self.path, name, problem))?;
+        Ok((view.shape.to_vec(), values))
+    }
+
     /// The attribute `name`.
     ///
     /// # Errors

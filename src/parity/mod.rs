@@ -1,5 +1,6 @@
 //! Replays PyTorch dumps and compares: the contract between PyTorch and the engine.
 
+mod attacks;
 mod attributes;
 mod compare;
 mod diffusion;

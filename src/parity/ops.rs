@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::attributes::{dims4, fused, norm, parse_activation, pool, window};
+use super::attacks;
+use super::attributes::{dims4, fused, parse_activation, pool, window};
 use super::diffusion;
 use super::replay::{Output, Replay};
-use crate::device::DType;
 use crate::ops::Activation;
 use crate::ops::cbam::{Cbam, cbam};
 use crate::ops::conv::{Conv2d, conv2d, fold_batch_norm};
@@ -13,7 +13,6 @@ use crate::ops::gemm::{Linear, linear, matmul};
 use crate::ops::layer_norm::{LayerNorm, layer_norm};
 use crate::ops::leaky_relu::leaky_relu;
 use crate::ops::loss::{LossKind, loss};
-use crate::ops::pgd::{self, Profile, Step};
 use crate::ops::pointwise::{Affine, activation, affine, softmax};
 use crate::ops::pool::{avg_pool2d, global_avg_pool, max_pool2d};
 use crate::ops::resize::{Filter, Resize, resize, upsample_nearest};
@@ -61,7 +60,10 @@ pub(super) fn run(r: &Replay) -> Result<Vec<Output>> {
         "resize" => resampling(r),
         "channel_gate" | "spatial_gate" | "cbam" => attention_gates(r),
         "cross_entropy" | "dlr_loss" => losses(r),
-        "pgd_step" => pgd_step(r),
+        "pgd_step" => attacks::pgd_step(r),
+        "apgd_step" => attacks::apgd_step(r),
+        "fab_step" => attacks::fab_step(r),
+        "square_step" => attacks::square_step(r),
         "group_norm" | "attention" | "timestep_embedding" | "q_sample" => diffusion::run(r),
         other => match parse_activation(other) {
             Some(act) => {
@@ -242,16 +244,4 @@ fn losses(r: &Replay) -> Result<Vec<Output>> {
     };
     let out = loss(&g, &logits, &labels, targets.as_deref(), kind)?;
     Ok(vec![Output::new("loss", out.loss.to_f32(r.device)?), Output::new("dlogits", out.dlogits.to_f32(r.device)?)])
-}
-
-fn pgd_step(r: &Replay) -> Result<Vec<Output>> {
-    let d = r.dump;
-    let step =
-        Step { norm: norm(r)?, profile: Profile::Native, eps: d.attr("eps")?, size: d.attr("step_size")?, scale: 1.0 };
-    let get = |name: &str| -> Result<Tensor> {
-        let a = d.array(name)?;
-        Tensor::from_f32(r.device, &a.shape, DType::F32, &a.values)
-    };
-    let x = pgd::step(r.device, &get("in.x")?, &get("in.x_clean")?, &get("in.grad")?, &step)?;
-    Ok(vec![Output::new("x", x.to_f32(r.device)?)])
 }

@@ -5,17 +5,18 @@ use rampart::Error;
 use rampart::ops::loss::{LossKind, LossOutput, loss};
 use rampart::tape::{Graph, Precision};
 
-const KINDS: [LossKind; 6] = [
+const KINDS: [LossKind; 7] = [
     LossKind::CROSS_ENTROPY,
     LossKind::CrossEntropy { label_smoothing: 0.1 },
     LossKind::CrossEntropyTargeted,
     LossKind::Margin,
     LossKind::Dlr,
     LossKind::DlrTargeted,
+    LossKind::Difference,
 ];
 
 fn targeted(kind: LossKind) -> bool {
-    matches!(kind, LossKind::CrossEntropyTargeted | LossKind::DlrTargeted)
+    matches!(kind, LossKind::CrossEntropyTargeted | LossKind::DlrTargeted | LossKind::Difference)
 }
 
 /// Classes by falling logit, the lowest index first among equals.
@@ -45,6 +46,7 @@ fn value(kind: LossKind, z: &[f64], y: usize, t: usize) -> f64 {
         LossKind::CrossEntropyTargeted => log_p(z, t),
         LossKind::Margin => z[wrong] - z[y],
         LossKind::Dlr => -(z[y] - z[wrong]) / (z[order[0]] - z[order[2]] + 1e-12),
+        LossKind::Difference => z[t] - z[y],
         LossKind::DlrTargeted => -(z[y] - z[t]) / (z[order[0]] - 0.5 * (z[order[2]] + z[order[3]]) + 1e-12),
     }
 }

@@ -1,5 +1,6 @@
 //! One module per kernel family: every op against float64 arithmetic, PyTorch-free. Debug builds run the same over poisoned memory.
 
+mod apgd;
 mod attention;
 mod cbam;
 mod common;
@@ -7,6 +8,7 @@ mod conv;
 mod convolution;
 mod depthwise;
 mod diffusion;
+mod fab;
 mod gate;
 mod gemm;
 mod group_norm;
@@ -20,4 +22,5 @@ mod philox;
 mod pointwise;
 mod pool;
 mod resize;
+mod square;
 mod tape;

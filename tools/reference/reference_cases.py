@@ -282,6 +282,46 @@ def pgd_step(name, x, norm, eps, step_size, inside=1.0):
     return Case("pgd_step", name, dict(norm=norm, eps=eps, step_size=step_size), make, exact=False)
 
 
+def apgd_step(name, x, norm, eps, share):
+    """Step sizes are halved from image to image."""
+
+    def make(rng):
+        clean = images(rng, x)
+        points = {k: start_in_ball(rng, clean, norm, eps) for k in ("x", "prev")}
+        eta = torch.tensor([2 * eps / 2**i for i in range(x[0])], dtype=torch.float32)
+        return {**points, "x_clean": clean, "grad": normal(rng, x, 0.01), "eta": eta}, {}
+
+    return Case("apgd_step", name, dict(norm=norm, eps=eps, share=share), make, exact=False)
+
+
+def fab_step(name, x, norm, reach):
+    """`reach` is the distance to the plane in parts of sum |w|, on either side in turn: 0.9 and more is beyond the box."""
+
+    def make(rng):
+        clean, w = images(rng, x), normal(rng, x)
+        w[:, 0, 0, 0] = 0
+        sign = torch.tensor([(-1.0) ** i for i in range(x[0])])
+        return {"x": start_in_ball(rng, clean, "linf", 0.1), "x_clean": clean, "w": w, "df": sign * reach * w.abs().flatten(1).sum(1)}, {}
+
+    return Case("fab_step", name, dict(norm=norm), make, exact=False)
+
+
+def square_step(name, x, norm, eps, side):
+    """Windows apart, overlapping and the same; the first at a corner."""
+
+    def make(rng):
+        clean = images(rng, x)
+        places = rng.integers(0, (x[2] - side + 1, x[3] - side + 1) * 2, (x[0], 4))
+        places[0] = (0, 0, x[2] - side, x[3] - side)
+        if x[0] > 1:
+            places[1, 2:] = places[1, :2]
+        windows = np.concatenate([places, rng.integers(0, (1 << x[1], 2), (x[0], 2))], 1)
+        best = start_in_ball(rng, clean, norm, 0.8 * eps)
+        return {"best": best, "x_clean": clean, "windows": torch.from_numpy(windows)}, {}
+
+    return Case("square_step", name, dict(norm=norm, eps=eps, side=side), make, exact=False)
+
+
 def pgd(name, x, norm, eps, step_size, steps, seed, gaps, **config):
     """`gaps` wide enough for the attack not to cross them often."""
     config = {**resnet.DEFAULTS, **config}
@@ -482,6 +522,20 @@ CASES = [
     pgd_step("l2", (4, 3, 7, 5), "l2", 0.5, 0.1),
     pgd_step("l2_inside_ball", (3, 3, 5, 7), "l2", 1.0, 0.2, inside=0.3),
     pgd_step("l2_step_beyond_ball", (3, 3, 5, 4), "l2", 0.25, 1.0),
+    apgd_step("linf", (4, 3, 7, 5), "linf", 8 / 255, 0.75),
+    apgd_step("linf_first", (3, 3, 5, 4), "linf", 0.03, 1.0),
+    apgd_step("l2", (4, 3, 7, 5), "l2", 0.5, 0.75),
+    apgd_step("l2_first", (1, 1, 3, 2), "l2", 0.25, 1.0),
+    fab_step("linf", (4, 3, 7, 5), "linf", 0.05),
+    fab_step("linf_walls", (3, 3, 5, 4), "linf", 0.5),
+    fab_step("linf_beyond_the_box", (2, 3, 5, 4), "linf", 2.0),
+    fab_step("l2", (4, 3, 7, 5), "l2", 0.05),
+    fab_step("l2_walls", (3, 3, 5, 4), "l2", 0.25),
+    fab_step("l2_beyond_the_box", (2, 3, 5, 4), "l2", 2.0),
+    square_step("linf", (3, 3, 9, 7), "linf", 8 / 255, 4),
+    square_step("linf_one_pixel", (2, 1, 5, 3), "linf", 0.03, 1),
+    square_step("l2", (4, 3, 9, 7), "l2", 0.5, 5),
+    square_step("l2_small", (3, 1, 5, 4), "l2", 0.25, 3),
     pgd_step("l2_one_element", (1, 1, 1, 1), "l2", 0.1, 0.05),
     pgd("linf", (2, 3, 16, 16), "linf", 4 / 255, 1 / 255, 5, seed=9, gaps=(0.1, 0.3), depth=18, width=3),
     pgd("l2", (2, 3, 16, 16), "l2", 0.1, 0.03, 5, seed=36, gaps=(0.15, 0.4), depth=18, width=3),

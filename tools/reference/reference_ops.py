@@ -292,6 +292,108 @@ def pgd_step(attrs, ins, w):
     return {"x": step(attrs, ins["x"].float(), ins["x_clean"].float(), ins["grad"].float())}
 
 
+def lengths(v):
+    """L2 norm of each image, to be broadcast."""
+    return v.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+def apgd_project(norm, eps, v, clean):
+    w = v - clean
+    if norm == "linf":
+        return (clean + w.clamp(-eps, eps)).clamp(0, 1)
+    n = lengths(w)
+    return (clean + w / (n + 1e-12) * n.clamp(max=eps)).clamp(0, 1)
+
+
+def apgd_step(attrs, ins, w):
+    """One step of APGD (Croce & Hein 2020) with a step size per image; `share` of it, the rest is momentum."""
+    x, clean, g, eta = (ins[k].double() for k in ("x", "x_clean", "grad", "eta"))
+    norm, eps, share = attrs["norm"], attrs["eps"], attrs["share"]
+    direction = g.sign() if norm == "linf" else g / (lengths(g) + 1e-12)
+    z = apgd_project(norm, eps, x + eta.view(-1, 1, 1, 1) * direction, clean)
+    mixed = x + (z - x) * share + (x - ins["prev"].double()) * (1 - share)
+    return {"x": apgd_project(norm, eps, mixed, clean).float()}
+
+
+def fab_projection(norm, w, v, r):
+    """The shortest s with w.s = -r and v + s in [0, 1], of one image; as far as the box goes where that is too far.
+
+    `lam` by bisection, in float64.
+    """
+    w = w * (1 if r >= 0 else -1)
+    size = w.abs() if norm == "linf" else torch.where(w.abs() <= 1e-8, 0.0, w.abs())
+    room = torch.where(w > 0, v, 1 - v)
+
+    def moved(lam):
+        free = torch.full_like(size, lam) if norm == "linf" else lam * size
+        return torch.where(size > 0, torch.minimum(free, room), 0.0)
+
+    low, high = 0.0, 1.0
+    while (size * moved(high)).sum() < abs(r) and high < 1e12:
+        high *= 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if (size * moved(middle)).sum() < abs(r) else (low, middle)
+    return -w.sign() * moved(high)
+
+
+def fab_step(attrs, ins, w):
+    """One step of FAB (Croce & Hein 2020) with eta 1.05 and at most a tenth of the way from the image."""
+    out = []
+    for x, clean, g, df in zip(*(ins[k].double() for k in ("x", "x_clean", "w", "df"))):
+        s1 = fab_projection(attrs["norm"], g, x, df)
+        s2 = fab_projection(attrs["norm"], g, clean, df + (g * (clean - x)).sum())
+        a1, a2 = (s.flatten().norm(p=torch.inf if attrs["norm"] == "linf" else 2).clamp(min=1e-8) for s in (s1, s2))
+        al = (a1 / (a1 + a2)).clamp(max=0.1)
+        out.append(((x + 1.05 * s1) * (1 - al) + (clean + 1.05 * s2) * al).clamp(0, 1))
+    return {"x": torch.stack(out).float()}
+
+
+def square_tile(side):
+    """A hill above a valley, of length 1 (Andriushchenko et al. 2020)."""
+
+    def hill(rows, columns):
+        out = torch.zeros(rows, columns, dtype=torch.float64)
+        r0, c0 = rows // 2, columns // 2
+        for k in range(max(r0, c0) + 1):
+            out[max(r0 - k, 0) : r0 + k + 1, max(c0 - k, 0) : c0 + k + 1] += 1 / (k + 1) ** 2
+        return out / out.norm()
+
+    tile = torch.cat([hill(side // 2, side), -hill(side - side // 2, side)])
+    return tile / tile.norm()
+
+
+def square_step(attrs, ins, w):
+    """A candidate of Square attack; a window, its signs and the turn of its tile for each image."""
+    eps, side = attrs["eps"], attrs["side"]
+    out = []
+    for best, clean, numbers in zip(ins["best"].double(), ins["x_clean"].double(), ins["windows"].long().tolist()):
+        (ra, ca, rb, cb, bits, turned), channels = numbers, len(best)
+        sign = torch.tensor([1.0 if bits >> c & 1 else -1.0 for c in range(channels)], dtype=torch.float64).view(-1, 1, 1)
+        a, b = (slice(None), slice(ra, ra + side), slice(ca, ca + side)), (slice(None), slice(rb, rb + side), slice(cb, cb + side))
+        if attrs["norm"] == "linf":
+            moved = best.clone()
+            moved[a] += 2 * eps * sign
+            out.append((clean + (moved - clean).clamp(-eps, eps)).clamp(0, 1))
+            continue
+        delta = best - clean
+        inside = torch.zeros_like(delta)
+        inside[a] = inside[b] = 1
+
+        def of_channel(v):
+            return v.flatten(1).norm(dim=1).view(-1, 1, 1)
+
+        tile = square_tile(side)
+        v = (tile.T if turned else tile) * sign + delta[a] / (1e-12 + of_channel(delta[a]))
+        left = max(eps**2 - float(delta.norm()) ** 2, 0) / channels
+        v = v / (1e-12 + of_channel(v)) * (left + of_channel(delta * inside) ** 2).sqrt()
+        delta = delta.clone()
+        delta[b] = 0
+        delta[a] = v
+        out.append((clean + eps * delta / (delta.norm() + 1e-12)).clamp(0, 1))
+    return {"x": torch.stack(out).float()}
+
+
 def run_pgd(net, dtype, attrs, ins):
     """The last of `steps` iterates from `start`; the network's gradients in `dtype`, iterates and steps in float32."""
     if attrs["loss"] != "cross_entropy":
@@ -338,5 +440,8 @@ OPS = {
     "model": model,
     "feature_map": lambda attrs, ins, w: run_feature_map(network(attrs, w), attrs["layer"], ins),
     "pgd_step": pgd_step,
+    "apgd_step": apgd_step,
+    "fab_step": fab_step,
+    "square_step": square_step,
     "pgd": lambda attrs, ins, w: run_pgd(network(attrs, w), w["conv1.weight"].dtype, attrs, ins),
 }
