@@ -1,5 +1,5 @@
 //! Attacks on image classifiers in L-inf and L2: PGD, FGSM and momentum PGD (MIM), natively and in the arithmetic of four public
-//! libraries; random search. A new one is a file and a row of [`ATTACKS`].
+//! libraries; random search; APGD, FAB, Square and AutoAttack. A new one is a file and a row of [`ATTACKS`].
 //!
 //! All budgets are in pixel space, `[0, 1]`, before any normalisation. Losses are to be maximised. An image has succeeded
 //! (for the attacker) when its prediction is not its label or, in targeted mode, when it is the target; images that are
@@ -9,12 +9,16 @@
 //! for a classifier that does too, batch size, order, sharding and resuming never change a result. The profiles that average
 //! their loss over the batch (torchattacks, cleverhans) depend on the batch on L2, as their originals do.
 
+mod apgd;
+pub mod autoattack;
+mod fab;
 mod model;
 mod normalised;
 mod outcome;
 pub mod pgd;
 mod random;
 pub mod spec;
+mod square;
 mod start;
 mod target;
 mod track;
@@ -35,7 +39,20 @@ pub use target::Target;
 pub use watched::Watched;
 
 /// Every attack there is.
-pub static ATTACKS: [Row; 4] = [pgd::PGD, pgd::FGSM, pgd::MIM, random::RANDOM];
+pub static ATTACKS: [Row; 12] = [
+    pgd::PGD,
+    pgd::FGSM,
+    pgd::MIM,
+    random::RANDOM,
+    apgd::CROSS_ENTROPY,
+    apgd::DLR,
+    apgd::TARGETED,
+    fab::FAB,
+    square::SQUARE,
+    autoattack::STANDARD,
+    autoattack::PLUS,
+    autoattack::RANDOM,
+];
 
 /// The attack of this name.
 ///

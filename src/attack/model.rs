@@ -46,6 +46,8 @@ pub trait Classifier: Oracle {
 pub struct Query<'a> {
     pub labels: &'a [u32],
     pub targets: Option<&'a [u32]>,
+    /// The targets only steer the loss: success is any wrong class, and the margin is the label's.
+    pub steered: bool,
     pub loss: Loss,
     /// What the random numbers of a stochastic pipeline are keyed by: image ids, restart and step. Others ignore them.
     pub ids: &'a [u64],
@@ -59,7 +61,7 @@ pub const CLEAN: u32 = (1 << 16) - 1;
 impl<'a> Query<'a> {
     /// Of a network without randomness, untargeted.
     pub fn new(labels: &'a [u32], loss: Loss) -> Self {
-        Query { labels, targets: None, loss, ids: &[], restart: 0, step: 0 }
+        Query { labels, targets: None, steered: false, loss, ids: &[], restart: 0, step: 0 }
     }
 }
 

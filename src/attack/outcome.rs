@@ -32,6 +32,9 @@ pub struct Outcome {
     pub l2: f32,
     /// True when one of the points kept breaks the budget.
     pub violation: bool,
+    /// The stage of a combined attack that broke the image, counted from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<u8>,
     /// In targeted mode the class aimed at, and whether the last point is of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<u32>,

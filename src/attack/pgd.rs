@@ -17,6 +17,8 @@ pub const PGD: Row = Row {
     name: "pgd",
     help: "follows the gradient in steps, each projected into the ball",
     ignores: &["decay"],
+    loss: None,
+    tried_as: "pgd",
     preset: |profile, norm, steps| {
         let (usual, step) = match (profile, norm) {
             (Profile::Native, _) => (Some(10), Some(StepSize::rule_of_thumb(steps.unwrap_or(10)))),
@@ -38,6 +40,8 @@ pub const FGSM: Row = Row {
     name: "fgsm",
     help: "takes one step of size eps from the clean image",
     ignores: &["steps", "step_size", "rel_step", "restarts", "random_start", "decay", "starts"],
+    loss: None,
+    tried_as: "fgsm",
     preset: |_, _, _| Preset { steps: Some(1), step: Some(StepSize::OfEps(1.0)), random_start: false },
     check: |_| Ok(()),
     build: |spec| Ok(Box::new(Pgd::new(spec, false)?)),
@@ -48,6 +52,8 @@ pub const MIM: Row = Row {
     name: "mim",
     help: "follows the sign of an accumulated gradient in steps; linf only",
     ignores: &[],
+    loss: None,
+    tried_as: "mim",
     preset: |profile, norm, steps| {
         let (usual, step) = match (profile, norm) {
             (Profile::Native, _) => (10, StepSize::rule_of_thumb(steps.unwrap_or(10))),

@@ -84,6 +84,10 @@ pub struct Row {
     pub help: &'static str,
     /// Fields of [`Said`] that mean nothing to it and are refused.
     pub ignores: &'static [&'static str],
+    /// The loss that is part of the method; `None` where there is a choice.
+    pub loss: Option<Loss>,
+    /// The method that small extra attacks of a run take: itself, unless it costs more than its steps.
+    pub tried_as: &'static str,
     /// What happens where nothing is said, or nothing but the number of steps; `None` for what this profile leaves open.
     pub preset: fn(Profile, Norm, Option<u32>) -> Preset,
     /// Refuses combinations that are not defined, beyond what [`Spec`] refuses for all.
@@ -184,6 +188,9 @@ impl Said {
                 return wrong(field, format!("{name} has none: leave it out; it {}", row.help));
             }
         }
+        if let (Some(own), Some(given)) = (row.loss, self.loss.filter(|&given| row.loss != Some(given))) {
+            return wrong("loss", format!("{name} raises {own}: leave it out, found {given}"));
+        }
         let needed =
             |field: &str| wrong(field, format!("expected a value: profile {profile} has no default for {name}"));
         let steps = match preset.steps {
@@ -209,7 +216,7 @@ impl Said {
             step,
             restarts: self.restarts.unwrap_or(1),
             random_start: self.random_start.unwrap_or(preset.random_start && self.starts.is_none()),
-            loss: self.loss.unwrap_or(Loss::CrossEntropy),
+            loss: row.loss.or(self.loss).unwrap_or(Loss::CrossEntropy),
             targeted: self.targeted.unwrap_or(Target::None),
             decay: self.decay.map_or(1.0, |n| n.value),
             early_stop: self.early_stop.unwrap_or(false),
@@ -284,6 +291,20 @@ impl Spec {
         attacked.get(attacked.len() / 2).copied()
     }
 
+    /// The attack of small trials beside a run: this one, or what stands in for it.
+    ///
+    /// # Errors
+    /// None for a method of the table.
+    pub fn tried(&self) -> Result<Spec> {
+        let row = super::row(self.method)?;
+        if row.tried_as == self.method {
+            return Ok(self.clone());
+        }
+        let eps = self.eps.iter().map(|&eps| eps.into()).collect();
+        let method = Some(row.tried_as.to_owned());
+        Said { method, norm: Some(self.norm), eps: Some(eps), ..Said::default() }.decided()
+    }
+
     /// Whether the attack moves the normalised tensor.
     pub fn normalised(&self) -> bool {
         self.space == Space::Normalised
@@ -300,7 +321,8 @@ impl Spec {
         if self.profile != Profile::Native {
             label = format!("{}-{label}", self.profile);
         }
-        if self.loss != Loss::CrossEntropy {
+        let usual = super::row(self.method).ok().and_then(|row| row.loss).unwrap_or(Loss::CrossEntropy);
+        if self.loss != usual {
             label = format!("{label}-{}", self.loss);
         }
         if self.targeted != Target::None {

@@ -102,7 +102,7 @@ impl<'a> Track<'a> {
         check_inputs(model, batch)?;
         let Batch { images, labels, ids } = batch;
         let (targets, forwards) = target::choose(spec.targeted, model, images, labels, ids, seed)?;
-        let query = Query { labels, targets: targets.as_deref(), loss: spec.loss, ids, restart: 0, step: CLEAN };
+        let query = Query { targets: targets.as_deref(), ids, step: CLEAN, ..Query::new(labels, spec.loss) };
         let clean = model.evaluate(images, &query)?;
         check_evaluation(&clean, images, false)?;
         Ok(Track {
@@ -119,6 +119,10 @@ impl<'a> Track<'a> {
             work: Work { gradients: 0, forwards: forwards + labels.len() as u64 },
             batch,
         })
+    }
+
+    pub fn label(&self, i: usize) -> u32 {
+        self.batch.labels[i]
     }
 
     pub fn len(&self) -> usize {
@@ -161,15 +165,21 @@ impl<'a> Track<'a> {
     /// What the model is asked about points.
     pub fn query<'p>(&self, points: &'p Points, restart: u32, step: u32) -> Query<'p> {
         let Points { labels, targets, ids, .. } = points;
-        Query { labels, targets: targets.as_deref(), loss: self.spec.loss, ids, restart, step }
+        Query { targets: targets.as_deref(), ids, restart, step, ..Query::new(labels, self.spec.loss) }
     }
 
     /// Takes in the evaluation of points and keeps the best of them.
     pub fn record(&mut self, points: &Points, e: &Evaluation, gradient: bool) -> Result<()> {
+        self.record_some(points, e, gradient, &(0..points.at.len()).collect::<Vec<_>>())
+    }
+
+    /// Takes in the evaluation of some of the points; those left out are no iterates that count.
+    pub fn record_some(&mut self, points: &Points, e: &Evaluation, gradient: bool, these: &[usize]) -> Result<()> {
         check_evaluation(e, &points.x, gradient)?;
         *(if gradient { &mut self.work.gradients } else { &mut self.work.forwards }) += points.at.len() as u64;
         let (mut better, mut higher) = (vec![], vec![]);
-        for (j, &i) in points.at.iter().enumerate() {
+        for &j in these {
+            let i = points.at[j];
             let success = self.success(i, e.prediction[j]);
             self.progress[i].was_wrong |= e.prediction[j] != self.batch.labels[i];
             let (b, h) = self.progress[i].record(e.prediction[j], e.loss[j], e.margin[j], success);
@@ -181,6 +191,12 @@ impl<'a> Track<'a> {
         Ok(())
     }
 
+    /// Images that are right when clean and at every point so far, unless there is nothing to attack them with.
+    pub fn standing(&self) -> Vec<usize> {
+        let stands = |&i: &usize| self.clean.prediction[i] == self.batch.labels[i] && !self.progress[i].was_wrong;
+        if self.eps > 0.0 { (0..self.len()).filter(stands).collect() } else { vec![] }
+    }
+
     /// A step was taken from each of the points.
     pub fn stepped(&mut self, points: &Points) {
         points.at.iter().for_each(|&i| self.progress[i].steps += 1);
@@ -190,6 +206,30 @@ impl<'a> Track<'a> {
     pub fn leave(&mut self, points: &Points) -> Result<()> {
         self.last = self.merged(&self.last, points, &(0..points.at.len()).collect::<Vec<_>>())?;
         Ok(())
+    }
+
+    /// Makes `x`, points of the images of `points`, their last ones where a class is given: that of the point. The others stay what they
+    /// were when clean.
+    pub fn settle(&mut self, points: &Points, x: &Tensor, chosen: &[Option<u32>]) -> Result<()> {
+        let mut index = vec![None; self.len()];
+        for (j, &i) in points.at.iter().enumerate().filter(|&(j, _)| chosen[j].is_some()) {
+            index[i] = Some(j);
+        }
+        if index.iter().any(Option::is_some) {
+            self.last = pgd::gather(self.model.device(), x, &index, Some(&self.last))?;
+        }
+        for (&i, chosen) in points.at.iter().zip(chosen) {
+            let prediction = chosen.unwrap_or(self.clean.prediction[i]);
+            let success = chosen.is_some() && self.success(i, prediction);
+            (self.progress[i].last_prediction, self.progress[i].last_success) = (prediction, success);
+        }
+        Ok(())
+    }
+
+    /// Logits of the clean images of some points, `(N, K)`.
+    pub fn clean_logits(&mut self, points: &Points) -> Result<Vec<f32>> {
+        self.work.forwards += points.at.len() as u64;
+        self.model.logits(&points.x0)?.to_f32(self.model.device())
     }
 
     /// The places in `points` whose last evaluation was no success.
@@ -256,6 +296,7 @@ impl<'a> Track<'a> {
                 linf: last[i].linf,
                 l2: last[i].l2,
                 violation: [last[i], margin[i], chosen[i]].iter().any(|b| b.violates(self.spec.norm, self.eps)),
+                stage: None,
                 target: self.targets.as_ref().map(|t| t[i]),
                 target_reached: self.targets.as_ref().map(|t| p.last_prediction == t[i]),
                 top5: None,

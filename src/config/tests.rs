@@ -256,7 +256,17 @@ fn a_resolved_config_reads_back_the_same() {
     use std::fmt::Write as _;
     const ATTACK: [&[&str]; 14] = [
         &["profile = \"torchattacks\"", "profile = \"foolbox\"", "profile = \"cleverhans\"", "profile = \"art\""],
-        &["method = \"fgsm\"", "method = \"mim\"", "method = \"random\"", "method = \"pgd\""],
+        &[
+            "method = \"fgsm\"",
+            "method = \"mim\"",
+            "method = \"random\"",
+            "method = \"pgd\"",
+            "method = \"apgd-ce\"",
+            "method = \"apgd-t\"",
+            "method = \"fab-t\"",
+            "method = \"square\"",
+            "method = \"autoattack\"",
+        ],
         &["norm = \"l2\"", "norm = \"linf\""],
         &["eps = [0, 0.01]", "eps = [\"8/255\"]", "eps = [0.0, 0.25, 1.0]", "eps = [0]"],
         &["steps = 1", "steps = 7", "steps = 40"],
@@ -322,7 +332,7 @@ fn a_resolved_config_reads_back_the_same() {
         let again = load(&written).unwrap_or_else(|e| panic!("{e}\n{text}\n---\n{written}"));
         assert_eq!(again, config, "{text}\n---\n{written}");
     }
-    assert!(accepted > 400 && methods.len() == 4, "{accepted} of 4000 accepted: {methods:?}");
+    assert!(accepted > 400 && methods.len() == 9, "{accepted} of 4000 accepted: {methods:?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::paired;
 use super::words::{self, count, p_value, symbol, units, what_counts};
-use crate::attack::Target;
+use crate::attack::{Target, autoattack};
 use crate::config::Config;
 use crate::config::settings::Score;
 use crate::draw::plot::{self, Figure};
@@ -10,6 +10,7 @@ use crate::draw::{Point, Series, table};
 use crate::error::Result;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
+use crate::run::records::Found;
 use crate::run::results::{self, Cell, Channel};
 
 /// Accuracy over epsilon: undefended and at every sigma, for every model.
@@ -84,12 +85,43 @@ pub fn tables(run: &Ledger, skipped: usize) -> String {
     if config.dataset.top5() {
         parts.push(table::accuracy("top-5 accuracy in %: last iterates, and votes of the denoised", &top5_series(run)));
     }
+    parts.extend(stages(run));
     parts.extend(compared(run));
     if skipped > 0 {
         parts.push(format!("{} left out\n", count(skipped, "file")));
     }
     parts.extend(adaptive(run));
     parts.join("\n")
+}
+
+/// What each stage of a combined attack left standing, in % of the images; nothing for an attack of one stage.
+pub(super) fn stages(run: &Ledger) -> Option<String> {
+    let config = &run.config;
+    let stages = autoattack::stages(config.attack.method);
+    if stages.is_empty() {
+        return None;
+    }
+    let mut lines = vec![format!("{}, stage by stage: images that stand after it, in %", config.attack.label())];
+    lines.push(table::row(24, "eps", config.attack.eps.iter().map(|&eps| eps_label(eps))));
+    for (model, named) in config.models.iter().enumerate() {
+        lines.push(named.name.clone());
+        for (number, (stage, _)) in stages.iter().enumerate() {
+            let standing = |&eps: &f64| {
+                let cell = run.cell(model, Channel::Undefended, eps)?;
+                let (mut n, mut stand) = (0u32, 0u32);
+                for found in run.found[cell].iter().flatten() {
+                    let Found::Attacked(outcome) = found else { continue };
+                    let later = outcome.stage.is_some_and(|broken| usize::from(broken) > number);
+                    n += 1;
+                    stand += u32::from(outcome.correct_any || outcome.correct_clean && later);
+                }
+                (n > 0).then(|| format!("{:.1}", 100.0 * f64::from(stand) / f64::from(n)))
+            };
+            let cells = config.attack.eps.iter().map(|eps| standing(eps).unwrap_or_default());
+            lines.push(table::row(24, &format!("  after {stage}"), cells));
+        }
+    }
+    Some(lines.join("\n") + "\n")
 }
 
 /// Every pair of models on the same images: how many one has right and the other wrong, and the p value of McNemar's test adjusted for

@@ -174,6 +174,7 @@ mod tests {
             l2: 1e30,
             violation: false,
             target: None,
+            stage: None,
             target_reached: None,
             top5: None,
             clean_top5: None,

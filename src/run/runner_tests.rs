@@ -50,6 +50,7 @@ fn outcome(model: usize, eps: f64, id: u64, label: u32) -> Outcome {
         linf: eps as f32,
         l2: 1.5,
         violation: id == 4 && eps > 0.05,
+        stage: None,
         target: None,
         target_reached: None,
         top5: None,

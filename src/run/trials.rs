@@ -77,7 +77,7 @@ impl AttackEngine<'_> {
     fn trial(&self, model: usize, eps: f64, n: usize) -> Result<Trial> {
         let images: Vec<usize> = (0..n).collect();
         let (batch, net, config) = (self.batch(&images)?, self.model(model)?, self.config());
-        let own = Spec { early_stop: false, ..config.attack.clone() };
+        let own = Spec { early_stop: false, ..config.attack.tried()? };
         let at = |spec: &Spec, eps: f64| spec.build()?.run(net, batch.attacked(), eps, config.seed);
         let attack = |spec: &Spec| at(spec, eps);
         let right = |found: &Adversarial| found.outcomes.iter().filter(|o| o.correct_any).count() as u64;

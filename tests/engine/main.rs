@@ -1,6 +1,8 @@
 //! Networks, attacks, the defence, data and configs, through the library.
 
+mod apgd;
 mod attack;
+mod autoattack;
 mod coatnet;
 mod defended;
 mod examples;

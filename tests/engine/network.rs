@@ -101,21 +101,20 @@ impl Net {
         g
     }
 
-    fn look(
-        &self,
-        images: &Tensor,
-        labels: &[u32],
-        targets: Option<&[u32]>,
-        loss: Loss,
-        wanted: bool,
-    ) -> Result<Evaluation> {
+    fn look(&self, images: &Tensor, query: &Query, wanted: bool) -> Result<Evaluation> {
+        let &Query { labels, targets, loss, steered, .. } = query;
         let x = images.to_f32(&self.device)?;
         assert_eq!(images.shape(), [labels.len(), SHAPE[0], SHAPE[1], SHAPE[2]]);
         let mut e = Evaluation { gradient: None, loss: vec![], margin: vec![], prediction: vec![] };
         let mut gradient = Vec::new();
         for (i, x) in x.chunks_exact(D).enumerate() {
             let (h, z) = self.forward(x);
-            let (value, dz, margin, prediction) = losses(&z, labels[i] as usize, targets.map(|t| t[i] as usize), loss);
+            let (y, target) = (labels[i] as usize, targets.map(|t| t[i] as usize));
+            let (mut value, mut dz, margin, prediction) = losses(&z, y, target.filter(|_| !steered), loss);
+            if let Some(t) = target.filter(|_| steered) {
+                value = z[t] - z[y];
+                dz = (0..K).map(|k| f32::from(k == t) - f32::from(k == y)).collect();
+            }
             e.loss.push(value);
             e.margin.push(margin);
             e.prediction.push(prediction);
@@ -147,13 +146,13 @@ impl Oracle for Net {
         Tensor::from_f32(&self.device, &[z.len() / K, K], DType::F32, &z)
     }
     fn evaluate(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
-        self.look(images, query.labels, query.targets, query.loss, false)
+        self.look(images, query, false)
     }
 }
 
 impl Classifier for Net {
     fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
-        self.look(images, query.labels, query.targets, query.loss, true)
+        self.look(images, query, true)
     }
 }
 
@@ -213,6 +212,7 @@ impl Try {
     pub fn spec(&self) -> Spec {
         let (steps, step, random_start) = match (self.method, self.step_size) {
             ("fgsm", _) => (1, StepSize::OfEps(1.0), false),
+            (name, None) if name.starts_with("apgd") => (self.steps, StepSize::OfEps(2.0), true),
             (_, Some(size)) => (self.steps, StepSize::Absolute(size), self.random_start),
             (_, None) => (self.steps, StepSize::rule_of_thumb(self.steps), self.random_start),
         };

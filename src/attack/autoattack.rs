@@ -1,0 +1,143 @@
+//! AutoAttack: attacks one after another, each on what still stands; the worst case of all.
+//!
+//! Source: Croce & Hein 2020 ("Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks").
+
+use super::model::Classifier;
+use super::outcome::Adversarial;
+use super::spec::{Attack, Batch, Preset, Row, Said, Spec, StepSize};
+use crate::Result;
+use crate::ops::pgd::{Norm, Profile, gather};
+use crate::tensor::Tensor;
+
+const IGNORED: &[&str] =
+    &["steps", "step_size", "rel_step", "restarts", "random_start", "decay", "starts", "early_stop"];
+
+/// A stage: an attack by name, and its restarts.
+pub type Stage = (&'static str, u32);
+
+pub const STANDARD_STAGES: [Stage; 4] = [("apgd-ce", 1), ("apgd-t", 1), ("fab-t", 1), ("square", 1)];
+const PLUS_STAGES: [Stage; 6] =
+    [("apgd-ce", 5), ("apgd-dlr", 5), ("fab-t", 1), ("square", 1), ("apgd-t", 1), ("fab-t", 1)];
+const RANDOM_STAGES: [Stage; 2] = [("apgd-ce", 1), ("apgd-dlr", 1)];
+
+fn preset(_: Profile, _: Norm, _: Option<u32>) -> Preset {
+    Preset { steps: Some(100), step: Some(StepSize::OfEps(2.0)), random_start: true }
+}
+
+pub const STANDARD: Row = Row {
+    name: "autoattack",
+    help: "takes apgd-ce, apgd-t, fab-t and square in turn, each on what still stands",
+    ignores: IGNORED,
+    loss: Some(super::Loss::CrossEntropy),
+    tried_as: "pgd",
+    preset,
+    check: super::apgd::check,
+    build: |spec| build(spec, &STANDARD_STAGES),
+};
+
+pub const PLUS: Row = Row {
+    name: "autoattack-plus",
+    help: "takes apgd-ce and apgd-dlr five times, fab-t, square and apgd-t in turn, each on what still stands",
+    ignores: IGNORED,
+    loss: Some(super::Loss::CrossEntropy),
+    tried_as: "pgd",
+    preset,
+    check: super::apgd::check,
+    build: |spec| build(spec, &PLUS_STAGES),
+};
+
+/// For networks that draw random numbers.
+pub const RANDOM: Row = Row {
+    name: "autoattack-rand",
+    help: "takes apgd-ce and apgd-dlr in turn, each on what still stands; for defences that draw noise",
+    ignores: IGNORED,
+    loss: Some(super::Loss::CrossEntropy),
+    tried_as: "pgd",
+    preset,
+    check: super::apgd::check,
+    build: |spec| build(spec, &RANDOM_STAGES),
+};
+
+/// The stages of a method by its name; none for one attack alone.
+pub fn stages(method: &str) -> &'static [Stage] {
+    match method {
+        "autoattack" => &STANDARD_STAGES,
+        "autoattack-plus" => &PLUS_STAGES,
+        "autoattack-rand" => &RANDOM_STAGES,
+        _ => &[],
+    }
+}
+
+fn build(spec: &Spec, stages: &'static [Stage]) -> Result<Box<dyn Attack>> {
+    let attacks = stages.iter().map(|&(method, restarts)| {
+        // An image leaves at its first success: nothing that comes after counts.
+        let own = |field: &str| !super::row(method).is_ok_and(|row| row.ignores.contains(&field));
+        let said = Said {
+            method: Some(method.into()),
+            norm: Some(spec.norm),
+            eps: Some(spec.eps.iter().map(|&eps| eps.into()).collect()),
+            restarts: own("restarts").then_some(restarts),
+            early_stop: own("early_stop").then_some(true),
+            ..Said::default()
+        };
+        said.decided()?.build()
+    });
+    Ok(Box::new(AutoAttack { attacks: attacks.collect::<Result<_>>()? }))
+}
+
+struct AutoAttack {
+    attacks: Vec<Box<dyn Attack>>,
+}
+
+impl Attack for AutoAttack {
+    fn run(&self, model: &dyn Classifier, batch: Batch, eps: f64, seed: u64) -> Result<Adversarial> {
+        let device = model.device();
+        let mut all: Option<Adversarial> = None;
+        for (number, attack) in self.attacks.iter().enumerate() {
+            let Some(mut so_far) = all else {
+                let mut first = attack.run(model, batch, eps, seed)?;
+                for outcome in first.outcomes.iter_mut().filter(|o| o.correct_clean && !o.correct_any) {
+                    outcome.stage = Some(0);
+                }
+                all = Some(first);
+                continue;
+            };
+            let standing: Vec<usize> = (0..so_far.outcomes.len()).filter(|&i| so_far.outcomes[i].correct_any).collect();
+            if standing.is_empty() || eps == 0.0 {
+                return Ok(so_far);
+            }
+            let index: Vec<Option<usize>> = standing.iter().map(|&i| Some(i)).collect();
+            let images = gather(device, batch.images, &index, None)?;
+            let pick = |i: &usize| (batch.labels[*i], batch.ids[*i]);
+            let (labels, ids): (Vec<u32>, Vec<u64>) = standing.iter().map(pick).unzip();
+            let found = attack.run(model, Batch { images: &images, labels: &labels, ids: &ids }, eps, seed)?;
+            let mut back = vec![None; so_far.outcomes.len()];
+            for (j, (&i, mut outcome)) in standing.iter().zip(found.outcomes).enumerate() {
+                back[i] = Some(j);
+                let before = &so_far.outcomes[i];
+                outcome.stage = (!outcome.correct_any).then_some(number as u8);
+                outcome.first_success = outcome.first_success.map(|step| step + before.steps);
+                outcome.steps += before.steps;
+                outcome.violation |= before.violation;
+                // Best over all stages; their losses are not of one kind.
+                if before.margin < outcome.margin {
+                    outcome.margin = before.margin;
+                }
+                outcome.loss = before.loss;
+                so_far.outcomes[i] = outcome;
+            }
+            let put = |new: &Tensor, old: &Tensor| gather(device, new, &back, Some(old));
+            so_far.last = put(&found.last, &so_far.last)?;
+            so_far.best_margin = put(&found.best_margin, &so_far.best_margin)?;
+            so_far.best = put(&found.best, &so_far.best)?;
+            so_far.work.gradients += found.work.gradients;
+            so_far.work.forwards += found.work.forwards;
+            all = Some(so_far);
+        }
+        all.ok_or_else(|| crate::Error::Failed("an attack of no stages".into()))
+    }
+
+    fn most_queries(&self) -> Option<u64> {
+        self.attacks.iter().map(|attack| attack.most_queries()).sum()
+    }
+}

@@ -1,0 +1,93 @@
+//! FAB, Square and AutoAttack on a small network.
+
+use rampart::attack::{Loss, Norm, Outcome};
+
+use crate::network::*;
+
+const STAGES: [(&str, Loss); 4] =
+    [("apgd-ce", Loss::CrossEntropy), ("apgd-t", Loss::Dlr), ("fab-t", Loss::Margin), ("square", Loss::Margin)];
+
+/// The usual number of steps of a method.
+fn steps(method: &str) -> u32 {
+    if method == "square" { 5000 } else { 100 }
+}
+
+fn of(method: &'static str, loss: Loss, norm: Norm, eps: f64) -> Try {
+    let early_stop = method.starts_with("apgd");
+    Try { method, loss, norm, eps, steps: steps(method), early_stop, random_start: true, ..Try::default() }
+}
+
+fn broken(outcomes: &[Outcome]) -> Vec<bool> {
+    outcomes.iter().map(|o| o.correct_clean && !o.correct_any).collect()
+}
+
+fn rows(data: &(Vec<f32>, Vec<u32>, Vec<u64>), these: &[usize]) -> (Vec<f32>, Vec<u32>, Vec<u64>) {
+    let pixels = these.iter().flat_map(|&i| data.0[i * D..(i + 1) * D].to_vec()).collect();
+    (pixels, these.iter().map(|&i| data.1[i]).collect(), these.iter().map(|&i| data.2[i]).collect())
+}
+
+#[test]
+fn what_is_left_is_wrong_and_within_the_budget_or_clean() {
+    let net = Net::new();
+    let data = data(&net, 40);
+    for (method, loss) in STAGES {
+        for norm in [Norm::Linf, Norm::L2] {
+            let spec = Try { steps: steps(method).min(400), ..of(method, loss, norm, eps_of(norm)) };
+            let (outcomes, points) = attack(&net, &data, &spec);
+            let count = broken(&outcomes).iter().filter(|&&b| b).count();
+            assert!((3..40).contains(&count), "{method} {norm} breaks {count}");
+            for (i, o) in outcomes.iter().enumerate() {
+                let last = &points.last[i * D..(i + 1) * D];
+                let (_, z) = net.forward(last);
+                let (_, _, _, prediction) = losses(&z, data.1[i] as usize, None, loss);
+                assert_eq!((prediction, o.stage), (o.prediction, None), "{method} {norm} image {i}");
+                assert_eq!(o.correct_any, o.correct_last, "{method} {norm} image {i}: {o:?}");
+                assert_eq!(o.correct_any || !o.correct_clean, last == &data.0[i * D..(i + 1) * D], "{o:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn fab_breaks_whom_pgd_breaks_and_from_nearer() {
+    let net = Net::new();
+    let data = data(&net, 40);
+    for norm in [Norm::Linf, Norm::L2] {
+        let eps = eps_of(norm);
+        let fab = attack(&net, &data, &of("fab-t", Loss::Margin, norm, eps));
+        let pgd = attack(&net, &data, &Try { norm, eps, steps: 60, restarts: 3, ..Try::default() });
+        let (a, b) = (broken(&fab.0), broken(&pgd.0));
+        let missed = (0..40).filter(|&i| b[i] && !a[i]).count();
+        assert!(missed <= 2, "{norm}: {missed} broken by PGD and not by FAB");
+        let size = |o: &Outcome| if norm == Norm::Linf { o.linf } else { o.l2 };
+        let nearer = (0..40).filter(|&i| a[i] && b[i] && size(&fab.0[i]) < size(&pgd.0[i])).count();
+        assert!(nearer > 5, "{norm}: {nearer} from nearer");
+    }
+}
+
+#[test]
+fn a_stage_sees_what_still_stands_and_the_worst_case_counts() {
+    let net = Net::new();
+    let data = data(&net, 60);
+    for (norm, eps) in [(Norm::Linf, 0.03), (Norm::L2, 0.15)] {
+        let spec = Try { method: "autoattack", norm, eps, ..Try::default() };
+        let all = attack(&net, &data, &spec);
+        let mut standing: Vec<usize> = (0..60).filter(|&i| all.0[i].correct_clean).collect();
+        for (stage, (method, loss)) in STAGES.into_iter().enumerate() {
+            let alone = attack(&net, &rows(&data, &standing), &of(method, loss, norm, eps));
+            let broken = broken(&alone.0);
+            for (j, &i) in standing.iter().enumerate().filter(|&(j, _)| broken[j]) {
+                assert_eq!(all.0[i].stage, Some(stage as u8), "{method} {norm} image {i}");
+                assert_eq!(all.1.last[i * D..(i + 1) * D], alone.1.last[j * D..(j + 1) * D]);
+            }
+            standing = standing.iter().zip(&broken).filter(|(_, broken)| !**broken).map(|(&i, _)| i).collect();
+        }
+        assert!((0..60).all(|i| all.0[i].correct_any == standing.contains(&i)));
+        assert!(standing.len() > 5 && standing.len() < 50, "{norm}: {} of 60 stand", standing.len());
+        // One by one the same.
+        for i in [1, 20, 59] {
+            let alone = attack(&net, &rows(&data, &[i]), &spec);
+            assert_eq!((alone.0[0], &alone.1.last[..]), (all.0[i], &all.1.last[i * D..(i + 1) * D]));
+        }
+    }
+}
