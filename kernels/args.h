@@ -775,3 +775,65 @@ struct GateGradArgs {
   int32_t per_block;        // channels
   int32_t act;
 };
+
+// Lengths of the axes from the second to the fifth of a walk over rows.
+struct Walk {
+  Divisor n1;
+  Divisor n2;
+  Divisor n3;
+  Divisor n4;
+};
+
+// How far apart neighbours along the five axes of a walk lie, in elements; 0 where an axis is repeated.
+struct Steps {
+  int64_t s0;
+  int64_t s1;
+  int64_t s2;
+  int64_t s3;
+  int64_t s4;
+};
+
+// elementwise.cu
+struct UnaryArgs {
+  const void* x;            // (rows, c)
+  const void* dy;           // (rows, c), or null: forward
+  const void* residual;     // (rows, c) or null
+  const uint8_t* keep;      // bits (rows, c) or null
+  void* y;                  // (rows, c): y, or dx
+  int64_t rows;
+  int32_t c;
+  int32_t rows_per_block;
+  int32_t function;
+  float p;
+  float q;
+  int32_t reserved;
+};
+
+struct BinaryArgs {
+  const void* a;
+  const void* b;
+  const void* dy;           // (rows, c), or null: forward
+  void* y;                  // (rows, c): y, or the gradient of an operand before its broadcast axes are summed
+  int64_t rows;
+  Steps a_steps;
+  Steps b_steps;
+  int64_t a_step;           // along c
+  int64_t b_step;
+  Walk walk;                // of the rows
+  int32_t c;
+  int32_t rows_per_block;
+  int32_t function;
+  int32_t part;
+};
+
+// permute.cu
+struct PermuteArgs {
+  const void* x;
+  void* y;                  // (rows, c)
+  int64_t rows;
+  Steps steps;
+  int64_t step;             // along c
+  Walk walk;                // of the rows
+  int32_t c;
+  int32_t rows_per_block;
+};

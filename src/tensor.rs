@@ -12,6 +12,13 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TensorId(u64);
 
+impl TensorId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        TensorId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// A contiguous tensor on a device. Clones share memory; nothing writes to a tensor once an op returned it.
 #[derive(Clone)]
 pub struct Tensor {
@@ -29,15 +36,8 @@ impl Tensor {
     /// # Errors
     /// [`Error::Device`] when the device is out of memory.
     pub fn uninit(device: &Device, shape: &[usize], dtype: DType) -> Result<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let buffer = Arc::new(device.alloc(shape.iter().product::<usize>() * dtype.size())?);
-        Ok(Tensor {
-            shape: shape.to_vec(),
-            dtype,
-            buffer,
-            offset: 0,
-            id: TensorId(NEXT.fetch_add(1, Ordering::Relaxed)),
-        })
+        Ok(Tensor { shape: shape.to_vec(), dtype, buffer, offset: 0, id: TensorId::next() })
     }
 
     /// Uploads values, rounding to `dtype` (`F32` or `BF16`).
@@ -107,7 +107,7 @@ impl Tensor {
         Ok(raw)
     }
 
-    /// The same memory under another shape and identity. For ops that only rename dimensions.
+    /// The same memory under another shape, still the same tensor to a tape. For ops that only rename dimensions.
     ///
     /// # Errors
     /// [`Error::Shape`] when the number of elements differs.
@@ -116,6 +116,14 @@ impl Tensor {
             return Err(Error::shape("reshape", "elements", format!("{:?}", self.shape), format!("{shape:?}")));
         }
         Ok(Tensor { shape: shape.to_vec(), ..self.clone() })
+    }
+
+    /// The same memory under another shape and an identity of its own, for an op that records how it came about.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the number of elements differs.
+    pub fn renamed(&self, shape: &[usize]) -> Result<Self> {
+        Ok(Tensor { id: TensorId::next(), ..self.reshaped(shape)? })
     }
 
     /// Rows `first..first + count` of the first dimension, sharing memory.

@@ -232,6 +232,33 @@ pub fn conv2d(g: &Graph, x: &Tensor, conv: &Arc<Conv2d>, residual: Option<&Tenso
     if fused == act { Ok(y) } else { super::pointwise::activation(g, &y, act) }
 }
 
+/// The transposed convolution: what [`conv2d`] does to the gradient of its input, so that its gradient is [`conv2d`].
+///
+/// | arg | shape | |
+/// |---|---|---|
+/// | `x` | `(N, P, Q, O)` | what `conv` would make |
+/// | ret | `(N, H, W, C)` | `size` = (H, W), of which `conv` makes P x Q |
+///
+/// # Errors
+/// [`Error::Shape`] when channels disagree or `conv` makes something else of images of that size. The bias of `conv` is left out.
+pub fn conv2d_transposed(g: &Graph, x: &Tensor, conv: &Arc<Conv2d>, size: [usize; 2]) -> Result<Tensor> {
+    let [n, p, q, c] = x.dims4("conv2d_transposed")?;
+    let groups = conv.window.groups;
+    let made = [conv.window.out(0, size[0], conv.r), conv.window.out(1, size[1], conv.s)];
+    if made != [Some(p), Some(q)] || c != conv.o * groups {
+        let want = format!("{made:?} with {} channels", conv.o * groups);
+        return Err(Error::shape("conv2d_transposed", "input", want, format!("{:?}", x.shape())));
+    }
+    let none = Slot { residual: None, keep: None };
+    let y = conv.input_gradient(g, x, &[n, size[0], size[1], conv.c * groups], &none)?;
+    let (x_in, conv) = (x.outline(), conv.clone());
+    g.record("conv2d_transposed gradient", &[x], &y, move |g, dy, grads| {
+        let dx = conv2d(g, dy, &conv, None, Activation::None)?;
+        grads.add(g, &x_in, dx)
+    });
+    Ok(y)
+}
+
 impl Conv2d {
     /// Whether bit masks over `c` channels per group can be fused: groups must not share a byte.
     fn whole_runs(&self, c: usize) -> bool {

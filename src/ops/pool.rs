@@ -107,8 +107,23 @@ fn gradient(
 /// # Errors
 /// [`Error::Shape`] when the window does not fit, has more than 256 taps, or is padded by more than half.
 pub fn max_pool2d(g: &Graph, x: &Tensor, pool: Pool) -> Result<Tensor> {
+    let [_, h, w, _] = x.dims4("max_pool2d")?;
+    max_pool2d_windows(g, x, pool, pool.check("max_pool2d", h, w)?)
+}
+
+/// The same for `windows` (P, Q), however far the last of them reach beyond the image: padding that differs from side to side.
+///
+/// # Errors
+/// [`Error::Shape`] when a window lies outside of the image or has more than 256 taps.
+pub fn max_pool2d_windows(g: &Graph, x: &Tensor, pool: Pool, [p, q]: [usize; 2]) -> Result<Tensor> {
     let dims @ [n, h, w, c] = x.dims4("max_pool2d")?;
-    let [p, q] = pool.check("max_pool2d", h, w)?;
+    let inside = |axis: usize, windows: usize, length: usize| {
+        let (kernel, stride, pad) = (pool.kernel[axis], pool.stride[axis], pool.padding[axis]);
+        kernel > pad && stride > 0 && windows > 0 && (windows - 1) * stride < length + pad
+    };
+    if !inside(0, p, h) || !inside(1, q, w) {
+        return Err(Error::shape("max_pool2d", "windows", format!("inside {h}x{w}"), format!("{p}x{q} of {pool:?}")));
+    }
     if pool.kernel[0] * pool.kernel[1] > 256 {
         return Err(Error::shape("max_pool2d", "taps", "at most 256", pool.kernel[0] * pool.kernel[1]));
     }

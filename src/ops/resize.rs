@@ -341,3 +341,85 @@ mod tests {
         }
     }
 }
+
+/// A linear map along one axis whose rows are short: slices with steps, padding, gathering by index, sums, resizing.
+pub struct Along {
+    forward: Table,
+    backward: Table,
+}
+
+impl Along {
+    /// One row per output, of inputs and their weights; an empty one makes zeros. Inputs that a row leaves out between its first and
+    /// its last weigh 0.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for an input beyond `n_in` or no output, [`Error::Limit`] when rows reach too far apart.
+    pub fn new(device: &Device, n_in: usize, rows: &[Vec<(usize, f32)>]) -> Result<Self> {
+        /// Weights of a table, zeros included.
+        const MOST: usize = 1 << 26;
+        let last = rows.iter().flatten().map(|(i, _)| *i).max();
+        if rows.is_empty() || last.is_some_and(|last| last >= n_in) {
+            let found = format!("{} rows up to input {last:?}", rows.len());
+            return Err(Error::shape("along", "rows", format!("at least one, of {n_in} inputs"), found));
+        }
+        let mut sparse = Rows { first: Vec::new(), weights: Vec::new() };
+        for row in rows {
+            let first = row.iter().map(|(i, _)| *i).min().unwrap_or(0);
+            let end = row.iter().map(|(i, _)| *i + 1).max().unwrap_or(0);
+            let mut weights = vec![0f32; end.saturating_sub(first)];
+            row.iter().for_each(|&(i, w)| weights[i - first] += w);
+            sparse.first.push(first);
+            sparse.weights.push(weights);
+        }
+        let turned = sparse.transposed(n_in);
+        for table in [&sparse, &turned] {
+            let taps = table.weights.iter().map(Vec::len).max().unwrap_or(0);
+            if taps.saturating_mul(table.first.len()) > MOST {
+                let requested = (taps * table.first.len()) as u64;
+                return Err(Error::Limit { kernel: "along".into(), what: "weights", requested, max: MOST as u64 });
+            }
+        }
+        Ok(Along { forward: Table::new(device, &sparse, n_in)?, backward: Table::new(device, &turned, rows.len())? })
+    }
+
+    /// Inputs by their index; `None` makes zeros.
+    ///
+    /// # Errors
+    /// As [`Along::new`].
+    pub fn gather(device: &Device, n_in: usize, indices: &[Option<usize>]) -> Result<Self> {
+        let rows: Vec<Vec<(usize, f32)>> = indices.iter().map(|i| i.map(|i| (i, 1.0)).into_iter().collect()).collect();
+        Self::new(device, n_in, &rows)
+    }
+}
+
+/// Applies a linear map along an axis of `x`.
+///
+/// | arg | shape |
+/// |---|---|
+/// | `x` | any, `n_in` along `axis` |
+/// | ret | the map's rows along `axis` |
+///
+/// # Errors
+/// [`Error::Shape`] when the length is not that of the map.
+pub fn along(g: &Graph, x: &Tensor, axis: usize, map: &Arc<Along>) -> Result<Tensor> {
+    let y = along_values(g, x, axis, map, false)?;
+    let (x_in, map) = (x.outline(), map.clone());
+    g.record("along gradient", &[x], &y, move |g, dy, grads| {
+        let dx = along_values(g, dy, axis, &map, true)?;
+        grads.add(g, &x_in, dx)
+    });
+    Ok(y)
+}
+
+/// The same without a record, or the map turned.
+pub(super) fn along_values(g: &Graph, x: &Tensor, axis: usize, map: &Along, turned: bool) -> Result<Tensor> {
+    let table = if turned { &map.backward } else { &map.forward };
+    let found = x.shape().get(axis).copied();
+    if found != Some(table.n_in) {
+        return Err(Error::shape("along", "length", table.n_in, format!("{:?}", x.shape())));
+    }
+    let mut shape = x.shape().to_vec();
+    shape[axis] = table.n_out;
+    let (outer, inner) = (shape[..axis].iter().product(), shape[axis + 1..].iter().product());
+    table.apply(g, x, outer, inner, &shape)
+}

@@ -9,6 +9,7 @@ mod convolution;
 mod depthwise;
 mod diffusion;
 mod fab;
+mod elementwise;
 mod gate;
 mod gemm;
 mod group_norm;
@@ -17,6 +18,7 @@ mod leaky_relu;
 #[path = "../common/listed.rs"]
 mod listed;
 mod loss;
+mod permute;
 mod pgd;
 mod philox;
 mod pointwise;
