@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::graph::{self, Channels, Layout};
 use super::network::{Row, Shape};
 use super::weights::Weights;
 use super::{NETWORKS, network_shape};
@@ -26,6 +27,15 @@ const CROP_PCT: f64 = 0.875;
 /// Per channel.
 pub type Triple = [f64; 3];
 
+/// How an ONNX graph takes images, as far as it is said beside the file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Takes {
+    pub channels: Option<Channels>,
+    pub layout: Option<Layout>,
+    /// The largest value of a pixel, 1 or 255.
+    pub range: Option<f64>,
+}
+
 /// What a checkpoint says of itself.
 #[derive(Clone, Debug)]
 pub struct Card {
@@ -41,7 +51,7 @@ pub struct Card {
     pub preparation: Preparation,
     /// Share of test images that it has right without an attack.
     pub clean_test_accuracy: Option<f64>,
-    /// Whether the normalisation is what such networks usually have, and nothing that it says.
+    /// Whether the normalisation is what such networks usually have, of a graph none, and nothing that it says.
     pub assumed: bool,
     /// What it says and cannot be understood or followed.
     pub doubts: Vec<String>,
@@ -73,11 +83,11 @@ impl Card {
     /// # Errors
     /// [`Error::File`] for an architecture that is missing or unknown, and for values that cannot be meant.
     pub fn read(weights: &Weights) -> Result<Card> {
-        Self::of(weights, weights.metadata("arch")?.to_owned(), weights.metadata_json("config")?)
+        Self::of(weights, weights.metadata("arch")?.to_owned(), weights.metadata_json("config")?, 1.0)
     }
 
-    /// What else the metadata says of a network of this form.
-    fn of(weights: &Weights, arch: String, config: Value) -> Result<Card> {
+    /// What else the metadata says of a network of this form, whose mean and deviation are of pixels up to `range`.
+    fn of(weights: &Weights, arch: String, config: Value, range: f64) -> Result<Card> {
         let bad = |problem: String| Error::file(weights.origin(), format!("metadata: {problem}"));
         let shape = network_shape(&arch, config.clone()).map_err(&bad)?;
         let text = |key: &str| weights.metadata(key).ok().map(str::trim).filter(|text| !text.is_empty());
@@ -86,6 +96,7 @@ impl Card {
             let Some(text) = text(key) else { return Ok(None) };
             let values: Triple = serde_json::from_str(&as_list(text))
                 .map_err(|e| bad(format!("`{key}`: expected three numbers, found `{}`: {e}", short(text))))?;
+            let values = values.map(|v| v / range);
             unit(key, &values).map_err(&bad)?;
             Ok(Some(values))
         };
@@ -141,6 +152,10 @@ impl Card {
     /// # Errors
     /// As [`Card::read`]; [`Error::File`] for tensors that are those of no network or of several.
     pub fn find(weights: Weights) -> Result<(Weights, Card, Vec<String>)> {
+        if weights.graph().is_some() {
+            let (card, notes) = Self::of_graph(&weights, &Takes::default())?;
+            return Ok((weights, card, notes));
+        }
         let said = weights.has_metadata("arch");
         let rows: Vec<&Row> = match said {
             true => NETWORKS.iter().filter(|row| weights.metadata("arch").is_ok_and(|arch| arch == row.name)).collect(),
@@ -194,7 +209,7 @@ impl Card {
             "no `arch` in the metadata; the tensors are those of {} {config}, taken to compute as its author's",
             row.name
         ));
-        let mut card = Self::of(&weights, row.name.into(), config)?;
+        let mut card = Self::of(&weights, row.name.into(), config, 1.0)?;
         if card.config["stem"] == "imagenet"
             && card.config["classes"] == 1000
             && card.mean.is_none()
@@ -214,8 +229,65 @@ impl Card {
         Ok((weights, card, notes))
     }
 
+    /// The same of an ONNX graph: how it takes images from `said`, else from its metadata, else as most do.
+    ///
+    /// # Errors
+    /// [`Error::File`] for metadata that cannot be meant, and for a graph that cannot be run.
+    pub fn of_graph(weights: &Weights, said: &Takes) -> Result<(Card, Vec<String>)> {
+        let bad = |problem: String| Error::file(weights.origin(), problem);
+        let Some(model) = weights.graph() else { return Err(bad("expected an ONNX graph".into())) };
+        let text = |key: &str| model.metadata.get(key).map(|text| text.trim()).filter(|text| !text.is_empty());
+        let word = |key: &str| text(key).map(|word| Value::String(word.to_lowercase()));
+        let wrong = |key: &str, e: serde_json::Error| bad(format!("metadata: `{key}`: {e}"));
+        let own: Option<Layout> =
+            word("layout").map(serde_json::from_value).transpose().map_err(|e| wrong("layout", e))?;
+        let channels: Option<Channels> =
+            word("channels").map(serde_json::from_value).transpose().map_err(|e| wrong("channels", e))?;
+        let range = match text("input_range").map(|text| text.rsplit("..").next().unwrap_or(text)) {
+            _ if said.range.is_some() => said.range.unwrap_or(1.0),
+            None | Some("1" | "1.0") => 1.0,
+            Some("255" | "255.0") => 255.0,
+            Some(other) => {
+                return Err(bad(format!("metadata: `input_range`: expected 1 or 255, found `{}`", short(other))));
+            }
+        };
+        let layout = graph::layout_of(model, said.layout.or(own));
+        let size = graph::size_of(model, layout);
+        let found = graph::inspect(model, size, layout)?;
+        let config = graph::Config {
+            classes: found.classes,
+            size,
+            channels: said.channels.or(channels).unwrap_or(Channels::Rgb),
+            layout,
+        };
+        let config = serde_json::to_value(config).map_err(|e| bad(e.to_string()))?;
+        let mut card = Self::of(weights, graph::NAME.into(), config, range)?;
+        let mut notes = Vec::new();
+        if let Some(op) = found.cut {
+            notes.push(format!("the graph ends in {op}, which is left out: its input are the logits"));
+        }
+        if !model.others.is_empty() {
+            notes.push(format!("its outputs {} are not used, only the first", model.others.join(", ")));
+        }
+        if card.mean.is_none() && card.std.is_none() {
+            (card.mean, card.std, card.assumed) = (Some([0.0; 3]), Some([1.0 / range; 3]), true);
+        }
+        Ok((card, notes))
+    }
+
     /// What is assumed and not said, in words.
     pub fn assumption(&self) -> Option<String> {
+        if self.arch == graph::NAME {
+            let pixels = match self.std {
+                Some([std, ..]) if std < 1.0 => "times 255",
+                _ => "in [0, 1]",
+            };
+            let text = format!(
+                "warning: neither its metadata nor the config say mean and std: pixels {pixels} go in as they are, which is right where \
+                 the graph normalises them itself"
+            );
+            return self.assumed.then_some(text);
+        }
         let (mean, std) = IMAGENET;
         let text = || {
             format!(

@@ -4,6 +4,7 @@ pub(crate) mod batch;
 pub mod card;
 pub mod classifier;
 pub mod coatnet;
+pub mod graph;
 pub mod network;
 pub mod probe;
 pub mod resnet;
@@ -32,6 +33,10 @@ pub fn network_row(arch: &str) -> Result<&'static Row, String> {
 /// # Errors
 /// What is wrong, in words: the architectures there are, or the field of the config.
 pub fn network_shape(arch: &str, config: Value) -> Result<Box<dyn Shape>, String> {
+    if arch == graph::NAME {
+        let config: graph::Config = serde_json::from_value(config).map_err(|e| format!("`config` of {arch}: {e}"))?;
+        return Ok(Box::new(config));
+    }
     let row = network_row(arch).map_err(|names| format!("expected the architecture {names}, found `{arch}`"))?;
     (row.parse)(config).map_err(|e| format!("`config` of {arch}: {e}"))
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::graph::read::{self, Model};
 use crate::data::tensors::TensorFile;
 use crate::{Error, Result};
 
@@ -12,6 +13,8 @@ use crate::{Error, Result};
 /// that a checkpoint of another network is refused instead of half used.
 pub struct Weights {
     file: Option<Arc<TensorFile>>,
+    /// A graph that comes with its weights, instead of tensors for a network that is known.
+    graph: Option<Arc<Model>>,
     /// In front of the names of the network's tensors in the file.
     prefix: String,
     /// The network's names, and what the file calls them.
@@ -21,12 +24,30 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Maps a file of tensors.
+    /// Maps a file of tensors, or an ONNX graph where the name ends so.
     ///
     /// # Errors
-    /// As [`TensorFile::open`].
+    /// As [`TensorFile::open`] and [`read::open`].
     pub fn open(path: &Path) -> Result<Self> {
+        if read::is_onnx(path) {
+            return Ok(Self::of_graph(read::open(path)?));
+        }
         Ok(Self::of(Arc::new(TensorFile::open(path)?), ""))
+    }
+
+    /// A graph that was read.
+    pub fn of_graph(model: Model) -> Self {
+        Weights { graph: Some(Arc::new(model)), ..Self::seeded() }
+    }
+
+    /// The graph, if that is what the file holds.
+    pub fn graph(&self) -> Option<&Arc<Model>> {
+        self.graph.as_ref()
+    }
+
+    /// Notes values that a graph took out of its own file.
+    pub(super) fn take(&self, values: usize) {
+        self.taken.set(self.taken.get() + values);
     }
 
     /// Reads safetensors bytes that are part of the program.
@@ -48,6 +69,7 @@ impl Weights {
     pub fn seeded() -> Self {
         Weights {
             file: None,
+            graph: None,
             prefix: String::new(),
             names: BTreeMap::new(),
             used: RefCell::default(),
@@ -112,12 +134,14 @@ impl Weights {
 
     /// Whether the file has texts beside its tensors.
     pub fn has_metadata(&self, key: &str) -> bool {
-        self.file.as_ref().and_then(|file| file.metadata()).is_some_and(|texts| texts.contains_key(key))
+        self.graph.as_ref().is_some_and(|model| model.metadata.contains_key(key))
+            || self.file.as_ref().and_then(|file| file.metadata()).is_some_and(|texts| texts.contains_key(key))
     }
 
     /// The file, for messages.
     pub fn origin(&self) -> &Path {
-        self.file.as_ref().map_or(Path::new("seeded weights"), |file| file.origin())
+        let graph = self.graph.as_ref().map(|model| model.origin.as_path());
+        graph.or_else(|| self.file.as_ref().map(|file| file.origin())).unwrap_or(Path::new("seeded weights"))
     }
 
     /// A text of the file's metadata.
@@ -125,6 +149,10 @@ impl Weights {
     /// # Errors
     /// [`Error::File`] when there is none of that name.
     pub fn metadata(&self, key: &str) -> Result<&str> {
+        if let Some(model) = &self.graph {
+            let none = || Error::file(&model.origin, format!("expected `{key}` in metadata_props, found none"));
+            return model.metadata.get(key).map(String::as_str).ok_or_else(none);
+        }
         let metadata = self.file.as_ref().and_then(|file| file.metadata());
         let found = || {
             let mut keys: Vec<&str> = metadata.into_iter().flatten().map(|(key, _)| key.as_str()).collect();

@@ -1,0 +1,255 @@
+//! Any network as an ONNX graph: read, specialised to a size of images, simplified pass by pass, and lowered to op calls.
+//!
+//! | pass | |
+//! |---|---|
+//! | `read` | parses, inlines functions, sorts, decodes constants |
+//! | `shapes`, `fold` | the shape of every value, the batch an unknown factor; computes what is known beforehand |
+//! | `identities` | drops what does nothing, spells alike what is alike, cuts a softmax at the end |
+//! | `fuse` | batch norms, scales, residuals, activations, and what is spelt out, into one node each |
+//! | `layout` | columns of weights after a flattening |
+//! | `lower` | op calls, with values in the order in memory that each wants |
+//!
+//! A new operator is a name in `known`, a shape in `shapes` and a case in `lower`.
+
+mod fold;
+mod fuse;
+mod identities;
+mod ir;
+mod known;
+mod layout;
+mod lower;
+mod operands;
+mod plan;
+mod proto;
+pub mod read;
+mod resample;
+mod shapes;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::network::{Network, Shape};
+use super::probe::Probe;
+use super::weights::Weights;
+use crate::choice::choice;
+use crate::device::Device;
+use crate::ops::resize::{Along, along};
+use crate::tape::{Graph, Precision};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+pub use plan::Plan;
+use read::Model;
+
+/// As cards and dumps spell it.
+pub const NAME: &str = "onnx";
+
+choice! {
+    /// The order in which a graph takes the three colours.
+    Channels {
+        /// red, green, blue
+        Rgb = "rgb",
+        /// blue, green, red, as OpenCV and Caffe have it
+        Bgr = "bgr",
+    }
+}
+
+choice! {
+    /// The order of a graph's input axes.
+    Layout {
+        /// images, channels, rows, columns, as PyTorch has it
+        Nchw = "nchw",
+        /// images, rows, columns, channels, as TensorFlow has it
+        Nhwc = "nhwc",
+    }
+}
+
+/// How a graph takes images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub classes: usize,
+    /// Height and width, where the file fixes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<[usize; 2]>,
+    #[serde(default = "rgb")]
+    pub channels: Channels,
+    #[serde(default = "nchw")]
+    pub layout: Layout,
+}
+
+fn rgb() -> Channels {
+    Channels::Rgb
+}
+
+fn nchw() -> Layout {
+    Layout::Nchw
+}
+
+/// What the passes made of a graph.
+pub struct Simplified {
+    ir: ir::Ir,
+    /// Nodes that the output depends on, as the file has them.
+    pub before: Vec<(String, usize)>,
+    /// The same after all passes.
+    pub after: Vec<(String, usize)>,
+    /// The operator that was cut off the end.
+    pub cut: Option<String>,
+}
+
+/// Whether the input is (N, C, H, W) or (N, H, W, C): as said, and if nothing is said as the dimensions that the file fixes have it.
+pub fn layout_of(model: &Model, said: Option<Layout>) -> Layout {
+    said.unwrap_or_else(|| match model.image[..] {
+        [_, first, _, Some(1 | 3 | 4)] if !matches!(first, Some(1 | 3 | 4)) => Layout::Nhwc,
+        _ => Layout::Nchw,
+    })
+}
+
+/// The image size that the file fixes, if it does.
+pub fn size_of(model: &Model, layout: Layout) -> Option<[usize; 2]> {
+    let at = if layout == Layout::Nchw { 2 } else { 1 };
+    match model.image.get(at..at + 2) {
+        Some(&[Some(h), Some(w)]) => Some([h as usize, w as usize]),
+        _ => None,
+    }
+}
+
+/// Runs all passes but the last for images of `size` (H, W) with three channels.
+///
+/// # Errors
+/// [`Error::File`] with the node that cannot be run and why.
+pub fn simplify(model: &Model, size: [usize; 2], layout: Layout) -> Result<Simplified> {
+    let bad = |problem: String| Error::file(&model.origin, problem);
+    let channel = if layout == Layout::Nchw { 1 } else { 3 };
+    if let Some(&Some(channels)) = model.image.get(channel).filter(|c| c.is_some_and(|c| c != 3)) {
+        let other = if layout == Layout::Nchw { "nhwc" } else { "nchw" };
+        return Err(bad(format!(
+            "its input has {channels} channels: expected 3 (models.layout = \"{other}\" says that the channels stand elsewhere)"
+        )));
+    }
+    if let Some(fixed) = size_of(model, layout).filter(|&fixed| fixed != size) {
+        return Err(bad(format!(
+            "it takes images of {}x{}, found {}x{}: resize them, or export it with dynamic height and width",
+            fixed[0], fixed[1], size[0], size[1]
+        )));
+    }
+    let image = if layout == Layout::Nchw { [3, size[0], size[1]] } else { [size[0], size[1], 3] };
+    let mut ir = model.ir.clone();
+    let before = ir.counts();
+    shapes::run(&mut ir, image).map_err(bad)?;
+    let cut = identities::cut(&mut ir);
+    identities::run(&mut ir);
+    fuse::run(&mut ir);
+    identities::run(&mut ir);
+    layout::run(&mut ir);
+    let after = ir.counts();
+    Ok(Simplified { ir, before, after, cut })
+}
+
+impl Simplified {
+    /// The last pass: op calls with their constants on a device.
+    ///
+    /// # Errors
+    /// [`Error::File`] with the node that cannot be computed and why; what the device reports.
+    pub fn lower(&self, model: &Model, device: &Device, precision: Precision, layout: Layout) -> Result<Plan> {
+        lower::lower(&self.ir, device, precision, layout == Layout::Nchw).map_err(|wrong| match wrong {
+            lower::Wrong::Words(problem) => Error::file(&model.origin, problem),
+            lower::Wrong::Error(error) => error,
+        })
+    }
+
+    /// The number of logits.
+    pub fn classes(&self) -> Option<usize> {
+        let shape = self.ir.shape(self.ir.output)?;
+        shape.iter().filter(|d| !d.batch).try_fold(1usize, |p, d| p.checked_mul(usize::try_from(d.n).ok()?))
+    }
+}
+
+/// Images for a graph whose file does not fix their size: what ImageNet's and CIFAR's networks usually take.
+const USUAL: [[usize; 2]; 3] = [[224, 224], [32, 32], [64, 64]];
+
+/// What is known of a graph before it is built.
+pub struct Inspected {
+    pub classes: usize,
+    /// The operator that is cut off the end.
+    pub cut: Option<String>,
+}
+
+/// Runs the passes on images of a size that the graph takes.
+///
+/// # Errors
+/// As [`simplify`], of the first size that was tried; [`Error::File`] when the output is no logits.
+pub fn inspect(model: &Model, size: Option<[usize; 2]>, layout: Layout) -> Result<Inspected> {
+    let mut first = None;
+    for size in size.map_or(USUAL.to_vec(), |size| vec![size]) {
+        let found = simplify(model, size, layout).and_then(|simplified| {
+            let none = || Error::file(&model.origin, "expected logits (N, classes) as its output");
+            Ok(Inspected { classes: simplified.classes().ok_or_else(none)?, cut: simplified.cut })
+        });
+        match found {
+            Ok(found) => return Ok(found),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    Err(first.unwrap_or_else(|| Error::file(&model.origin, "no size of images was tried")))
+}
+
+impl Shape for Config {
+    fn size(&self) -> Option<[usize; 2]> {
+        self.size
+    }
+
+    fn build(
+        &self,
+        device: &Device,
+        precision: Precision,
+        weights: &Weights,
+        size: [usize; 2],
+    ) -> Result<Box<dyn Network>> {
+        let none = || Error::file(weights.origin(), "expected an ONNX graph");
+        let model = weights.graph().ok_or_else(none)?;
+        let plan = simplify(model, size, self.layout)?.lower(model, device, precision, self.layout)?;
+        if plan.classes != self.classes {
+            let problem = format!("expected {} logits, found {}", self.classes, plan.classes);
+            return Err(Error::file(&model.origin, problem));
+        }
+        weights.take(plan.parameters);
+        let swap = match self.channels {
+            Channels::Rgb => None,
+            Channels::Bgr => Some(Arc::new(Along::gather(device, 3, &[Some(2), Some(1), Some(0)])?)),
+        };
+        Ok(Box::new(OnnxNetwork { plan, swap, size }))
+    }
+}
+
+/// A graph as a network.
+struct OnnxNetwork {
+    plan: Plan,
+    /// Turns RGB into what it takes.
+    swap: Option<Arc<Along>>,
+    size: [usize; 2],
+}
+
+impl Network for OnnxNetwork {
+    fn classes(&self) -> usize {
+        self.plan.classes
+    }
+
+    fn stages(&self) -> Vec<String> {
+        self.plan.stages.clone()
+    }
+
+    fn widest(&self, _: usize, _: usize) -> usize {
+        self.plan.widest
+    }
+
+    fn probe(&self, g: &Graph, x: &Tensor, probe: &mut Probe) -> Result<Tensor> {
+        let [_, h, w, c] = x.dims4("onnx")?;
+        if [h, w, c] != [self.size[0], self.size[1], 3] {
+            let want = format!("{:?}", [self.size[0], self.size[1], 3]);
+            return Err(Error::shape("onnx", "image", want, format!("{:?}", [h, w, c])));
+        }
+        let swapped = self.swap.as_ref().map(|swap| along(g, x, 3, swap)).transpose()?;
+        self.plan.run(g, swapped.as_ref().unwrap_or(x), &mut |name, t| probe.see(name, t))
+    }
+}

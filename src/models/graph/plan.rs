@@ -1,0 +1,219 @@
+//! A list of op calls that computes a graph.
+
+use std::sync::Arc;
+
+use super::ir::Dim;
+use crate::ops::Activation;
+use crate::ops::attention::attention;
+use crate::ops::conv::{Conv2d, conv2d, conv2d_transposed};
+use crate::ops::elementwise::{Binary, Function, Operand, binary, expand, unary};
+use crate::ops::gate::gate;
+use crate::ops::gemm::{Linear, linear, matmul};
+use crate::ops::group_norm::{GroupNorm, group_norm};
+use crate::ops::layer_norm::{LayerNorm, layer_norm};
+use crate::ops::leaky_relu::leaky_relu;
+use crate::ops::permute::{concat, permute, slice, view};
+use crate::ops::pointwise::{Affine, activation, affine, affine_activation, softmax};
+use crate::ops::pool::{Pool, avg_pool2d, global_avg_pool, max_pool2d_windows};
+use crate::ops::resize::{Along, along};
+use crate::tape::Graph;
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// One op call; shapes are those in memory.
+pub enum Call {
+    View(Vec<Dim>),
+    Permute(Vec<usize>),
+    Conv(Arc<Conv2d>, Activation),
+    ConvTransposed(Arc<Conv2d>, [usize; 2]),
+    Linear(Arc<Linear>, Activation),
+    Affine(Arc<Affine>, Activation),
+    Activation(Activation),
+    Unary(Function),
+    LeakyRelu(f32),
+    /// Both operands.
+    Binary(Binary),
+    /// With a constant second operand, or first if `true`.
+    Constant(Binary, Tensor, bool),
+    /// A constant on its own.
+    Table(Tensor),
+    Expand(Vec<Dim>),
+    Gate,
+    MatMul,
+    Softmax,
+    LayerNorm(Arc<LayerNorm>),
+    GroupNorm(Arc<GroupNorm>),
+    /// q, k, v; the bias `(1, H, N, M)`
+    Attention(Option<Tensor>, f32),
+    MaxPool(Pool, [usize; 2]),
+    AvgPool(Pool, bool),
+    GlobalAvgPool,
+    Along(usize, Arc<Along>),
+    Concat(usize),
+    /// axis, first, count
+    Slice(usize, usize, usize),
+}
+
+impl Call {
+    /// Its name in a count of ops.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Call::View(_) => "view",
+            Call::Permute(_) => "permute",
+            Call::Conv(..) => "conv2d",
+            Call::ConvTransposed(..) => "conv2d_transposed",
+            Call::Linear(..) => "linear",
+            Call::Affine(..) => "affine",
+            Call::Activation(_) => "activation",
+            Call::Unary(_) => "unary",
+            Call::LeakyRelu(_) => "leaky_relu",
+            Call::Binary(_) | Call::Constant(..) => "binary",
+            Call::Table(_) => "constant",
+            Call::Expand(_) => "expand",
+            Call::Gate => "gate",
+            Call::MatMul => "matmul",
+            Call::Softmax => "softmax",
+            Call::LayerNorm(_) => "layer_norm",
+            Call::GroupNorm(_) => "group_norm",
+            Call::Attention(..) => "attention",
+            Call::MaxPool(..) => "max_pool2d",
+            Call::AvgPool(..) => "avg_pool2d",
+            Call::GlobalAvgPool => "global_avg_pool",
+            Call::Along(..) => "along",
+            Call::Concat(_) => "concat",
+            Call::Slice(..) => "slice",
+        }
+    }
+}
+
+/// A register of a plan.
+pub type Register = usize;
+
+pub struct Step {
+    /// Of the node that it was made for.
+    pub name: String,
+    pub call: Call,
+    pub inputs: Vec<Register>,
+    pub output: Register,
+    /// Registers that nobody reads afterwards.
+    pub done: Vec<Register>,
+}
+
+/// What computes logits `(N, K)` of images `(N, H, W, C)`.
+pub struct Plan {
+    pub steps: Vec<Step>,
+    pub registers: usize,
+    pub input: Register,
+    pub output: Register,
+    pub classes: usize,
+    /// Values of the widest result of one image.
+    pub widest: usize,
+    /// Multiplications and additions of products, for one image.
+    pub flops: u64,
+    /// Weights that are used.
+    pub parameters: usize,
+    /// Names of the nodes after which images get smaller, and of the last that makes images.
+    pub stages: Vec<String>,
+}
+
+impl Plan {
+    /// Finds after which step each register is read last.
+    pub fn settle(&mut self) {
+        let mut seen = vec![false; self.registers];
+        seen[self.output] = true;
+        for step in self.steps.iter_mut().rev() {
+            let mut done: Vec<Register> = step.inputs.clone();
+            done.push(step.output);
+            done.sort_unstable();
+            done.dedup();
+            done.retain(|&r| !std::mem::replace(&mut seen[r], true));
+            step.done = done;
+        }
+    }
+
+    /// Runs it; `see` gets the name and result of every step that makes images `(N, H, W, C)`.
+    ///
+    /// # Errors
+    /// What the ops return, with the node's name.
+    pub fn run(&self, g: &Graph, x: &Tensor, see: &mut dyn FnMut(&str, &Tensor)) -> Result<Tensor> {
+        let images = x.shape().first().copied().unwrap_or(0);
+        let mut registers: Vec<Option<Tensor>> = vec![None; self.registers];
+        registers[self.input] = Some(x.clone());
+        for step in &self.steps {
+            let lost = || Error::shape("graph", format!("input of `{}`", step.name), "a value", "none");
+            let inputs: Vec<Tensor> =
+                step.inputs.iter().map(|&r| registers[r].clone().ok_or_else(lost)).collect::<Result<_>>()?;
+            let y = step.call.run(g, images, &inputs).map_err(|e| named(e, &step.name))?;
+            if y.shape().len() == 4 {
+                see(&step.name, &y);
+            }
+            registers[step.output] = Some(y);
+            step.done.iter().for_each(|&r| registers[r] = None);
+        }
+        registers[self.output].take().ok_or_else(|| Error::shape("graph", "output", "a value", "none"))
+    }
+}
+
+/// A shape error with the node that it is about.
+fn named(error: Error, node: &str) -> Error {
+    match error {
+        Error::Shape { op, what, expected, got } => {
+            Error::Shape { op, what: format!("node `{node}`: {what}"), expected, got }
+        }
+        other => other,
+    }
+}
+
+impl Call {
+    fn run(&self, g: &Graph, images: usize, inputs: &[Tensor]) -> Result<Tensor> {
+        let of = |shape: &[Dim]| -> Vec<usize> { shape.iter().map(|d| d.of(images)).collect() };
+        let missing = |i: usize| Error::shape("graph", "operands", i + 1, inputs.len());
+        let input = |i: usize| inputs.get(i).ok_or_else(|| missing(i));
+        if let Call::Table(t) = self {
+            return Ok(t.clone());
+        }
+        let x = input(0)?;
+        Ok(match self {
+            Call::View(shape) => view(g, x, &of(shape))?,
+            Call::Permute(axes) => permute(g, x, axes)?,
+            Call::Conv(conv, act) => conv2d(g, x, conv, inputs.get(1), *act)?,
+            Call::ConvTransposed(conv, size) => conv2d_transposed(g, x, conv, *size)?,
+            Call::Linear(layer, act) => {
+                let k = x.shape().last().copied().unwrap_or(1);
+                let rows = view(g, x, &[x.len() / k.max(1), k])?;
+                let y = linear(g, &rows, layer, *act)?;
+                let mut shape = x.shape().to_vec();
+                if let (Some(last), Some(&o)) = (shape.last_mut(), y.shape().last()) {
+                    *last = o;
+                }
+                view(g, &y, &shape)?
+            }
+            Call::Affine(constants, Activation::None) => affine(g, x, constants)?,
+            Call::Affine(constants, act) => affine_activation(g, x, constants, *act)?,
+            Call::Activation(act) => activation(g, x, *act)?,
+            Call::Unary(f) => unary(g, x, *f)?,
+            Call::LeakyRelu(slope) => leaky_relu(g, x, *slope)?,
+            Call::Binary(f) => binary(g, *f, Operand::Value(x), Operand::Value(input(1)?))?,
+            Call::Constant(f, c, false) => binary(g, *f, Operand::Value(x), Operand::Constant(c))?,
+            Call::Constant(f, c, true) => binary(g, *f, Operand::Constant(c), Operand::Value(x))?,
+            Call::Table(t) => t.clone(),
+            Call::Expand(shape) => expand(g, x, &of(shape))?,
+            Call::Gate => {
+                let gates = input(1)?;
+                let (n, c) = (gates.shape()[0], gates.len() / gates.shape()[0].max(1));
+                gate(g, x, &view(g, gates, &[n, c])?, Activation::None)?
+            }
+            Call::MatMul => matmul(g, x, input(1)?)?,
+            Call::Softmax => softmax(g, x)?,
+            Call::LayerNorm(norm) => layer_norm(g, x, norm)?,
+            Call::GroupNorm(norm) => group_norm(g, x, norm, Activation::None)?,
+            Call::Attention(bias, scale) => attention(g, [x, input(1)?, input(2)?], bias.as_ref(), Some(*scale))?,
+            Call::MaxPool(pool, windows) => max_pool2d_windows(g, x, *pool, *windows)?,
+            Call::AvgPool(pool, padded) => avg_pool2d(g, x, *pool, *padded)?,
+            Call::GlobalAvgPool => global_avg_pool(g, x)?,
+            Call::Along(axis, map) => along(g, x, *axis, map)?,
+            Call::Concat(axis) => concat(g, &inputs.iter().collect::<Vec<_>>(), *axis)?,
+            Call::Slice(axis, first, count) => slice(g, x, *axis, *first, *count)?,
+        })
+    }
+}

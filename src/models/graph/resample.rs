@@ -1,0 +1,90 @@
+//! The weights of ONNX's Resize along one axis.
+
+use super::ir::Node;
+
+/// Weights of outputs `0..m` over inputs `0..n`. Source: the definition of Resize in ONNX's operators.
+///
+/// # Errors
+/// A mode that is not understood.
+pub fn rows(node: &Node, opset: i64, n: usize, m: usize, scale: f32) -> Result<Vec<Vec<(usize, f32)>>, String> {
+    let mode = node.text("mode").unwrap_or("nearest");
+    let usual = if node.op == "Upsample" || opset < 11 { "asymmetric" } else { "half_pixel" };
+    let coordinates = node.text("coordinate_transformation_mode").unwrap_or(usual);
+    if node.int("antialias") == Some(1) && m < n {
+        return Err("antialias is not understood: resize before the network".into());
+    }
+    if node.int("exclude_outside") == Some(1) {
+        return Err("exclude_outside is not understood".into());
+    }
+    let scale = f64::from(scale);
+    let source = |i: usize| -> Result<f64, String> {
+        let i = i as f64;
+        Ok(match coordinates {
+            "half_pixel" => (i + 0.5) / scale - 0.5,
+            "pytorch_half_pixel" if m > 1 => (i + 0.5) / scale - 0.5,
+            "pytorch_half_pixel" => 0.0,
+            "asymmetric" => i / scale,
+            "align_corners" if m > 1 => i * (n as f64 - 1.0) / (m as f64 - 1.0),
+            "align_corners" => 0.0,
+            "half_pixel_symmetric" => {
+                let adjustment = m as f64 / (n as f64 * scale);
+                let centre = n as f64 / 2.0;
+                centre * (1.0 - adjustment) + (i + 0.5) / scale - 0.5
+            }
+            other => return Err(format!("coordinate_transformation_mode `{other}` is not understood")),
+        })
+    };
+    let inside = |j: f64| j.clamp(0.0, n as f64 - 1.0) as usize;
+    let mut rows = Vec::with_capacity(m);
+    for i in 0..m {
+        let x = source(i)?;
+        rows.push(match mode {
+            "nearest" => {
+                let usual = if node.op == "Upsample" || opset < 11 { "floor" } else { "round_prefer_floor" };
+                let j = match node.text("nearest_mode").unwrap_or(usual) {
+                    "floor" => x.floor(),
+                    "ceil" => x.ceil(),
+                    "round_prefer_ceil" => (x + 0.5).floor(),
+                    _ => (x - 0.5).ceil(),
+                };
+                vec![(inside(j), 1.0)]
+            }
+            "linear" | "bilinear" => {
+                let x = x.clamp(0.0, n as f64 - 1.0);
+                let t = x - x.floor();
+                vec![(inside(x.floor()), (1.0 - t) as f32), (inside(x.floor() + 1.0), t as f32)]
+            }
+            "cubic" => {
+                let a = f64::from(node.float("cubic_coeff_a").unwrap_or(-0.75));
+                let near = |x: f64| ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
+                let far = |x: f64| ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a;
+                let t = x - x.floor();
+                let weights = [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)];
+                weights.iter().enumerate().map(|(k, &w)| (inside(x.floor() - 1.0 + k as f64), w as f32)).collect()
+            }
+            other => return Err(format!("mode `{other}` is not understood")),
+        });
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::graph::ir::Attr;
+
+    #[test]
+    fn modes_are_as_defined() {
+        let mut node = Node { op: "Resize".into(), ..Node::default() };
+        let places = |rows: Vec<Vec<(usize, f32)>>| rows.into_iter().map(|r| r[0].0).collect::<Vec<_>>();
+        assert_eq!(places(rows(&node, 19, 2, 4, 2.0).unwrap()), [0, 0, 1, 1]);
+        node.set("mode", Attr::Text("linear".into()));
+        let weights = rows(&node, 19, 2, 4, 2.0).unwrap();
+        assert_eq!(weights[1], [(0, 0.75), (1, 0.25)]);
+        assert_eq!(weights[0], [(0, 1.0), (1, 0.0)]);
+        node.set("coordinate_transformation_mode", Attr::Text("align_corners".into()));
+        assert_eq!(rows(&node, 19, 3, 5, 5.0 / 3.0).unwrap()[1], [(0, 0.5), (1, 0.5)]);
+        node.set("mode", Attr::Text("other".into()));
+        assert!(rows(&node, 19, 3, 5, 2.0).is_err());
+    }
+}
