@@ -12,6 +12,7 @@ use crate::data::resize;
 use crate::defense::{Estimator, Vote};
 use crate::device::DeviceChoice;
 use crate::models::card::Triple;
+use crate::models::graph::{Channels, Layout};
 use crate::number::Number;
 use crate::tape::Precision;
 
@@ -67,6 +68,9 @@ pub(super) struct Model {
     pub rename: Vec<String>,
     pub mean: Option<Triple>,
     pub std: Option<Triple>,
+    pub channels: Option<Channels>,
+    pub layout: Option<Layout>,
+    pub input_range: Option<f64>,
     pub clean_test_accuracy: Option<f64>,
 }
 

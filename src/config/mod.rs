@@ -164,12 +164,28 @@ fn resolve_models(mut given: Vec<file::Model>, own: &[&str], wrong: &Wrong) -> R
         return Err(wrong.at("models", "expected at least one [[models]] with its weights, found none"));
     }
     let mut resolved: Vec<ModelConfig> = Vec::new();
-    for file::Model { name, weights, crc32, strip, rename, mean, std, clean_test_accuracy } in given {
+    for file::Model {
+        name,
+        weights,
+        crc32,
+        strip,
+        rename,
+        mean,
+        std,
+        channels,
+        layout,
+        input_range,
+        clean_test_accuracy,
+    } in given
+    {
         for (key, values) in [("mean", mean), ("std", std)] {
             models::check(key, values).map_err(|problem| wrong.at(&format!("models.{key}"), problem))?;
         }
         if let Some(bad) = rename.iter().find(|text| text.split_once('=').is_none_or(|(from, _)| from.is_empty())) {
             return Err(wrong.at("models.rename", format!("expected FROM=TO, found `{bad}`")));
+        }
+        if let Some(bad) = input_range.filter(|&range| range != 1.0 && range != 255.0) {
+            return Err(wrong.at("models.input_range", format!("expected 1 or 255, found {bad}")));
         }
         if let Some(bad) = clean_test_accuracy.filter(|share| !(0.0..=1.0).contains(share)) {
             return Err(wrong.at("models.clean_test_accuracy", format!("expected a share of 0 to 1, found {bad}")));
@@ -186,7 +202,19 @@ fn resolve_models(mut given: Vec<file::Model>, own: &[&str], wrong: &Wrong) -> R
                 wrong.at("models.name", format!("expected a different name for each model, found `{name}` again"))
             );
         }
-        resolved.push(ModelConfig { name, weights, crc32, strip, rename, mean, std, clean_test_accuracy });
+        resolved.push(ModelConfig {
+            name,
+            weights,
+            crc32,
+            strip,
+            rename,
+            mean,
+            std,
+            channels,
+            layout,
+            input_range,
+            clean_test_accuracy,
+        });
     }
     Ok(resolved)
 }

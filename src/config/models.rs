@@ -4,7 +4,8 @@ use serde::Serialize;
 
 use super::wrong::Weights as Place;
 use crate::error::{Error, Result};
-use crate::models::card::{Card, Triple, unit};
+use crate::models::card::{Card, Takes, Triple, unit};
+use crate::models::graph::{Channels, Layout};
 use crate::models::weights::Weights;
 
 /// One classifier.
@@ -12,7 +13,7 @@ use crate::models::weights::Weights;
 pub struct ModelConfig {
     /// Unique within the experiment.
     pub name: String,
-    /// A safetensors file, or `demo:` and the name of an embedded one.
+    /// A safetensors file, an ONNX graph, or `demo:` and the name of an embedded file.
     pub weights: String,
     /// Of the file, eight hexadecimal digits; see [`super::Config::pin`].
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -27,6 +28,14 @@ pub struct ModelConfig {
     pub mean: Option<Triple>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std: Option<Triple>,
+    /// How an ONNX graph takes images, where its metadata does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<Channels>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layout: Option<Layout>,
+    /// The largest value of a pixel: 1 or 255.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_range: Option<f64>,
     /// Share of test images that it should have right without an attack.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clean_test_accuracy: Option<f64>,
@@ -62,6 +71,18 @@ impl ModelConfig {
     /// [`Error::File`] for a file that is no checkpoint or does not say what is needed.
     pub fn open(&self) -> Result<Checkpoint> {
         let mut weights = open(&self.weights)?;
+        if weights.graph().is_some() {
+            return self.open_graph(weights);
+        }
+        let graphs_only = [
+            ("models.channels", self.channels.is_some()),
+            ("models.layout", self.layout.is_some()),
+            ("models.input_range", self.input_range.is_some()),
+        ];
+        if let Some((field, _)) = graphs_only.into_iter().find(|(_, given)| *given) {
+            let problem = format!("says how an ONNX graph takes images, and {} is none", weights.origin().display());
+            return Err(Error::usage(field, problem));
+        }
         if let Some(prefix) = &self.strip {
             weights = weights.stripped(prefix)?;
         }
@@ -69,7 +90,23 @@ impl ModelConfig {
             let (from, to) = rename.split_once('=').unwrap_or((rename, ""));
             weights = weights.renamed(from, to)?;
         }
-        let (weights, mut card, found) = Card::find(weights)?;
+        let (weights, card, found) = Card::find(weights)?;
+        self.described(weights, card, found)
+    }
+
+    fn open_graph(&self, weights: Weights) -> Result<Checkpoint> {
+        let of_tensors = [("models.strip", self.strip.is_some()), ("models.rename", !self.rename.is_empty())];
+        if let Some((field, _)) = of_tensors.into_iter().find(|(_, given)| *given) {
+            let problem = format!("changes names of tensors, and {} is an ONNX graph", weights.origin().display());
+            return Err(Error::usage(field, problem));
+        }
+        let takes = Takes { channels: self.channels, layout: self.layout, range: self.input_range };
+        let (card, notes) = Card::of_graph(&weights, &takes)?;
+        self.described(weights, card, notes)
+    }
+
+    /// What the config says of it comes first.
+    fn described(&self, weights: Weights, mut card: Card, found: Vec<String>) -> Result<Checkpoint> {
         let mut notes: Vec<String> = found.into_iter().map(|note| format!("{}: {note}", self.name)).collect();
         notes.extend(card.doubts.iter().map(|doubt| format!("warning: {}: metadata {doubt}", self.name)));
         if self.mean.is_none() || self.std.is_none() {

@@ -20,7 +20,7 @@ pub(super) fn limit(dump: &Dump, output: &str, precision: Precision) -> f64 {
         return rtol;
     }
     let gradient = output.starts_with("out.d");
-    let model = matches!(dump.op.as_str(), "model" | "feature_map" | "pgd" | "dds");
+    let model = matches!(dump.op.as_str(), "model" | "feature_map" | "onnx" | "pgd" | "dds");
     match (precision == Precision::Bf16, model, gradient) {
         (false, false, false) => 2e-6,
         (false, false, true) => 3e-6,

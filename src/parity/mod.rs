@@ -67,7 +67,7 @@ fn hash(values: &[f32]) -> u64 {
 /// What became of the dump, and the bits of its outputs.
 fn verdict(dump: &Dump, device: &Device, precision: Precision) -> Result<(Verdict, Vec<(String, u64)>)> {
     let replay = Replay { dump, device, precision };
-    let network = matches!(dump.op.as_str(), "model" | "pgd" | "feature_map" | "dds");
+    let network = matches!(dump.op.as_str(), "model" | "onnx" | "pgd" | "feature_map" | "dds");
     let (outputs, special) = match dump.op.as_str() {
         "dds" => (diffusion::one_shot(&replay)?, None),
         _ if network => networks::run(&replay)?,

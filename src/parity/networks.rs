@@ -1,4 +1,6 @@
-//! Whole networks: `model`, `feature_map` and `pgd`.
+//! Whole networks: `model`, `onnx`, `feature_map` and `pgd`.
+
+use std::path::Path;
 
 use super::attributes::norm;
 use super::compare::{Comparison, limit};
@@ -8,7 +10,9 @@ use super::replay::{Output, Replay};
 use crate::Result;
 use crate::attack::{Classifier as _, Loss, Oracle as _, Query};
 use crate::device::DType;
+use crate::models::card::{Card, Takes};
 use crate::models::classifier::Classifier;
+use crate::models::graph::{self, read};
 use crate::models::network::{Network, Shape};
 use crate::models::network_shape;
 use crate::models::probe::Probe;
@@ -21,6 +25,9 @@ use crate::tensor::Tensor;
 
 /// Outputs, or for `pgd` the comparison by its own rule.
 pub(super) fn run(r: &Replay) -> Result<(Vec<Output>, Option<Comparison>)> {
+    if r.dump.op == "onnx" {
+        return Ok((onnx(r)?, None));
+    }
     let arch: String = r.dump.attr("arch")?;
     if arch == "unet" && r.dump.op == "model" {
         return Ok((diffusion::unet(r)?, None));
@@ -34,6 +41,24 @@ pub(super) fn run(r: &Replay) -> Result<(Vec<Output>, Option<Comparison>)> {
     let [_, h, w, _] = x.dims4("model")?;
     let net = shape.build(r.device, r.precision, &weights, [h, w])?;
     Ok((if r.dump.op == "feature_map" { feature_map(r, net.as_ref(), &x)? } else { model(r, net.as_ref(), &x)? }, None))
+}
+
+/// A graph whose file lies beside the dump.
+fn onnx(r: &Replay) -> Result<Vec<Output>> {
+    let file: String = r.dump.attr("file")?;
+    let folder = r.dump.path.parent().unwrap_or(Path::new(""));
+    let weights = Weights::of_graph(read::open(&folder.join(&file))?);
+    let (card, _) = Card::of_graph(&weights, &Takes::default())?;
+    let config: graph::Config = serde_json::from_value(card.config.clone()).map_err(|e| r.fail(e.to_string()))?;
+    if config.layout == graph::Layout::Nhwc {
+        return Err(r.fail("its graph takes (N, H, W, C): expected one that takes (N, C, H, W)"));
+    }
+    // What the dump gives is what the graph takes, whatever its metadata say of colours.
+    let config = graph::Config { channels: graph::Channels::Rgb, ..config };
+    let x = r.image("in.x")?;
+    let [_, h, w, _] = x.dims4("onnx")?;
+    let net = config.build(r.device, r.precision, &weights, [h, w])?;
+    model(r, net.as_ref(), &x)
 }
 
 fn model(r: &Replay, net: &dyn Network, x: &Tensor) -> Result<Vec<Output>> {

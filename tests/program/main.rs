@@ -7,6 +7,7 @@ mod intake;
 #[path = "../common/listed.rs"]
 mod listed;
 mod maps;
+mod onnx;
 mod parity;
 mod place;
 mod profile;
