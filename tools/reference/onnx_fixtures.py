@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""Small networks of several families as ONNX graphs with dumps, for tests/fixtures/onnx. Weights are PyTorch's own, seeded.
+
+python tools/reference/onnx_fixtures.py tests/fixtures/onnx [--only NAME]
+"""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+import torchvision.models as tv
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "import"))
+from export_onnx import export
+
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+class Subsampled(nn.Module):
+    """A residual block whose shortcut subsamples and pads channels with zeros, normalisation inside, two fully connected layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.bn = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.down, self.bn2 = nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16)
+        self.hidden, self.last = nn.Linear(16 * 4 * 4, 24), nn.Linear(24, 7)
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
+
+    def forward(self, x):
+        x = F.relu(self.bn(self.stem((x - self.mean) / self.std)))
+        y = self.bn2(self.down(x)) + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))
+        y = F.avg_pool2d(F.relu(y), 2)
+        return self.last(F.relu(self.hidden(y.flatten(1))))
+
+
+class Cifar(nn.Module):
+    """Ten classes of 32x32 images; a softmax at the end, which is cut."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 12, 3, stride=2, padding=1)
+        self.fc = nn.Linear(12, 10)
+
+    def forward(self, x):
+        return F.softmax(self.fc(F.relu(self.b(F.relu(self.a(x)))).mean((2, 3))), 1)
+
+
+def vit():
+    return tv.VisionTransformer(image_size=16, patch_size=4, num_layers=2, num_heads=2, hidden_dim=24, mlp_dim=48, num_classes=6)
+
+
+def densenet():
+    return tv.DenseNet(growth_rate=6, block_config=(2, 2), num_init_features=12, bn_size=2, num_classes=6)
+
+
+def shufflenet():
+    return tv.ShuffleNetV2([1, 1, 1], [8, 16, 24, 32, 32], num_classes=6)
+
+
+def mobilenet_v2():
+    return tv.MobileNetV2(num_classes=6, width_mult=0.1, inverted_residual_setting=[[1, 16, 1, 1], [4, 24, 2, 2]], round_nearest=4)
+
+
+def mobilenet_v3():
+    block = partial(tv.mobilenetv3.InvertedResidualConfig, width_mult=1.0)
+    settings = [block(8, 3, 16, 8, True, "RE", 2, 1), block(8, 5, 24, 16, True, "HS", 2, 1)]
+    return tv.MobileNetV3(settings, last_channel=24, num_classes=6)
+
+
+def efficientnet():
+    block = tv.efficientnet.MBConvConfig
+    settings = [block(1, 3, 1, 8, 8, 1, 1.0, 1.0), block(4, 3, 2, 8, 16, 2, 1.0, 1.0)]
+    return tv.EfficientNet(settings, dropout=0.0, stochastic_depth_prob=0.0, num_classes=6, last_channel=32)
+
+
+# name: how it is made, size, opset, exporter
+CASES = {
+    "subsampled": (Subsampled, (16, 16), 18, "new"),
+    "subsampled_old": (Subsampled, (16, 16), 11, "legacy"),
+    "cifar": (Cifar, (32, 32), 18, "new"),
+    "vit": (vit, (16, 16), 18, "new"),
+    "vit_old": (vit, (16, 16), 14, "legacy"),
+    "densenet": (densenet, (24, 24), 18, "new"),
+    "shufflenet": (shufflenet, (24, 24), 18, "new"),
+    "mobilenet_v2": (mobilenet_v2, (24, 24), 18, "new"),
+    "mobilenet_v3": (mobilenet_v3, (24, 24), 18, "new"),
+    "efficientnet": (efficientnet, (24, 24), 18, "new"),
+}
+
+
+def settle(model):
+    """Statistics and scales away from their starting values, so that nothing of a batch norm is 0 or 1."""
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.copy_(0.2 * torch.randn(module.num_features, generator=generator))
+            module.running_var.copy_(0.5 + torch.rand(module.num_features, generator=generator))
+        if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d)) and module.weight is not None:
+            module.weight.data.copy_(0.7 + 0.6 * torch.rand(module.weight.shape, generator=generator))
+            module.bias.data.copy_(0.2 * torch.randn(module.bias.shape, generator=generator))
+    for parameter in model.parameters():
+        if parameter.abs().max() == 0:
+            parameter.data.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only")
+    options = parser.parse_args()
+    for name, (build, size, opset, exporter) in CASES.items():
+        if options.only and name != options.only:
+            continue
+        torch.manual_seed(0)
+        model = build().eval()
+        settle(model)
+        target = options.folder / f"{name}.onnx"
+        export(
+            model,
+            target,
+            size=size,
+            metadata={"mean": MEAN, "std": STD},
+            opset=opset,
+            legacy=exporter == "legacy",
+            # Its graph gives probabilities, the engine logits.
+            parity=None if name == "cifar" else options.folder / f"{name}.safetensors",
+        )
+        print(f"{target}: {target.stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
