@@ -95,6 +95,7 @@ pub(super) fn choose_emulated() -> Result<()> {
 /// # Safety
 /// The function must have the type `T`.
 unsafe fn symbol<T>(library: &Library, name: &str) -> Result<Symbol<T>> {
+    // SAFETY: the caller knows the type.
     unsafe { library.get(name.as_bytes()) }
         .map_err(|e| Error::device(format!("the emulator lacks {name}: {e}; rebuild it with this binary")))
 }

@@ -10,6 +10,9 @@ use crate::tape::Graph;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
+/// The longest side of an image.
+const SIDE: usize = 1 << 16;
+
 /// The filter of a resize.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Filter {
@@ -191,10 +194,10 @@ impl Resize {
     /// A resize of `(H, W)` images from one size to another.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a size of 0.
+    /// [`Error::Shape`] for a side of 0 or of more than 65,536.
     pub fn new(device: &Device, from: [usize; 2], to: [usize; 2], filter: Filter, antialias: bool) -> Result<Self> {
-        if from.contains(&0) || to.contains(&0) {
-            return Err(Error::shape("resize", "size", "at least 1x1", format!("{from:?} to {to:?}")));
+        if from.iter().chain(&to).any(|side| !(1..=SIDE).contains(side)) {
+            return Err(Error::shape("resize", "size", format!("sides of 1 to {SIDE}"), format!("{from:?} to {to:?}")));
         }
         let rows = |axis: usize| Rows::new(from[axis], to[axis], filter, antialias);
         let forward = |axis: usize| Table::new(device, &rows(axis), from[axis]);
@@ -214,6 +217,7 @@ impl Resize {
 /// [`Error::Shape`] when `x` has another size than the tables are for.
 pub fn resize(g: &Graph, x: &Tensor, tables: &Arc<Resize>) -> Result<Tensor> {
     let [n, h, w, c] = x.dims4("resize")?;
+    g.floats("resize", "images", x)?;
     if [h, w] != tables.from {
         return Err(Error::shape("resize", "input size", format!("{:?}", tables.from), format!("{:?}", [h, w])));
     }
@@ -238,11 +242,12 @@ pub fn resize(g: &Graph, x: &Tensor, tables: &Arc<Resize>) -> Result<Tensor> {
 /// | ret | `(N, scale H, scale W, C)` |
 ///
 /// # Errors
-/// [`Error::Shape`] for a scale of 0.
+/// [`Error::Shape`] for a scale that makes no image or one of more than 65,536 pixels a side.
 pub fn upsample_nearest(g: &Graph, x: &Tensor, scale: usize) -> Result<Tensor> {
-    let [n, h, w, c] = x.dims4("upsample_nearest")?;
-    if scale == 0 {
-        return Err(Error::shape("upsample_nearest", "scale", "at least 1", scale));
+    let [n, h, w, c] = g.dims4("upsample_nearest", x)?;
+    if scale == 0 || [h, w].iter().any(|side| side.checked_mul(scale).is_none_or(|side| side > SIDE)) {
+        let want = format!("1 to {}", SIDE / h.max(w).max(1));
+        return Err(Error::shape("upsample_nearest", "scale", want, scale));
     }
     let args = move |x: &Tensor, y: &Tensor| UpsampleArgs {
         x: x.address(),

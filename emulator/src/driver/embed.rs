@@ -5,6 +5,7 @@ use std::ffi::{CString, c_char};
 use super::border::{border, text};
 use super::failure::fail;
 use super::state::locked;
+use super::texts;
 use super::types::*;
 use crate::config;
 
@@ -22,7 +23,7 @@ pub unsafe extern "C" fn ptx_emulator_configure(json: *const c_char) -> i32 {
         // Before `cuInit` the environment is not read: only the JSON is checked.
         let mut options = driver.options.clone().unwrap_or_default();
         if let Err(e) = config::apply_json(&mut options, json) {
-            eprintln!("emulator: {e}");
+            texts::tell(&e.to_string());
             return fail(ERROR_INVALID_VALUE, e.to_string());
         }
         driver.configured.push(json.to_owned());
