@@ -1,4 +1,4 @@
-//! Builds every kernel in `kernels/*.cu` twice: for the host (g++ or clang++), and for CUDA with nvcc; without nvcc the PTX in
+//! Builds every kernel in `kernels/*.cu` twice: for the host (g++ or clang++; for several levels of processor if asked), and for CUDA with nvcc; without nvcc the PTX in
 //! `kernels/prebuilt/` takes that place.
 //! Writes `kernels.rs`: the table of kernels (from their `KERNEL(...)` lines) and the Rust mirror of `args.h`.
 
@@ -6,6 +6,8 @@
 mod cuda;
 #[path = "build/generate.rs"]
 mod generate;
+#[path = "build/host.rs"]
+mod host;
 #[path = "build/ptx.rs"]
 mod ptx;
 #[path = "build/stale.rs"]
@@ -41,7 +43,7 @@ fn run() -> Result<(), String> {
     }
     fs::write(out.join("layout.cpp"), generate::layout(&args)).map_err(|e| e.to_string())?;
 
-    let compiler = host(&sources, &out)?;
+    let (levels, compiler) = host::build(&sources, &out)?;
     let mut images = cuda::build(folder, &sources, &out)?;
     for image in images.iter_mut().filter(|image| image.fatbin.is_none()) {
         image.stale = outdated(folder, &image.file, &kernels, &args)?;
@@ -56,7 +58,7 @@ fn run() -> Result<(), String> {
         println!("cargo:warning={} is missing; run tools/cuda/prebuilt.py", cuda::prebuilt(source).display());
     }
     println!("cargo:rustc-env=RAMPART_HOST_COMPILER={compiler}");
-    fs::write(out.join("kernels.rs"), generate::rust(&args, &kernels, &images)).map_err(|e| e.to_string())
+    fs::write(out.join("kernels.rs"), generate::rust(&args, &kernels, &images, &levels)).map_err(|e| e.to_string())
 }
 
 /// What shows that the prebuilt PTX of a source belongs to another text: files that have changed, or what its kernels look like.
@@ -75,43 +77,4 @@ fn outdated(
     let file = cuda::prebuilt(&folder.join(format!("{stem}.cu")));
     let ptx = ptx::read(&file).map_err(|e| format!("{}: {e}", file.display()))?;
     Ok(ptx::mismatch(&ptx, &own, structs).map(|what| format!("its source: {what}")))
-}
-
-/// The host kernels as a static library. No fast-math, no contraction: results are reproducible bit for bit.
-fn host(sources: &[PathBuf], out: &Path) -> Result<String, String> {
-    println!("cargo:rerun-if-env-changed=RAMPART_HOST_ARCH");
-    let arch = env::var("RAMPART_HOST_ARCH").unwrap_or_else(|_| "native".into());
-    let mut build = cc::Build::new();
-    build
-        .cpp(true)
-        .cpp_link_stdlib(None)
-        .std("c++17")
-        .opt_level(3)
-        .include("kernels")
-        .flag("-x")
-        .flag("c++")
-        .flag(if cfg!(target_arch = "aarch64") { format!("-mcpu={arch}") } else { format!("-march={arch}") })
-        .flag("-ffp-contract=off")
-        .flag("-fno-math-errno")
-        .flag("-fno-exceptions")
-        .flag_if_supported("-Wno-psabi")
-        .flag_if_supported("-Wno-unknown-pragmas")
-        .flag_if_supported("-Wno-maybe-uninitialized")
-        .files(sources)
-        .file("kernels/host.cpp")
-        .file(out.join("layout.cpp"));
-    let name = build.try_get_compiler().map_err(missing)?.path().display().to_string();
-    build.try_compile("rampart_kernels").map_err(missing)?;
-    Ok(format!("{name} for {arch}"))
-}
-
-fn missing(error: cc::Error) -> String {
-    let text = error.to_string();
-    if text.contains("failed to find tool") || text.contains("ToolNotFound") {
-        format!(
-            "no C++ compiler found: install g++ (Debian and Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++) or clang++, or set CXX\n  {text}"
-        )
-    } else {
-        format!("the C++ compiler failed on the host kernels\n  {text}")
-    }
 }

@@ -45,7 +45,7 @@ pub fn changed(folder: &Path, stem: &str, record: &str) -> Result<Option<String>
 }
 
 /// `args.h` as files with these words see it: without comments, blank lines, and structs that nothing names.
-fn visible<'a>(args: &'a str, mut named: HashSet<&'a str>) -> String {
+pub fn visible<'a>(args: &'a str, mut named: HashSet<&'a str>) -> String {
     // (name of the struct, "" between structs; its lines)
     let mut parts: Vec<(&str, Vec<&str>)> = vec![("", Vec::new())];
     for line in args.lines().map(|line| line.split("//").next().unwrap_or("").trim_end()).filter(|l| !l.is_empty()) {
@@ -68,7 +68,7 @@ fn visible<'a>(args: &'a str, mut named: HashSet<&'a str>) -> String {
     kept.into_iter().rev().flatten().collect::<Vec<_>>().join("\n")
 }
 
-fn words(text: &str) -> impl Iterator<Item = &str> {
+pub fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
 

@@ -101,11 +101,17 @@ constexpr int REDUCE_BYTES = 256;
   }                                                                                                     \
   DEVICE void name##_body(const Block& block, const Args& a)
 #else
+// A program may hold the kernels for several levels of processor. build.rs puts each level into a namespace of its own, so that
+// the linker joins no function of one with its namesake of another, and names what Rust calls after the level.
+#define HOST_JOINED(level, name) rampart_host_##level##_##name
+#define HOST_EXPANDED(level, name) HOST_JOINED(level, name)
+#define HOST_NAME(name) HOST_EXPANDED(HOST_LEVEL, name)
+
 // The host entry runs blocks [first, last) of a grid in x-fastest order; the Rust side spreads ranges over its pool.
 #define KERNEL(name, Args, THREADS, SHARED)                                                             \
   static void name##_body(const Block& block, const Args& a);                                           \
-  extern "C" void rampart_host_##name(const Args* a, const Index3* grid, uint64_t first, uint64_t last, \
-                                      unsigned char* shared) {                                          \
+  extern "C" void HOST_NAME(name)(const Args* a, const Index3* grid, uint64_t first, uint64_t last,     \
+                                  unsigned char* shared) {                                              \
     for (uint64_t b = first; b < last; ++b) {                                                           \
       const Index3 index = {uint32_t(b % grid->x), uint32_t(b / grid->x % grid->y),                     \
                             uint32_t(b / grid->x / grid->y)};                                           \

@@ -4,8 +4,7 @@ use clap::Args as ClapArgs;
 
 use super::common::say;
 use crate::Result;
-use crate::device::emulated;
-use crate::device::{Device, DeviceChoice, IMAGES, KERNELS};
+use crate::device::{Device, DeviceChoice, IMAGES, KERNELS, emulated, level};
 
 #[derive(ClapArgs, Debug)]
 pub struct Args {
@@ -25,10 +24,8 @@ pub fn run(args: &Args) -> Result<()> {
         });
     }
     // Not opened: a process has one driver, and the line above may have taken the real one.
-    let emulated = emulated::find().and_then(|library| Ok((emulated::effective()?.model, library)));
-    lines.push(match emulated {
-        Ok((model, library)) if library.is_file() => format!("  emulated {model}, by {}", library.display()),
-        Ok((_, library)) => format!("  emulated not available: there is no {}", library.display()),
+    lines.push(match emulated::effective() {
+        Ok(effective) => format!("  emulated {}, in this program", effective.model),
         Err(e) => format!("  emulated not available: {e}"),
     });
     if !args.devices {
@@ -43,7 +40,9 @@ pub fn run(args: &Args) -> Result<()> {
                 ptx as f64 / 1e6
             ),
         });
-        lines.push(format!("host kernels: by {}", env!("RAMPART_HOST_COMPILER")));
+        let level = level::current().unwrap_or("none of them");
+        let (levels, compiler) = (level::names().join(", "), env!("RAMPART_HOST_COMPILER"));
+        lines.push(format!("host kernels: {levels}, by {compiler}; running {level}"));
         for image in IMAGES {
             lines.extend(
                 image.stale.map(|what| format!("stale: the PTX of kernels/{}.cu is older than {what}", image.file)),

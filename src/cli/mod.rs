@@ -2,9 +2,11 @@
 
 pub mod bench;
 mod common;
+pub mod completions;
 pub mod denoise;
 pub mod emulator;
 pub mod info;
+pub mod man;
 pub mod maps;
 pub mod parity;
 pub mod profile;
@@ -12,7 +14,7 @@ pub mod report;
 pub mod sweep;
 pub mod workload;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::Result;
 
@@ -42,6 +44,10 @@ enum Command {
     Profile(profile::Args),
     /// List devices and kernels
     Info(info::Args),
+    /// Completions for a shell, on stdout: bash, zsh, fish, elvish or powershell
+    Completions(completions::Args),
+    /// The manual page of the program or of a subcommand, on stdout: rampart man sweep | man -l -
+    Man(man::Args),
 }
 
 impl Cli {
@@ -60,6 +66,8 @@ impl Cli {
             Command::Bench(args) => bench::run(&args),
             Command::Profile(args) => profile::run(&args),
             Command::Info(args) => info::run(&args),
+            Command::Completions(args) => completions::run(&args, Self::command()),
+            Command::Man(args) => man::run(&args, Self::command()),
         }
     }
 }

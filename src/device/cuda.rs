@@ -102,7 +102,7 @@ impl CudaDevice {
     /// Opens the emulated GPU.
     ///
     /// # Errors
-    /// [`Error::Device`] when the stand-in driver is not there, or this process uses a real one.
+    /// [`Error::Device`] when the stand-in driver cannot be loaded, or this process uses a real one.
     pub fn open_emulated() -> Result<Self> {
         emulated::choose_emulated()?;
         Self::first(true)

@@ -1,24 +1,23 @@
-//! The emulated GPU: opens the stand-in driver of the `ptx-emulator` crate before cudarc looks for the real one.
+//! The emulated GPU: loads a stand-in for the driver before cudarc looks for the real one.
 //!
-//! The stand-in carries the soname `libcuda.so`. A library that is loaded already is found by that name, so cudarc's own search
-//! ends there, and everything behind it is the code that drives a GPU.
+//! The stand-in is an image in memory whose symbols are the functions of the `ptx-emulator` crate in this program, under the soname
+//! `libcuda.so`. A library that is loaded already is found by that name, so cudarc's own search ends there, and everything behind it
+//! is the code that drives a GPU.
 
-use std::ffi::{CStr, CString, c_char};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::Mutex;
 
-use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW, Symbol};
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use ptx_emulator::config;
 use ptx_emulator::count::LaunchCounts;
 use ptx_emulator::driver::tally::Tally;
+use ptx_emulator::driver::{embed, stand_in};
 use ptx_emulator::finding::Finding;
 use ptx_emulator::machine::Options;
 
 use crate::{Error, Result};
-
-/// Names the library outright.
-const VARIABLE: &str = "RAMPART_EMULATOR";
-const FILE: &str = "libptx_emulator.so";
 
 /// How the emulator runs; what is `None` follows its environment variables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -35,7 +34,7 @@ pub struct Settings {
 /// Which driver this process uses: cudarc keeps the first it finds.
 enum Driver {
     Real,
-    Emulated(Library),
+    Emulated(#[allow(dead_code, reason = "stays loaded")] Library),
 }
 
 struct State {
@@ -74,49 +73,36 @@ pub(super) fn choose_emulated() -> Result<()> {
         Some(Driver::Emulated(_)) => return Ok(()),
         None => {}
     }
-    let path = find()?;
-    // SAFETY: the stand-in has no initialisers; RTLD_GLOBAL makes its soname known to later searches.
-    let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) }
-        .map_err(|e| Error::file(&path, format!("the emulator cannot be loaded: {e}")))?;
-    let settings = serde_json::to_string(&state.settings).map_err(|e| Error::file(&path, e.to_string()))?;
-    let settings = CString::new(settings).expect("JSON has no NUL");
-    // SAFETY: the function has this signature and copies the text.
-    let refused = unsafe {
-        let configure: Symbol<unsafe extern "C" fn(*const c_char) -> i32> = symbol(&library, "ptx_emulator_configure")?;
-        configure(settings.as_ptr())
-    };
-    if refused != 0 {
-        return Err(Error::file(&path, format!("the emulator refuses its settings (error {refused})")));
-    }
+    let settings = serde_json::to_string(&state.settings).expect("numbers and switches");
+    embed::configure(&settings).map_err(|why| Error::device(format!("the emulator refuses its settings: {why}")))?;
+    let library = load(&stand_in::image()).map_err(|e| Error::Device {
+        problem: "the emulated GPU cannot be loaded; it needs Linux with glibc 2.28 or later, and /proc".into(),
+        source: Some(e),
+    })?;
     state.driver = Some(Driver::Emulated(library));
     Ok(())
 }
 
-/// # Safety
-/// The function must have the type `T`.
-unsafe fn symbol<T>(library: &Library, name: &str) -> Result<Symbol<T>> {
-    // SAFETY: the caller knows the type.
-    unsafe { library.get(name.as_bytes()) }
-        .map_err(|e| Error::device(format!("the emulator lacks {name}: {e}; rebuild it with this binary")))
-}
-
-/// The library lies beside this program, where cargo puts it.
-pub fn find() -> Result<PathBuf> {
-    if let Some(given) = std::env::var_os(VARIABLE).filter(|v| !v.is_empty()) {
-        return Ok(given.into());
+/// Loads a shared library from memory, so that later searches find its soname.
+fn load(image: &[u8]) -> std::result::Result<Library, Box<dyn std::error::Error + Send + Sync>> {
+    // SAFETY: the name is a C string; a descriptor that is not negative is new, and owned here alone.
+    let mut file = unsafe {
+        match libc::memfd_create(c"libcuda.so".as_ptr(), libc::MFD_CLOEXEC) {
+            -1 => return Err(std::io::Error::last_os_error().into()),
+            fd => File::from_raw_fd(fd),
+        }
+    };
+    file.write_all(image)?;
+    // SAFETY: the image has no code and no initialisers; RTLD_GLOBAL makes its soname known to later searches.
+    let library =
+        unsafe { Library::open(Some(format!("/proc/self/fd/{}", file.as_raw_fd())), RTLD_NOW | RTLD_GLOBAL) }?;
+    // SAFETY: never called: its address is compared.
+    let found = unsafe { library.get::<unsafe extern "C" fn()>(b"cuInit") }?;
+    let (found, meant) = (*found as usize, ptx_emulator::driver::device::cuInit as *const () as usize);
+    if found != meant {
+        return Err(format!("dlsym gives {found:#x} for a symbol of the absolute address {meant:#x}").into());
     }
-    let program = std::env::current_exe().map_err(|e| Error::Device {
-        problem: "the emulator is looked for beside this program, whose place is unknown".into(),
-        source: Some(Box::new(e)),
-    })?;
-    let beside = program.parent().unwrap_or(&program);
-    let places = [beside.join(FILE), beside.join("deps").join(FILE), beside.join("..").join(FILE)];
-    places.iter().find(|p| p.is_file()).cloned().ok_or_else(|| {
-        Error::device(format!(
-            "{FILE} is not in {} or its folder deps; `cargo build` makes it, {VARIABLE} names another place",
-            beside.display()
-        ))
-    })
+    Ok(library)
 }
 
 /// How the emulator runs, its environment variables and [`configure`] taken together.
@@ -139,25 +125,13 @@ pub fn effective() -> Result<Effective> {
     Ok(Effective { model, seed, checks })
 }
 
-/// Asks the open stand-in for a JSON text.
-fn ask<T: serde::de::DeserializeOwned>(function: &str) -> Result<T> {
-    let state = STATE.lock().expect("no panic while locked");
-    let Some(Driver::Emulated(library)) = &state.driver else {
-        return Err(Error::device("the emulated GPU is not open"));
-    };
-    // SAFETY: the functions have these signatures; the text is theirs until it is given back.
-    let text = unsafe {
-        let get: Symbol<unsafe extern "C" fn() -> *mut c_char> = symbol(library, function)?;
-        let free: Symbol<unsafe extern "C" fn(*mut c_char)> = symbol(library, "ptx_emulator_free_string")?;
-        let at = get();
-        if at.is_null() {
-            return Err(Error::device(format!("{function} gave nothing")));
-        }
-        let text = CStr::from_ptr(at).to_string_lossy().into_owned();
-        free(at);
-        text
-    };
-    serde_json::from_str(&text).map_err(|e| Error::device(format!("{function}: {e}")))
+/// # Errors
+/// [`Error::Device`] unless the emulated GPU is open.
+fn is_open() -> Result<()> {
+    match STATE.lock().expect("no panic while locked").driver {
+        Some(Driver::Emulated(_)) => Ok(()),
+        _ => Err(Error::device("the emulated GPU is not open")),
+    }
 }
 
 /// What the checkers found since the last call.
@@ -165,7 +139,8 @@ fn ask<T: serde::de::DeserializeOwned>(function: &str) -> Result<T> {
 /// # Errors
 /// [`Error::Device`] unless the emulated GPU is open.
 pub fn findings() -> Result<Vec<Finding>> {
-    ask("ptx_emulator_findings")
+    is_open()?;
+    Ok(embed::findings())
 }
 
 /// The launches counted since the last call.
@@ -173,7 +148,8 @@ pub fn findings() -> Result<Vec<Finding>> {
 /// # Errors
 /// [`Error::Device`] unless the emulated GPU is open.
 pub fn profile() -> Result<Vec<LaunchCounts>> {
-    ask("ptx_emulator_profile")
+    is_open()?;
+    Ok(embed::profile())
 }
 
 /// What the program asked of the driver since the last call: copies, launches, waits.
@@ -181,5 +157,6 @@ pub fn profile() -> Result<Vec<LaunchCounts>> {
 /// # Errors
 /// [`Error::Device`] unless the emulated GPU is open.
 pub fn tally() -> Result<Tally> {
-    ask("ptx_emulator_tally")
+    is_open()?;
+    Ok(embed::tally())
 }

@@ -3,13 +3,13 @@
 use std::alloc::{Layout, alloc, dealloc};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::CStr;
 use std::sync::{Mutex, OnceLock};
 
 use memmap2::{Advice, MmapMut};
 use rayon::prelude::*;
 
-use super::kernel::KernelInfo;
+use super::kernel::{KernelInfo, LEVELS};
+use super::level;
 use crate::{Error, Result};
 
 const ALIGN: usize = 64;
@@ -21,28 +21,15 @@ pub(crate) const SCRATCH: usize = 4 << 20;
 const CANARY: usize = if cfg!(debug_assertions) { 64 } else { 0 };
 const CANARY_BYTE: u8 = 0xa5;
 
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct HostTile {
-    pub panel: i32,
-    pub rows: i32,
-    pub c_align: i32,
-    pub element_bytes: i32,
-}
-
-unsafe extern "C" {
-    fn rampart_host_tile(is_bf16: i32, columns: i32) -> HostTile;
-    fn rampart_host_init() -> i32;
-    fn rampart_host_features() -> *const std::ffi::c_char;
-}
-
 enum Memory {
     Small(Layout),
     Large(#[allow(dead_code, reason = "owns the mapping")] MmapMut),
 }
 
-/// The CPU, through kernels built for it at compile time.
+/// The CPU, through kernels built for it, or for its level of processor, at compile time.
 pub struct HostDevice {
+    /// Which of [`LEVELS`] runs.
+    level: usize,
     live: Mutex<HashMap<u64, (Memory, usize)>>,
     threads: usize,
 }
@@ -56,43 +43,27 @@ thread_local! {
 struct Line([u8; 128]);
 
 impl HostDevice {
+    /// Takes the highest level of processor that this one has, or what `RAMPART_HOST_LEVEL` says.
+    ///
     /// # Errors
     /// [`Error::Device`] when this processor lacks an instruction set the binary was built for.
     pub fn open() -> Result<Self> {
         start_threads()?;
-        let features = built_for();
-        if let Some(missing) = features.split(',').find(|f| !f.is_empty() && !has(f)) {
-            return Err(Error::device(format!(
-                "this binary was built for a processor with {missing}, which this one lacks; rebuild here, or with RAMPART_HOST_ARCH=x86-64-v3"
-            )));
-        }
-        // SAFETY: asks the system for the state of AMX and touches no memory of ours.
-        if unsafe { rampart_host_init() } != 0 {
-            return Err(Error::device(
-                "the system refuses the AMX state this binary was built for; rebuild with RAMPART_HOST_ARCH=icelake-server",
-            ));
-        }
-        Ok(HostDevice { live: Mutex::default(), threads: rayon::current_num_threads() })
+        let level = level::choose()?;
+        Ok(HostDevice { level, live: Mutex::default(), threads: rayon::current_num_threads() })
     }
 
     pub fn name(&self) -> String {
-        format!("host ({} threads, {})", self.threads, Self::features())
+        format!("host ({} threads, {})", self.threads, LEVELS[self.level].in_words())
     }
 
-    /// The instruction sets in use, for `rampart info`.
-    pub fn features() -> String {
-        let features = built_for();
-        let list = features.trim_end_matches(',').replace(',', " ");
-        if list.is_empty() { "portable vectors".into() } else { list }
+    /// Which of [`LEVELS`] runs.
+    pub(super) fn level(&self) -> usize {
+        self.level
     }
 
     pub fn threads(&self) -> usize {
         self.threads
-    }
-
-    pub(crate) fn tile(bf16: bool, columns: usize) -> HostTile {
-        // SAFETY: a pure function of its arguments.
-        unsafe { rampart_host_tile(i32::from(bf16), columns as i32) }
     }
 
     pub(crate) fn alloc(&self, bytes: usize) -> Result<u64> {
@@ -178,9 +149,7 @@ impl HostDevice {
                 if cfg!(debug_assertions) {
                     arena[..512].fill(Line([0xff; 128]));
                 }
-                // SAFETY: the arguments are the struct of this kernel, and what their addresses point to is promised to
-                // `Device::launch`; the arena is SCRATCH bytes, this thread's own.
-                unsafe { (kernel.host)(args.as_ptr(), &grid, first, last, arena.as_mut_ptr().cast()) };
+                unsafe { (kernel.host[self.level])(args.as_ptr(), &grid, first, last, arena.as_mut_ptr().cast()) };
             });
         };
         let ranges = blocks.min(self.threads as u64 * 4);
@@ -200,46 +169,4 @@ impl Drop for HostDevice {
             self.free(at);
         }
     }
-}
-
-/// The instruction sets this binary's kernels need, each followed by a comma.
-fn built_for() -> String {
-    // SAFETY: the function returns a text that is part of the program.
-    unsafe { CStr::from_ptr(rampart_host_features()) }.to_string_lossy().into_owned()
-}
-
-/// Starts the threads that work is spread over, as many as there are processors or `RAYON_NUM_THREADS` says. Does nothing the second
-/// time.
-///
-/// # Errors
-/// [`Error::Device`] when the system refuses them: left to itself, the pool would panic where it is first used.
-pub fn start_threads() -> Result<()> {
-    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
-    let start = || match rayon::ThreadPoolBuilder::new().build_global() {
-        // Without a cause, somebody else started the pool.
-        Err(e) if std::error::Error::source(&e).is_some() => Err(e.to_string()),
-        _ => Ok(()),
-    };
-    STARTED.get_or_init(start).clone().map_err(|e| {
-        let way_out =
-            "RAYON_NUM_THREADS asks for fewer, `ulimit -u` shows how many processes and threads may be started";
-        Error::device(format!("the system refuses the threads that work is spread over: {e}; {way_out}"))
-    })
-}
-
-#[cfg(target_arch = "x86_64")]
-fn has(feature: &str) -> bool {
-    match feature {
-        "avx2" => is_x86_feature_detected!("avx2"),
-        "fma" => is_x86_feature_detected!("fma"),
-        "avx512f" => is_x86_feature_detected!("avx512f"),
-        "avx512bw" => is_x86_feature_detected!("avx512bw"),
-        "avx512bf16" => is_x86_feature_detected!("avx512bf16"),
-        _ => true, // AMX: asked of the system by rampart_host_init
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn has(_: &str) -> bool {
-    true
 }

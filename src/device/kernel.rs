@@ -22,7 +22,30 @@ pub struct KernelInfo {
     pub args: usize,
     /// Position in [`KERNELS`].
     pub index: usize,
-    pub(crate) host: HostEntry,
+    /// One for each of [`LEVELS`].
+    pub(crate) host: [HostEntry; LEVEL_COUNT],
+}
+
+/// How packed weights of a matrix product are cut, as `kernels/host.cpp` says.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostTile {
+    pub panel: i32,
+    pub rows: i32,
+    pub c_align: i32,
+    pub element_bytes: i32,
+}
+
+/// The host kernels as they were compiled for one level of processor.
+pub(crate) struct Level {
+    /// `native`, or as `RAMPART_HOST_ARCH` and `RAMPART_HOST_LEVEL` name it.
+    pub name: &'static str,
+    /// How weights are packed and tiled, of (is bfloat16, output columns).
+    pub tile: unsafe extern "C" fn(i32, i32) -> HostTile,
+    /// Asks the system for what the kernels need of it; 0 when it is granted.
+    pub init: unsafe extern "C" fn() -> i32,
+    /// The instruction sets that must be there.
+    pub features: unsafe extern "C" fn() -> *const std::ffi::c_char,
 }
 
 /// A kernel that takes one argument struct `A`.

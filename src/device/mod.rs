@@ -7,6 +7,7 @@ mod cuda;
 pub mod emulated;
 mod host;
 mod kernel;
+pub mod level;
 pub mod nvtx;
 mod plan;
 
@@ -180,7 +181,7 @@ impl Device {
     /// A GPU that `ptx-emulator` stands in for: the same PTX and the same code as [`Device::cuda`], executed and checked on the CPU.
     ///
     /// # Errors
-    /// [`Error::Device`] when its library is not beside this program.
+    /// [`Error::Device`] when the system cannot load it, or this process uses the real driver.
     pub fn emulated() -> Result<Self> {
         Ok(Self::new(Backend::Cuda(CudaDevice::open_emulated()?)))
     }
@@ -231,7 +232,10 @@ impl Device {
 
     /// What an op may ask before it cuts its work into blocks.
     pub fn plan(&self) -> Plan {
-        if matches!(self.0.backend, Backend::Host(_)) { Plan::HOST } else { Plan::CUDA }
+        match &self.0.backend {
+            Backend::Host(host) => Plan::host(host.level()),
+            Backend::Cuda(_) => Plan::CUDA,
+        }
     }
 
     /// How many blocks run at once: threads on the host, multiprocessors on CUDA.

@@ -1,7 +1,7 @@
 //! What an op may ask of a device before it cuts its work into blocks.
 
 use super::DType;
-use super::host::{HostDevice, HostTile};
+use super::kernel::{HostTile, LEVELS};
 
 /// How blocks run, and what each has of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,12 +11,17 @@ pub struct Plan {
     pub serial: bool,
     /// Bytes that a block may keep between its phases: shared memory, or what a thread's cache stands in for.
     pub scratch: usize,
+    /// Of the host: which of [`LEVELS`].
+    level: usize,
 }
 
 impl Plan {
-    pub(super) const HOST: Plan = Plan { serial: true, scratch: 2 << 20 };
+    pub(super) fn host(level: usize) -> Plan {
+        Plan { serial: true, scratch: 2 << 20, level }
+    }
+
     /// Shared memory that needs no opting in, less what reductions take.
-    pub(super) const CUDA: Plan = Plan { serial: false, scratch: 49152 - 256 };
+    pub(super) const CUDA: Plan = Plan { serial: false, scratch: 49152 - 256, level: 0 };
 
     /// Channels of one block, of `c` in all: `few` where blocks are many.
     pub fn channels(&self, c: usize, few: usize) -> usize {
@@ -25,6 +30,8 @@ impl Plan {
 
     /// The register tile of matrix products with so many columns, where the build chose it; else the kernel's shape decides.
     pub(crate) fn tile(&self, dtype: DType, columns: usize) -> Option<HostTile> {
-        self.serial.then(|| HostDevice::tile(dtype == DType::BF16, columns))
+        let level = &LEVELS[self.level];
+        // SAFETY: a function of two numbers.
+        self.serial.then(|| unsafe { (level.tile)(i32::from(dtype == DType::BF16), columns as i32) })
     }
 }

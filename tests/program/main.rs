@@ -11,5 +11,6 @@ mod parity;
 mod place;
 mod profile;
 mod report;
+mod shell;
 mod terminal;
 mod verdict;

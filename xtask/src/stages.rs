@@ -24,12 +24,12 @@ pub const STAGES: [Stage; 8] = [
         about: "the demo sweep, its numbers, the pages in headless Chromium; sweeps killed and starved of disk",
         run: pages,
     },
-    Stage { name: "debug", about: "the ops with poisoned memory, canaries and overflow checks", run: debug },
     Stage {
-        name: "portable",
-        about: "the same for a processor without AVX-512 and AMX, and for one without AVX",
-        run: portable,
+        name: "checked",
+        about: "the ops with poisoned memory, canaries and overflow checks, at every level of processor",
+        run: checked,
     },
+    Stage { name: "wheel", about: "the wheel, installed alone and run at every level of processor", run: wheel },
     Stage {
         name: "sanitized",
         about: "host kernels under AddressSanitizer and UndefinedBehaviorSanitizer: the ops, the dumps, hostile inputs",
@@ -111,20 +111,43 @@ fn pages(run: &mut Run) -> Result {
     run.step(run.command(&python, pages).arg(chromium))
 }
 
-/// The unit tests of the engine and the tests of its ops.
-const OPS: &str = "test --locked --package rampart --lib --test ops";
+/// What `RAMPART_HOST_ARCH=all` compiles, the least first, as build/host.rs has it. A processor that lacks one passes it over.
+const LEVELS: [&str; 4] = ["x86-64", "x86-64-v3", "x86-64-v4", "x86-64-v4-amx"];
 
-fn debug(run: &mut Run) -> Result {
-    run.step(&mut run.cargo(OPS))
+/// The levels that this processor runs, in the words of `rampart info` by a program with all of them.
+fn levels(info: &str) -> Result<&'static [&'static str]> {
+    let running = info.lines().find_map(|line| line.strip_prefix("host kernels: ")?.split_once("; running "));
+    let at = running.and_then(|(_, name)| LEVELS.iter().position(|level| *level == name));
+    at.map(|at| &LEVELS[..=at]).ok_or_else(|| format!("`rampart info` names no level that runs:\n{info}"))
 }
 
-fn portable(run: &mut Run) -> Result {
+/// The kernels of a build for every processor, and what that costs elsewhere: nothing but x86 has levels.
+const ARCH: (&str, &str) = ("RAMPART_HOST_ARCH", if cfg!(target_arch = "x86_64") { "all" } else { "native" });
+
+/// The unit tests of the engine and the tests of its ops, with the same dependencies as the other tests': the workspace is named
+/// whole for their features.
+const CHECKED: &str = "test --release --locked --workspace --lib --test ops";
+
+fn checked(run: &mut Run) -> Result {
+    let cargo = |run: &Run, args: &str| {
+        let mut cargo = run.cargo(args);
+        cargo.env(ARCH.0, ARCH.1);
+        for check in ["DEBUG_ASSERTIONS", "OVERFLOW_CHECKS"] {
+            cargo.env(format!("CARGO_PROFILE_RELEASE_{check}"), "true");
+        }
+        cargo
+    };
+    run.step(&mut cargo(run, CHECKED))?;
     if !cfg!(target_arch = "x86_64") {
-        println!("nothing to do: these are x86 processors");
         return Ok(());
     }
-    for arch in ["x86-64-v3", "x86-64"] {
-        run.step(run.cargo("test --locked --package rampart --test ops").env("RAMPART_HOST_ARCH", arch))?;
+    let info = run.output(&mut run.rampart("info"))?;
+    let levels = levels(&info)?;
+    println!("levels of processor that run here: {}", levels.join(", "));
+    // The highest ran just now.
+    for level in &levels[..levels.len() - 1] {
+        let tests = "test --release --locked --workspace --test ops";
+        run.step(cargo(run, tests).env("RAMPART_HOST_LEVEL", level))?;
     }
     Ok(())
 }
@@ -146,6 +169,49 @@ fn sanitized(run: &mut Run) -> Result {
             // What lives as long as the process is no leak.
             .env("ASAN_OPTIONS", "detect_leaks=0"),
     )
+}
+
+fn wheel(run: &mut Run) -> Result {
+    let python = run.installed(PYTHON)?;
+    let wheels = run.root.join("target/wheels");
+    let venv = run.root.join("target/wheel-venv");
+    for left in [&wheels, &venv] {
+        if left.exists() {
+            fs::remove_dir_all(left).map_err(|e| format!("{}: {e}", left.display()))?;
+        }
+    }
+    run.step(run.command(&python, "-m maturin build --release --locked --out target/wheels").env(ARCH.0, ARCH.1))?;
+    let built: Vec<_> =
+        fs::read_dir(&wheels).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let [wheel] = &built[..] else { return Err(format!("maturin wrote {} files, expected one wheel", built.len())) };
+    run.step(&mut run.command("python3", "-m venv target/wheel-venv"))?;
+    run.step(
+        run.command(venv.join("bin/python"), "-m pip install --quiet --no-index --disable-pip-version-check")
+            .arg(wheel),
+    )?;
+
+    // From a folder with nothing in it, and none of this repository's files beside the program.
+    let empty = venv.join("empty");
+    fs::create_dir(&empty).map_err(|e| format!("{}: {e}", empty.display()))?;
+    let rampart = |run: &Run, args: &str| {
+        let mut command = run.command(venv.join("bin/rampart"), args);
+        command.current_dir(&empty);
+        command
+    };
+    let info = run.output(&mut rampart(run, "info"))?;
+    let levels = if cfg!(target_arch = "x86_64") { levels(&info)? } else { &["native"] };
+    let fixtures = run.root.join("tests/fixtures");
+    for level in levels {
+        println!("\nlevel {level}");
+        for precision in ["f32", "bf16"] {
+            let mut parity = rampart(run, &format!("parity --device host --precision {precision}"));
+            parity.args(["conv2d", "linear", "softmax"].map(|op| fixtures.join(op)));
+            let report = run.output(parity.env("RAMPART_HOST_LEVEL", level))?;
+            println!("{}", report.lines().last().unwrap_or_default());
+        }
+    }
+    run.step(rampart(run, "parity --device emulated").arg(fixtures.join("softmax")))?;
+    run.step(&mut rampart(run, "sweep --limit 2 --no-checks --out sweep"))
 }
 
 fn cuda(run: &mut Run) -> Result {

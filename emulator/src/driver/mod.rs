@@ -12,7 +12,7 @@
 //! - What is not emulated is `CUDA_ERROR_NOT_SUPPORTED`, with the reason in `cuGetErrorString`.
 //!
 //! The functions are found by `dlsym` in the `cdylib`. They are also in programs that link the `rlib`, which do not export them: the
-//! real driver, opened in such a program, still binds to its own.
+//! real driver, opened in such a program, still binds to its own. [`stand_in`] makes them a library there.
 //!
 //! [`Machine`]: crate::machine::Machine
 #![allow(non_snake_case, clippy::missing_safety_doc)] // the driver's names; the safety contract of each function is the driver's
@@ -32,6 +32,7 @@ pub mod occupancy;
 pub mod pinned;
 pub mod pool;
 pub mod proc_address;
+pub mod stand_in;
 pub mod stream;
 pub mod tally;
 pub mod types;

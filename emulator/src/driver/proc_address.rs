@@ -13,7 +13,7 @@ use super::{occupancy::*, pinned::*, pool::*, stream::*, unsupported::*};
 macro_rules! table {
     ($($function:ident)*) => {
         /// Names and addresses of all functions of the driver.
-        fn table() -> [(&'static str, *mut c_void); [$(stringify!($function)),*].len()] {
+        pub(super) fn functions() -> [(&'static str, *mut c_void); [$(stringify!($function)),*].len()] {
             [$((stringify!($function), $function as *mut c_void)),*]
         }
     };
@@ -64,7 +64,7 @@ const FORMS: [(&str, c_int, &str); 8] = [
 
 /// The address of a name for a version of CUDA, or whether the version is too old for it.
 fn find(name: &str, version: c_int) -> Result<*mut c_void, bool> {
-    let table = table();
+    let table = functions();
     let exact = |name: &str| table.iter().find(|(known, _)| *known == name).map(|(_, address)| *address);
     let mut forms = FORMS.iter().filter(|(known, ..)| *known == name).peekable();
     if forms.peek().is_some() {
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn versions_choose_the_form() {
-        let table = table();
+        let table = functions();
         let address = |name: &str| table.iter().find(|(known, _)| *known == name).unwrap().1;
         assert_eq!(find("cuMemAlloc", 13_000), Ok(address("cuMemAlloc_v2")));
         assert_eq!(find("cuCtxCreate", 13_000), Ok(address("cuCtxCreate_v4")));

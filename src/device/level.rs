@@ -1,0 +1,151 @@
+//! Which of the host kernels in this binary this processor can run.
+
+use std::ffi::CStr;
+
+use super::kernel::{LEVELS, Level};
+use crate::{Error, Result};
+
+/// Names the level outright: a lower one than the processor's own.
+pub const VARIABLE: &str = "RAMPART_HOST_LEVEL";
+
+impl Level {
+    fn text(&self) -> &'static str {
+        // SAFETY: the function gives a constant.
+        unsafe { CStr::from_ptr((self.features)()) }.to_str().unwrap_or_default()
+    }
+
+    /// The instruction sets in use, those that people know.
+    pub(super) fn in_words(&self) -> String {
+        let known = self.text().split(';').next().unwrap_or_default();
+        let list = known.trim_end_matches(',').replace(',', " ");
+        if list.is_empty() { "portable vectors".into() } else { list }
+    }
+
+    /// The first thing that this processor, or its system, lacks for these kernels.
+    fn lacks(&self) -> Option<&'static str> {
+        let mut features = self.text().split([',', ';']).filter(|f| !f.is_empty());
+        // SAFETY: asks the system for a permission, which may be asked for any number of times.
+        features
+            .find(|f| !has(f))
+            .or_else(|| (unsafe { (self.init)() } != 0).then_some("the matrix unit's state, which the system refuses"))
+    }
+}
+
+/// The levels in this binary, the least first.
+pub fn names() -> Vec<&'static str> {
+    LEVELS.iter().map(|level| level.name).collect()
+}
+
+/// The name of the level that runs.
+///
+/// # Errors
+/// As [`super::Device::host`].
+pub fn current() -> Result<&'static str> {
+    Ok(LEVELS[choose()?].name)
+}
+
+/// Which of [`LEVELS`] to run.
+pub(super) fn choose() -> Result<usize> {
+    let wanted = std::env::var_os(VARIABLE).filter(|v| !v.is_empty()).map(|v| v.to_string_lossy().into_owned());
+    let lacking: Vec<_> = LEVELS.iter().map(|level| (level.name, level.lacks())).collect();
+    pick(&lacking, wanted.as_deref()).map_err(Error::device)
+}
+
+/// Of levels and what is lacking for each, the one that is wanted, else the last that lacks nothing.
+fn pick(levels: &[(&str, Option<&str>)], wanted: Option<&str>) -> std::result::Result<usize, String> {
+    let names = || levels.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    if let Some(wanted) = wanted {
+        let Some(at) = levels.iter().position(|(name, _)| *name == wanted) else {
+            return Err(format!("{VARIABLE} is {wanted}; the host kernels in this program are for {}", names()));
+        };
+        return match levels[at].1 {
+            None => Ok(at),
+            Some(what) => Err(format!("{VARIABLE} is {wanted}, for which this processor lacks {what}")),
+        };
+    }
+    levels.iter().rposition(|(_, lacks)| lacks.is_none()).ok_or_else(|| {
+        let (name, lacks) = levels.first().copied().unwrap_or_default();
+        format!(
+            "the host kernels in this program are for {}, and this processor lacks {} for {name}; \
+             build it here, or anywhere with RAMPART_HOST_ARCH=all",
+            names(),
+            lacks.unwrap_or("everything")
+        )
+    })
+}
+
+/// Whether this processor has an instruction set, and its system saves the registers of it.
+#[cfg(target_arch = "x86_64")]
+fn has(feature: &str) -> bool {
+    macro_rules! detected {
+        ($($name:tt)*) => {
+            match feature {
+                $($name => is_x86_feature_detected!($name),)*
+                // Later than the oldest compiler that builds this: leaf 7 of cpuid, and the rest of AVX-512 for its registers.
+                "avx512fp16" => is_x86_feature_detected!("avx512f") && leaf7() >> 23 & 1 == 1,
+                // Whether the system lets a process have its state is asked of the system.
+                "amx-bf16" => leaf7() >> 22 & leaf7() >> 24 & 1 == 1,
+                _ => false,
+            }
+        };
+    }
+    detected! {
+        "sse3" "ssse3" "sse4.1" "sse4.2" "popcnt" "avx" "f16c" "bmi1" "bmi2" "lzcnt" "movbe" "avx2" "fma" "avxvnni" "gfni" "vaes"
+        "vpclmulqdq" "avx512f" "avx512bw" "avx512cd" "avx512dq" "avx512vl" "avx512ifma" "avx512vbmi" "avx512vbmi2" "avx512vnni"
+        "avx512bitalg" "avx512vpopcntdq" "avx512bf16"
+    }
+}
+
+/// Register edx of leaf 7, 0 where there is none.
+#[cfg(target_arch = "x86_64")]
+fn leaf7() -> u32 {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    #[allow(unused_unsafe, reason = "safe in later releases of the standard library")]
+    // SAFETY: every x86-64 processor has the instruction; a leaf that it lacks is not asked for.
+    unsafe {
+        if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has(_: &str) -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_level_that_runs_is_taken() {
+        let levels = [("x86-64", None), ("x86-64-v3", None), ("x86-64-v4", Some("avx512f"))];
+        assert_eq!(pick(&levels, None), Ok(1));
+        assert_eq!(pick(&levels, Some("x86-64")), Ok(0));
+        assert_eq!(pick(&[("native", None)], None), Ok(0));
+    }
+
+    #[test]
+    fn what_cannot_run_is_named() {
+        let levels = [("x86-64-v3", Some("avx2")), ("x86-64-v4", Some("avx512f"))];
+        let problem = pick(&levels, None).unwrap_err();
+        for part in ["x86-64-v3, x86-64-v4", "lacks avx2 for x86-64-v3", "RAMPART_HOST_ARCH=all"] {
+            assert!(problem.contains(part), "{part}: {problem}");
+        }
+        let problem = pick(&levels, Some("x86-64-v4")).unwrap_err();
+        assert!(problem.contains("x86-64-v4, for which this processor lacks avx512f"), "{problem}");
+        let problem = pick(&levels, Some("fast")).unwrap_err();
+        assert!(
+            problem.contains("RAMPART_HOST_LEVEL is fast") && problem.contains("x86-64-v3, x86-64-v4"),
+            "{problem}"
+        );
+    }
+
+    /// The compiler's list of what it may use reaches the check, and no entry is unknown to it.
+    #[test]
+    fn this_processor_has_what_the_running_level_needs() {
+        let level = &LEVELS[choose().unwrap()];
+        let features: Vec<&str> = level.text().split([',', ';']).filter(|f| !f.is_empty()).collect();
+        assert!(features.iter().all(|feature| has(feature)), "{features:?}");
+        assert!(!has("no-such-instructions") || !cfg!(target_arch = "x86_64"));
+    }
+}
