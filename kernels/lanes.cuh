@@ -207,8 +207,11 @@ DEVICE Lanes scale(Lanes a, Lanes n) {
 
 DEVICE float first(Lanes a) { return a.v[0]; }
 
+// The bits of the first `count` lanes: none below 1, all from SIZE on.
+DEVICE uint32_t below(int count) { return count < SIZE ? (1u << (count < 0 ? 0 : count)) - 1 : ~0u; }
+
 // The first `count` lanes of a, the rest 0.
-DEVICE Lanes head(Lanes a, int count) { return select(count < SIZE ? (1u << count) - 1 : ~0u, a, fill(0.f)); }
+DEVICE Lanes head(Lanes a, int count) { return select(below(count), a, fill(0.f)); }
 
 // The bit of lane `at`, or 0 when `at` is no lane.
 DEVICE uint32_t bit(int at) { return uint32_t(at) < uint32_t(SIZE) ? 1u << at : 0u; }

@@ -1,8 +1,10 @@
 use std::error::Error as _;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 use rampart::cli::Cli;
+use rampart::shown;
 
 fn main() -> ExitCode {
     // A reader that stops early (`rampart info | head`) ends the program quietly, as it does other tools.
@@ -14,12 +16,14 @@ fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("rampart: {e}");
+            let mut text = format!("rampart: {e}\n");
             let mut cause = e.source();
             while let Some(c) = cause {
-                eprintln!("  caused by: {c}");
+                text += &format!("  caused by: {c}\n");
                 cause = c.source();
             }
+            // Where nothing can be said, on a full disk above all, the exit code still says it.
+            let _ = io::stderr().write_all(shown::plain(&text).as_bytes());
             ExitCode::from(e.exit_code())
         }
     }

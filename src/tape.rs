@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use crate::choice::choice;
 use crate::device::{DType, Device, Kernel};
-use crate::tensor::{Tensor, TensorId};
+use crate::tensor::{Outline, Tensor, TensorId};
 use crate::{Error, Result};
 
 choice! {
@@ -39,7 +39,7 @@ type Backward = Box<dyn FnOnce(&Graph, &Tensor, &mut Grads) -> Result<()>>;
 struct Node {
     name: &'static str,
     inputs: Vec<TensorId>,
-    output: TensorId,
+    output: Outline,
     backward: Backward,
 }
 
@@ -48,6 +48,8 @@ struct Tape {
     nodes: Vec<Node>,
     uses: HashMap<TensorId, u32>,
     masks: HashMap<TensorId, Tensor>,
+    /// Masks of outputs that some op reads under other dimensions, where the rows of the mask would be others: no kernel fuses them.
+    late: HashMap<TensorId, Tensor>,
 }
 
 /// Where ops run: a device, a precision and, when gradients are wanted, a tape.
@@ -65,7 +67,8 @@ impl Graph {
 
     /// Runs ops and records what [`Graph::backward`] needs. [`crate::ops::recording`] hands in `accumulate`.
     pub fn recording(device: &Device, precision: Precision, accumulate: Accumulate) -> Self {
-        let tape = Tape { accumulate, nodes: vec![], uses: HashMap::new(), masks: HashMap::new() };
+        let tape =
+            Tape { accumulate, nodes: vec![], uses: HashMap::new(), masks: HashMap::new(), late: HashMap::new() };
         Graph { device: device.clone(), precision, tape: Some(RefCell::new(tape)) }
     }
 
@@ -102,6 +105,54 @@ impl Graph {
         Tensor::uninit(&self.device, &[rows, c.div_ceil(16) * 2], DType::U8)
     }
 
+    /// Whether a kernel of this graph can read `x`: values in the graph's format, on its device.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another format, [`Error::Device`] for memory of another device.
+    pub fn takes(&self, op: &'static str, what: &str, x: &Tensor) -> Result<()> {
+        if x.dtype() != self.dtype() {
+            let (want, found) = (self.dtype(), x.dtype());
+            return Err(Error::shape(op, format!("{what}: element type"), format!("{want:?}"), format!("{found:?}")));
+        }
+        self.holds(op, what, x)
+    }
+
+    /// Whether `x` is floating-point values, of either format, on the graph's device.
+    ///
+    /// # Errors
+    /// As [`Graph::takes`].
+    pub fn floats(&self, op: &'static str, what: &str, x: &Tensor) -> Result<()> {
+        if !matches!(x.dtype(), DType::F32 | DType::BF16) {
+            return Err(Error::shape(op, format!("{what}: element type"), "F32 or BF16", format!("{:?}", x.dtype())));
+        }
+        self.holds(op, what, x)
+    }
+
+    fn holds(&self, op: &'static str, what: &str, x: &Tensor) -> Result<()> {
+        match x.is_of(&self.device) {
+            true => Ok(()),
+            false => Err(Error::device(format!("{op}: {what}: expected memory of the device {}", self.device.kind()))),
+        }
+    }
+
+    /// The dimensions `(N, H, W, C)` of an activation that [`Graph::takes`] agrees to.
+    ///
+    /// # Errors
+    /// As [`Graph::takes`] and [`Tensor::dims4`].
+    pub fn dims4(&self, op: &'static str, x: &Tensor) -> Result<[usize; 4]> {
+        self.takes(op, "input", x)?;
+        x.dims4(op)
+    }
+
+    /// The dimensions `(N, K)` of a matrix that [`Graph::takes`] agrees to.
+    ///
+    /// # Errors
+    /// As [`Graph::takes`] and [`Tensor::dims2`].
+    pub fn dims2(&self, op: &'static str, x: &Tensor) -> Result<[usize; 2]> {
+        self.takes(op, "input", x)?;
+        x.dims2(op)
+    }
+
     /// See [`Device::launch`].
     ///
     /// # Errors
@@ -121,11 +172,16 @@ impl Graph {
     ) {
         let Some(tape) = &self.tape else { return };
         let mut tape = tape.borrow_mut();
-        let inputs: Vec<TensorId> = inputs.iter().map(|t| t.id()).collect();
-        for id in &inputs {
-            *tape.uses.entry(*id).or_default() += 1;
+        for input in inputs {
+            *tape.uses.entry(input.id()).or_default() += 1;
+            if tape.masks.get(&input.id()).is_some_and(|bits| !has_rows_of(bits, input.shape()))
+                && let Some(bits) = tape.masks.remove(&input.id())
+            {
+                tape.late.insert(input.id(), bits);
+            }
         }
-        tape.nodes.push(Node { name, inputs, output: output.id(), backward: Box::new(backward) });
+        let inputs = inputs.iter().map(|t| t.id()).collect();
+        tape.nodes.push(Node { name, inputs, output: output.outline(), backward: Box::new(backward) });
     }
 
     /// Notes that the gradient of `y` is to be zeroed where `bits` are 0, because a ReLU made `y`.
@@ -138,7 +194,8 @@ impl Graph {
     /// The gradient of `x`, given the gradient `dy` of `y`. Consumes the tape.
     ///
     /// # Errors
-    /// [`Error::Shape`] when `y` does not depend on `x` or nothing was recorded; and what the recorded ops return.
+    /// [`Error::Shape`] when `dy` is not of the shape and format of `y`, `y` does not depend on `x`, or nothing was recorded;
+    /// and what the recorded ops return.
     pub fn backward(self, y: &Tensor, dy: Tensor, x: &Tensor) -> Result<Tensor> {
         Ok(self.backward_all(y, dy, &[x])?.remove(0))
     }
@@ -151,19 +208,32 @@ impl Graph {
         let Some(tape) = self.tape else {
             return Err(Error::shape("backward", "tape", "a recording graph", "an inference graph"));
         };
-        let Tape { accumulate, nodes, uses, masks } = tape.into_inner();
+        let Tape { accumulate, nodes, uses, masks, mut late } = tape.into_inner();
+        if dy.shape() != y.shape() || dy.dtype() != y.dtype() || !dy.is_of(&self.device) {
+            return Err(Error::shape("backward", "gradient of the output", format!("{y:?}"), format!("{dy:?}")));
+        }
         let graph = Graph::inference(&self.device, self.precision);
         let mut grads = Grads { accumulate, values: HashMap::new(), left: uses, masks };
         // What came from outside does not know of the ReLU that made y.
         let unused = !grads.left.contains_key(&y.id());
         let dy = match if unused { grads.masks.remove(&y.id()) } else { None } {
-            Some(keep) => accumulate(&graph, &dy, None, Some(&keep))?,
+            Some(keep) if has_rows_of(&keep, dy.shape()) => accumulate(&graph, &dy, None, Some(&keep))?,
+            Some(keep) => {
+                late.insert(y.id(), keep);
+                dy
+            }
             None => dy,
         };
         grads.values.insert(y.id(), dy);
         for node in nodes.into_iter().rev() {
-            match grads.values.remove(&node.output) {
+            match grads.values.remove(&node.output.id()) {
                 Some(dy) => {
+                    // Whoever read the output under another shape made the gradient in that one.
+                    let dy = like(dy, &node.output, node.name)?;
+                    let dy = match late.remove(&node.output.id()) {
+                        Some(keep) => accumulate(&graph, &dy, None, Some(&keep))?,
+                        None => dy,
+                    };
                     let _range = crate::device::nvtx::range(node.name);
                     (node.backward)(&graph, &dy, &mut grads)?;
                 }
@@ -179,6 +249,28 @@ impl Graph {
             |x: &Tensor| Error::shape("backward", "input", "a tensor the output depends on", format!("{x:?}"));
         inputs.iter().map(|x| grads.values.get(&x.id()).cloned().ok_or_else(|| missing(x))).collect()
     }
+}
+
+/// Rows and bytes a row of a mask over an activation, as [`Graph::uninit_mask`] makes it.
+pub fn mask_shape(shape: &[usize]) -> [usize; 2] {
+    let c = shape.last().copied().unwrap_or(1);
+    [shape.iter().product::<usize>() / c.max(1), c.div_ceil(16) * 2]
+}
+
+/// Whether a mask has the rows of an activation of this shape: the same ones, or in both no padding between them.
+fn has_rows_of(bits: &Tensor, shape: &[usize]) -> bool {
+    let c = shape.last().copied().unwrap_or(1);
+    bits.shape() == mask_shape(shape)
+        || c.is_multiple_of(16) && bits.len().checked_mul(8) == Some(shape.iter().product::<usize>())
+}
+
+/// A gradient in the shape of what it is the gradient of.
+fn like(dy: Tensor, output: &Outline, op: &'static str) -> Result<Tensor> {
+    if dy.dtype() != output.dtype() {
+        let (want, found) = (output.dtype(), dy.dtype());
+        return Err(Error::shape(op, "element type of the gradient", format!("{want:?}"), format!("{found:?}")));
+    }
+    if dy.shape() == output.shape() { Ok(dy) } else { dy.reshaped(output.shape()) }
 }
 
 /// Gradients on their way from the output to the input.

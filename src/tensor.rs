@@ -34,9 +34,9 @@ impl Tensor {
     /// Memory for `shape`, to be written by a kernel.
     ///
     /// # Errors
-    /// [`Error::Device`] when the device is out of memory.
+    /// [`Error::Limit`] for a dimension or a size that kernels cannot count, [`Error::Device`] when the device is out of memory.
     pub fn uninit(device: &Device, shape: &[usize], dtype: DType) -> Result<Self> {
-        let buffer = Arc::new(device.alloc(shape.iter().product::<usize>() * dtype.size())?);
+        let buffer = Arc::new(device.alloc(bytes(shape, dtype)?)?);
         Ok(Tensor { shape: shape.to_vec(), dtype, buffer, offset: 0, id: TensorId::next() })
     }
 
@@ -45,10 +45,10 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] when the number of values is not that of the shape.
     pub fn from_f32(device: &Device, shape: &[usize], dtype: DType, values: &[f32]) -> Result<Self> {
-        let len: usize = shape.iter().product();
-        if values.len() != len {
-            return Err(Error::shape("tensor", format!("values of {shape:?}"), len, values.len()));
+        if !matches!(dtype, DType::F32 | DType::BF16) {
+            return Err(Error::shape("tensor", "element type", "F32 or BF16", format!("{dtype:?}")));
         }
+        holds(shape, dtype, values.len())?;
         let t = Self::uninit(device, shape, dtype)?;
         match dtype {
             DType::BF16 => {
@@ -65,10 +65,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] when the number of values is not that of the shape.
     pub fn from_i32(device: &Device, shape: &[usize], values: &[i32]) -> Result<Self> {
-        let len: usize = shape.iter().product();
-        if values.len() != len {
-            return Err(Error::shape("tensor", format!("values of {shape:?}"), len, values.len()));
-        }
+        holds(shape, DType::I32, values.len())?;
         let t = Self::uninit(device, shape, DType::I32)?;
         device.upload(&t.buffer, bytemuck::cast_slice(values))?;
         Ok(t)
@@ -112,7 +109,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Shape`] when the number of elements differs.
     pub fn reshaped(&self, shape: &[usize]) -> Result<Self> {
-        if shape.iter().product::<usize>() != self.len() {
+        if bytes(shape, self.dtype)? != self.len() * self.dtype.size() {
             return Err(Error::shape("reshape", "elements", format!("{:?}", self.shape), format!("{shape:?}")));
         }
         Ok(Tensor { shape: shape.to_vec(), ..self.clone() })
@@ -132,8 +129,8 @@ impl Tensor {
     /// [`Error::Shape`] when there are not that many.
     pub fn rows(&self, first: usize, count: usize) -> Result<Self> {
         let n = self.shape.first().copied().unwrap_or(0);
-        if first + count > n {
-            return Err(Error::shape("rows", "rows", format!("at most {n}"), first + count));
+        if self.shape.is_empty() || first.checked_add(count).is_none_or(|end| end > n) {
+            return Err(Error::shape("rows", "rows", format!("at most {n}"), first.saturating_add(count)));
         }
         let row = self.len() / n.max(1) * self.dtype.size();
         let mut shape = self.shape.clone();
@@ -150,10 +147,13 @@ impl Tensor {
         if parts.len() == 1 {
             return Ok(first.clone());
         }
+        if first.shape.is_empty() {
+            return Err(Error::shape("concat", "part", "(N, ..)", format!("{first:?}")));
+        }
         let mut shape = first.shape.clone();
         shape[0] = 0;
         for part in parts {
-            if part.shape[1..] != first.shape[1..] || part.dtype != first.dtype {
+            if part.shape.get(1..) != first.shape.get(1..) || part.dtype != first.dtype {
                 return Err(Error::shape("concat", "part", format!("{first:?}"), format!("{part:?}")));
             }
             shape[0] += part.shape[0];
@@ -194,6 +194,11 @@ impl Tensor {
         self.len() == 0
     }
 
+    /// Whether its address means something to `device`.
+    pub fn is_of(&self, device: &Device) -> bool {
+        self.buffer.is_of(device)
+    }
+
     /// Address of the first element on the device.
     pub fn address(&self) -> u64 {
         self.buffer.address() + self.offset as u64
@@ -222,6 +227,32 @@ impl Tensor {
     }
 }
 
+/// Bytes of a tensor. Kernels count along a dimension in 32 bits.
+fn bytes(shape: &[usize], dtype: DType) -> Result<usize> {
+    let limit = |what, requested: usize, max: usize| Error::Limit {
+        kernel: "tensor".into(),
+        what,
+        requested: requested as u64,
+        max: max as u64,
+    };
+    const LONGEST: usize = i32::MAX as usize;
+    if let Some(&long) = shape.iter().find(|&&d| d > LONGEST) {
+        return Err(limit("length of a dimension", long, LONGEST));
+    }
+    const MOST: usize = isize::MAX as usize;
+    let all = shape.iter().try_fold(dtype.size(), |all, &d| all.checked_mul(d)).filter(|&all| all <= MOST);
+    all.ok_or_else(|| limit("bytes", usize::MAX, MOST))
+}
+
+/// Whether a shape is one of so many values.
+fn holds(shape: &[usize], dtype: DType, values: usize) -> Result<()> {
+    let len = bytes(shape, dtype)? / dtype.size();
+    if values != len {
+        return Err(Error::shape("tensor", format!("values of {shape:?}"), len, values));
+    }
+    Ok(())
+}
+
 /// What a gradient knows of a tensor whose values it does not read: identity and form, without the memory.
 #[derive(Clone, Debug)]
 pub struct Outline {
@@ -237,6 +268,10 @@ impl Outline {
 
     pub fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    pub fn id(&self) -> TensorId {
+        self.id
     }
 }
 

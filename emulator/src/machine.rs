@@ -22,6 +22,9 @@ use crate::registers::Level;
 const INVALID_VALUE: i32 = 1;
 const OUT_OF_RESOURCES: i32 = 701;
 
+/// Bytes of the variables of one module.
+const MAX_VARIABLES: usize = 128 << 20;
+
 /// What is emulated and how strictly.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -183,11 +186,18 @@ impl Machine {
     /// Parses a module and allocates its global and constant variables.
     ///
     /// # Errors
-    /// [`PtxError`] with the line.
+    /// [`PtxError`] with the line; variables of more than 128 MiB among them, which a few bytes of text can ask for.
     pub fn load(&mut self, text: &str) -> Result<Module, PtxError> {
         let ptx = ptx::parse(text)?;
         let mut variables: HashMap<String, (u64, usize)> = HashMap::new();
         let kept = |v: &&ast::Variable| matches!(v.space, Space::Global | Space::Const) && !v.external;
+        let mut left = MAX_VARIABLES;
+        for v in ptx.variables.iter().filter(kept) {
+            let rest = left.checked_sub(v.bytes);
+            let problem =
+                || format!("{}: its {} bytes take the variables of a module beyond {MAX_VARIABLES}", v.name, v.bytes);
+            left = rest.ok_or_else(|| PtxError::new(v.line, problem()))?;
+        }
         for v in ptx.variables.iter().filter(kept) {
             let address = self
                 .memory
@@ -197,8 +207,13 @@ impl Machine {
         }
         for v in ptx.variables.iter().filter(kept) {
             let (address, bytes) = variables[&v.name];
-            let mut contents = vec![0u8; bytes];
             let size = v.ty.bytes();
+            // What has no initial value is zero, as the memory is.
+            let given = v.initial.as_ref().map_or(0, Vec::len).saturating_mul(size);
+            if given > bytes {
+                return Err(PtxError::new(v.line, format!("{}: too many initial values", v.name)));
+            }
+            let mut contents = vec![0u8; given];
             for (n, initial) in v.initial.iter().flatten().enumerate() {
                 let bits = match initial {
                     Initial::Bits(bits) => *bits,
@@ -212,7 +227,8 @@ impl Machine {
                 let to = to.ok_or_else(|| PtxError::new(v.line, format!("{}: too many initial values", v.name)))?;
                 to.copy_from_slice(&bits.to_le_bytes()[..size]);
             }
-            self.memory.write(address, &contents).map_err(|f| PtxError::new(v.line, f.to_string()))?;
+            let written = self.memory.write(address, &contents).and_then(|()| self.memory.initialized(address, bytes));
+            written.map_err(|f| PtxError::new(v.line, f.to_string()))?;
         }
         Ok(Module { ptx, variables, compiled: HashMap::new() })
     }

@@ -1,4 +1,8 @@
 //! The device, its attributes, errors as text, contexts and their limits.
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block is a call of the driver's C interface with what the test made"
+)]
 
 mod driver_common;
 

@@ -1,4 +1,8 @@
 //! The PTX in module images: every compression, the choice by compute capability, and damaged images.
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block is a call of the driver's C interface with what the test made"
+)]
 
 use std::ffi::CStr;
 

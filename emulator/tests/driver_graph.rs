@@ -1,4 +1,8 @@
 //! Capture into graphs, replay, and what is illegal meanwhile.
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block is a call of the driver's C interface with what the test made"
+)]
 
 mod driver_common;
 

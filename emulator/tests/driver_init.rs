@@ -1,4 +1,8 @@
 //! What comes before a context; a process of its own, since `cuInit` reads the environment once.
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block is a call of the driver's C interface with what the test made"
+)]
 
 use std::ffi::CStr;
 use std::ptr::{null, null_mut};

@@ -1,4 +1,8 @@
 //! Launches: arguments, limits, and errors that stay.
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block is a call of the driver's C interface with what the test made"
+)]
 
 mod driver_common;
 

@@ -1,4 +1,8 @@
 //! What was never freed is reported when its context goes, and when the process ends.
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block is a call of the driver's C interface with what the test made"
+)]
 
 mod driver_common;
 

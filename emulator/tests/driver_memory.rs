@@ -1,4 +1,8 @@
 //! Device and pinned memory, copies, fills, pools: what is right and what the checkers say of the rest.
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block is a call of the driver's C interface with what the test made"
+)]
 
 mod driver_common;
 

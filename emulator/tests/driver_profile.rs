@@ -1,4 +1,8 @@
 //! Counters of launches, as a program that embeds the emulator takes them.
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block is a call of the driver's C interface with what the test made"
+)]
 
 mod driver_common;
 

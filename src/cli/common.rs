@@ -1,6 +1,6 @@
 //! What the subcommands share: how they print, and how they read a size and a checkpoint.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use crate::config;
@@ -9,6 +9,7 @@ use crate::models::card::Card;
 use crate::models::weights::Weights;
 use crate::number::{Number, plausible};
 use crate::run::progress::note;
+use crate::shown::plain;
 use crate::{Error, Result};
 
 /// Height and width from `HEIGHTxWIDTH`.
@@ -39,6 +40,8 @@ pub(super) fn classifier(name: &str) -> Result<(Weights, Card)> {
 /// Prints to standard output, which may be a file on a full disk.
 pub(super) fn say(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
+    // A file gets what was asked for, a terminal what cannot steer it.
+    let text = if out.is_terminal() { plain(text) } else { text.into() };
     let written = writeln!(out, "{text}").and_then(|()| out.flush());
     written.map_err(|e| Error::io(Path::new("standard output"), "write", e))
 }

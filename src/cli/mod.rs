@@ -56,6 +56,7 @@ impl Cli {
     /// # Errors
     /// Whatever it reports; [`crate::Error::exit_code`] is the process's exit code.
     pub fn run(self) -> Result<()> {
+        crate::device::start_threads()?;
         match self.command {
             Command::Sweep(args) => sweep::run(args),
             Command::Denoise(args) => denoise::run(&args),

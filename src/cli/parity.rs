@@ -95,7 +95,9 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         .map_err(|e| Error::io(path, "cannot list the folder", e))?;
     entries.sort();
     for entry in entries {
-        if entry.is_dir() || entry.extension().is_some_and(|e| e == "safetensors") {
+        // Folders that link to each other have no end.
+        let folder = entry.is_dir() && !entry.is_symlink();
+        if folder || !entry.is_dir() && entry.extension().is_some_and(|e| e == "safetensors") {
             collect(&entry, files)?;
         }
     }

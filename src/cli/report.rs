@@ -6,11 +6,12 @@ use clap::{Args as ClapArgs, ValueEnum};
 use serde::Serialize;
 
 use super::common::say;
+use crate::files::write_whole;
 use crate::number::eps_label;
 use crate::report::{checks, page, paired, summary, words};
 use crate::run::ledger::Ledger;
 use crate::run::results;
-use crate::run::rundir::{RunDir, write_whole};
+use crate::run::rundir::RunDir;
 use crate::stats::wilson;
 use crate::{Error, Result};
 

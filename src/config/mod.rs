@@ -1,6 +1,5 @@
 //! A resolved experiment: every default filled in, every value checked.
 
-use std::fs;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
@@ -26,6 +25,7 @@ use crate::attack::{self, Said};
 use crate::data::{Dataset, demo};
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::number::{self, Number};
 use crate::tape::Precision;
 
@@ -72,8 +72,11 @@ impl Config {
 
     fn read(path: &Path, wrong: &Wrong) -> Result<Config> {
         let name = || path.display().to_string();
-        let text =
-            fs::read_to_string(path).map_err(|e| Error::usage(name(), format!("cannot read the config: {e}")))?;
+        let text = files::text(path, "read the config").map_err(|e| match e {
+            Error::Io { source, .. } => Error::usage(name(), format!("cannot read the config: {source}")),
+            Error::File { problem, .. } => Error::usage(name(), problem),
+            other => other,
+        })?;
         let file = toml::from_str(&text).map_err(|e| Error::usage(name(), e.to_string().trim_end()))?;
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         resolve(file, &stem, wrong)
@@ -229,7 +232,7 @@ fn pin_weights(weights: &str, known: &mut Option<String>) -> Result<()> {
     let path = Path::new(weights);
     let found = match Weights::named(weights) {
         Weights::Embedded(bytes) => checksum(bytes),
-        Weights::File(path) => fs::File::open(path).and_then(|file| checksum(BufReader::new(file))),
+        Weights::File(path) => checksum(BufReader::new(files::open(path, "read the weights")?)),
     };
     pin(known, found.map_err(|e| Error::io(path, "read the weights", e))?, path)
 }

@@ -1,5 +1,7 @@
 //! Defaults, overrides and refusals of a config.
 
+use std::fs;
+
 use super::*;
 use crate::attack::{Loss, Norm, Profile, StepSize, Target};
 use crate::defense::Estimator;

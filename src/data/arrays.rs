@@ -3,7 +3,6 @@
 //!
 //! Source of the format: NumPy's NEP 1.
 
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +17,7 @@ use super::source::{Named, Order, Row, Source, wrong};
 use super::subset::Select;
 use super::tensors::TensorFile;
 use crate::error::{Error, Result};
+use crate::files;
 
 pub const ROW: Row = Row {
     name: "arrays",
@@ -140,7 +140,7 @@ struct Array<'a> {
 /// Opens an array of a file and hands it on.
 fn array<T>(file: &Path, names: &[&str], what: &str, read: impl FnOnce(Array) -> Result<T>) -> Result<T> {
     let extension = file.extension().map(|e| e.to_ascii_lowercase()).unwrap_or_default();
-    let open = || File::open(file).map_err(|e| Error::io(file, "open", e));
+    let open = || files::open(file, "open");
     let among = |found: &[String]| {
         let problem = format!("expected {what} as one of {}, found {}", names.join(", "), found.join(", "));
         names.iter().find(|name| found.iter().any(|f| f == *name)).copied().ok_or_else(|| Error::file(file, problem))
@@ -326,7 +326,7 @@ fn images(file: &Path, keep: &[usize], labels: usize) -> Result<(Pixels, [usize;
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
     use std::io::Write as _;
 
     use super::*;

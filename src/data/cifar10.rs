@@ -1,5 +1,6 @@
 //! CIFAR-10 in its binary format: records of one label byte and 32x32 pixels, red plane, green plane, blue plane.
 
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -12,6 +13,7 @@ use super::source::{Row, Source, wrong};
 use super::subset::Select;
 use super::unit::unit;
 use crate::error::{Error, Result};
+use crate::files;
 
 pub const CLASSES: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
@@ -60,38 +62,54 @@ impl Source for Binary {
 /// when it cannot be read.
 pub fn load(path: &Path, limit: Option<usize>, select: Select, prepare: Option<Prepare>) -> Result<Dataset> {
     let file = if path.is_dir() { path.join("test_batch.bin") } else { path.to_owned() };
-    let bytes = std::fs::read(&file).map_err(|e| Error::io(&file, "read", e))?;
-    decode(&file, &bytes, limit, select, prepare)
+    decode(&file, files::open(&file, "read")?, limit, select, prepare)
 }
 
+/// Images of a file at most: far more than any set has, and no file of zeros without end.
+const MOST: u64 = 1 << 23;
+
+/// Reads the labels, and of the pixels only those of the images that are kept.
 fn decode(
     file: &Path,
-    bytes: &[u8],
+    mut from: impl Read + Seek,
     limit: Option<usize>,
     select: Select,
     prepare: Option<Prepare>,
 ) -> Result<Dataset> {
-    if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
-        let problem = format!(
-            "expected records of {RECORD} bytes, found {} bytes, {} too many",
-            bytes.len(),
-            bytes.len() % RECORD
-        );
+    let io = |e| Error::io(file, "read", e);
+    let length = from.seek(SeekFrom::End(0)).map_err(io)?;
+    from.rewind().map_err(io)?;
+    let over = length % RECORD as u64;
+    if length == 0 || over != 0 {
+        let problem = format!("expected records of {RECORD} bytes, found {length} bytes, {over} too many");
         return Err(Error::file(file, problem));
     }
-    let records: Vec<&[u8]> = bytes.chunks_exact(RECORD).collect();
-    let check = |(i, record): (usize, &&[u8])| check_label(file, i, record[0], CLASSES.len());
-    let labels = records.iter().enumerate().map(check).collect::<Result<Vec<u32>>>()?;
+    let count = length / RECORD as u64;
+    if count > MOST {
+        return Err(Error::file(file, format!("expected at most {MOST} images, found {count}")));
+    }
+    let mut reader = BufReader::with_capacity(1 << 20, from);
+    let (mut labels, mut record) = (Vec::new(), [0; RECORD]);
+    for i in 0..count as usize {
+        reader.read_exact(&mut record).map_err(io)?;
+        labels.push(check_label(file, i, record[0], CLASSES.len())?);
+    }
     let keep = select.indices(&labels, limit);
-    let pixels = |&i: &usize| {
+    let mut records = Vec::new();
+    for &i in &keep {
+        reader.seek(SeekFrom::Start((i * RECORD) as u64)).map_err(io)?;
+        reader.read_exact(&mut record).map_err(io)?;
+        records.push(record);
+    }
+    let pixels = |i: usize| {
         let planes = &records[i][1..];
         (0..3 * PLANE).map(move |at| planes[at % 3 * PLANE + at / 3])
     };
     let (pixels, [height, width]) = match prepare {
-        None => (Pixels::Floats(keep.iter().flat_map(pixels).map(unit).collect()), [SIDE, SIDE]),
+        None => (Pixels::Floats((0..records.len()).flat_map(pixels).map(unit).collect()), [SIDE, SIDE]),
         Some(prepare) => {
             let resized = |i| prepare.apply(&Rgb8 { height: SIDE, width: SIDE, pixels: pixels(i).collect() }).pixels;
-            (Pixels::Bytes(keep.par_iter().flat_map_iter(resized).collect()), prepare.size)
+            (Pixels::Bytes((0..records.len()).into_par_iter().flat_map_iter(resized).collect()), prepare.size)
         }
     };
     Ok(Dataset {
@@ -108,6 +126,8 @@ fn decode(
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use super::*;
 
     fn records(labels: &[u8]) -> Vec<u8> {
@@ -116,7 +136,7 @@ mod tests {
     }
 
     fn decode_all(bytes: &[u8]) -> Result<Dataset> {
-        decode(Path::new("test_batch.bin"), bytes, None, Select::First, None)
+        decode(Path::new("test_batch.bin"), Cursor::new(bytes), None, Select::First, None)
     }
 
     #[test]
@@ -134,7 +154,7 @@ mod tests {
     fn images_can_be_enlarged() {
         use crate::data::{prepare::Fit, resize::Filter};
         let prepare = Prepare { fit: Fit::Squash, size: [64, 96], shorter: 64, filter: Filter::Opencv };
-        let data = decode(Path::new("x"), &records(&[1, 7]), None, Select::First, Some(prepare)).unwrap();
+        let data = decode(Path::new("x"), Cursor::new(records(&[1, 7])), None, Select::First, Some(prepare)).unwrap();
         assert_eq!((data.height, data.width, data.image(1).unwrap().len()), (64, 96, 64 * 96 * 3));
         let small = decode_all(&records(&[1, 7])).unwrap();
         let corner = |data: &Dataset| data.image(1).unwrap()[..3].to_vec();
@@ -143,7 +163,8 @@ mod tests {
 
     #[test]
     fn a_limit_keeps_ids_of_the_source() {
-        let data = decode(Path::new("x"), &records(&[5, 5, 5, 2]), Some(2), Select::Balanced, None).unwrap();
+        let data =
+            decode(Path::new("x"), Cursor::new(records(&[5, 5, 5, 2])), Some(2), Select::Balanced, None).unwrap();
         assert_eq!((&data.ids[..], &data.labels[..]), (&[0, 3][..], &[5, 2][..]));
     }
 

@@ -1,10 +1,10 @@
 //! The classes of a set: what its folders call them and what people call them.
 
 use std::cmp::Ordering;
-use std::fs;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The classes of a set, in their order.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +25,7 @@ impl Classes {
     /// # Errors
     /// [`Error::Io`], and [`Error::File`] for a list that is empty or names an id twice.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(|e| Error::io(path, "read the list of classes", e))?;
+        let text = files::text(path, "read the list of classes")?;
         let classes = Self::parse(text.trim_start_matches('\u{feff}'));
         let mut sorted: Vec<&String> = classes.ids.iter().collect();
         sorted.sort();
@@ -120,6 +120,8 @@ fn is_wordnet_id(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -4,13 +4,16 @@
 //! stored inverted, as Adobe does. Of 16 bits, colour keeps the upper eight and grey is clipped at 255, odd as that is. Of several
 //! frames or pages the first is taken; pixels that are no integers are refused.
 
+use std::fmt::Display;
 use std::io::Cursor;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
-use image::{DynamicImage, ImageFormat, ImageReader};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::resize::Rgb8;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Extensions of the formats that are understood, in lower case.
 pub const EXTENSIONS: [&str; 12] =
@@ -22,28 +25,97 @@ pub fn is_image(file: &Path) -> bool {
     EXTENSIONS.contains(&extension.as_str())
 }
 
+/// Bytes that an image may take while it is decoded, its file included: that of Pillow's own limit, 89 million pixels of three bytes.
+const MOST: u64 = 256 << 20;
+/// The longest side, that of a JPEG.
+const SIDE: u32 = 65_535;
+/// Images that take more than this are decoded one at a time, whatever the number of threads.
+const LARGE: u64 = 16 << 20;
+
 /// The pixels of a file; its content decides the format.
 ///
 /// # Errors
-/// [`Error::File`] for another extension, a damaged or a truncated file; [`Error::Io`] when it cannot be read.
+/// [`Error::File`] for another extension, a damaged or a truncated file, and an image larger than the limits, which are looked at
+/// before it is decoded; [`Error::Io`] when it cannot be read.
 pub fn decode(file: &Path) -> Result<Rgb8> {
+    static LARGE_ONES: Mutex<()> = Mutex::new(());
     if !is_image(file) {
         let extension = file.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
         return Err(Error::file(file, format!("expected an image ({}), found `.{extension}`", EXTENSIONS.join(", "))));
     }
-    let bytes = std::fs::read(file).map_err(|e| Error::io(file, "open", e))?;
-    let unreadable = |problem: String| Error::file(file, format!("not a readable image: {problem}"));
-    let reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format().map_err(|e| Error::io(file, "read", e))?;
-    // The decoder fills what is missing of a JPEG with grey.
-    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_is_whole(&bytes) {
-        return Err(unreadable("the JPEG data is truncated".into()));
+    let bytes = files::read(file, "open", MOST)?;
+    let size = Size::of(file, &bytes)?;
+    let _alone = (size.bytes > LARGE).then(|| LARGE_ONES.lock().unwrap_or_else(PoisonError::into_inner));
+    pixels(file, bytes, size)
+}
+
+/// What an image will take, by what its header says.
+#[derive(Clone, Copy)]
+struct Size {
+    width: u32,
+    height: u32,
+    /// While it is decoded.
+    bytes: u64,
+}
+
+impl Size {
+    fn of(file: &Path, bytes: &[u8]) -> Result<Size> {
+        let reader = reader(file, bytes)?;
+        let format = reader.format();
+        // The decoder fills what is missing of a JPEG with grey.
+        if format == Some(ImageFormat::Jpeg) && !jpeg_is_whole(bytes) {
+            return Err(unreadable(file, "the JPEG data is truncated"));
+        }
+        let decoder = reader.into_decoder().map_err(|e| unreadable(file, e))?;
+        let ((width, height), color) = (decoder.dimensions(), decoder.color_type());
+        let found = format!("{width}x{height} pixels of {} bytes", color.bytes_per_pixel());
+        if width > SIDE || height > SIDE {
+            return Err(Error::file(file, format!("expected sides of at most {SIDE} pixels, found {found}")));
+        }
+        // What the result takes beside what is decoded, unless it is made in place, and what decoders keep besides.
+        let converted = if matches!(color, ColorType::Rgb8 | ColorType::Rgba8) { 0 } else { 3 };
+        let kept = match format {
+            Some(ImageFormat::Jpeg) if is_progressive(bytes) => 6,
+            Some(ImageFormat::WebP | ImageFormat::Gif | ImageFormat::Tiff) => 4,
+            _ => 0,
+        };
+        let per_pixel = u64::from(color.bytes_per_pixel()) + converted + kept;
+        let pixels = u64::from(width) * u64::from(height);
+        let needed = pixels.saturating_mul(per_pixel).saturating_add(bytes.len() as u64);
+        if needed > MOST {
+            let problem = format!("expected an image that takes at most {MOST} bytes, found one of {found}: {needed}");
+            return Err(Error::file(file, problem));
+        }
+        Ok(Size { width, height, bytes: needed })
     }
-    let image = reader.decode().map_err(|e| unreadable(e.to_string()))?;
+}
+
+fn reader<'a>(file: &Path, bytes: &'a [u8]) -> Result<ImageReader<Cursor<&'a [u8]>>> {
+    let mut reader =
+        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| Error::io(file, "read", e))?;
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MOST);
+    reader.limits(limits);
+    Ok(reader)
+}
+
+fn unreadable(file: &Path, problem: impl Display) -> Error {
+    Error::file(file, format!("not a readable image: {problem}"))
+}
+
+fn pixels(file: &Path, bytes: Vec<u8>, size: Size) -> Result<Rgb8> {
+    let reader = reader(file, &bytes)?;
+    let image = reader.decode().map_err(|e| unreadable(file, e))?;
+    drop(bytes);
     if matches!(image, DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_)) {
-        return Err(unreadable("expected pixels of 8 or 16 bits, found floating-point values".into()));
+        return Err(unreadable(file, "expected pixels of 8 or 16 bits, found floating-point values"));
     }
-    let (height, width) = (image.height() as usize, image.width() as usize);
-    Ok(Rgb8 { height, width, pixels: to_rgb(image) })
+    let (height, width) = (size.height as usize, size.width as usize);
+    let pixels = to_rgb(image);
+    match pixels.len() == height * width * 3 {
+        true => Ok(Rgb8 { height, width, pixels }),
+        false => Err(unreadable(file, format!("expected {width}x{height} pixels, found {}", pixels.len() / 3))),
+    }
 }
 
 fn to_rgb(image: DynamicImage) -> Vec<u8> {
@@ -57,8 +129,32 @@ fn to_rgb(image: DynamicImage) -> Vec<u8> {
         }
         DynamicImage::ImageRgb16(rgb) => upper(rgb.as_raw(), 3),
         DynamicImage::ImageRgba16(rgba) => upper(rgba.as_raw(), 4),
+        DynamicImage::ImageRgba8(rgba) => {
+            // In place: both at once would be the most that any image takes.
+            let mut raw = rgba.into_raw();
+            let pixels = raw.len() / 4;
+            (0..pixels).for_each(|i| raw.copy_within(4 * i..4 * i + 3, 3 * i));
+            raw.truncate(3 * pixels);
+            raw
+        }
         other => other.into_rgb8().into_raw(),
     }
+}
+
+/// Whether the frame of a JPEG is progressive: all its coefficients are then kept until the last scan.
+fn is_progressive(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some([0xff, marker, high, low]) = bytes.get(at..at + 4) {
+        match marker {
+            0xc2 | 0xc6 | 0xca | 0xce => return true,
+            0xc0 | 0xc1 | 0xda => return false,
+            0xff => at += 1,
+            0x01 | 0xd0..=0xd8 => at += 2,
+            _ => at += 2 + usize::from(u16::from_be_bytes([*high, *low])),
+        }
+    }
+    // Of what cannot be told, the worst.
+    true
 }
 
 /// Whether the first scan is followed by an end marker: in coded data 0xff is never followed by 0xd9.
@@ -134,6 +230,46 @@ mod tests {
         let float = ImageBuffer::from_pixel(2, 2, Rgb([0.5f32, 0.5, 0.5]));
         let refused = decoded("a.tif", |p| float.save(p).unwrap()).unwrap_err().to_string();
         assert!(refused.contains("floating-point"), "{refused}");
+    }
+
+    /// A PNG of one colour deflates to next to nothing; its header says what it becomes.
+    #[test]
+    fn images_larger_than_the_limits_are_refused_before_they_are_decoded() {
+        use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+        use image::{ExtendedColorType, ImageEncoder};
+        let png = |path: &Path, width: u32, height: u32, color: ExtendedColorType| {
+            let bytes =
+                vec![0; (u64::from(width) * u64::from(height) * u64::from(color.bits_per_pixel()) / 8) as usize];
+            let file = std::fs::File::create(path).unwrap();
+            let encoder = PngEncoder::new_with_quality(file, CompressionType::Fast, FilterType::NoFilter);
+            encoder.write_image(&bytes, width, height, color).unwrap();
+        };
+        for (width, height, color, part) in [
+            (65_536, 1, ExtendedColorType::L8, "expected sides of at most 65535 pixels, found 65536x1"),
+            (1, 65_536, ExtendedColorType::L8, "expected sides of at most 65535 pixels, found 1x65536"),
+            (65_535, 1025, ExtendedColorType::L8, "expected an image that takes at most 268435456 bytes"),
+            (8000, 4200, ExtendedColorType::Rgba16, "found one of 8000x4200 pixels of 8 bytes"),
+        ] {
+            let error = decoded("a.png", |p| png(p, width, height, color)).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        let thin = decoded("a.png", |p| png(p, 65_535, 2, ExtendedColorType::L8)).unwrap();
+        assert_eq!((thin.width, thin.height), (65_535, 2));
+    }
+
+    #[test]
+    fn alpha_is_dropped_in_place() {
+        let image = ImageBuffer::from_fn(5, 3, |x, y| Rgba([(x * 50) as u8, (y * 90) as u8, 7, (x + y) as u8]));
+        let found = decoded("a.png", |p| image.save(p).unwrap()).unwrap();
+        let want: Vec<u8> = image.pixels().flat_map(|p| [p[0], p[1], p[2]]).collect();
+        assert_eq!(found.pixels, want);
+    }
+
+    #[test]
+    fn progressive_frames_are_known() {
+        let sof =
+            |marker: u8| [&[0xff, 0xd8, 0xff, 0xe0, 0, 4, 1, 2, 0xff, 0xff, marker, 0, 17][..], &[0; 20]].concat();
+        assert!(is_progressive(&sof(0xc2)) && !is_progressive(&sof(0xc0)) && is_progressive(&[0xff, 0xd8]));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! Big-endian u32 words. Images: magic 0x803, count, rows, columns, then one byte per pixel, row by row. Labels: magic
 //! 0x801, count, then one byte per image.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,7 @@ use super::source::{Row, Source, wrong};
 use super::subset::Select;
 use super::unit::unit;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The classes of Fashion-MNIST.
 pub const FASHION: [&str; 10] =
@@ -53,6 +53,9 @@ impl Source for Place {
 
 const IMAGES: u32 = 0x803;
 const LABELS: u32 = 0x801;
+/// Images and pixels of a side at most: what a file of a few bytes may say of itself is more than memory holds.
+const MOST: u32 = 1 << 23;
+const SIDE: u32 = 2048;
 
 /// The Fashion-MNIST test set in `dir`, under the names it is published with.
 ///
@@ -84,19 +87,19 @@ type Named<'a> = (&'a Path, Box<dyn Read + 'a>);
 
 /// As [`load`], from anything that reads; the paths only name the two in errors.
 pub(super) fn decode(images: Named, labels: Named, limit: Option<usize>, select: Select) -> Result<Dataset> {
-    let ((image_file, mut images), (label_file, mut labels)) = (images, labels);
-    let [count, rows, cols] = header(image_file, &mut images, IMAGES)?;
-    let pixels = rows as u64 * cols as u64;
+    let ((image_file, mut images_reader), (label_file, mut labels)) = (images, labels);
+    let [count, rows, cols] = header(image_file, &mut images_reader, IMAGES)?;
+    let pixels = u64::from(rows) * u64::from(cols);
     if pixels == 0 || count == 0 {
         return Err(Error::file(
             image_file,
             format!("expected at least one pixel, found {count} images of {rows}x{cols}"),
         ));
     }
-    let total = pixels
-        .checked_mul(count.into())
-        .ok_or_else(|| Error::file(image_file, format!("{count} images of {rows}x{cols} are too many")))?;
-    let bytes = read_exactly(image_file, &mut images, &format!("{count} images of {rows}x{cols}"), total)?;
+    if rows > SIDE || cols > SIDE || count > MOST {
+        let found = format!("{count} images of {rows}x{cols} are too many or too large");
+        return Err(Error::file(image_file, format!("{found}: expected at most {MOST} of at most {SIDE}x{SIDE}")));
+    }
 
     let [label_count] = header(label_file, &mut labels, LABELS)?;
     if label_count != count {
@@ -111,7 +114,17 @@ pub(super) fn decode(images: Named, labels: Named, limit: Option<usize>, select:
     let (rows, cols) = (rows as usize, cols as usize);
     let pad = if (rows, cols) == (28, 28) { 2 } else { 0 };
     let keep = select.indices(&labels, limit);
-    let images = keep.iter().flat_map(|&i| expand(&bytes[i * rows * cols..][..rows * cols], cols, pad)).collect();
+    // Every image passes, to the end of the file, where gzip has its checksum; what is kept is what was asked for.
+    let what = format!("{count} images of {rows}x{cols}");
+    let mut passing = Passing { file: image_file, what: &what, expected: pixels * u64::from(count), read: 0 };
+    let (mut grey, mut images, mut kept) = (vec![0; rows * cols], Vec::new(), keep.iter().peekable());
+    for i in 0..count as usize {
+        passing.fill(&mut images_reader, &mut grey)?;
+        if kept.next_if_eq(&&i).is_some() {
+            images.extend(expand(&grey, cols, pad));
+        }
+    }
+    passing.end(&mut images_reader)?;
     Ok(Dataset {
         name: "fashion-mnist".into(),
         height: rows + 2 * pad,
@@ -137,10 +150,49 @@ fn expand(grey: &[u8], width: usize, pad: usize) -> Vec<f32> {
     out
 }
 
+/// The pixels of all images, one after the other.
+struct Passing<'a> {
+    file: &'a Path,
+    what: &'a str,
+    expected: u64,
+    read: u64,
+}
+
+impl Passing<'_> {
+    fn fill(&mut self, reader: &mut impl Read, image: &mut [u8]) -> Result<()> {
+        let mut at = 0;
+        while at < image.len() {
+            match reader.read(&mut image[at..]) {
+                Ok(0) => {
+                    let (expected, what, found) = (self.expected, self.what, self.read);
+                    let problem = format!("truncated: expected {expected} bytes of {what}, found {found}");
+                    return Err(Error::file(self.file, problem));
+                }
+                Ok(n) => (at, self.read) = (at + n, self.read + n as u64),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(read_error(self.file, e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&self, reader: &mut impl Read) -> Result<()> {
+        let mut more = Vec::new();
+        reader.take(1).read_to_end(&mut more).map_err(|e| read_error(self.file, e))?;
+        match more.is_empty() {
+            true => Ok(()),
+            false => {
+                let problem = format!("too long: expected {} bytes of {}, found more", self.expected, self.what);
+                Err(Error::file(self.file, problem))
+            }
+        }
+    }
+}
+
 /// Opens a file; what is gzip by name or by content is unpacked.
 fn open(path: &Path) -> Result<Box<dyn Read>> {
     let named = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz"));
-    let file = || File::open(path).map_err(|e| Error::io(path, "open", e));
+    let file = || files::open(path, "open");
     let mut start = Vec::new();
     file()?.take(2).read_to_end(&mut start).map_err(|e| Error::io(path, "read", e))?;
     let reader = BufReader::new(file()?);
@@ -259,6 +311,8 @@ mod tests {
             (problem(&i, &l[..9], ""), "labels", "expected 2 bytes of labels, found 1"),
             (problem(&images(0, 4, 4, 0), &labels(&[]), ""), "images", "0 images"),
             (problem(&images(u32::MAX, u32::MAX, u32::MAX, 9), &l, ""), "images", "too many"),
+            (problem(&images(1, 60_000, 60_000, 9), &l, ""), "images", "of at most 2048x2048"),
+            (problem(&images(1 << 24, 1, 1, 9), &l, ""), "images", "at most 8388608"),
             (problem(b"garbage, no gzip at all", &gzip(&l), ".gz"), "images.gz", "gzip"),
             (problem(&gzip(&i)[..20], &gzip(&l), ".gz"), "images.gz", "gzip"),
         ];

@@ -1,13 +1,13 @@
 //! Files of labels for flat folders: a file name, with or without extension, and a class by id or number.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 
 use csv::{ReaderBuilder, StringRecord, Trim};
 
 use super::classes::Classes;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Characters of a line that a message shows.
 const SHOWN: usize = 80;
@@ -18,7 +18,7 @@ const SHOWN: usize = 80;
 /// # Errors
 /// [`Error::Io`], and [`Error::File`] for a line that names no class or gives a file another class than one before.
 pub fn load(path: &Path, classes: &Classes) -> Result<HashMap<String, u32>> {
-    let text = fs::read_to_string(path).map_err(|e| Error::io(path, "read the labels", e))?;
+    let text = files::text(path, "read the labels")?;
     let text = text.trim_start_matches('\u{feff}');
     let delimiter = [b',', b';', b'\t'].into_iter().find(|&c| text.bytes().any(|b| b == c)).unwrap_or(b' ');
     let mut reader = ReaderBuilder::new();
@@ -66,6 +66,8 @@ fn fields(record: &StringRecord) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

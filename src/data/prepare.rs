@@ -1,6 +1,6 @@
 //! How images of any size become images of one, as Pillow and the libraries around it do.
 
-use super::resize::{Filter, Rgb8, centre_crop, resize, shorter_side};
+use super::resize::{Filter, Rgb8, centre, part, resize, shorter_side};
 use crate::choice::choice;
 
 choice! {
@@ -42,7 +42,8 @@ impl Prepare {
             Fit::Squash => resize(image, height, width, self.filter),
             Fit::Crop => {
                 let (h, w) = shorter_side(image.height, image.width, self.shorter);
-                centre_crop(&resize(image, h, w, self.filter), height, width)
+                // Of a thin image the whole would be larger than any memory.
+                part(image, [h, w], &centre([h, w], height, width), self.filter)
             }
         }
     }

@@ -100,7 +100,9 @@ impl Files {
         if let Some(&last) = images.last().filter(|_| images.len() < n) {
             let next: Vec<usize> = (0..images.len()).map(|k| (last + 1 + k) % n).collect();
             let (files, these) = (Arc::clone(self), next.clone());
-            *ahead = Some(Ahead { images: next, work: std::thread::spawn(move || files.prepare(&these)) });
+            // Where the system refuses a thread, the images are prepared when they are asked for.
+            let work = std::thread::Builder::new().spawn(move || files.prepare(&these));
+            *ahead = work.ok().map(|work| Ahead { images: next, work });
         }
         let at = |&i: &usize| {
             let place = known.iter().position(|(k, _)| *k == i).expect("prepared above");

@@ -2,22 +2,21 @@
 //! is opened.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
 use super::recognise::recognise;
 use super::torch::{self, Place, Stored};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Bytes of the length that a safetensors file begins with.
 const LENGTH: usize = 8;
 
 enum Bytes {
-    Mapped(Mmap),
     Embedded(&'static [u8]),
     Owned(Vec<u8>),
 }
@@ -25,11 +24,19 @@ enum Bytes {
 impl AsRef<[u8]> for Bytes {
     fn as_ref(&self) -> &[u8] {
         match self {
-            Bytes::Mapped(m) => m,
             Bytes::Embedded(b) => b,
             Bytes::Owned(v) => v,
         }
     }
+}
+
+/// Bytes that show what a file is.
+const START: u64 = 1 << 16;
+
+/// The end of a safetensors header, by the length at its beginning.
+fn header_end(start: &[u8]) -> Option<u64> {
+    let length = u64::from_le_bytes(*start.first_chunk()?);
+    (start.get(LENGTH) == Some(&b'{')).then_some(length.checked_add(LENGTH as u64)?)
 }
 
 /// An open file.
@@ -51,16 +58,22 @@ pub struct View<'a> {
 }
 
 impl TensorFile {
-    /// Maps a file.
+    /// Reads a file. Not mapped: one that another process shortens meanwhile would end this one.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be opened, [`Error::File`] when it is neither a safetensors file nor a checkpoint of PyTorch.
+    /// [`Error::Io`] when it cannot be opened or is more than memory holds, [`Error::File`] when it is neither a safetensors file nor a
+    /// checkpoint of PyTorch.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-        // SAFETY: another process that shortens the file meanwhile makes a read fault, the usual price of mapping; nothing here relies
-        // on the bytes staying the same.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))?;
-        Self::parse(path, Bytes::Mapped(map))
+        let mut start = Vec::new();
+        let file = files::open(path, "open")?;
+        let len = file.metadata().map_err(|e| Error::io(path, "open", e))?.len();
+        file.take(START).read_to_end(&mut start).map_err(|e| Error::io(path, "read", e))?;
+        // What its beginning shows to be something else is not read to the end, whatever its size.
+        if len > START && !torch::is_torch(&start) && header_end(&start).is_none_or(|end| end > len) {
+            let found = recognise(path, &start).unwrap_or("one that does not parse: no header of its length");
+            return Err(Error::file(path, format!("expected a safetensors file or a .pth of PyTorch, found {found}")));
+        }
+        Self::parse(path, Bytes::Owned(files::read(path, "read", u64::MAX)?))
     }
 
     /// Bytes that are part of the program.

@@ -69,6 +69,7 @@ pub struct CudaDevice {
 
 // SAFETY: driver handles may be used from any thread that has made the context current, as `bind` does before every use.
 unsafe impl Send for CudaDevice {}
+// SAFETY: as above; what changes is behind mutexes.
 unsafe impl Sync for CudaDevice {}
 
 /// Modules by source file, functions by kernel index; each is loaded when first needed.
@@ -216,6 +217,7 @@ impl CudaDevice {
     pub unsafe fn free(&self, at: u64) {
         if self.bind().is_ok() {
             // A failure here was reported where it arose: the driver repeats earlier errors.
+            // SAFETY: as the caller promises.
             let _ = unsafe { result::free_sync(at) };
         }
     }
@@ -232,7 +234,9 @@ impl CudaDevice {
             let pinned = staging.settled(half, part.len())?;
             pinned.copy_from_slice(part);
             // SAFETY: the pinned bytes stay as they are until the event says that the copy is done.
-            unsafe { result::memcpy_htod_async(to + (i * HALF) as u64, pinned, self.stream) }
+            let copied = unsafe { result::memcpy_htod_async(to + (i * HALF) as u64, pinned, self.stream) };
+            copied
+                // SAFETY: event and stream are this device's own.
                 .and_then(|()| unsafe { result::event::record(staging.done[half], self.stream) })
                 .map_err(|e| failed("copying to the device", e))?;
         }

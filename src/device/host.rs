@@ -3,7 +3,7 @@
 use std::alloc::{Layout, alloc, dealloc};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use memmap2::{Advice, MmapMut};
 use rayon::prelude::*;
@@ -48,6 +48,7 @@ impl HostDevice {
     /// # Errors
     /// [`Error::Device`] when this processor lacks an instruction set the binary was built for.
     pub fn open() -> Result<Self> {
+        start_threads()?;
         let level = level::choose()?;
         Ok(HostDevice { level, live: Mutex::default(), threads: rayon::current_num_threads() })
     }
@@ -66,8 +67,8 @@ impl HostDevice {
     }
 
     pub(crate) fn alloc(&self, bytes: usize) -> Result<u64> {
-        let size = bytes + CANARY;
         let refused = || Error::device(format!("host: out of memory: {bytes} bytes were refused"));
+        let size = bytes.checked_add(CANARY).ok_or_else(refused)?;
         let (memory, at) = if size >= LARGE {
             let mut map = MmapMut::map_anon(size).map_err(|_| refused())?;
             #[cfg(target_os = "linux")]
@@ -76,11 +77,13 @@ impl HostDevice {
             (Memory::Large(map), at)
         } else {
             let layout = Layout::from_size_align(size.max(1), ALIGN).map_err(|_| refused())?;
+            // SAFETY: the layout is of at least one byte.
             (Memory::Small(layout), unsafe { alloc(layout) })
         };
         if at.is_null() {
             return Err(refused());
         }
+        // SAFETY: `bytes + CANARY` bytes are there.
         unsafe { at.add(bytes).write_bytes(CANARY_BYTE, CANARY) };
         self.live.lock().expect("no panic while locked").insert(at as u64, (memory, bytes));
         Ok(at as u64)
@@ -93,6 +96,7 @@ impl HostDevice {
         let Some((memory, bytes)) = entry else { return };
         self.check(at, bytes);
         if let Memory::Small(layout) = memory {
+            // SAFETY: `alloc` made it with this layout, and the entry is gone: nobody frees it twice.
             unsafe { dealloc(at as *mut u8, layout) };
         }
     }
@@ -100,6 +104,7 @@ impl HostDevice {
     /// In debug builds: the canary behind a buffer is intact.
     pub(crate) fn check(&self, at: u64, bytes: usize) {
         if cfg!(debug_assertions) && !std::thread::panicking() {
+            // SAFETY: `alloc` put the canary there, behind the bytes of the buffer, and initialised it.
             let tail = unsafe { std::slice::from_raw_parts((at as *const u8).add(bytes), CANARY) };
             assert!(tail.iter().all(|&b| b == CANARY_BYTE), "a kernel wrote behind a buffer of {bytes} bytes");
         }
@@ -108,24 +113,29 @@ impl HostDevice {
     /// In debug builds: fills with a pattern that is NaN as float32 and as bfloat16, so that unwritten values show.
     pub(crate) fn poison(&self, at: u64, bytes: usize) {
         if cfg!(debug_assertions) {
+            // SAFETY: `at` came from `alloc` with as many bytes.
             unsafe { (at as *mut u8).write_bytes(0xff, bytes) };
         }
     }
 
     pub(crate) fn upload(&self, to: u64, from: &[u8]) {
+        // SAFETY: `Device` compared the lengths and handed in a live buffer of this device; a slice of Rust's lies elsewhere.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to as *mut u8, from.len()) };
     }
 
     pub(crate) fn download(&self, from: u64, to: &mut [u8]) {
+        // SAFETY: as for an upload.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
     }
 
     pub(crate) fn zero(&self, at: u64, bytes: usize) {
+        // SAFETY: `Device` compared the length with that of the live buffer.
         unsafe { (at as *mut u8).write_bytes(0, bytes) };
     }
 
     pub(crate) fn copy(&self, to: u64, from: u64, bytes: usize) {
-        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
+        // SAFETY: `Device` compared the length with both live buffers; parts of one buffer may overlap.
+        unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) };
     }
 
     /// Spreads the grid over the pool in contiguous ranges, several per thread so that uneven ones balance.
@@ -139,6 +149,8 @@ impl HostDevice {
                 if cfg!(debug_assertions) {
                     arena[..512].fill(Line([0xff; 128]));
                 }
+                // SAFETY: the op has built these arguments for this kernel from live tensors, the range lies in the grid, the arena is as
+                // large as a block's shared memory may be, and the processor has what the level needs.
                 unsafe { (kernel.host[self.level])(args.as_ptr(), &grid, first, last, arena.as_mut_ptr().cast()) };
             });
         };
@@ -159,4 +171,22 @@ impl Drop for HostDevice {
             self.free(at);
         }
     }
+}
+
+/// Starts the threads that work is spread over, once.
+///
+/// # Errors
+/// [`Error::Device`] when the system refuses them: left to itself, the pool would panic where it is first used.
+pub fn start_threads() -> Result<()> {
+    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
+    let start = || match rayon::ThreadPoolBuilder::new().build_global() {
+        // Without a cause, somebody else started the pool.
+        Err(e) if std::error::Error::source(&e).is_some() => Err(e.to_string()),
+        _ => Ok(()),
+    };
+    STARTED.get_or_init(start).clone().map_err(|e| {
+        let way_out =
+            "RAYON_NUM_THREADS asks for fewer, `ulimit -u` shows how many processes and threads may be started";
+        Error::device(format!("the system refuses the threads that work is spread over: {e}; {way_out}"))
+    })
 }

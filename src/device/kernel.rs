@@ -129,6 +129,7 @@ mod tests {
     #[test]
     fn both_compilers_lay_the_argument_structs_out_alike() {
         let rust = layout_of_rust();
+        // SAFETY: a constant of the kernels' library, of the type that the build script wrote.
         let cpp = unsafe { &rampart_layout };
         assert_eq!(rust.len(), cpp.len());
         for ((what, rust), cpp) in rust.iter().zip(cpp) {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 pub use cuda::CudaDevice;
-pub use host::HostDevice;
+pub use host::{HostDevice, start_threads};
 pub use kernel::*;
 pub use plan::Plan;
 
@@ -128,6 +128,11 @@ impl Buffer {
     /// Usable bytes: what was asked for, rounded up except on the emulated GPU.
     pub fn bytes(&self) -> usize {
         self.size
+    }
+
+    /// Whether its address means something to `device`.
+    pub fn is_of(&self, device: &Device) -> bool {
+        self.device.kind() == device.kind()
     }
 }
 
@@ -333,7 +338,7 @@ impl Device {
     /// # Errors
     /// [`Error::Limit`] when `to` is too small.
     pub fn upload(&self, to: &Buffer, from: &[u8]) -> Result<()> {
-        fits("upload", from.len(), to.size)?;
+        fits("upload", self, to, 0, from.len())?;
         self.crossed(0, from.len());
         match &self.0.backend {
             Backend::Host(host) => host.upload(to.at, from),
@@ -347,7 +352,7 @@ impl Device {
     /// # Errors
     /// [`Error::Limit`] when `from` is too small.
     pub fn download(&self, from: &Buffer, offset: usize, to: &mut [u8]) -> Result<()> {
-        fits("download", offset + to.len(), from.size)?;
+        fits("download", self, from, offset, to.len())?;
         self.crossed(2, to.len());
         match &self.0.backend {
             Backend::Host(host) => host.download(from.at + offset as u64, to),
@@ -361,8 +366,8 @@ impl Device {
     /// # Errors
     /// [`Error::Limit`] when either is too small.
     pub fn copy(&self, to: (&Buffer, usize), from: (&Buffer, usize), bytes: usize) -> Result<()> {
-        fits("copy", to.1 + bytes, to.0.size)?;
-        fits("copy", from.1 + bytes, from.0.size)?;
+        fits("copy", self, to.0, to.1, bytes)?;
+        fits("copy", self, from.0, from.1, bytes)?;
         match &self.0.backend {
             Backend::Host(host) => host.copy(to.0.at + to.1 as u64, from.0.at + from.1 as u64, bytes),
             Backend::Cuda(cuda) => cuda.copy(to.0.at + to.1 as u64, from.0.at + from.1 as u64, bytes)?,
@@ -375,7 +380,7 @@ impl Device {
     /// # Errors
     /// [`Error::Limit`] when the buffer is smaller.
     pub fn zero(&self, at: &Buffer, bytes: usize) -> Result<()> {
-        fits("zero", bytes, at.size)?;
+        fits("zero", self, at, 0, bytes)?;
         match &self.0.backend {
             Backend::Host(host) => host.zero(at.at, bytes),
             Backend::Cuda(cuda) => cuda.zero(at.at, bytes)?,
@@ -436,9 +441,15 @@ impl Drop for Shared {
     }
 }
 
-fn fits(what: &'static str, requested: usize, max: usize) -> Result<()> {
-    if requested <= max {
+/// Whether bytes `offset..offset + bytes` are part of a buffer of this device.
+fn fits(what: &'static str, device: &Device, buffer: &Buffer, offset: usize, bytes: usize) -> Result<()> {
+    if !buffer.is_of(device) {
+        let (found, expected) = (buffer.device.kind(), device.kind());
+        return Err(Error::device(format!("{what}: expected memory of the device {expected}, found {found}'s")));
+    }
+    let requested = offset.saturating_add(bytes);
+    if requested <= buffer.size {
         return Ok(());
     }
-    Err(Error::Limit { kernel: "copy".into(), what, requested: requested as u64, max: max as u64 })
+    Err(Error::Limit { kernel: "copy".into(), what, requested: requested as u64, max: buffer.size as u64 })
 }

@@ -39,6 +39,7 @@ fn available() -> bool {
     *AVAILABLE.get_or_init(|| {
         // SAFETY: loads the library if it is there; symbols are looked up but not called.
         let present = unsafe { sys::is_culib_present() };
+        // SAFETY: as above.
         let has = |name: &str| unsafe { sys::culib().get::<unsafe extern "C" fn()>(name.as_bytes()).is_ok() };
         present && has("nvtxRangePushA") && has("nvtxRangePop")
     })

@@ -52,7 +52,9 @@ impl Positions {
     /// # Errors
     /// [`Error::Shape`] for a table of another size.
     pub fn new(device: &Device, heads: usize, map @ [h, w]: [usize; 2], table: &[f32]) -> Result<Self> {
-        if h == 0 || w == 0 || heads == 0 || table.len() != heads * (2 * h - 1) * (2 * w - 1) {
+        let side = |n: usize| n.checked_mul(2)?.checked_sub(1);
+        let size = side(h).zip(side(w)).and_then(|(h, w)| h.checked_mul(w)?.checked_mul(heads));
+        if heads == 0 || size != Some(table.len()) {
             let want = format!("({heads}, 2 x {h} - 1, 2 x {w} - 1)");
             return Err(Error::shape("attention", "table of positions", want, table.len()));
         }
@@ -281,9 +283,10 @@ impl Sizes {
 /// # Errors
 /// [`Error::Shape`] when shapes disagree, [`Error::Limit`] for larger heads.
 pub fn attention(g: &Graph, [q, k, v]: [&Tensor; 3], bias: Option<&Tensor>, scale: Option<f32>) -> Result<Tensor> {
-    let [batch, heads, n, d] = q.dims4("attention")?;
+    let [batch, heads, n, d] = g.dims4("attention", q)?;
     let m = k.dims4("attention")?[2];
     for (what, t) in [("k", k), ("v", v)] {
+        g.takes("attention", what, t)?;
         let want = [batch, heads, m, d];
         if t.shape() != want {
             return Err(Error::shape("attention", what, format!("{want:?}"), format!("{:?}", t.shape())));
@@ -332,8 +335,8 @@ pub fn attention(g: &Graph, [q, k, v]: [&Tensor; 3], bias: Option<&Tensor>, scal
 /// # Errors
 /// As [`attention`].
 pub fn self_attention(g: &Graph, qkv: &Tensor, heads: usize, positions: Option<&Arc<Positions>>) -> Result<Tensor> {
-    let [batch, h, w, c] = qkv.dims4("self_attention")?;
-    if heads == 0 || !c.is_multiple_of(3 * heads) {
+    let [batch, h, w, c] = g.dims4("self_attention", qkv)?;
+    if heads == 0 || heads > c || !c.is_multiple_of(3 * heads) {
         return Err(Error::shape("self_attention", "channels", format!("a multiple of 3 x {heads} heads"), c));
     }
     let d = c / (3 * heads);

@@ -128,13 +128,13 @@ impl Plan {
         // Both padded maps of a strip lie in it.
         let plan = device.plan();
         let bytes = plan.scratch;
-        let fit = (bytes / 8 / (w + side - 1).max(1)).saturating_sub(side - 1);
+        let fit = (bytes / 8 / (w + (side - 1)).max(1)).saturating_sub(side - 1);
         if fit == 0 {
             return Err(Error::Limit {
                 kernel: "cbam".into(),
                 what: "pixels of a row",
                 requested: w as u64,
-                max: (bytes / 8 / side + 1 - side) as u64,
+                max: (bytes / 8 / side + 1).saturating_sub(side) as u64,
             });
         }
         let whole = fit >= h && (plan.serial || h * w <= FEW);
@@ -199,7 +199,8 @@ pub fn cbam_with_gates(
     residual: Option<&Tensor>,
     act: Activation,
 ) -> Result<(Tensor, Gates)> {
-    let [n, h, w, c] = x.dims4("cbam")?;
+    let [n, h, w, c] = g.dims4("cbam", x)?;
+    residual.map_or(Ok(()), |r| g.takes("cbam", "residual", r))?;
     if let Some(gate) = gates.channel.as_ref().filter(|gate| gate.c != c) {
         return Err(Error::shape("cbam", "channels", gate.c, c));
     }

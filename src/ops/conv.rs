@@ -77,17 +77,14 @@ impl Conv2d {
         if groups == 0 || out % groups != 0 {
             return Err(Error::shape("conv2d", "output channels", format!("a multiple of {groups} groups"), out));
         }
-        if weight.len() != out * c * r * s || weight.is_empty() {
+        let taps = shape.iter().try_fold(1usize, |all, &n| all.checked_mul(n));
+        if taps != Some(weight.len()) || weight.is_empty() {
             return Err(Error::shape("conv2d", "weights", format!("{shape:?}"), weight.len()));
         }
-        if r > 32 || s > 32 || window.stride.contains(&0) || window.dilation.contains(&0) {
-            return Err(Error::shape(
-                "conv2d",
-                "window",
-                "1 to 32 taps a side, stride and dilation at least 1",
-                format!("{r}x{s} taps, stride {:?}, dilation {:?}", window.stride, window.dilation),
-            ));
+        if r > 32 || s > 32 {
+            return Err(Error::shape("conv2d", "window", "1 to 32 taps a side", format!("{r}x{s}")));
         }
+        window.check()?;
         if let Some(b) = bias.filter(|b| b.len() != out) {
             return Err(Error::shape("conv2d", "bias", out, b.len()));
         }
@@ -156,7 +153,7 @@ impl Conv2d {
 /// # Errors
 /// [`Error::Shape`] when channels disagree, the window does not fit, or the residual has another shape.
 pub fn conv2d(g: &Graph, x: &Tensor, conv: &Arc<Conv2d>, residual: Option<&Tensor>, act: Activation) -> Result<Tensor> {
-    let [n, h, w, c] = x.dims4("conv2d")?;
+    let [n, h, w, c] = g.dims4("conv2d", x)?;
     let groups = conv.window.groups;
     if c != conv.c * groups {
         return Err(Error::shape("conv2d", "input channels", conv.c * groups, c));
@@ -176,6 +173,7 @@ pub fn conv2d(g: &Graph, x: &Tensor, conv: &Arc<Conv2d>, residual: Option<&Tenso
     if let Some(r) = residual.filter(|r| r.shape() != shape) {
         return Err(Error::shape("conv2d", "residual", format!("{shape:?}"), format!("{:?}", r.shape())));
     }
+    residual.map_or(Ok(()), |r| g.takes("conv2d", "residual", r))?;
 
     // Bits of several groups would share a byte when a group is not whole runs of 16.
     let masks = conv.whole_runs(conv.o);
@@ -309,6 +307,7 @@ impl Launch<'_> {
         if m == 0 || self.packed.o == 0 {
             return Ok(());
         }
+        self.packed.fits(g, m)?;
         let tiles = self.packed.tiles(g.device(), g.dtype(), m, self.groups);
         let args = ConvArgs {
             x: x.address(),
@@ -363,7 +362,7 @@ impl Launch<'_> {
 /// Batch norm with fixed statistics as `x * scale + bias`, in float64.
 ///
 /// # Errors
-/// What is wrong with the variance, when one is not positive.
+/// What is wrong: lengths that differ, a variance that is not positive.
 pub fn fold_batch_norm(
     weight: &[f32],
     bias: &[f32],
@@ -371,6 +370,9 @@ pub fn fold_batch_norm(
     var: &[f32],
     eps: f32,
 ) -> Result<(Vec<f64>, Vec<f64>), String> {
+    if let Some(other) = [bias.len(), mean.len(), var.len()].into_iter().find(|&len| len != weight.len()) {
+        return Err(format!("expected as many values as weights, {}, found {other}", weight.len()));
+    }
     let mut folded = (Vec::with_capacity(weight.len()), Vec::with_capacity(weight.len()));
     for (i, (((&w, &b), &m), &v)) in weight.iter().zip(bias).zip(mean).zip(var).enumerate() {
         let spread = f64::from(v) + f64::from(eps);

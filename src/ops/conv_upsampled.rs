@@ -42,7 +42,7 @@ impl UpsampledConv2d {
         [o, c]: [usize; 2],
         bias: &[f32],
     ) -> Result<Self> {
-        if weight.len() != o * c * 9 || weight.is_empty() {
+        if o.checked_mul(c).and_then(|n| n.checked_mul(9)) != Some(weight.len()) || weight.is_empty() {
             return Err(Error::shape("conv2d_upsampled", "weights", format!("{:?}", [o, c, 3, 3]), weight.len()));
         }
         if bias.len() != o {
@@ -102,7 +102,7 @@ impl UpsampledConv2d {
 /// # Errors
 /// [`Error::Shape`] when the channels disagree.
 pub fn conv2d_upsampled(g: &Graph, x: &Tensor, conv: &Arc<UpsampledConv2d>) -> Result<Tensor> {
-    let [n, h, w, c] = x.dims4("conv2d_upsampled")?;
+    let [n, h, w, c] = g.dims4("conv2d_upsampled", x)?;
     if c != conv.c {
         return Err(Error::shape("conv2d_upsampled", "input channels", conv.c, c));
     }

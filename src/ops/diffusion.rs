@@ -48,6 +48,8 @@ pub fn q_sample(g: &Graph, x: &Tensor, noise: &Tensor, coefficients: &[[f32; 2]]
         let want = format!("a multiple of {n} images {:?}", &x.shape()[1..]);
         return Err(Error::shape("q_sample", "noise", want, format!("{:?}", noise.shape())));
     }
+    g.floats("q_sample", "images", x)?;
+    g.floats("q_sample", "noise", noise)?;
     if coefficients.len() != rows {
         return Err(Error::shape("q_sample", "coefficients", rows, coefficients.len()));
     }
@@ -97,6 +99,9 @@ pub fn q_sample(g: &Graph, x: &Tensor, noise: &Tensor, coefficients: &[[f32; 2]]
 /// [`Error::Shape`] when the rows are no multiple of `n`.
 pub(crate) fn sum_draws(g: &Graph, x: &Tensor, n: usize) -> Result<Tensor> {
     let [rows, h, w, c] = x.dims4("sum_draws")?;
+    if x.dtype() != DType::F32 {
+        return Err(Error::shape("sum_draws", "operand", "F32", format!("{x:?}")));
+    }
     if n == 0 || !rows.is_multiple_of(n) {
         return Err(Error::shape("sum_draws", "rows", format!("a multiple of {n}"), rows));
     }
@@ -157,6 +162,8 @@ pub struct Estimate {
 /// # Errors
 /// [`Error::Shape`] when shapes or formats disagree.
 pub fn denoise(g: &Graph, x_t: &Tensor, noise: &Tensor, estimate: Estimate, range: Range) -> Result<Tensor> {
+    g.floats("denoise", "images", x_t)?;
+    g.floats("denoise", "predicted noise", noise)?;
     if x_t.shape() != noise.shape() || x_t.dtype() != DType::F32 || noise.dtype() != g.dtype() {
         let want = format!("{:?}{:?} beside F32", g.dtype(), x_t.shape());
         return Err(Error::shape("denoise", "predicted noise", want, format!("{noise:?} beside {:?}", x_t.dtype())));
@@ -215,7 +222,7 @@ pub fn denoise(g: &Graph, x_t: &Tensor, noise: &Tensor, estimate: Estimate, rang
 /// # Errors
 /// [`Error::Shape`] when the images differ in size.
 pub fn concat_channels(g: &Graph, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let ([n, h, w, c_a], [.., c_b]) = (a.dims4("concat_channels")?, b.dims4("concat_channels")?);
+    let ([n, h, w, c_a], [.., c_b]) = (g.dims4("concat_channels", a)?, g.dims4("concat_channels", b)?);
     if a.shape()[..3] != b.shape()[..3] {
         let want = format!("{:?}", &a.shape()[..3]);
         return Err(Error::shape("concat_channels", "second operand", want, format!("{:?}", b.shape())));

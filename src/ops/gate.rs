@@ -19,7 +19,8 @@ use crate::{Error, Result};
 /// # Errors
 /// [`Error::Shape`] when the gate is of other images or channels.
 pub fn gate(g: &Graph, x: &Tensor, gates: &Tensor, act: Activation) -> Result<Tensor> {
-    let [n, h, w, c] = x.dims4("gate")?;
+    let [n, h, w, c] = g.dims4("gate", x)?;
+    g.takes("gate", "gates", gates)?;
     if gates.shape() != [n, c] {
         return Err(Error::shape("gate", "gates", format!("{:?}", [n, c]), format!("{:?}", gates.shape())));
     }

@@ -30,7 +30,7 @@ impl Linear {
         [o, k]: [usize; 2],
         bias: Option<&[f32]>,
     ) -> Result<Self> {
-        if weight.len() != o * k || weight.is_empty() {
+        if o.checked_mul(k) != Some(weight.len()) || weight.is_empty() {
             return Err(Error::shape("linear", "weights", format!("({o}, {k})"), weight.len()));
         }
         if let Some(b) = bias.filter(|b| b.len() != o) {
@@ -64,7 +64,7 @@ impl Linear {
 /// # Errors
 /// [`Error::Shape`] when `K` is not that of the weights.
 pub fn linear(g: &Graph, x: &Tensor, layer: &Arc<Linear>, act: Activation) -> Result<Tensor> {
-    let [n, k] = x.dims2("linear")?;
+    let [n, k] = g.dims2("linear", x)?;
     if k != layer.inputs {
         return Err(Error::shape("linear", "inputs", layer.inputs, k));
     }
@@ -128,6 +128,7 @@ fn product(
     if m == 0 || batch == 0 {
         return Ok(());
     }
+    w.fits(g, m)?;
     let tiles = w.tiles_small(g.device(), g.dtype(), m, batch);
     let args = GemmArgs {
         x: x.address(),
@@ -165,6 +166,8 @@ fn product(
 /// [`Error::Shape`] when `B` or `K` disagree.
 pub fn matmul(g: &Graph, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let ([batch, m, k], [batch_b, k_b, n]) = (dims3(a)?, dims3(b)?);
+    g.takes("matmul", "a", a)?;
+    g.takes("matmul", "b", b)?;
     if batch != batch_b || k != k_b {
         return Err(Error::shape("matmul", "b", format!("({batch}, {k}, N)"), format!("{:?}", b.shape())));
     }

@@ -98,7 +98,7 @@ struct Shares {
 /// # Errors
 /// [`Error::Shape`] when channels or rows of the constants do not fit, or there are no pixels.
 pub fn group_norm(g: &Graph, x: &Tensor, norm: &Arc<GroupNorm>, act: Activation) -> Result<Tensor> {
-    let [n, h, w, c] = x.dims4("group_norm")?;
+    let [n, h, w, c] = g.dims4("group_norm", x)?;
     let pixels = h * w;
     if c != norm.c() {
         return Err(Error::shape("group_norm", "channels", norm.c(), c));

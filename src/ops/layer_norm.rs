@@ -45,6 +45,7 @@ impl LayerNorm {
 /// [`Error::Shape`] when the channels are not those of the constants.
 pub fn layer_norm(g: &Graph, x: &Tensor, norm: &Arc<LayerNorm>) -> Result<Tensor> {
     let c = x.shape().last().copied().unwrap_or(0);
+    g.takes("layer_norm", "input", x)?;
     if c != norm.scale.len() {
         return Err(Error::shape("layer_norm", "channels", norm.scale.len(), c));
     }

@@ -18,8 +18,9 @@ use crate::{Error, Result};
 /// With gradients on, keeps a bit per value. At 0 the slope is that of the negative side. Source: Maas et al. 2013.
 ///
 /// # Errors
-/// [`Error::Shape`] when the slope is not finite.
+/// [`Error::Shape`] when the slope is not finite, and for values that are no floats.
 pub fn leaky_relu(g: &Graph, x: &Tensor, slope: f32) -> Result<Tensor> {
+    g.floats("leaky_relu", "input", x)?;
     if !slope.is_finite() {
         return Err(Error::shape("leaky_relu", "slope", "a finite number", slope));
     }

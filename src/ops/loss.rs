@@ -66,6 +66,7 @@ pub struct LossOutput {
 /// a smoothing outside `[0, 1]`.
 pub fn loss(g: &Graph, logits: &Tensor, labels: &[u32], targets: Option<&[u32]>, kind: LossKind) -> Result<LossOutput> {
     let [n, k] = logits.dims2("loss")?;
+    g.floats("loss", "logits", logits)?;
     let (number, targeted, classes) = kind.traits();
     if k < classes {
         return Err(Error::shape("loss", format!("classes for {kind:?}"), format!("at least {classes}"), k));

@@ -204,8 +204,8 @@ pub fn budget(device: &Device, x: &Tensor, x0: &Tensor) -> Result<Vec<Budget>> {
 pub fn gather(device: &Device, a: &Tensor, index: &[Option<usize>], b: Option<&Tensor>) -> Result<Tensor> {
     let [have, d] = rows("gather_rows", a)?;
     let n = index.len();
-    if let Some(b) =
-        b.filter(|b| b.shape().first() != Some(&n) || b.shape()[1..] != a.shape()[1..] || b.dtype() != a.dtype())
+    if let Some(b) = b
+        .filter(|b| b.shape().first() != Some(&n) || b.shape().get(1..) != a.shape().get(1..) || b.dtype() != a.dtype())
     {
         return Err(Error::shape(
             "gather_rows",

@@ -9,7 +9,7 @@ use crate::device::{
     NORMALIZE_F32, NORMALIZE_GRAD_BF16, NORMALIZE_GRAD_F32, NormalizeArgs, SOFTMAX_BF16, SOFTMAX_F32,
     SOFTMAX_GRAD_BF16, SOFTMAX_GRAD_F32, SoftmaxArgs, SoftmaxGradArgs, TRANSPOSE_BF16, TRANSPOSE_F32, TransposeArgs,
 };
-use crate::tape::{Graph, Slot};
+use crate::tape::{Graph, Slot, mask_shape};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -46,9 +46,18 @@ fn rows_of(x: &Tensor) -> (usize, usize) {
 /// `(a + b)`, zeroed where `keep` has a 0 bit; `b` and `keep` are optional. All of shape `(..., C)`.
 ///
 /// # Errors
-/// What the launch returns.
+/// [`Error::Shape`] when the shapes differ; what the launch returns.
 pub(crate) fn accumulate(g: &Graph, a: &Tensor, b: Option<&Tensor>, keep: Option<&Tensor>) -> Result<Tensor> {
     let (rows, c) = rows_of(a);
+    g.floats("accumulate", "first operand", a)?;
+    // The same values under other dimensions add up as well.
+    if let Some(b) = b.filter(|b| b.len() != a.len() || b.dtype() != a.dtype() || !b.is_of(g.device())) {
+        return Err(Error::shape("accumulate", "second operand", format!("{a:?}"), format!("{b:?}")));
+    }
+    let bytes: usize = mask_shape(a.shape()).iter().product();
+    if let Some(keep) = keep.filter(|k| k.len() != bytes || k.dtype() != DType::U8) {
+        return Err(Error::shape("accumulate", "mask", format!("U8{:?}", mask_shape(a.shape())), format!("{keep:?}")));
+    }
     let y = Tensor::uninit(g.device(), a.shape(), a.dtype())?;
     let args = AccumulateArgs {
         a: a.address(),
@@ -86,8 +95,9 @@ pub fn add(g: &Graph, a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// With gradients on, a ReLU keeps one bit per value, the others `x` by reference.
 ///
 /// # Errors
-/// What the launch returns.
+/// [`Error::Shape`] for values that are no floats.
 pub fn activation(g: &Graph, x: &Tensor, act: Activation) -> Result<Tensor> {
+    g.floats("activation", "input", x)?;
     let (rows, c) = rows_of(x);
     let positive = (g.records() && act == Activation::Relu).then(|| g.uninit_mask(rows, c)).transpose()?;
     let y = Tensor::uninit(g.device(), x.shape(), x.dtype())?;
@@ -165,6 +175,7 @@ impl Affine {
 /// [`Error::Shape`] when the channels are not those of the constants.
 pub fn affine(g: &Graph, x: &Tensor, constants: &Arc<Affine>) -> Result<Tensor> {
     let (_, c) = rows_of(x);
+    g.floats("affine", "input", x)?;
     if c != constants.scale.len() {
         return Err(Error::shape("affine", "channels", constants.scale.len(), c));
     }
@@ -188,6 +199,7 @@ pub fn affine(g: &Graph, x: &Tensor, constants: &Arc<Affine>) -> Result<Tensor> 
 /// [`Error::Shape`] when the channels are not those of the constants.
 pub fn affine_activation(g: &Graph, x: &Tensor, constants: &Arc<Affine>, act: Activation) -> Result<Tensor> {
     let (rows, c) = rows_of(x);
+    g.floats("affine_activation", "input", x)?;
     if c != constants.scale.len() {
         return Err(Error::shape("affine_activation", "channels", constants.scale.len(), c));
     }
@@ -253,6 +265,7 @@ fn scale(g: &Graph, x: &Tensor, scale: &Tensor, bias: Option<&Tensor>, slot: &Sl
 /// [`Error::Shape`] when the channels are not those of the constants or `x` is not float32.
 pub fn normalize_images<const C: usize>(g: &Graph, x: &Tensor, mean: [f32; C], std: [f32; C]) -> Result<Tensor> {
     let [.., c] = x.dims4("normalize_images")?;
+    g.floats("normalize_images", "images", x)?;
     if c != C || x.dtype() != DType::F32 {
         return Err(Error::shape("normalize_images", "images", format!("F32 with {C} channels"), format!("{x:?}")));
     }
@@ -295,8 +308,9 @@ fn normalize_args(x: &Tensor, mean: &Tensor, std: &Tensor, y: &Tensor, period: u
 /// With gradients on, keeps the result by reference.
 ///
 /// # Errors
-/// What the launch returns.
+/// [`Error::Shape`] for values that are no floats.
 pub fn softmax(g: &Graph, x: &Tensor) -> Result<Tensor> {
+    g.floats("softmax", "input", x)?;
     let (rows, c) = rows_of(x);
     let y = Tensor::uninit(g.device(), x.shape(), x.dtype())?;
     let args = SoftmaxArgs { x: x.address(), y: y.address(), c: c as i32, reserved: 0 };
@@ -319,6 +333,7 @@ pub fn softmax(g: &Graph, x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shape`] for formats other than `F32` and `BF16`.
 pub(crate) fn cast(g: &Graph, x: &Tensor, dtype: DType) -> Result<Tensor> {
+    g.floats("cast", "input", x)?;
     if x.dtype() == dtype {
         return Ok(x.clone());
     }
@@ -336,8 +351,10 @@ pub(crate) fn cast(g: &Graph, x: &Tensor, dtype: DType) -> Result<Tensor> {
 /// `(batch, rows, cols)` to `(batch, cols, rows)`. Records nothing, as [`cast`].
 ///
 /// # Errors
-/// [`Error::Limit`] for a batch of more than 65,535.
+/// [`Error::Shape`] for values that are no floats or not so many, [`Error::Limit`] for a batch of more than 65,535.
 pub(crate) fn transpose(g: &Graph, x: &Tensor, [batch, rows, cols]: [usize; 3]) -> Result<Tensor> {
+    g.floats("transpose", "input", x)?;
+    let x = &x.reshaped(&[batch, rows, cols])?;
     /// Of the squares that blocks move.
     const SIDE: usize = 32;
     let y = Tensor::uninit(g.device(), &[batch, cols, rows], x.dtype())?;

@@ -10,6 +10,9 @@ use crate::tape::{Graph, Slot};
 use crate::tensor::{Outline, Tensor};
 use crate::{Error, Result};
 
+/// The longest side and stride of a window.
+const SIDE: usize = 4096;
+
 /// A pooling window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pool {
@@ -25,12 +28,12 @@ impl Pool {
     /// Output length along one axis (0 vertical, 1 horizontal), or `None` when the window does not fit. As PyTorch has it.
     pub fn out(&self, axis: usize, length: usize) -> Option<usize> {
         let (window, stride, pad) = (self.kernel[axis], self.stride[axis], self.padding[axis]);
-        let space = (length + 2 * pad).checked_sub(window)?;
+        let space = length.checked_add(pad.checked_mul(2)?)?.checked_sub(window)?;
         if !self.ceil_mode {
-            return Some(space / stride + 1);
+            return space.checked_div(stride)?.checked_add(1);
         }
-        let count = space.div_ceil(stride) + 1;
-        Some(if (count - 1) * stride >= length + pad { count - 1 } else { count })
+        let count = if stride == 0 { None } else { space.div_ceil(stride).checked_add(1) }?;
+        Some(if (count - 1).checked_mul(stride)? >= length + pad { count - 1 } else { count })
     }
 
     fn words(&self) -> String {
@@ -39,8 +42,8 @@ impl Pool {
     }
 
     fn check(&self, op: &'static str, h: usize, w: usize) -> Result<[usize; 2]> {
-        if self.kernel.contains(&0) || self.stride.contains(&0) {
-            return Err(Error::shape(op, "window", "kernel and stride of at least 1", self.words()));
+        if self.kernel.iter().chain(&self.stride).any(|side| !(1..=SIDE).contains(side)) {
+            return Err(Error::shape(op, "window", format!("kernel and stride of 1 to {SIDE}"), self.words()));
         }
         if (0..2).any(|i| self.padding[i] > self.kernel[i] / 2) {
             return Err(Error::shape(op, "padding", "at most half the kernel", self.words()));
@@ -107,7 +110,7 @@ fn gradient(
 /// # Errors
 /// [`Error::Shape`] when the window does not fit, has more than 256 taps, or is padded by more than half.
 pub fn max_pool2d(g: &Graph, x: &Tensor, pool: Pool) -> Result<Tensor> {
-    let [_, h, w, _] = x.dims4("max_pool2d")?;
+    let [_, h, w, _] = g.dims4("max_pool2d", x)?;
     max_pool2d_windows(g, x, pool, pool.check("max_pool2d", h, w)?)
 }
 
@@ -116,13 +119,18 @@ pub fn max_pool2d(g: &Graph, x: &Tensor, pool: Pool) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shape`] when a window lies outside of the image or has more than 256 taps.
 pub fn max_pool2d_windows(g: &Graph, x: &Tensor, pool: Pool, [p, q]: [usize; 2]) -> Result<Tensor> {
-    let dims @ [n, h, w, c] = x.dims4("max_pool2d")?;
+    let dims @ [n, h, w, c] = g.dims4("max_pool2d", x)?;
     let inside = |axis: usize, windows: usize, length: usize| {
         let (kernel, stride, pad) = (pool.kernel[axis], pool.stride[axis], pool.padding[axis]);
         kernel > pad && stride > 0 && windows > 0 && (windows - 1) * stride < length + pad
     };
     if !inside(0, p, h) || !inside(1, q, w) {
-        return Err(Error::shape("max_pool2d", "windows", format!("inside {h}x{w}"), format!("{p}x{q} of {pool:?}")));
+        return Err(Error::shape(
+            "max_pool2d",
+            "windows",
+            format!("inside {h}x{w}"),
+            format!("{p}x{q}: {}", pool.words()),
+        ));
     }
     if pool.kernel[0] * pool.kernel[1] > 256 {
         return Err(Error::shape("max_pool2d", "taps", "at most 256", pool.kernel[0] * pool.kernel[1]));
@@ -153,7 +161,7 @@ pub fn max_pool2d_windows(g: &Graph, x: &Tensor, pool: Pool, [p, q]: [usize; 2])
 /// # Errors
 /// [`Error::Shape`] when the window does not fit or is padded by more than half.
 pub fn avg_pool2d(g: &Graph, x: &Tensor, pool: Pool, count_include_pad: bool) -> Result<Tensor> {
-    let dims @ [n, h, w, c] = x.dims4("avg_pool2d")?;
+    let dims @ [n, h, w, c] = g.dims4("avg_pool2d", x)?;
     let [p, q] = pool.check("avg_pool2d", h, w)?;
     let y = g.uninit(&[n, p, q, c])?;
     let args = PoolArgs { count_padding: i32::from(count_include_pad), ..pool.args(dims, [p, q]) };
@@ -192,7 +200,7 @@ pub fn global_avg_pool(g: &Graph, x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// As [`global_avg_pool`].
 pub fn global_avg_pool_activated(g: &Graph, x: &Tensor, act: Activation) -> Result<Tensor> {
-    let [n, h, w, c] = x.dims4("global_avg_pool")?;
+    let [n, h, w, c] = g.dims4("global_avg_pool", x)?;
     let pixels = h * w;
     if pixels == 0 {
         return Err(Error::shape("global_avg_pool", "input", "at least one pixel", format!("{h}x{w}")));

@@ -10,6 +10,9 @@ use crate::tape::Graph;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
+/// The longest side of an image.
+const SIDE: usize = 1 << 16;
+
 /// The filter of a resize.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Filter {
@@ -191,10 +194,10 @@ impl Resize {
     /// A resize of `(H, W)` images from one size to another.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a size of 0.
+    /// [`Error::Shape`] for a side of 0 or of more than 65,536.
     pub fn new(device: &Device, from: [usize; 2], to: [usize; 2], filter: Filter, antialias: bool) -> Result<Self> {
-        if from.contains(&0) || to.contains(&0) {
-            return Err(Error::shape("resize", "size", "at least 1x1", format!("{from:?} to {to:?}")));
+        if from.iter().chain(&to).any(|side| !(1..=SIDE).contains(side)) {
+            return Err(Error::shape("resize", "size", format!("sides of 1 to {SIDE}"), format!("{from:?} to {to:?}")));
         }
         let rows = |axis: usize| Rows::new(from[axis], to[axis], filter, antialias);
         let forward = |axis: usize| Table::new(device, &rows(axis), from[axis]);
@@ -214,6 +217,7 @@ impl Resize {
 /// [`Error::Shape`] when `x` has another size than the tables are for.
 pub fn resize(g: &Graph, x: &Tensor, tables: &Arc<Resize>) -> Result<Tensor> {
     let [n, h, w, c] = x.dims4("resize")?;
+    g.floats("resize", "images", x)?;
     if [h, w] != tables.from {
         return Err(Error::shape("resize", "input size", format!("{:?}", tables.from), format!("{:?}", [h, w])));
     }
@@ -238,11 +242,12 @@ pub fn resize(g: &Graph, x: &Tensor, tables: &Arc<Resize>) -> Result<Tensor> {
 /// | ret | `(N, scale H, scale W, C)` |
 ///
 /// # Errors
-/// [`Error::Shape`] for a scale of 0.
+/// [`Error::Shape`] for a scale that makes no image or one of more than 65,536 pixels a side.
 pub fn upsample_nearest(g: &Graph, x: &Tensor, scale: usize) -> Result<Tensor> {
-    let [n, h, w, c] = x.dims4("upsample_nearest")?;
-    if scale == 0 {
-        return Err(Error::shape("upsample_nearest", "scale", "at least 1", scale));
+    let [n, h, w, c] = g.dims4("upsample_nearest", x)?;
+    if scale == 0 || [h, w].iter().any(|side| side.checked_mul(scale).is_none_or(|side| side > SIDE)) {
+        let want = format!("1 to {}", SIDE / h.max(w).max(1));
+        return Err(Error::shape("upsample_nearest", "scale", want, scale));
     }
     let args = move |x: &Tensor, y: &Tensor| UpsampleArgs {
         x: x.address(),
@@ -264,82 +269,6 @@ pub fn upsample_nearest(g: &Graph, x: &Tensor, scale: usize) -> Result<Tensor> {
         grads.add(g, &x_in, dx)
     });
     Ok(y)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn apply(rows: &Rows, x: &[f64]) -> Vec<f64> {
-        rows.first
-            .iter()
-            .zip(&rows.weights)
-            .map(|(&f, w)| w.iter().enumerate().map(|(j, &w)| f64::from(w) * x[f + j]).sum())
-            .collect()
-    }
-
-    /// Known results for x = [0, 1, 4, 9, 16, 25, 36, 49] / 49.
-    #[test]
-    fn antialiased_rows_have_their_known_results() {
-        let x: Vec<f64> = (0..8).map(|i| f64::from(i * i) / 49.0).collect();
-        let cases: [(usize, Filter, &[f64]); 4] = [
-            (5, Filter::Bilinear, &[0.00834879, 0.08465608, 0.25850340, 0.53439153, 0.89146568]),
-            (
-                12,
-                Filter::Bilinear,
-                &[
-                    0.0, 0.01020408, 0.03061224, 0.07142857, 0.13265306, 0.20748299, 0.30272109, 0.41836735,
-                    0.54761905, 0.69727891, 0.86734694, 1.0,
-                ],
-            ),
-            (5, Filter::Bicubic, &[0.00318165, 0.07444134, 0.24872904, 0.53789500, 0.91007127]),
-            (
-                12,
-                Filter::Bicubic,
-                &[
-                    -0.00134264,
-                    0.00600240,
-                    0.02777778,
-                    0.06859410,
-                    0.12755102,
-                    0.20464853,
-                    0.29988662,
-                    0.41326531,
-                    0.54478458,
-                    0.69444444,
-                    0.88835534,
-                    1.01745435,
-                ],
-            ),
-        ];
-        for (n, filter, want) in cases {
-            for (got, want) in apply(&Rows::new(8, n, filter, true), &x).iter().zip(want) {
-                assert!((got - want).abs() <= 1e-6, "{filter:?} to {n}: {got} {want}");
-            }
-        }
-        let row = &Rows::new(8, 5, Filter::Bicubic, true).weights[1];
-        for (got, want) in row.iter().zip([-0.037858, 0.291144, 0.605959, 0.187052, -0.045176, -0.001120]) {
-            assert!((got - want).abs() <= 1e-6, "{got} {want}");
-        }
-    }
-
-    #[test]
-    fn rows_sum_to_one_and_transpose_back() {
-        for filter in [Filter::Bilinear, Filter::Bicubic] {
-            for antialias in [false, true] {
-                for (n_in, n_out) in [(1, 1), (1, 7), (7, 1), (2, 3), (8, 5), (5, 8), (32, 224), (224, 31)] {
-                    let rows = Rows::new(n_in, n_out, filter, antialias);
-                    for weights in &rows.weights {
-                        let total: f32 = weights.iter().sum();
-                        assert!((total - 1.0).abs() <= 1e-6, "{filter:?} {antialias} {n_in} to {n_out}: {total}");
-                    }
-                    let back = rows.transposed(n_in).transposed(n_out);
-                    let x: Vec<f64> = (0..n_in).map(|i| (i * i % 7) as f64).collect();
-                    assert_eq!(apply(&rows, &x), apply(&back, &x));
-                }
-            }
-        }
-    }
 }
 
 /// A linear map along one axis whose rows are short: slices with steps, padding, gathering by index, sums, resizing.
@@ -422,4 +351,80 @@ pub(super) fn along_values(g: &Graph, x: &Tensor, axis: usize, map: &Along, turn
     shape[axis] = table.n_out;
     let (outer, inner) = (shape[..axis].iter().product(), shape[axis + 1..].iter().product());
     table.apply(g, x, outer, inner, &shape)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply(rows: &Rows, x: &[f64]) -> Vec<f64> {
+        rows.first
+            .iter()
+            .zip(&rows.weights)
+            .map(|(&f, w)| w.iter().enumerate().map(|(j, &w)| f64::from(w) * x[f + j]).sum())
+            .collect()
+    }
+
+    /// Known results for x = [0, 1, 4, 9, 16, 25, 36, 49] / 49.
+    #[test]
+    fn antialiased_rows_have_their_known_results() {
+        let x: Vec<f64> = (0..8).map(|i| f64::from(i * i) / 49.0).collect();
+        let cases: [(usize, Filter, &[f64]); 4] = [
+            (5, Filter::Bilinear, &[0.00834879, 0.08465608, 0.25850340, 0.53439153, 0.89146568]),
+            (
+                12,
+                Filter::Bilinear,
+                &[
+                    0.0, 0.01020408, 0.03061224, 0.07142857, 0.13265306, 0.20748299, 0.30272109, 0.41836735,
+                    0.54761905, 0.69727891, 0.86734694, 1.0,
+                ],
+            ),
+            (5, Filter::Bicubic, &[0.00318165, 0.07444134, 0.24872904, 0.53789500, 0.91007127]),
+            (
+                12,
+                Filter::Bicubic,
+                &[
+                    -0.00134264,
+                    0.00600240,
+                    0.02777778,
+                    0.06859410,
+                    0.12755102,
+                    0.20464853,
+                    0.29988662,
+                    0.41326531,
+                    0.54478458,
+                    0.69444444,
+                    0.88835534,
+                    1.01745435,
+                ],
+            ),
+        ];
+        for (n, filter, want) in cases {
+            for (got, want) in apply(&Rows::new(8, n, filter, true), &x).iter().zip(want) {
+                assert!((got - want).abs() <= 1e-6, "{filter:?} to {n}: {got} {want}");
+            }
+        }
+        let row = &Rows::new(8, 5, Filter::Bicubic, true).weights[1];
+        for (got, want) in row.iter().zip([-0.037858, 0.291144, 0.605959, 0.187052, -0.045176, -0.001120]) {
+            assert!((got - want).abs() <= 1e-6, "{got} {want}");
+        }
+    }
+
+    #[test]
+    fn rows_sum_to_one_and_transpose_back() {
+        for filter in [Filter::Bilinear, Filter::Bicubic] {
+            for antialias in [false, true] {
+                for (n_in, n_out) in [(1, 1), (1, 7), (7, 1), (2, 3), (8, 5), (5, 8), (32, 224), (224, 31)] {
+                    let rows = Rows::new(n_in, n_out, filter, antialias);
+                    for weights in &rows.weights {
+                        let total: f32 = weights.iter().sum();
+                        assert!((total - 1.0).abs() <= 1e-6, "{filter:?} {antialias} {n_in} to {n_out}: {total}");
+                    }
+                    let back = rows.transposed(n_in).transposed(n_out);
+                    let x: Vec<f64> = (0..n_in).map(|i| (i * i % 7) as f64).collect();
+                    assert_eq!(apply(&rows, &x), apply(&back, &x));
+                }
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use crate::device::{
     DType, Device, PACK_WEIGHTS_BF16, PACK_WEIGHTS_F32, PackArgs, TURN_WEIGHTS_BF16, TURN_WEIGHTS_F32, TurnArgs,
 };
-use crate::tape::Precision;
+use crate::tape::{Graph, Precision};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -22,6 +22,8 @@ pub struct Packed {
     c: usize,
     c_pad: usize,
     panel: usize,
+    /// Of the activations that they are packed for.
+    dtype: DType,
 }
 
 /// Taps along one axis that an input gradient reads, as an arithmetic sequence of the forward pass's.
@@ -79,6 +81,30 @@ impl Packed {
         Ok(turned)
     }
 
+    /// Whether a product of `m` rows in this graph can read them.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for weights that were packed for another precision, [`Error::Device`] for another device,
+    /// [`Error::Limit`] for more rows than a kernel counts.
+    pub(crate) fn fits(&self, g: &Graph, m: usize) -> Result<()> {
+        if self.dtype != g.dtype() {
+            let (found, want) = (format!("{:?}", self.dtype), format!("{:?}", g.dtype()));
+            return Err(Error::shape("product", "weights packed for", want, found));
+        }
+        if !self.data.is_of(g.device()) {
+            return Err(Error::device(format!("product: expected weights on the device {}", g.device().kind())));
+        }
+        if m > i32::MAX as usize {
+            return Err(Error::Limit {
+                kernel: "product".into(),
+                what: "rows",
+                requested: m as u64,
+                max: i32::MAX as u64,
+            });
+        }
+        Ok(())
+    }
+
     fn args(&self, src: u64) -> PackArgs {
         PackArgs {
             src,
@@ -111,8 +137,16 @@ impl Packed {
         };
         let (columns, c_pad) = (o.next_multiple_of(panel), c.next_multiple_of(c_align));
         let group = columns * taps * c_pad;
+        if group > i32::MAX as usize {
+            return Err(Error::Limit {
+                kernel: "pack_weights".into(),
+                what: "weights per group",
+                requested: group as u64,
+                max: i32::MAX as u64,
+            });
+        }
         let data = Tensor::uninit(device, &[groups, group], stored)?;
-        Ok(Packed { data, group, o, groups, taps, c, c_pad, panel })
+        Ok(Packed { data, group, o, groups, taps, c, c_pad, panel, dtype })
     }
 
     /// Cuts `m` rows into tiles so that every processor gets several.

@@ -27,6 +27,7 @@ pub(super) fn run(r: &Replay) -> Result<Vec<Output>> {
             if dim < 2 || !(max_period > 0.0 && max_period.is_finite()) {
                 return Err(r.fail(format!("attribute `dim`: expected at least 2, found {dim} (period {max_period})")));
             }
+            r.makes(&[t.len(), dim])?;
             Ok(vec![Output::new("y", timestep_embedding(&t, dim, max_period))])
         }
         _ => noising(r),

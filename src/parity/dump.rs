@@ -76,6 +76,11 @@ impl Dump {
     /// [`Error::Tensor`] when it is missing or of another type.
     pub fn array(&self, name: &str) -> Result<Array> {
         let view = self.view(name)?;
+        // A tensor of nothing may be of any shape: loops over its dimensions would have no end.
+        if view.shape.contains(&0) {
+            let found = format!("expected at least one value, found the shape {:?}", view.shape);
+            return Err(Error::tensor(&self.path, name, found));
+        }
         let values = view.floats().map_err(|problem| Error::tensor(&self.path, name, problem))?;
         Ok(Array { shape: view.shape.to_vec(), values })
     }
@@ -100,6 +105,11 @@ impl Dump {
             }
             _ => Ok((self.array(name)?, false)),
         }
+    }
+
+    /// The shape of a tensor, if there is one of this name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.file.get(name).map(|view| view.shape)
     }
 
     /// Non-negative integers, such as labels.

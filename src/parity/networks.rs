@@ -23,6 +23,9 @@ use crate::ops::recording;
 use crate::tape::{Graph, Precision};
 use crate::tensor::Tensor;
 
+/// Steps of an attack at most.
+const STEPS: usize = 10_000;
+
 /// Outputs, or for `pgd` the comparison by its own rule.
 pub(super) fn run(r: &Replay) -> Result<(Vec<Output>, Option<Comparison>)> {
     if r.dump.op == "onnx" {
@@ -93,6 +96,9 @@ fn pgd_trajectory(r: &Replay, weights: &Weights, shape: &dyn Shape) -> Result<(O
     let (mean, std): ([f32; 3], [f32; 3]) = (d.attr("mean")?, d.attr("std")?);
     let (eps, step_size): (f64, f64) = (d.attr("eps")?, d.attr("step_size")?);
     let steps: usize = d.attr("steps")?;
+    if steps > STEPS {
+        return Err(r.fail(format!("attribute `steps`: expected at most {STEPS}, found {steps}")));
+    }
     let kind: String = d.attr("loss")?;
     if !matches!(kind.as_str(), "ce" | "cross_entropy") {
         return Err(r.fail(format!("attribute `loss`: expected ce or cross_entropy, found `{kind}`")));

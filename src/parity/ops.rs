@@ -8,7 +8,7 @@ use super::diffusion;
 use super::replay::{Output, Replay};
 use crate::ops::Activation;
 use crate::ops::cbam::{Cbam, cbam};
-use crate::ops::conv::{Conv2d, conv2d, fold_batch_norm};
+use crate::ops::conv::{Conv2d, Window, conv2d, fold_batch_norm};
 use crate::ops::gemm::{Linear, linear, matmul};
 use crate::ops::layer_norm::{LayerNorm, layer_norm};
 use crate::ops::leaky_relu::leaky_relu;
@@ -55,7 +55,11 @@ pub(super) fn run(r: &Replay) -> Result<Vec<Output>> {
             if scale.fract() != 0.0 || !(1.0..=4096.0).contains(&scale) {
                 return Err(r.fail(format!("attribute `scale`: expected a whole number from 1, found {scale}")));
             }
-            on_image(r, |g, x| upsample_nearest(g, x, scale as usize))
+            on_image(r, |g, x| {
+                let [n, h, w, c] = x.dims4("upsample_nearest")?;
+                r.makes(&[n, h, w, c, scale as usize, scale as usize])?;
+                upsample_nearest(g, x, scale as usize)
+            })
         }
         "resize" => resampling(r),
         "channel_gate" | "spatial_gate" | "cbam" => attention_gates(r),
@@ -76,12 +80,24 @@ pub(super) fn run(r: &Replay) -> Result<Vec<Output>> {
     }
 }
 
+/// The result of a convolution has the size of the reference.
+fn fits(r: &Replay, x: &Tensor, [o, _, rows, cols]: [usize; 4], window: &Window) -> Result<()> {
+    let [n, h, w, _] = x.dims4("conv2d")?;
+    match (window.out(0, h, rows), window.out(1, w, cols)) {
+        (Some(p), Some(q)) => r.makes(&[n, o, p, q]),
+        // What does not fit is refused by the op, in its own words.
+        _ => Ok(()),
+    }
+}
+
 fn convolution(r: &Replay) -> Result<Vec<Output>> {
     let (weight, bias) = (r.dump.array("w.weight")?, r.dump.optional("w.bias")?);
     let shape = dims4(r, "w.weight", &weight)?;
     let bias = bias.as_ref().map(|b| b.values.as_slice());
-    let conv = Arc::new(Conv2d::new(r.device, r.precision, &weight.values, shape, bias, window(r, true)?)?);
+    let window = window(r, true)?;
+    let conv = Arc::new(Conv2d::new(r.device, r.precision, &weight.values, shape, bias, window)?);
     let (g, x) = (r.graph(), r.image("in.x")?);
+    fits(r, &x, shape, &window)?;
     let y = conv2d(&g, &x, &conv, None, fused(r)?)?;
     r.image_outputs(g, &y, &[("x", &x)])
 }
@@ -103,10 +119,15 @@ fn convolution_bn(r: &Replay) -> Result<Vec<Output>> {
     let shape = dims4(r, "w.weight", &weight)?;
     let (scale, bias) = folded(r, "bn.")?;
     let taps = shape[1] * shape[2] * shape[3];
+    if scale.len() != shape[0] {
+        return Err(r.fail(format!("tensor `w.bn.weight`: expected {} values, found {}", shape[0], scale.len())));
+    }
     let values: Vec<f32> =
         weight.values.iter().enumerate().map(|(i, &w)| (f64::from(w) * scale[i / taps.max(1)]) as f32).collect();
-    let conv = Arc::new(Conv2d::new(r.device, r.precision, &values, shape, Some(&single(&bias)), window(r, false)?)?);
+    let window = window(r, false)?;
+    let conv = Arc::new(Conv2d::new(r.device, r.precision, &values, shape, Some(&single(&bias)), window)?);
     let (g, x) = (r.graph(), r.image("in.x")?);
+    fits(r, &x, shape, &window)?;
     let residual = r.dump.has("in.residual").then(|| r.image("in.residual")).transpose()?;
     let y = conv2d(&g, &x, &conv, residual.as_ref(), fused(r)?)?;
     let mut inputs = vec![("x", &x)];
@@ -122,6 +143,7 @@ fn fully_connected(r: &Replay) -> Result<Vec<Output>> {
     let layer = Arc::new(Linear::new(r.device, r.precision, &weight.values, [o, k], bias)?);
     let (g, x) = (r.graph(), r.plain("in.x")?);
     let x = x.reshaped(&[x.len() / k.max(1), k])?;
+    r.makes(&[x.shape()[0], o])?;
     let y = linear(&g, &x, &layer, fused(r)?)?;
     r.plain_outputs(g, &y, &[("x", &x)])
 }
@@ -133,6 +155,7 @@ fn product(r: &Replay) -> Result<Vec<Output>> {
         other => Err(r.fail(format!("expected at least 2 dimensions, found {other:?}"))),
     };
     let (a, b) = (batched(&a)?, batched(&b)?);
+    r.makes(&[a.shape()[0], a.shape()[1], b.shape()[2]])?;
     let y = matmul(&g, &a, &b)?;
     r.plain_outputs(g, &y, &[("a", &a), ("b", &b)])
 }
@@ -181,9 +204,10 @@ fn resampling(r: &Replay) -> Result<Vec<Output>> {
     if d.attr_opt::<bool>("align_corners")? == Some(true) {
         return Err(r.fail("attribute `align_corners`: only false is known"));
     }
-    let (size, antialias) = (d.attr("size")?, d.attr_opt("antialias")?.unwrap_or(false));
+    let (size, antialias): ([usize; 2], bool) = (d.attr("size")?, d.attr_opt("antialias")?.unwrap_or(false));
     on_image(r, |g, x| {
-        let [_, h, w, _] = x.dims4("resize")?;
+        let [n, h, w, c] = x.dims4("resize")?;
+        r.makes(&[n, c, size[0], size[1]])?;
         resize(g, x, &Arc::new(Resize::new(r.device, [h, w], size, filter, antialias)?))
     })
 }

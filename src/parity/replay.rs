@@ -87,6 +87,22 @@ impl Replay<'_> {
         Ok(outputs)
     }
 
+    /// Compares the size that numbers of the dump give to its result with that of the reference, before anything is made of that
+    /// size: attributes may say any number.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the two differ.
+    pub fn makes(&self, sides: &[usize]) -> Result<()> {
+        let count = |sides: &[usize]| sides.iter().try_fold(1usize, |all, &side| all.checked_mul(side));
+        let (made, want) = (count(sides), self.dump.shape("out.y"));
+        if made.is_some() && want.is_some_and(|want| count(want) == made) {
+            return Ok(());
+        }
+        let made = made.map_or("more values than can be counted".into(), |n| format!("{n} values"));
+        let want = want.map_or("none".into(), |want| format!("the shape {want:?}"));
+        Err(self.fail(format!("tensor `out.y`: inputs and attributes make {made} ({sides:?}), found {want}")))
+    }
+
     pub fn fail(&self, problem: impl Into<String>) -> Error {
         Error::file(&self.dump.path, problem)
     }

@@ -124,7 +124,7 @@ pub fn of_runs(runs: &[Ledger]) -> Result<String> {
 }
 
 fn gather(run: &Ledger) -> Result<RunPage> {
-    let samples: Option<Samples> = stored(&run.dir, Samples::FILE)?;
+    let samples = Samples::stored(&run.dir)?;
     let trials: Option<Trials> = stored(&run.dir, Trials::FILE)?;
     let times: Vec<(String, f64)> = stored(&run.dir, rundir::TIMES)?.unwrap_or_default();
     let checks = checks::all(run, trials.as_ref());

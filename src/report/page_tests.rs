@@ -328,7 +328,12 @@ fn counts_of_the_page_are_those_of_the_records() {
         assert!(pair.lo <= pair.difference && pair.difference <= pair.hi && pair.p <= pair.p_adjusted, "{pair:?}");
     }
     let html = of_run(&run).unwrap();
-    assert!(html.contains(&format!("{right}/50")) && !html.contains("id=\"unfinished\"") && !html.contains("http"));
+    assert!(
+        html.contains(&format!("{right}/50"))
+            && !html.contains("id=\"unfinished\"")
+            && !html.contains("http:")
+            && !html.contains("https:")
+    );
     assert!(
         html.contains("Undefended, PGD within ε = 0.02 (L∞) leaves ")
             && html.contains(" % of 50 images right for resnet50-w16 (100.0 % when clean)")
@@ -356,7 +361,76 @@ fn an_unfinished_run_says_so_and_a_damaged_one_is_refused() {
     refused(text.replacen("\"label\":1", "\"label\":2", 1), "label of image 1");
     fs::write(dir.path().join(Trials::FILE), "{").unwrap();
     fs::write(&path, text).unwrap();
-    assert!(of_run(&Ledger::read(dir.path()).unwrap()).unwrap_err().to_string().contains("trials.json"));
+    // What can be made again is left out.
+    assert!(of_run(&Ledger::read(dir.path()).unwrap()).unwrap().contains("needs trials.json"));
+}
+
+/// A run that somebody sends: whatever its files say stays text, and pictures are pictures.
+#[test]
+fn a_page_trusts_nothing_that_a_run_directory_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    write_all(dir.path());
+    let good = of_run(&Ledger::read(dir.path()).unwrap()).unwrap();
+    assert!(good.contains("<img ") && good.contains("Content-Security-Policy"));
+    let samples = fs::read_to_string(dir.path().join(Samples::FILE)).unwrap();
+    // A quote as JSON has it.
+    let attack = r#"\"><script>alert(1)</script><img src=x onerror=alert(2)>"#;
+    for (from, to) in [
+        (dot(), format!("{}{attack}", dot())),
+        (dot(), "data:image/svg+xml;base64,PHN2Zz4=".to_owned()),
+        (dot(), "javascript:alert(3)".to_owned()),
+        (dot(), "data:image/png;base64,PHNjcmlwdD4=".to_owned()),
+    ] {
+        fs::write(dir.path().join(Samples::FILE), samples.replacen(&from, &to, 1)).unwrap();
+        let page = of_run(&Ledger::read(dir.path()).unwrap()).unwrap();
+        assert!(!page.contains("<img ") && !page.contains("alert("), "{to}");
+    }
+    // Names and classes.
+    fs::write(dir.path().join(Samples::FILE), samples.replace("Coat", attack).replace("state", attack)).unwrap();
+    fs::write(dir.path().join(rundir::TIMES), format!("[[\"{attack}\", 1.5]]")).unwrap();
+    let records = fs::read_to_string(dir.path().join("records.jsonl")).unwrap();
+    fs::write(dir.path().join("records.jsonl"), records.replace("made up", attack)).unwrap();
+    let page = of_run(&Ledger::read(dir.path()).unwrap()).unwrap();
+    assert!(page.contains("&lt;script&gt;alert(1)"));
+    assert_eq!(page.matches("<script").count(), 1, "the page's own");
+    assert!(!page.contains("onerror=alert(2)>"), "{page}");
+}
+
+/// Files that are made of others never keep a page from being made.
+#[test]
+fn damaged_files_that_are_made_again_are_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    write_all(dir.path());
+    for name in [Samples::FILE, Trials::FILE, rundir::TIMES] {
+        for text in ["", "{", "[]", "null", "{\"eps\":1}", "[[1,2]]", "\0\0"] {
+            let kept = fs::read(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name), text).unwrap();
+            of_run(&Ledger::read(dir.path()).unwrap()).unwrap();
+            fs::write(dir.path().join(name), kept).unwrap();
+        }
+    }
+    let dir_in_place = dir.path().join(Trials::FILE);
+    fs::remove_file(&dir_in_place).unwrap();
+    fs::create_dir(&dir_in_place).unwrap();
+    of_run(&Ledger::read(dir.path()).unwrap()).unwrap();
+}
+
+/// The page of a run and that of the same run with other times differ in the marked block alone.
+#[test]
+fn times_stand_in_one_block() {
+    let dir = tempfile::tempdir().unwrap();
+    write_all(dir.path());
+    let page = |times: &str| {
+        fs::write(dir.path().join(rundir::TIMES), times).unwrap();
+        of_run(&Ledger::read(dir.path()).unwrap()).unwrap()
+    };
+    let without = |page: &str| {
+        let (before, rest) = page.split_once("<!-- times").unwrap();
+        format!("{before}{}", rest.split_once("<!-- end of times -->").unwrap().1)
+    };
+    let (a, b) = (page("[[\"attack\", 1.5]]"), page("[[\"attack\", 77.5], [\"votes\", 3.0]]"));
+    assert_ne!(a, b);
+    assert_eq!(without(&a), without(&b));
 }
 
 #[test]

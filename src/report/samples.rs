@@ -1,5 +1,7 @@
 //! A few images in every state, for the page: `images/samples.json`, so that a page can be built again without the models.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::maps::{self, Grid};
@@ -7,12 +9,15 @@ use crate::Result;
 use crate::attack::Oracle as _;
 use crate::data::to_bytes;
 use crate::draw::heat;
+use crate::draw::html::is_picture;
 use crate::models::classifier::Classifier;
 use crate::number::eps_label;
 use crate::run::engine::AttackEngine;
 use crate::run::ledger::Ledger;
+use crate::run::progress::note;
 use crate::run::records::Found;
 use crate::run::results::{Channel, channels};
+use crate::run::rundir::stored;
 use crate::stats::{softmax, top_class};
 
 /// The longest side of a picture.
@@ -32,6 +37,32 @@ pub struct Samples {
 impl Samples {
     /// Where a run keeps them, so that its page can be built again without the models.
     pub const FILE: &str = "images/samples.json";
+
+    /// What a run keeps of them; `None` when it keeps nothing, or something that no run wrote: its files may come from anybody.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`].
+    pub fn stored(dir: &Path) -> Result<Option<Samples>> {
+        let found: Option<Samples> = stored(dir, Samples::FILE)?;
+        Ok(found.filter(|samples| {
+            let strange = samples.pictures().find(|uri| !is_picture(uri));
+            if let Some(uri) = strange {
+                let start: String = uri.chars().take(40).collect();
+                let file = dir.join(Samples::FILE);
+                let problem = format!("expected pictures as data URIs of PNG bytes, found `{start}`");
+                note(format!("warning: {}: {problem}: the page is made without images", file.display()));
+            }
+            strange.is_none()
+        }))
+    }
+
+    fn pictures(&self) -> impl Iterator<Item = &str> {
+        self.models.iter().flat_map(|model| {
+            let of_strips = model.strips.iter().flat_map(|strip| &strip.pictures).map(|picture| picture.uri.as_str());
+            let of_maps = model.maps.rows.iter().flat_map(|row| &row.cells).map(|cell| cell.picture.as_str());
+            of_strips.chain(of_maps)
+        })
+    }
 }
 
 /// The pictures of one model.

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::header::Header;
 use super::records::{self, Found, Record};
 use super::results::{self, Cell, Channel, is_correct};
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A run, finished or not: about 60 bytes per record.
 #[derive(Debug)]
@@ -55,7 +57,11 @@ impl Ledger {
         let (device, version) = (known(begun.device), known(begun.version));
         let Begun { date, command, .. } = begun;
         let mut run = Ledger { device, version, date, command, ..Ledger::empty(dir, config) };
-        records::each(&records_file, |record| run.take(&record))?;
+        let header = records::each(&records_file, |record| run.take(&record))?;
+        // Older versions wrote none.
+        if let Some(begun) = header {
+            Header::of(&run.config)?.agrees(&begun).map_err(|problem| Error::file(&records_file, problem))?;
+        }
         Ok(run)
     }
 
@@ -110,6 +116,15 @@ impl Ledger {
         let &cell = self.cell_index.get(&key).ok_or_else(|| format!("{} is not in the config", place()))?;
         if (self.cells[cell].channel == Channel::Undefended) != matches!(found, Found::Attacked(_)) {
             return Err(format!("image {image} of {}: the outcome is of another channel", place()));
+        }
+        let expected = [
+            ("norm", self.config.attack.norm.to_string(), record.norm.clone()),
+            ("channel", self.cells[cell].channel.number().to_string(), record.channel.to_string()),
+            // What the images are called is known from the first record on.
+            ("dataset", if self.ids.is_empty() { dataset.clone() } else { self.dataset.clone() }, dataset.clone()),
+        ];
+        if let Some((field, want, found)) = expected.into_iter().find(|(_, want, found)| want != found) {
+            return Err(format!("image {image} of {}: {field}: expected {want}, found {found}", place()));
         }
         let at = match self.image_index.get(&image) {
             Some(&at) => at,
@@ -186,7 +201,7 @@ impl Begun {
         struct File {
             run: Begun,
         }
-        let text = std::fs::read_to_string(dir.join("config.toml")).unwrap_or_default();
+        let text = files::text(&dir.join("config.toml"), "read the config").unwrap_or_default();
         toml::from_str::<File>(&text).map_or_else(|_| Begun::default(), |file| file.run)
     }
 }

@@ -1,6 +1,7 @@
 //! What is done: models x epsilons x channels over the same images, recorded batch by batch and resumable at any point.
 
 pub mod engine;
+pub mod header;
 mod intake;
 mod interrupt;
 pub mod ledger;

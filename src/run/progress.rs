@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::shown::plain;
+
 /// Every bar there is, so that a message above them breaks none.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
@@ -94,7 +96,10 @@ impl Progress {
             };
             bar.set_style(style.with_key("speed", words).progress_chars("=> "));
         }
-        bar.enable_steady_tick(TICK);
+        // The bar starts a thread for it, and panics where the system refuses one.
+        if !bar.is_hidden() && std::thread::Builder::new().spawn(|| {}).is_ok() {
+            bar.enable_steady_tick(TICK);
+        }
         Progress { bar, speed, cell: Rc::default() }
     }
 
@@ -166,7 +171,7 @@ fn within(what: &str, done: u64, of: Option<u64>) -> String {
 /// Tells the user what is going on, above the bars. A log on a full disk is no reason to stop.
 pub(crate) fn note(line: impl Display) {
     BARS.suspend(|| {
-        let _ = writeln!(io::stderr(), "{line}");
+        let _ = writeln!(io::stderr(), "{}", plain(&line.to_string()));
     });
 }
 

@@ -1,14 +1,19 @@
-//! `records.jsonl`: one line per image and cell, only ever appended to.
+//! `records.jsonl`: one line per image and cell, only ever appended to, below a line that says which settings they come from.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::header::Header;
 pub use crate::attack::Outcome;
 use crate::defense::Smoothed;
 use crate::error::{Error, Result};
+use crate::files;
+
+/// Bytes of a line at most: of the first one above all, which may list thousands of classes.
+const LINE: u64 = 4 << 20;
 
 /// One line of the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,29 +64,53 @@ pub struct Records {
     path: PathBuf,
     file: File,
     len: u64,
+    /// Whether the first line is a header: a run of an older version has none, and gets none.
+    headed: bool,
 }
 
 impl Records {
     /// Opens the file, which may be new, and returns what it holds. A last line that a killed run left unfinished is
-    /// cut off.
+    /// cut off. The caller holds the run directory, so that nobody else writes the line meanwhile.
     ///
     /// # Errors
-    /// [`Error::File`] naming the line when any other line is no record; [`Error::Io`].
-    pub fn open(path: &Path) -> Result<(Self, Vec<Record>)> {
+    /// [`Error::File`] naming the line when any other line is no record, or the first says other settings than `header`;
+    /// [`Error::Io`].
+    pub fn open(path: &Path, header: &Header) -> Result<(Self, Vec<Record>)> {
         let io = |action| move |e| Error::io(path, action, e);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(io("open the records for writing"))?;
-        let (records, len) = parse(path, &file)?;
+        let mut options = files::own();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(path).map_err(io("open the records for writing"))?;
+        if !file.metadata().map_err(io("read the records"))?.is_file() {
+            return Err(Error::file(path, "expected a regular file, found a pipe or a device"));
+        }
+        let mut records = Vec::new();
+        let mut found = None;
+        let len = walk(path, &file, &mut found, |record| {
+            records.push(record);
+            Ok(())
+        })?;
+        if let Some(begun) = &found {
+            header.agrees(begun).map_err(|problem| Error::file(path, problem))?;
+        }
         if file.metadata().map_err(io("read the records"))?.len() != len {
             file.set_len(len).and_then(|()| file.sync_data()).map_err(io("cut off an unfinished record"))?;
         }
         file.seek(SeekFrom::Start(len)).map_err(io("read the records"))?;
-        Ok((Records { path: path.into(), file, len }, records))
+        let mut opened = Records { path: path.into(), file, len, headed: found.is_some() };
+        if len == 0 {
+            let mut line = serde_json::to_vec(header).map_err(|e| Error::io(path, "write the settings", e.into()))?;
+            line.push(b'\n');
+            opened.write(&line)?;
+            opened.headed = true;
+            // The name of a new file is on the disk when its folder is.
+            files::sync_folder(path.parent().unwrap_or(Path::new("."))).map_err(io("open the records for writing"))?;
+        }
+        Ok((opened, records))
+    }
+
+    /// The number of the line that the first record stands in.
+    pub fn first_line(&self) -> usize {
+        1 + usize::from(self.headed)
     }
 
     /// Writes a batch in one piece and waits until it is on disk.
@@ -97,9 +126,20 @@ impl Records {
             line.map_err(|e| Error::io(&self.path, "write a record", e.into()))?;
             lines.push(b'\n');
         }
-        if let Err(e) = self.file.write_all(&lines).and_then(|()| self.file.sync_data()) {
+        self.write(&lines)
+    }
+
+    fn write(&mut self, lines: &[u8]) -> Result<()> {
+        // The lock keeps others out; a file system without locks, or somebody's editor, does not.
+        let end = self.file.metadata().map_err(|e| Error::io(&self.path, "append records", e))?.len();
+        if end != self.len {
+            let problem =
+                format!("expected the {} bytes of this process, found {end}: somebody else writes it", self.len);
+            return Err(Error::file(&self.path, problem));
+        }
+        if let Err(e) = self.file.write_all(lines).and_then(|()| self.file.sync_data()) {
             // What got through of this batch would only be cut off later; when even this fails, resuming does it.
-            let _ = self.file.set_len(self.len).and_then(|()| self.file.seek(SeekFrom::Start(self.len)));
+            let _ = self.take_back(lines);
             return Err(Error::io(
                 &self.path,
                 "append records (the earlier ones are intact: --resume goes on there)",
@@ -109,45 +149,69 @@ impl Records {
         self.len += lines.len() as u64;
         Ok(())
     }
+
+    /// Cuts off what a failed write left, if it is nothing but that.
+    fn take_back(&mut self, lines: &[u8]) -> std::io::Result<()> {
+        self.file.seek(SeekFrom::Start(self.len))?;
+        let mut left = Vec::new();
+        (&mut self.file).take(lines.len() as u64 + 1).read_to_end(&mut left)?;
+        if lines.starts_with(&left) {
+            self.file.set_len(self.len)?;
+        }
+        self.file.seek(SeekFrom::Start(self.len)).map(drop)
+    }
 }
 
-/// Reads a file without changing it, record by record, each with its line number; a last line that is unfinished is left out.
+/// Reads a file without changing it, record by record; a last line that is unfinished is left out. What its first line says of its
+/// settings, if it does.
 ///
 /// # Errors
 /// As [`Records::open`]; what `take` finds wrong, with the line.
-pub fn each(path: &Path, take: impl FnMut(Record) -> Result<(), String>) -> Result<()> {
-    let file = File::open(path).map_err(|e| Error::io(path, "read the records", e))?;
-    walk(path, &file, take).map(drop)
+pub fn each(path: &Path, take: impl FnMut(Record) -> Result<(), String>) -> Result<Option<Header>> {
+    let file = files::open(path, "read the records")?;
+    let mut header = None;
+    walk(path, &file, &mut header, take)?;
+    Ok(header)
 }
 
-/// The records of a file and the length of the part that holds them.
-fn parse(path: &Path, file: &File) -> Result<(Vec<Record>, u64)> {
-    let mut records = Vec::new();
-    let len = walk(path, file, |record| {
-        records.push(record);
-        Ok(())
-    })?;
-    Ok((records, len))
-}
-
-fn walk(path: &Path, file: &File, mut take: impl FnMut(Record) -> Result<(), String>) -> Result<u64> {
+/// The length of the part that holds whole lines.
+fn walk(
+    path: &Path,
+    file: &File,
+    header: &mut Option<Header>,
+    mut take: impl FnMut(Record) -> Result<(), String>,
+) -> Result<u64> {
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let (mut count, mut len, mut line) = (0, 0, Vec::new());
     let mut broken: Option<String> = None;
     loop {
         line.clear();
-        let read = reader.read_until(b'\n', &mut line).map_err(|e| Error::io(path, "read the records", e))?;
+        let read = (&mut reader).take(LINE + 1).read_until(b'\n', &mut line);
+        let read = read.map_err(|e| Error::io(path, "read the records", e))? as u64;
         if read == 0 {
             return Ok(len);
         }
         if let Some(problem) = broken {
             return Err(Error::file(path, format!("line {}: not a record: {problem}", count + 1)));
         }
+        if read > LINE {
+            return Err(Error::file(path, format!("line {}: longer than {LINE} bytes", count + 1)));
+        }
+        let whole = line.ends_with(b"\n");
+        if count == 0
+            && whole
+            && let Ok(found) = serde_json::from_slice::<Header>(&line)
+        {
+            found.check().map_err(|problem| Error::file(path, format!("line 1: {problem}")))?;
+            *header = Some(found);
+            (count, len) = (1, read);
+            continue;
+        }
         match serde_json::from_slice(&line) {
-            Ok(record) if line.ends_with(b"\n") => {
+            Ok(record) if whole => {
                 count += 1;
                 take(record).map_err(|problem| Error::file(path, format!("line {count}: {problem}")))?;
-                len += read as u64;
+                len += read;
             }
             Ok(_) => broken = Some("no end of line".into()),
             Err(e) => broken = Some(e.to_string()),
@@ -211,6 +275,18 @@ mod tests {
         }
     }
 
+    fn header() -> Header {
+        Header::of(&serde_json::json!({ "seed": 4, "steps": 10 })).unwrap()
+    }
+
+    fn head() -> Vec<u8> {
+        [serde_json::to_vec(&header()).unwrap(), b"\n".to_vec()].concat()
+    }
+
+    fn open(path: &Path) -> Result<(Records, Vec<Record>)> {
+        Records::open(path, &header())
+    }
+
     fn file_with(content: &[u8]) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("records.jsonl");
@@ -226,39 +302,106 @@ mod tests {
     #[test]
     fn appends_and_reads_back() {
         let (_dir, path) = file_with(b"");
-        let (mut file, found) = Records::open(&path).unwrap();
+        let (mut file, found) = open(&path).unwrap();
         assert!(found.is_empty());
         file.append(&[record(0), record(1)]).unwrap();
         file.append(&[record(2)]).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), [head(), lines(3)].concat());
+        assert_eq!(open(&path).unwrap().1, [record(0), record(1), record(2)]);
+        assert_eq!(each(&path, |_| Ok(())).unwrap(), Some(header()));
+    }
+
+    /// A run of an older version.
+    #[test]
+    fn records_without_a_header_are_read_and_get_none() {
+        let (_dir, path) = file_with(&lines(2));
+        let (mut file, found) = open(&path).unwrap();
+        assert_eq!((found.len(), file.first_line()), (2, 1));
+        file.append(&[record(2)]).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), lines(3));
-        assert_eq!(Records::open(&path).unwrap().1, [record(0), record(1), record(2)]);
+        assert_eq!(each(&path, |_| Ok(())).unwrap(), None);
+    }
+
+    #[test]
+    fn a_header_of_other_settings_or_a_damaged_one_is_refused() {
+        let (_dir, path) = file_with(&[head(), lines(1)].concat());
+        let other = Header::of(&serde_json::json!({ "seed": 5, "steps": 10 })).unwrap();
+        let error = Records::open(&path, &other).map(drop).unwrap_err().to_string();
+        assert!(error.contains("seed is 5") && error.contains("with seed 4"), "{error}");
+        let damaged = String::from_utf8(head()).unwrap().replace("\"seed\":4", "\"seed\":5");
+        let (_dir, path) = file_with(damaged.as_bytes());
+        let error = open(&path).map(drop).unwrap_err().to_string();
+        assert!(error.contains("line 1: crc32: expected"), "{error}");
+        // Anywhere else it is no record.
+        let (_dir, path) = file_with(&[lines(1), head(), lines(1)].concat());
+        let error = open(&path).map(drop).unwrap_err().to_string();
+        assert!(error.contains("line 2: not a record"), "{error}");
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused() {
+        let (_dir, path) = file_with(&vec![b' '; LINE as usize + 2]);
+        let error = open(&path).map(drop).unwrap_err().to_string();
+        assert!(error.contains("line 1: longer than"), "{error}");
+    }
+
+    /// Somebody else's records stay, whatever becomes of this process's.
+    #[test]
+    fn what_another_process_wrote_is_never_cut() {
+        let (_dir, path) = file_with(b"");
+        let (mut file, _) = open(&path).unwrap();
+        file.append(&[record(0)]).unwrap();
+        let mut other = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        other.write_all(&lines(1)).unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let error = file.append(&[record(1)]).unwrap_err().to_string();
+        assert!(error.contains("somebody else writes it"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        file.take_back(&lines(2)[..20]).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        // A part of the batch itself goes.
+        let (_dir, path) = file_with(&[head(), lines(1)].concat());
+        let (mut file, _) = open(&path).unwrap();
+        file.file.write_all(&lines(2)[..20]).unwrap();
+        file.take_back(&lines(2)).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), [head(), lines(1)].concat());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_in_place_of_the_records_is_not_followed() {
+        let (dir, other) = file_with(b"precious");
+        let path = dir.path().join("linked.jsonl");
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(matches!(open(&path).map(drop), Err(Error::Io { .. })));
+        assert_eq!(std::fs::read(&other).unwrap(), b"precious");
     }
 
     #[test]
     fn an_unfinished_last_line_is_cut_off() {
-        let whole = lines(2);
+        let whole = [head(), lines(2)].concat();
         let tails: [&[u8]; 4] = [b"{\"model\":\"m", b"{\"model\":\"m\"}\n", &lines(1)[..lines(1).len() - 1], b"\0\0\0"];
         for tail in tails {
             let (_dir, path) = file_with(&[&whole[..], tail].concat());
-            let (mut file, found) = Records::open(&path).unwrap();
+            let (mut file, found) = open(&path).unwrap();
             assert_eq!(found.len(), 2);
             assert_eq!(std::fs::read(&path).unwrap(), whole);
             file.append(&[record(2)]).unwrap();
-            assert_eq!(std::fs::read(&path).unwrap(), lines(3));
+            assert_eq!(std::fs::read(&path).unwrap(), [head(), lines(3)].concat());
         }
     }
 
     #[test]
     fn any_other_broken_line_is_an_error() {
         let (_dir, path) = file_with(&[&lines(1)[..], b"oops\n", &lines(1)].concat());
-        let error = Records::open(&path).map(|(_, found)| found).unwrap_err().to_string();
+        let error = open(&path).map(|(_, found)| found).unwrap_err().to_string();
         assert!(error.contains("records.jsonl: line 2: not a record"), "{error}");
     }
 
     #[test]
     fn what_is_not_finite_is_never_written() {
         let (_dir, path) = file_with(b"");
-        let mut file = Records::open(&path).unwrap().0;
+        let mut file = open(&path).unwrap().0;
         for spoil in [|o: &mut Outcome| o.margin = f32::NAN, |o: &mut Outcome| o.l2 = f32::INFINITY] {
             let mut bad = record(7);
             let Found::Attacked(outcome) = &mut bad.found else { unreachable!("made above") };
@@ -266,14 +409,14 @@ mod tests {
             let error = file.append(&[record(6), bad]).unwrap_err().to_string();
             assert!(error.contains("image 7"), "{error}");
         }
-        assert_eq!(std::fs::read(&path).unwrap(), b"");
+        assert_eq!(std::fs::read(&path).unwrap(), head());
     }
 
     #[test]
     #[cfg(target_os = "linux")]
     fn a_full_disk_is_an_error() {
-        let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut full = Records { path: "records.jsonl".into(), file, len: 0 };
+        let file = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut full = Records { path: "records.jsonl".into(), file, len: 0, headed: true };
         let error = full.append(&[record(0)]).unwrap_err();
         assert!(error.to_string().contains("the earlier ones are intact"), "{error}");
         let source = std::error::Error::source(&error).unwrap().to_string();

@@ -9,9 +9,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use super::progress::note;
 use crate::config::Config;
 use crate::device::emulated::{self, Effective};
 use crate::error::{Error, Result};
+use crate::files::{self, write_whole};
 
 const CONFIG: &str = "config.toml";
 /// Seconds per phase of the processes that came to the end; a run without it did not.
@@ -24,8 +26,8 @@ const LOCK: &str = ".lock";
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    /// Kept open as long as this process works on the run; none for whoever only adds a page.
-    _lock: Option<File>,
+    /// Kept open as long as this process works on the run.
+    _lock: File,
 }
 
 impl RunDir {
@@ -46,7 +48,7 @@ impl RunDir {
         }
         fs::create_dir_all(&path).map_err(|e| Error::io(&path, "create the run directory", e))?;
         // Before looking at what is there: of two that start at once, one waits in vain.
-        let lock = lock(&path)?;
+        let lock = lock(&path, "out")?;
         let used = visible_entries(&path)?;
         if used && !resume {
             let way_out = "add --resume to continue that run, or choose another folder";
@@ -55,19 +57,19 @@ impl RunDir {
         if used && !path.join(CONFIG).is_file() {
             return Err(Error::usage("resume", format!("{shown} holds files but no {CONFIG}: it is no run directory")));
         }
-        RunDir { path, _lock: Some(lock) }.probe()
+        RunDir { path, _lock: lock }.probe()
     }
 
-    /// A run directory that a page or an export is added to; another process may be working on it.
+    /// A run directory that a page or an export is added to.
     ///
     /// # Errors
-    /// [`Error::Usage`] when it is no run directory.
+    /// [`Error::Usage`] when it is no run directory, or another process is working on it.
     pub fn beside(path: &Path) -> Result<RunDir> {
         if !path.join(CONFIG).is_file() {
             let problem = format!("{}: expected a run directory with {CONFIG}", path.display());
             return Err(Error::usage("RUN", problem));
         }
-        RunDir { path: path.into(), _lock: None }.probe()
+        RunDir { _lock: lock(path, "RUN")?, path: path.into() }.probe()
     }
 
     pub fn path(&self) -> &Path {
@@ -84,10 +86,11 @@ impl RunDir {
         let path = self.path.join(CONFIG);
         let emulator = if device == "emulated" { Some(emulated::effective()?) } else { None };
         let text = to_toml(config, device, emulator).map_err(|e| Error::file(&path, e.to_string()))?;
-        let old = match fs::read_to_string(&path) {
-            Ok(old) => old,
-            Err(e) if e.kind() == ErrorKind::NotFound => return self.write(CONFIG, text.as_bytes()),
-            Err(e) => return Err(Error::io(&path, "read the config", e)),
+        let old = match files::text(&path, "read the config") {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                return self.write(CONFIG, text.as_bytes());
+            }
+            old => old?,
         };
         // Without the line itself, which may be all of a file.
         let parse = |text: &str| {
@@ -113,8 +116,13 @@ impl RunDir {
     /// Writes a file so that it is either whole or as before. `name` may lie in a subfolder.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`]; [`Error::File`] when the subfolder is a link to elsewhere.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        for folder in Path::new(name).ancestors().skip(1).map(|folder| self.path.join(folder)) {
+            if folder != self.path && folder.is_symlink() {
+                return Err(Error::file(&folder, "expected a folder of the run, found a link to elsewhere: remove it"));
+            }
+        }
         write_whole(&self.path.join(name), bytes)
     }
 
@@ -145,50 +153,43 @@ impl RunDir {
     /// Finds out now, not after the first batch, whether files can be written here.
     fn probe(self) -> Result<RunDir> {
         let path = self.path.join(".probe");
-        let written = File::create(&path).and_then(|_| fs::remove_file(&path));
+        let written = files::create(&path).and_then(|_| fs::remove_file(&path));
         written.map_err(|e| Error::io(&self.path, "write into the run directory", e))?;
         Ok(self)
     }
 }
 
-/// Reads what [`RunDir::store`] wrote; `None` when there is no such file.
-///
-/// # Errors
-/// [`Error::Io`]; [`Error::File`] when it holds something else.
-pub fn stored<T: DeserializeOwned>(dir: &Path, name: &str) -> Result<Option<T>> {
-    let path = dir.join(name);
-    match fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::file(&path, e.to_string())),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io(&path, "read", e)),
-    }
-}
+/// Bytes of a file of [`RunDir::store`] at most.
+const STORED: u64 = 256 << 20;
 
-/// Writes a file, and the folders it lies in, so that it is either whole or as before.
+/// Reads what [`RunDir::store`] wrote; `None` when there is no such file, or a damaged one, which is told: all such files are made
+/// from what the records and the models say, and made again at the end of a sweep.
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{file_name}.tmp"));
-    let whole = || {
-        fs::create_dir_all(path.parent().unwrap_or(Path::new("")))?;
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
+pub fn stored<T: DeserializeOwned>(dir: &Path, name: &str) -> Result<Option<T>> {
+    let path = dir.join(name);
+    let bytes = match files::read(&path, "read", STORED) {
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e @ Error::Io { .. }) => return Err(e),
+        bytes => bytes,
     };
-    whole().map_err(|e| {
-        let _ = fs::remove_file(&temporary);
-        Error::io(path, "write", e)
-    })
+    let found = bytes
+        .map_err(|e| e.to_string())
+        .and_then(|bytes| serde_json::from_slice(&bytes).map_err(|e| format!("{}: {e}", path.display())));
+    if let Err(problem) = &found {
+        note(format!(
+            "warning: {problem}: damaged, taken for absent; the end of `rampart sweep --resume` makes it again"
+        ));
+    }
+    Ok(found.ok())
 }
 
-/// Claims a folder for this process.
-fn lock(folder: &Path) -> Result<File> {
+/// Claims a folder for this process; `field` is what named the folder.
+fn lock(folder: &Path, field: &str) -> Result<File> {
     let path = folder.join(LOCK);
     let io = |action| move |e| Error::io(folder, action, e);
-    let mut options = File::options();
+    let mut options = files::own();
     let mut file = options
         .read(true)
         .write(true)
@@ -199,10 +200,11 @@ fn lock(folder: &Path) -> Result<File> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let owner = fs::read_to_string(&path).unwrap_or_default();
+            let owner = files::text(&path, "read").unwrap_or_default();
             let owner = if owner.trim().is_empty() { "another process" } else { owner.trim() };
-            let problem = format!("{owner} is working on {}: wait for it, or choose another --out", folder.display());
-            return Err(Error::usage("out", problem));
+            let way_out = if field == "RUN" { "--out FILE writes elsewhere" } else { "choose another --out" };
+            let problem = format!("{owner} is working on {}: wait for it, or {way_out}", folder.display());
+            return Err(Error::usage(field, problem));
         }
         // A file system without locks is used without.
         Err(TryLockError::Error(e)) if e.kind() == ErrorKind::Unsupported => {}
@@ -219,7 +221,7 @@ fn create_numbered(name: &str) -> Result<RunDir> {
     for number in 1u32.. {
         let path = runs.join(format!("{name}-{number}"));
         match fs::create_dir(&path) {
-            Ok(()) => return RunDir { _lock: Some(lock(&path)?), path }.probe(),
+            Ok(()) => return RunDir { _lock: lock(&path, "out")?, path }.probe(),
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
             Err(e) => return Err(Error::io(&path, "create the run directory", e)),
         }
@@ -443,9 +445,38 @@ mod tests {
             let owner = format!("process {} is working on", std::process::id());
             assert!(error.to_string().contains(&owner) && error.exit_code() == 2, "{error}");
         }
-        RunDir::beside(dir.path()).unwrap().write("report.html", b"x").unwrap();
+        let error = RunDir::beside(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("--out FILE") && error.exit_code() == 2, "{error}");
         drop(first);
+        let beside = RunDir::beside(dir.path()).unwrap();
+        beside.write("report.html", b"x").unwrap();
+        RunDir::open(Some(dir.path()), "x", true).unwrap_err();
+        drop(beside);
         RunDir::open(Some(dir.path()), "x", true).unwrap();
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn nothing_is_written_through_a_link() {
+        use std::os::unix::fs::symlink;
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(other.path().join("precious"), "precious").unwrap();
+        for name in [".probe", ".report.html.tmp", "report.html"] {
+            symlink(other.path().join("precious"), dir.path().join(name)).unwrap();
+        }
+        symlink(other.path(), dir.path().join("plots")).unwrap();
+        fs::write(dir.path().join(CONFIG), "").unwrap();
+        let run = RunDir::beside(dir.path()).unwrap();
+        run.write("report.html", b"page").unwrap();
+        let error = run.write("plots/a.svg", b"1").unwrap_err().to_string();
+        assert!(error.contains("plots") && error.contains("found a link"), "{error}");
+        assert_eq!(fs::read(other.path().join("precious")).unwrap(), b"precious");
+        assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1);
+        drop(run);
+        fs::remove_file(dir.path().join(LOCK)).unwrap();
+        symlink(other.path().join("precious"), dir.path().join(LOCK)).unwrap();
+        RunDir::beside(dir.path()).unwrap_err();
+        assert_eq!(fs::read(other.path().join("precious")).unwrap(), b"precious");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Runs every model at every epsilon over every image and remembers each batch.
 
+use super::header::Header;
 use super::ledger::Ledger;
 use super::progress::{Progress, Watch};
 use super::records::{Found, Outcome, Record, Records};
@@ -45,10 +46,12 @@ pub fn run<E: Engine>(config: &Config, dataset: &Dataset, engine: &mut E, dir: &
     let device = engine.device_name();
     dir.settle(config, &device)?;
     let path = dir.path().join("records.jsonl");
-    let (mut records, before) = Records::open(&path)?;
+    let (mut records, before) = Records::open(&path, &Header::of(config)?)?;
     let mut ledger = Ledger::new(dir.path(), config, dataset, &device);
     for (i, record) in before.iter().enumerate() {
-        ledger.take(record).map_err(|problem| Error::file(&path, format!("line {}: {problem}", i + 1)))?;
+        ledger
+            .take(record)
+            .map_err(|problem| Error::file(&path, format!("line {}: {problem}", i + records.first_line())))?;
     }
 
     let channels = results::channels(config);

@@ -8,7 +8,7 @@ use super::intake::Intake;
 use super::interrupt;
 use super::ledger::Ledger;
 use super::progress::{Phase, note, unwatched};
-use super::rundir::{RunDir, quoted};
+use super::rundir::{RunDir, quoted, stored};
 use super::runner::{self, Engine as _};
 use super::trials::Trials;
 use crate::config::Config;
@@ -105,7 +105,8 @@ pub fn sweep(config: &Config, dataset: &Dataset, options: Options, presenter: &m
     }
     times.push(("strips, samples and maps", pictures.elapsed().as_secs_f64()));
     // The emulated GPU would take longer over them than over a small sweep.
-    if !options.no_trials && engine.device_name() != "emulated" && !dir.path().join(Trials::FILE).exists() {
+    if !options.no_trials && engine.device_name() != "emulated" && stored::<Trials>(dir.path(), Trials::FILE)?.is_none()
+    {
         let begin = Instant::now();
         let phase = Phase::new("sanity checks");
         engine.watched(phase.watch());

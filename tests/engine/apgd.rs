@@ -171,8 +171,8 @@ fn apgd_t_takes_the_likeliest_wrong_classes_in_turn() {
         let mut classes: Vec<usize> = (0..K).collect();
         classes.sort_by(|&a, &b| z[b].total_cmp(&z[a]));
         let mut steps = 0;
-        for rank in 1..K {
-            let target = Some(classes[rank] as u32);
+        for (rank, &class) in classes.iter().enumerate().skip(1) {
+            let target = Some(class as u32);
             let problem = Problem { net: &net, x0, y: data.1[i], target, loss: Loss::Dlr, norm, eps: eps as f32 };
             let first = start(&net.device, x0, data.2[i], (norm, eps), rank as u32 - 1);
             let (want, prediction, _) = problem.attack(&first, 20);

@@ -3,7 +3,7 @@
 use std::fs;
 
 #[path = "../../build/stale.rs"]
-mod stale;
+mod found;
 
 const ARGS: &str =
     "// one\nstruct A {\n  int32_t x;  // side\n};\n\nstruct B {\n  A a;\n};\nstruct C {\n  float f;\n};\n";
@@ -16,7 +16,7 @@ const RECORD: &str = "# head\nadd: args.h=d9d16096 add.cu=e159298c\n";
 fn a_change_is_seen_where_nvcc_would_see_it() {
     let dir = tempfile::tempdir().unwrap();
     let put = |file: &str, text: &str| fs::write(dir.path().join(file), text).unwrap();
-    let changed = || stale::changed(dir.path(), "add", RECORD).unwrap();
+    let changed = || found::changed(dir.path(), "add", RECORD).unwrap();
     put("args.h", ARGS);
     put("add.cu", ADD);
     assert_eq!(changed(), None);
@@ -33,8 +33,8 @@ fn a_change_is_seen_where_nvcc_would_see_it() {
 #[test]
 fn a_record_that_lacks_or_garbles_a_source_is_told() {
     let dir = tempfile::tempdir().unwrap();
-    let missing = stale::changed(dir.path(), "conv", RECORD).unwrap();
+    let missing = found::changed(dir.path(), "conv", RECORD).unwrap();
     assert!(missing.unwrap().contains("SOURCES does not list"));
-    let garbled = stale::changed(dir.path(), "conv", "conv: args.h\n").unwrap_err();
+    let garbled = found::changed(dir.path(), "conv", "conv: args.h\n").unwrap_err();
     assert!(garbled.contains("`args.h` of conv: expected FILE=CRC"), "{garbled}");
 }

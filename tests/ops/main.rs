@@ -24,5 +24,6 @@ mod philox;
 mod pointwise;
 mod pool;
 mod resize;
+mod shapes;
 mod square;
 mod tape;

@@ -116,7 +116,8 @@ fn sweep(dir: &Path, args: &str) -> (String, String) {
 
 fn records(run: &Path) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(run.join("records.jsonl")).unwrap();
-    let mut lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut lines: Vec<serde_json::Value> =
+        text.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect();
     lines.sort_by_key(ToString::to_string);
     lines
 }

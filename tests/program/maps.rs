@@ -138,10 +138,10 @@ fn a_transformer_is_swept_behind_the_denoiser() {
     );
     let ran = place.run("sweep --config c.toml --device host --no-checks --out r").ok();
     assert!(ran.stdout.contains("top-5 accuracy in %") && ran.stderr.contains("denoised at 32x32"), "{}", ran.stderr);
-    let records = place.read("r/records.jsonl");
+    let records = place.records("r");
     // Two images at two epsilons in two channels.
-    assert_eq!(records.lines().count(), 2 * 2 * 2, "{records}");
-    for line in records.lines() {
+    assert_eq!(records.len(), 2 * 2 * 2, "{records:?}");
+    for line in &records {
         let record: serde_json::Value = serde_json::from_str(line).unwrap();
         assert!(record["prediction"].as_u64().unwrap() < 1000);
         if let Some(linf) = record["linf"].as_f64() {

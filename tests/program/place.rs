@@ -12,6 +12,11 @@ pub const PROGRAM: &str = env!("CARGO_BIN_EXE_rampart");
 /// One model, 20 images and an attack strong enough to be wrong about some of them.
 pub const SMALL: &str = "limit = 20\n[defense]\nsigma = [0.25]\n[[models]]\nweights = \"demo:resnet50-cbam-w16\"\n[attack]\neps = [0, 0.005, 0.01]\nsteps = 3\n";
 
+/// The first line of a file of records.
+pub fn is_header(line: &str) -> bool {
+    line.starts_with("{\"settings\":")
+}
+
 pub struct Ran {
     pub code: Option<i32>,
     pub stdout: String,
@@ -80,7 +85,8 @@ impl Place {
 
     /// The records of a run directory in an order of their own: which image came first depends on where a run stopped.
     pub fn records(&self, run: &str) -> Vec<String> {
-        let mut lines: Vec<String> = self.read(&format!("{run}/records.jsonl")).lines().map(str::to_owned).collect();
+        let text = self.read(&format!("{run}/records.jsonl"));
+        let mut lines: Vec<String> = text.lines().filter(|line| !is_header(line)).map(str::to_owned).collect();
         lines.sort();
         lines
     }

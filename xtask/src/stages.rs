@@ -11,7 +11,7 @@ pub struct Stage {
 }
 
 /// Stages of one build profile and one processor stand together, so that each finds what the last one built.
-pub const STAGES: [Stage; 7] = [
+pub const STAGES: [Stage; 8] = [
     Stage { name: "lint", about: "format, clippy, docs; ruff for tools/", run: lint },
     Stage { name: "test", about: "every test, optimised; the tests of tools/", run: test },
     Stage {
@@ -19,13 +19,22 @@ pub const STAGES: [Stage; 7] = [
         about: "PyTorch dumps on the emulated GPU, every checker on, three schedules with the same bits",
         run: emulated,
     },
-    Stage { name: "pages", about: "the demo sweep, its numbers, and the pages in headless Chromium", run: pages },
+    Stage {
+        name: "pages",
+        about: "the demo sweep, its numbers, the pages in headless Chromium; sweeps killed and starved of disk",
+        run: pages,
+    },
     Stage {
         name: "checked",
         about: "the ops with poisoned memory, canaries and overflow checks, at every level of processor",
         run: checked,
     },
     Stage { name: "wheel", about: "the wheel, installed alone and run at every level of processor", run: wheel },
+    Stage {
+        name: "sanitized",
+        about: "host kernels under AddressSanitizer and UndefinedBehaviorSanitizer: the ops, the dumps, hostile inputs",
+        run: sanitized,
+    },
     Stage {
         name: "cuda",
         about: "nvcc builds every kernel; prebuilt PTX and resources.csv compared with it",
@@ -95,6 +104,7 @@ fn pages(run: &mut Run) -> Result {
     run.step(&mut run.command("python3", "tools/checks/check_demo.py target/ci-sweep/results.csv"))?;
     run.step(&mut run.rampart("report target/ci-sweep target/ci-sweep --out target/ci-compared.html"))?;
     run.step(&mut run.rampart("maps tests/fixtures/imagenet/opencv-8x8-56x56.png --sigma 0.25 --out target/ci-maps"))?;
+    run.step(&mut run.command("python3", "tools/checks/crash.py target/release/rampart --rounds 10"))?;
     let python = run.installed(PYTHON)?;
     let chromium = run.installed("tools/checks/install_chromium.sh")?;
     let pages = "tools/checks/check_report.py target/ci-sweep/report.html target/ci-compared.html target/ci-maps/maps.html --chromium";
@@ -140,6 +150,25 @@ fn checked(run: &mut Run) -> Result {
         run.step(cargo(run, tests).env("RAMPART_HOST_LEVEL", level))?;
     }
     Ok(())
+}
+
+/// Kernels are C++: g++ instruments them, and with a target of its own neither build scripts nor the other stages are.
+fn sanitized(run: &mut Run) -> Result {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        println!("nothing to do: {TARGET} only");
+        return Ok(());
+    }
+    let flags = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer";
+    let args = format!("test --release --locked --package rampart --test ops --test hostile --target {TARGET}");
+    run.step(
+        run.cargo(&args)
+            .env("CXX", "g++")
+            .env("CXXFLAGS_x86_64_unknown_linux_gnu", flags)
+            .env("RUSTFLAGS", "-Clink-arg=-fsanitize=address,undefined")
+            // What lives as long as the process is no leak.
+            .env("ASAN_OPTIONS", "detect_leaks=0"),
+    )
 }
 
 fn wheel(run: &mut Run) -> Result {

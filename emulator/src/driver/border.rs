@@ -19,7 +19,7 @@ pub fn border(function: &'static str, body: impl FnOnce() -> Outcome) -> CUresul
     let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         let message = panic.downcast_ref::<String>().map(String::as_str);
         let message = message.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        eprintln!("emulator: {function} panicked: {message}");
+        texts::tell(&format!("{function} panicked: {message}"));
         locked().panicked = true;
         fail(ERROR_UNKNOWN, format!("{function} panicked: {message}"))
     });

@@ -5,6 +5,7 @@ use std::ffi::{c_char, c_int, c_uint};
 use super::border::{border, lock, out};
 use super::failure::{Outcome, fail, failure};
 use super::state::locked;
+use super::texts;
 use super::types::*;
 use crate::config;
 use crate::device::Model;
@@ -27,7 +28,7 @@ pub unsafe extern "C" fn cuInit(flags: c_uint) -> CUresult {
             let read = read
                 .and_then(|()| driver.configured.iter().try_for_each(|json| config::apply_json(&mut options, json)));
             if let Err(e) = read {
-                eprintln!("emulator: {e}");
+                texts::tell(&e.to_string());
                 return fail(ERROR_INVALID_VALUE, e.to_string());
             }
             driver.options = Some(options);

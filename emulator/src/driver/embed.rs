@@ -6,6 +6,7 @@ use super::border::{border, text};
 use super::failure::{Outcome, fail};
 use super::state::locked;
 use super::tally::Tally;
+use super::texts;
 use super::types::*;
 use crate::config;
 use crate::count::LaunchCounts;
@@ -30,7 +31,7 @@ fn apply(json: &str) -> Outcome {
     // Before `cuInit` the environment is not read: only the JSON is checked.
     let mut options = driver.options.clone().unwrap_or_default();
     if let Err(e) = config::apply_json(&mut options, json) {
-        eprintln!("emulator: {e}");
+        texts::tell(&e.to_string());
         return fail(ERROR_INVALID_VALUE, e.to_string());
     }
     driver.configured.push(json.to_owned());

@@ -141,7 +141,7 @@ mod tests {
             include_str!("stream.rs"),
             include_str!("unsupported.rs"),
         ];
-        let names: Vec<&str> = table().iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = functions().iter().map(|(name, _)| *name).collect();
         let mut exported = 0;
         for source in sources {
             for line in source.lines() {

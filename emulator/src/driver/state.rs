@@ -65,7 +65,7 @@ impl Findings {
     pub fn record(&mut self, finding: &Finding) {
         let text = finding.to_string();
         if self.printed.insert(text.clone()) {
-            eprintln!("emulator: {text}");
+            texts::tell(&text);
         }
         self.recent.push(finding.clone());
     }

@@ -2,10 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString};
+use std::io::{self, Write};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use super::failure::Failure;
 use super::types::CUresult;
+
+/// Says something on standard error, which may be a file on a full disk.
+pub fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "emulator: {line}");
+}
 
 /// Number, name, usual text.
 const ERRORS: [(CUresult, &CStr, &CStr); 101] = [

@@ -1,4 +1,8 @@
 //! A session with the emulated driver for a test: one at a time in a process, since the driver is one.
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "every block is a call of the driver's C interface with what the test made"
+)]
 #![allow(dead_code)] // each test file uses its part
 
 use std::ffi::{CStr, CString, c_char, c_void};
