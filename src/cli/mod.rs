@@ -1,16 +1,20 @@
 //! The command line: one file per subcommand.
 
+pub mod attack;
 pub mod bench;
 mod common;
 pub mod completions;
+pub mod config;
 pub mod denoise;
 pub mod emulator;
 pub mod info;
+pub mod init;
 pub mod man;
 pub mod maps;
 pub mod parity;
 pub mod profile;
 pub mod report;
+mod settings;
 pub mod sweep;
 pub mod workload;
 
@@ -30,6 +34,12 @@ pub struct Cli {
 enum Command {
     /// Accuracy over epsilon for one or more models; without a config, the embedded demo
     Sweep(sweep::Args),
+    /// A network and images of one's own: accuracy over epsilon, without a config
+    Attack(attack::Args),
+    /// Write a commented config for a network and images of one's own
+    Init(init::Args),
+    /// Print a config with its defaults, or the reference of all keys
+    Config(config::Args),
     /// The page of a run, or a comparison of several, from what they left behind
     Report(report::Args),
     /// Feature maps and attention of image files, clean, attacked and denoised
@@ -59,6 +69,9 @@ impl Cli {
         crate::device::start_threads()?;
         match self.command {
             Command::Sweep(args) => sweep::run(args),
+            Command::Attack(args) => attack::run(&args),
+            Command::Init(args) => init::run(&args),
+            Command::Config(args) => config::run(&args),
             Command::Denoise(args) => denoise::run(&args),
             Command::Report(args) => report::run(&args),
             Command::Maps(args) => maps::run(&args),

@@ -78,6 +78,9 @@ impl DefenseConfig {
 pub(super) fn resolve(file: file::Defense, own: Option<&str>, attack: &Spec, wrong: &Wrong) -> Result<DefenseConfig> {
     let o = wrong.overrides;
     if o.no_defense {
+        if let Some(set) = o.set.iter().find(|set| set.key.starts_with("defense.")) {
+            return Err(wrong.at(set.key, "belongs to a defence, and --no-defense leaves it out"));
+        }
         return match [
             ("defense.draws", o.draws.is_some()),
             ("defense.attack", o.attack_through),

@@ -8,8 +8,11 @@ use serde::Serialize;
 mod dataset;
 mod defense;
 mod file;
+pub mod keys;
 mod models;
+mod set;
 pub mod settings;
+pub mod starter;
 mod wrong;
 
 pub use dataset::DatasetConfig;
@@ -17,6 +20,8 @@ use dataset::resolve as resolve_dataset;
 pub use defense::DefenseConfig;
 use defense::resolve as resolve_defense;
 pub use models::{Checkpoint, ModelConfig, open};
+pub use set::Set;
+use set::short;
 use settings::Score;
 use wrong::plain;
 pub use wrong::{Overrides, Weights, Wrong};
@@ -56,10 +61,10 @@ impl Config {
     /// # Errors
     /// [`Error::Usage`] naming the flag, or the file and the field, with what was found and what is expected.
     pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Config> {
-        let Some(path) = path else {
-            return resolve(file::File::default(), "demo", &Wrong::new(None, overrides));
-        };
-        Self::read(path, &Wrong::new(Some(path), overrides))
+        match path {
+            Some(path) => Self::read(path, &Wrong::new(Some(path), overrides)),
+            None => Self::of(toml::Table::new(), "demo", &Wrong::new(None, overrides)),
+        }
     }
 
     /// Reads the config that a run left behind. The files that it names need not exist any more.
@@ -77,9 +82,23 @@ impl Config {
             Error::File { problem, .. } => Error::usage(name(), problem),
             other => other,
         })?;
-        let file = toml::from_str(&text).map_err(|e| Error::usage(name(), e.to_string().trim_end()))?;
+        // Without the line itself, which may be all of a file.
+        let bad = |e: toml::de::Error| {
+            let line =
+                e.span().map_or(String::new(), |at| format!("line {}: ", 1 + text[..at.start].matches('\n').count()));
+            Error::usage(name(), format!("{line}{}", short(e.message())))
+        };
+        toml::from_str::<file::File>(&text).map_err(bad)?;
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        resolve(file, &stem, wrong)
+        Self::of(text.parse().map_err(bad)?, &stem, wrong)
+    }
+
+    /// A config as written, with what the command line sets laid over it.
+    fn of(mut table: toml::Table, default_name: &str, wrong: &Wrong) -> Result<Config> {
+        wrong.once()?;
+        set::lay_over(&mut table, &wrong.overrides.set)?;
+        let file = table.try_into().map_err(|e: toml::de::Error| Error::usage("config", short(e.message())))?;
+        resolve(file, default_name, wrong)
     }
 
     /// Notes checksums of the images and the weights, so that a resumed run can tell whether they are still the same.

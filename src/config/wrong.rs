@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::set::Set;
 use crate::data::demo;
 use crate::defense::Estimator;
 use crate::device::DeviceChoice;
@@ -29,11 +30,13 @@ pub struct Overrides {
     pub as_written: bool,
     /// The undefended channel only, whatever the config says of a defence.
     pub no_defense: bool,
+    /// Keys of the config by their names; none of those above.
+    pub set: Vec<Set>,
 }
 
 /// A field, the flag that may decide it, and whether it did. What has no field of the config is a flag in any case.
 type Flag = (&'static str, &'static str, fn(&Overrides) -> bool);
-const FLAGS: [Flag; 15] = [
+const FLAGS: [Flag; 16] = [
     ("attack.eps", "--eps", |o| o.eps.is_some()),
     ("defense.sigma", "--sigma", |o| o.sigma.is_some()),
     ("defense.draws", "--draws", |o| o.draws.is_some()),
@@ -45,6 +48,7 @@ const FLAGS: [Flag; 15] = [
     ("seed", "--seed", |o| o.seed.is_some()),
     ("precision", "--precision", |o| o.precision.is_some()),
     ("device", "--device", |o| o.device.is_some()),
+    ("attack.early_stop", "--early-stop", |o| o.early_stop),
     ("score", "--early-stop", |o| o.early_stop),
     ("as_written", "--as-written", |o| o.as_written),
     ("out", "--out", |_| true),
@@ -72,8 +76,9 @@ impl<'a> Wrong<'a> {
 
     pub fn at(&self, field: &str, problem: impl Into<String>) -> Error {
         let flag = FLAGS.iter().find(|(name, _, given)| *name == field && given(self.overrides));
-        match (flag, self.file) {
-            (Some((_, flag, _)), _) => Error::usage(*flag, problem),
+        let set = self.overrides.set.iter().find(|set| set.key == field);
+        match (flag.map(|(_, flag, _)| *flag).or(set.map(|set| set.by.as_str())), self.file) {
+            (Some(flag), _) => Error::usage(flag, problem),
             (None, Some(file)) => Error::usage(format!("{}: {field}", file.display()), problem),
             (None, None) => Error::usage(field, problem),
         }
@@ -84,6 +89,18 @@ impl<'a> Wrong<'a> {
         match error {
             Error::Usage { field, problem } if is_field(&field) => self.at(&field, problem),
             other => other,
+        }
+    }
+
+    /// Refuses a key that a flag and `--set` both give.
+    pub(super) fn once(&self) -> Result<()> {
+        // An early stop leaves a choice of scores.
+        let decides =
+            |(name, _, given): &&Flag, set: &Set| *name == set.key && *name != "score" && given(self.overrides);
+        let own = |set: &Set| FLAGS.iter().find(|flag| decides(flag, set));
+        match self.overrides.set.iter().find_map(|set| Some((set, own(set)?))) {
+            Some((set, (_, flag, _))) => Err(Error::usage(&set.by, format!("expected once, found as well: {flag}"))),
+            None => Ok(()),
         }
     }
 

@@ -23,6 +23,13 @@ pub const ROW: Row = Row {
     name: "arrays",
     help: "a .npz or .safetensors of images and labels, or two .npy (`images`, `labels`): uint8, or floats in [0, 1], NHWC or NCHW",
     takes: &["path", "images", "labels", "classes", "class_order"],
+    sees: |path, labelled| {
+        let is = |e: &str| path.is_file() && path.extension().is_some_and(|own| own.eq_ignore_ascii_case(e));
+        match labelled {
+            true => is("npy").then_some("an array of images, labels beside it"),
+            false => (is("npz") || is("safetensors")).then_some("arrays of images and labels"),
+        }
+    },
     open: |said| {
         let files = match (&said.path, &said.images, &said.labels) {
             (Some(path), None, None) => (path.clone(), path.clone()),

@@ -20,12 +20,19 @@ pub const CLASSES: [&str; 10] =
 
 const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
+const TEST: &str = "test_batch.bin";
 const RECORD: usize = 1 + 3 * PLANE;
 
 pub const ROW: Row = Row {
     name: "cifar10",
     help: "the binary version of CIFAR-10: a .bin file, or the folder with test_batch.bin; with `size` images are resized",
     takes: &["path", "size", "fit", "shorter", "filter"],
+    sees: |path, _| {
+        let file = if path.is_dir() { path.join(TEST) } else { path.to_owned() };
+        let records = file.extension().is_some_and(|e| e == "bin")
+            && file.metadata().is_ok_and(|m| m.is_file() && m.len() > 0 && m.len() % RECORD as u64 == 0);
+        records.then_some("records of CIFAR-10")
+    },
     open: |said| {
         let path = said.needed_path("a .bin file or the folder of test_batch.bin")?.to_owned();
         let needs_size =
@@ -61,7 +68,7 @@ impl Source for Binary {
 /// [`Error::File`] when the file is empty, is no whole number of records or has a label outside 0 to 9; [`Error::Io`]
 /// when it cannot be read.
 pub fn load(path: &Path, limit: Option<usize>, select: Select, prepare: Option<Prepare>) -> Result<Dataset> {
-    let file = if path.is_dir() { path.join("test_batch.bin") } else { path.to_owned() };
+    let file = if path.is_dir() { path.join(TEST) } else { path.to_owned() };
     decode(&file, files::open(&file, "read")?, limit, select, prepare)
 }
 

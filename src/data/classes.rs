@@ -1,7 +1,9 @@
 //! The classes of a set: what its folders call them and what people call them.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -112,6 +114,12 @@ pub fn natural(a: &str, b: &str) -> Ordering {
             (x, y) => return x.cmp(&y),
         }
     }
+}
+
+/// Whether a folder is called after one of ImageNet's classes.
+pub(super) fn is_imagenet(folder: &Path) -> bool {
+    static KNOWN: LazyLock<HashSet<String>> = LazyLock::new(|| Classes::imagenet().ids.into_iter().collect());
+    folder.file_name().is_some_and(|name| KNOWN.contains(name.to_string_lossy().as_ref()))
 }
 
 fn is_wordnet_id(text: &str) -> bool {

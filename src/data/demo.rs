@@ -20,6 +20,7 @@ pub const ROW: Row = Row {
     name: "demo",
     help: "the first 512 test images of Fashion-MNIST, embedded in this program",
     takes: &[],
+    sees: |_, _| None,
     open: |_| Ok(Box::new(Demo)),
     by_class: false,
     top5: false,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::classes::{self, Classes, natural, place};
+use super::classes::{self, Classes, is_imagenet, natural, place};
 use super::dataset::Dataset;
 use super::decode::decode;
 use super::listing::{self, name};
@@ -17,6 +17,10 @@ pub const ROW: Row = Row {
     name: "folder",
     help: "one folder of images per class below `path`, all images of one size; `classes` lists the folders in the network's order",
     takes: &["path", "size", "classes", "class_order"],
+    sees: |path, _| {
+        let (folders, _) = listing::classes(path, &[]).ok()?;
+        (!folders.is_empty() && !folders.iter().all(|f| is_imagenet(f))).then_some("one folder of images per class")
+    },
     open: |said| {
         let path = said.needed_path("a folder with one folder of images per class")?.to_owned();
         let (size, classes) = (said.size, said.classes.clone());

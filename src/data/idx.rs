@@ -24,6 +24,10 @@ pub const ROW: Row = Row {
     name: "fashion-mnist",
     help: "IDX files, plain or gzip: the test set in the folder `path`, or `images` and `labels`",
     takes: &["path", "images", "labels"],
+    sees: |path, _| {
+        let there = |name: &str| ["", ".gz"].iter().any(|end| path.join(format!("{name}{end}")).is_file());
+        (there(TEST.0) && there(TEST.1)).then_some("the test set as IDX files")
+    },
     open: |said| match (&said.path, &said.images, &said.labels) {
         (Some(dir), None, None) => Ok(Box::new(Place::Folder(dir.clone()))),
         (None, Some(images), Some(labels)) => Ok(Box::new(Place::Files(images.clone(), labels.clone()))),
@@ -36,6 +40,9 @@ pub const ROW: Row = Row {
     models: &[],
     denoiser: None,
 };
+
+/// The files of a published test set: images, labels.
+const TEST: (&str, &str) = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte");
 
 enum Place {
     Folder(PathBuf),
@@ -71,7 +78,7 @@ pub fn load_dir(dir: &Path, limit: Option<usize>, select: Select) -> Result<Data
             )
         })
     };
-    load(&find("t10k-images-idx3-ubyte")?, &find("t10k-labels-idx1-ubyte")?, limit, select)
+    load(&find(TEST.0)?, &find(TEST.1)?, limit, select)
 }
 
 /// Grey images and their labels. Each pixel is repeated in three channels; 28x28 becomes 32x32 with zeros around it.

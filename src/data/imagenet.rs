@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::classes::{Classes, place};
+use super::classes::{self, Classes, place};
 use super::dataset::Dataset;
 use super::labels;
 use super::listing::{self, name};
@@ -20,6 +20,14 @@ pub const ROW: Row = Row {
     name: "imagenet",
     help: "images of any size: one folder per class named by WordNet id, or a flat folder with a file of `labels`",
     takes: &["path", "labels", "classes", "size", "fit", "shorter", "filter"],
+    sees: |path, labelled| {
+        let (folders, _) = listing::classes(path, &[]).ok()?;
+        let known = !folders.is_empty() && folders.iter().all(|f| classes::is_imagenet(f));
+        let flat = labelled && folders.is_empty();
+        known
+            .then_some("folders named by ImageNet's WordNet ids")
+            .or(flat.then_some("a folder of images and a file of labels"))
+    },
     open: |said| {
         let root = said.needed_path("the folder of images, with labels if it is a flat one")?.to_owned();
         let (labels, classes) = (said.labels.clone(), said.classes.clone());

@@ -24,6 +24,8 @@ pub mod tensors;
 mod torch;
 mod unit;
 
+use std::path::Path;
+
 use crate::{Error, Result};
 
 pub use dataset::Dataset;
@@ -44,6 +46,36 @@ pub fn row(name: &str) -> Result<&'static Row> {
     let names = || SOURCES.iter().map(|row| row.name).collect::<Vec<_>>().join(", ");
     let found = SOURCES.iter().find(|row| row.name == name);
     found.ok_or_else(|| Error::usage("dataset.kind", format!("expected one of {}, found `{name}`", names())))
+}
+
+/// The format of what lies at a path, and what it is told by; `labelled` if there is a file of labels beside it.
+///
+/// # Errors
+/// What lies there and what was expected, in words.
+pub fn recognised(path: &Path, labelled: bool) -> Result<(&'static Row, &'static str), String> {
+    if let Some(found) = SOURCES.iter().find_map(|row| Some((row, (row.sees)(path, labelled)?))) {
+        return Ok(found);
+    }
+    let found = match path.metadata() {
+        Err(e) => return Err(e.to_string()),
+        Ok(found) if found.is_file() => match path.extension() {
+            Some(_) if decode::is_image(path) => {
+                "a single image: expected a folder with one folder of images per class"
+            }
+            Some(e) if e.eq_ignore_ascii_case("npy") => {
+                "an array of images: expected its labels beside it, --labels FILE.npy"
+            }
+            _ => "a file of no known format",
+        },
+        Ok(_) => match listing::images(path) {
+            Ok((images, _)) if !images.is_empty() => {
+                "a folder of images without labels: expected one folder per class, or a file of labels (--labels)"
+            }
+            _ => "a folder without images",
+        },
+    };
+    let rows = SOURCES.iter().map(|row| format!("{} ({})", row.name, row.help)).collect::<Vec<_>>().join("; ");
+    Err(format!("found {found}. Known are: {rows}"))
 }
 
 impl Row {

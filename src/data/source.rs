@@ -92,6 +92,8 @@ pub struct Row {
     pub help: &'static str,
     /// The fields of [`Said`] that mean something to it.
     pub takes: &'static [&'static str],
+    /// What lies at a path, in words, if that is of this format; whether labels have a file of their own.
+    pub sees: fn(&Path, bool) -> Option<&'static str>,
     /// Fills in what is open. Errors name the field (`dataset.size`).
     pub open: fn(&mut Said) -> Result<Box<dyn Source>>,
     /// Whether it lies sorted by class, so that its first images would be of one.

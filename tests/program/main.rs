@@ -8,6 +8,7 @@ mod intake;
 mod listed;
 mod maps;
 mod onnx;
+mod own;
 mod parity;
 mod place;
 mod profile;
