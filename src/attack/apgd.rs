@@ -2,9 +2,10 @@
 //!
 //! Source: Croce & Hein 2020 ("Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks").
 
-use super::model::{Classifier, Loss, Query};
+use super::model::{Classifier, Evaluation, Loss, Query};
 use super::outcome::Adversarial;
 use super::spec::{Attack, Batch, Preset, Row, Spec, StepSize, wrong};
+use super::target::Target;
 use super::track::{Points, Track};
 use crate::ops::apgd::{self, Iterate};
 use crate::ops::pgd::{Norm, Profile, gather};
@@ -33,7 +34,7 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
     if spec.normalised() {
         return wrong("space", format!("normalised goes with pgd or fgsm, found {name}"));
     }
-    if spec.targeted != super::Target::None {
+    if spec.targeted != Target::None {
         return wrong(
             "targeted",
             format!("{name} counts any wrong class as a success: leave it out, found {}", spec.targeted),
@@ -170,7 +171,7 @@ impl Apgd {
         };
         let asked = ask(track, &points, targets.as_deref(), 0)?;
         track.record(&points, &asked, true)?;
-        let of = |asked: &super::Evaluation| asked.gradient.clone().ok_or_else(|| Error::Failed("no gradient".into()));
+        let of = |asked: &Evaluation| asked.gradient.clone().ok_or_else(|| Error::Failed("no gradient".into()));
         let gradient = of(&asked)?;
         let x = points.x.clone();
         let mut images: Vec<Image> = asked.loss.iter().map(|&loss| Image::new(loss, eps, spec.steps)).collect();

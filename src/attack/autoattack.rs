@@ -2,9 +2,10 @@
 //!
 //! Source: Croce & Hein 2020 ("Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks").
 
-use super::model::Classifier;
+use super::model::{Classifier, Loss};
 use super::outcome::Adversarial;
 use super::spec::{Attack, Batch, Preset, Row, Said, Spec, StepSize};
+use super::{apgd, fab, square};
 use crate::Result;
 use crate::ops::pgd::{Norm, Profile, gather};
 use crate::tensor::Tensor;
@@ -12,13 +13,20 @@ use crate::tensor::Tensor;
 const IGNORED: &[&str] =
     &["steps", "step_size", "rel_step", "restarts", "random_start", "decay", "starts", "early_stop"];
 
-/// A stage: an attack by name, and its restarts.
-pub type Stage = (&'static str, u32);
+/// A stage: an attack, and its restarts.
+pub type Stage = (&'static Row, u32);
 
-pub const STANDARD_STAGES: [Stage; 4] = [("apgd-ce", 1), ("apgd-t", 1), ("fab-t", 1), ("square", 1)];
-const PLUS_STAGES: [Stage; 6] =
-    [("apgd-ce", 5), ("apgd-dlr", 5), ("fab-t", 1), ("square", 1), ("apgd-t", 1), ("fab-t", 1)];
-const RANDOM_STAGES: [Stage; 2] = [("apgd-ce", 1), ("apgd-dlr", 1)];
+static STANDARD_STAGES: [Stage; 4] =
+    [(&apgd::CROSS_ENTROPY, 1), (&apgd::TARGETED, 1), (&fab::FAB, 1), (&square::SQUARE, 1)];
+static PLUS_STAGES: [Stage; 6] = [
+    (&apgd::CROSS_ENTROPY, 5),
+    (&apgd::DLR, 5),
+    (&fab::FAB, 1),
+    (&square::SQUARE, 1),
+    (&apgd::TARGETED, 1),
+    (&fab::FAB, 1),
+];
+static RANDOM_STAGES: [Stage; 2] = [(&apgd::CROSS_ENTROPY, 1), (&apgd::DLR, 1)];
 
 fn preset(_: Profile, _: Norm, _: Option<u32>) -> Preset {
     Preset { steps: Some(100), step: Some(StepSize::OfEps(2.0)), random_start: true }
@@ -28,10 +36,10 @@ pub const STANDARD: Row = Row {
     name: "autoattack",
     help: "takes apgd-ce, apgd-t, fab-t and square in turn, each on what still stands",
     ignores: IGNORED,
-    loss: Some(super::Loss::CrossEntropy),
+    loss: Some(Loss::CrossEntropy),
     tried_as: "pgd",
     preset,
-    check: super::apgd::check,
+    check: apgd::check,
     build: |spec| build(spec, &STANDARD_STAGES),
 };
 
@@ -39,10 +47,10 @@ pub const PLUS: Row = Row {
     name: "autoattack-plus",
     help: "takes apgd-ce and apgd-dlr five times, fab-t, square and apgd-t in turn, each on what still stands",
     ignores: IGNORED,
-    loss: Some(super::Loss::CrossEntropy),
+    loss: Some(Loss::CrossEntropy),
     tried_as: "pgd",
     preset,
-    check: super::apgd::check,
+    check: apgd::check,
     build: |spec| build(spec, &PLUS_STAGES),
 };
 
@@ -51,10 +59,10 @@ pub const RANDOM: Row = Row {
     name: "autoattack-rand",
     help: "takes apgd-ce and apgd-dlr in turn, each on what still stands; for defences that draw noise",
     ignores: IGNORED,
-    loss: Some(super::Loss::CrossEntropy),
+    loss: Some(Loss::CrossEntropy),
     tried_as: "pgd",
     preset,
-    check: super::apgd::check,
+    check: apgd::check,
     build: |spec| build(spec, &RANDOM_STAGES),
 };
 
@@ -69,18 +77,18 @@ pub fn stages(method: &str) -> &'static [Stage] {
 }
 
 fn build(spec: &Spec, stages: &'static [Stage]) -> Result<Box<dyn Attack>> {
-    let attacks = stages.iter().map(|&(method, restarts)| {
+    let attacks = stages.iter().map(|&(row, restarts)| {
         // An image leaves at its first success: nothing that comes after counts.
-        let own = |field: &str| !super::row(method).is_ok_and(|row| row.ignores.contains(&field));
+        let own = |field: &str| !row.ignores.contains(&field);
         let said = Said {
-            method: Some(method.into()),
+            method: Some(row.name.into()),
             norm: Some(spec.norm),
             eps: Some(spec.eps.iter().map(|&eps| eps.into()).collect()),
             restarts: own("restarts").then_some(restarts),
             early_stop: own("early_stop").then_some(true),
             ..Said::default()
         };
-        said.decided()?.build()
+        (row.build)(&said.decide(row)?)
     });
     Ok(Box::new(AutoAttack { attacks: attacks.collect::<Result<_>>()? }))
 }

@@ -87,6 +87,20 @@ impl Spec {
         Said { method: Some(pgd::FGSM.name.into()), ..Said::default() }.decided().expect("the defaults are allowed")
     }
 
+    /// The attack of small trials beside a run: this one, or what stands in for it.
+    ///
+    /// # Errors
+    /// None for a method of the table.
+    pub fn tried(&self) -> Result<Spec> {
+        let row = row(self.method)?;
+        if row.tried_as == self.method {
+            return Ok(self.clone());
+        }
+        let eps = self.eps.iter().map(|&eps| eps.into()).collect();
+        let method = Some(row.tried_as.to_owned());
+        Said { method, norm: Some(self.norm), eps: Some(eps), ..Said::default() }.decided()
+    }
+
     /// The attack, with the files it needs.
     ///
     /// # Errors

@@ -157,6 +157,8 @@ pub struct Spec {
     pub restarts: u32,
     pub random_start: bool,
     pub loss: Loss,
+    /// That of the method where nothing is said: its name says it.
+    pub usual_loss: Loss,
     pub targeted: Target,
     /// Of the momentum.
     pub decay: f64,
@@ -217,6 +219,7 @@ impl Said {
             restarts: self.restarts.unwrap_or(1),
             random_start: self.random_start.unwrap_or(preset.random_start && self.starts.is_none()),
             loss: row.loss.or(self.loss).unwrap_or(Loss::CrossEntropy),
+            usual_loss: row.loss.unwrap_or(Loss::CrossEntropy),
             targeted: self.targeted.unwrap_or(Target::None),
             decay: self.decay.map_or(1.0, |n| n.value),
             early_stop: self.early_stop.unwrap_or(false),
@@ -291,20 +294,6 @@ impl Spec {
         attacked.get(attacked.len() / 2).copied()
     }
 
-    /// The attack of small trials beside a run: this one, or what stands in for it.
-    ///
-    /// # Errors
-    /// None for a method of the table.
-    pub fn tried(&self) -> Result<Spec> {
-        let row = super::row(self.method)?;
-        if row.tried_as == self.method {
-            return Ok(self.clone());
-        }
-        let eps = self.eps.iter().map(|&eps| eps.into()).collect();
-        let method = Some(row.tried_as.to_owned());
-        Said { method, norm: Some(self.norm), eps: Some(eps), ..Said::default() }.decided()
-    }
-
     /// Whether the attack moves the normalised tensor.
     pub fn normalised(&self) -> bool {
         self.space == Space::Normalised
@@ -321,8 +310,7 @@ impl Spec {
         if self.profile != Profile::Native {
             label = format!("{}-{label}", self.profile);
         }
-        let usual = super::row(self.method).ok().and_then(|row| row.loss).unwrap_or(Loss::CrossEntropy);
-        if self.loss != usual {
+        if self.loss != self.usual_loss {
             label = format!("{label}-{}", self.loss);
         }
         if self.targeted != Target::None {

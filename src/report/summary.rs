@@ -105,7 +105,7 @@ pub(super) fn stages(run: &Ledger) -> Option<String> {
     lines.push(table::row(24, "eps", config.attack.eps.iter().map(|&eps| eps_label(eps))));
     for (model, named) in config.models.iter().enumerate() {
         lines.push(named.name.clone());
-        for (number, (stage, _)) in stages.iter().enumerate() {
+        for (number, (row, _)) in stages.iter().enumerate() {
             let standing = |&eps: &f64| {
                 let cell = run.cell(model, Channel::Undefended, eps)?;
                 let (mut n, mut stand) = (0u32, 0u32);
@@ -118,7 +118,7 @@ pub(super) fn stages(run: &Ledger) -> Option<String> {
                 (n > 0).then(|| format!("{:.1}", 100.0 * f64::from(stand) / f64::from(n)))
             };
             let cells = config.attack.eps.iter().map(|eps| standing(eps).unwrap_or_default());
-            lines.push(table::row(24, &format!("  after {stage}"), cells));
+            lines.push(table::row(24, &format!("  after {}", row.name), cells));
         }
     }
     Some(lines.join("\n") + "\n")
