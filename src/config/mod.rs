@@ -20,9 +20,9 @@ use dataset::resolve as resolve_dataset;
 pub use defense::DefenseConfig;
 use defense::resolve as resolve_defense;
 pub use models::{Checkpoint, ModelConfig, open};
-pub use set::Set;
 use set::short;
 use settings::Score;
+pub use wrong::Set;
 use wrong::plain;
 pub use wrong::{Overrides, Weights, Wrong};
 

@@ -6,19 +6,8 @@ use toml::{Table, Value};
 
 use super::file::File;
 use super::keys::{self, Kind};
+use super::wrong::Set;
 use crate::error::{Error, Result};
-
-/// A key and its value, and the flag that gave it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Set {
-    /// As in [`keys::KEYS`].
-    pub key: &'static str,
-    /// Which of the networks, where not all.
-    pub model: Option<usize>,
-    pub value: Value,
-    /// What an error is said of: `--norm`, `--set attack.norm`.
-    pub by: String,
-}
 
 impl Set {
     /// What a flag or an argument gives.

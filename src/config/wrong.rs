@@ -3,12 +3,23 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::set::Set;
 use crate::data::demo;
 use crate::defense::Estimator;
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::tape::Precision;
+
+/// A key and its value, and the flag that gave it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Set {
+    /// As in the table of keys.
+    pub key: &'static str,
+    /// Which of the networks, where not all.
+    pub model: Option<usize>,
+    pub value: toml::Value,
+    /// What an error is said of: `--norm`, `--set attack.norm`.
+    pub by: String,
+}
 
 /// What the command line says in place of the config.
 #[derive(Clone, Debug, Default, PartialEq)]
