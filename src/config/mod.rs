@@ -84,8 +84,14 @@ impl Config {
         })?;
         // Without the line itself, which may be all of a file.
         let bad = |e: toml::de::Error| {
-            let line =
-                e.span().map_or(String::new(), |at| format!("line {}: ", 1 + text[..at.start].matches('\n').count()));
+            let place = |at: std::ops::Range<usize>| {
+                let before = text.get(..at.start).unwrap_or_default();
+                let line = text.lines().nth(before.matches('\n').count()).unwrap_or_default();
+                let key = line.split('=').next().map(str::trim).filter(|key| key.len() < 40 && line.contains('='));
+                let key = key.map_or(String::new(), |key| format!("{key}: "));
+                format!("line {}: {key}", 1 + before.matches('\n').count())
+            };
+            let line = e.span().map_or(String::new(), place);
             Error::usage(name(), format!("{line}{}", short(e.message())))
         };
         toml::from_str::<file::File>(&text).map_err(bad)?;
