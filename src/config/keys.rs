@@ -1,5 +1,5 @@
 //! Every key that a config may have, in one table: the flags of the command line, `rampart config --keys` and docs/config.md are made
-//! from it. A test compares it with what is read ([`super::file`]).
+//! from it. A test compares it with what is read.
 
 use std::fmt::Write as _;
 
