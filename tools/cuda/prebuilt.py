@@ -89,8 +89,8 @@ def main():
     action.add_argument("--check", action="store_true")
     options = parser.parse_args()
     sources = sorted(KERNELS.glob("*.cu"))
-    committed = SOURCES.read_text() if SOURCES.is_file() else ""
-    lines = {} if options.all or options.check else recorded(committed)
+    record_before = SOURCES.read_text() if SOURCES.is_file() else ""
+    lines = {} if options.all or options.check else recorded(record_before)
     target = lambda source: PREBUILT / f"{source.stem}.ptx.gz"
     stale = [s for s in sources if not (unchanged(s.stem, lines.get(s.stem)) and target(s).is_file())]
     nvcc = None
@@ -131,8 +131,8 @@ def main():
             path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
             print(f"wrote {name}")
     if options.check:
-        problems.append(difference(str(SOURCES.relative_to(ROOT)), committed, record))
-    elif committed != record:
+        problems.append(difference(str(SOURCES.relative_to(ROOT)), record_before, record))
+    elif record_before != record:
         SOURCES.write_text(record)
         print(f"wrote {SOURCES.relative_to(ROOT)}")
     for path in left_over:
