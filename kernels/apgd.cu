@@ -5,26 +5,11 @@
 //     L2      d(g) = g/(N(g) + 1e-12);  P(v) = clip(x0 + w/(N(w) + 1e-12) * min(eps, N(w))),  w = v - x0,  N(v) = sqrt(sum v^2)
 //   start   clip(x0 + eps * t/(size(t) + 1e-12)):  L-inf  t = 2u - 1, size the largest |t|;  L2  t = u, size N(t)
 //
-// Nothing is contracted, and every expression stands in the order that the authors' code evaluates. One block per image where there
-// is a sum, several where there is none: an image's result does not depend on its batch. Source: Croce & Hein 2020.
-#include "block.cuh"
+// Nothing is contracted, and every expression stands in the order that the authors' code evaluates.
+// Source: Croce & Hein 2020.
+#include "attack.cuh"
 
-DEVICE float sgn(float v) { return float(v > 0.f) - float(v < 0.f); }
-DEVICE float clip(float v) { return clamp(v, 0.f, 1.f); }
-
-// sqrt(sum f(i)^2) over i < d, from d/32 partial sums of 32 values.
-template <class F> DEVICE float norm(const Block& block, int d, F f) {
-  constexpr int PER_SUM = 32;
-  const int sums = (d + PER_SUM - 1) / PER_SUM;
-  return sqrtf(block::sum(block, 1, sums, [&](int, int s) {
-    float sum = 0.f;
-    for (int i = s; i < d; i += sums) {
-      const float v = f(i);
-      sum += v * v;
-    }
-    return sum;
-  }));
-}
+template <class F> DEVICE float norm(const Block& block, int d, F f) { return sqrtf(squares(block, d, f)); }
 
 // grid (ceil(d / chunk), N)
 KERNEL(apgd_step_linf, ApgdStepArgs, 256, 1024) {
@@ -35,9 +20,7 @@ KERNEL(apgd_step_linf, ApgdStepArgs, 256, 1024) {
     const float low = x0[i] - a.eps, high = x0[i] + a.eps;
     return clip(clamp(v, low, high));
   };
-  const auto own = block::share(block.index.x, a.chunk, a.d);
-  block::for_each(block, 1, own.count, [&](int, int k) {
-    const int i = own.first + k;
+  for_each_of_chunk(block, a.d, a.chunk, [&](int i) {
     const float z = project(i, x[i] + eta * sgn(g[i]));
     a.y[row + i] = project(i, (x[i] + (z - x[i]) * a.forward) + (x[i] - prev[i]) * a.back);
   });

@@ -126,7 +126,8 @@ OUTLINED Lanes slope(int f, float p, float q, Lanes x) {
     }
     case HARD_SWISH: {
       const Lanes inner = lanes::fma(x, fill(1.f / 3), fill(0.5f));
-      return lanes::select(lanes::greater(x, fill(3.f)), one, lanes::select(lanes::greater(x, fill(-3.f)), inner, zero));
+      const uint32_t inside = lanes::greater(fill(3.f), x) & lanes::greater(x, fill(-3.f));
+      return lanes::select(inside, inner, lanes::select(positive, one, zero));
     }
     case ELU: return lanes::select(positive, one, fill(p) * activation::exp(lanes::minimum(zero, x)));
     case CELU: return lanes::select(positive, one, activation::exp(lanes::minimum(zero, x / fill(p))));

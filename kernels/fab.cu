@@ -9,22 +9,10 @@
 //   L-inf  s_i = -sgn(w_i) min(lam, room_i)         length max |s_i|
 //   L2     s_i = -sgn(w_i) min(lam*|w_i|, room_i)   length sqrt(sum s_i^2); |w_i| <= 1e-8 does not move
 // and lam such that sum |w_i||s_i| = r. It rises from the one without walls: each time the walls that it reaches are taken out of the
-// equation, until none is new. One block per image. Source: Croce & Hein 2020 (FAB).
-#include "block.cuh"
+// equation, until none is new. Source: Croce & Hein 2020 (FAB).
+#include "attack.cuh"
 
 namespace fab {
-
-DEVICE float clip(float v) { return clamp(v, 0.f, 1.f); }
-
-template <class F> DEVICE float total(const Block& block, int d, F f) {
-  constexpr int PER_SUM = 32;
-  const int sums = (d + PER_SUM - 1) / PER_SUM;
-  return block::sum(block, 1, sums, [&](int, int s) {
-    float sum = 0.f;
-    for (int i = s; i < d; i += sums) sum += f(i);
-    return sum;
-  });
-}
 
 // The way from a point to the plane: `turn` is -1 where w is turned, `lam` as above.
 struct Way { float turn, lam; };
@@ -97,9 +85,8 @@ KERNEL(fab_step_l2, FabStepArgs, 256, 1024) { fab::step<true>(block, a); }
 KERNEL(fab_retreat, FabRetreatArgs, 256, 1024) {
   const int64_t row = int64_t(block.index.y) * a.d;
   const bool back = a.back[block.index.y] != 0;
-  const auto own = block::share(block.index.x, a.chunk, a.d);
-  block::for_each(block, 1, own.count, [&](int, int k) {
-    const int64_t i = row + own.first + k;
-    a.y[i] = back ? a.x0[i] + 0.9f * (a.x[i] - a.x0[i]) : a.x[i];
+  for_each_of_chunk(block, a.d, a.chunk, [&](int i) {
+    const float x = a.x[row + i], x0 = a.x0[row + i];
+    a.y[row + i] = back ? x0 + 0.9f * (x - x0) : x;
   });
 }

@@ -23,15 +23,12 @@
 //   budget  what the perturbation costs, for the check of every reported point
 //   gather  rows by index: compaction of a batch, and merging rows back
 //
-// Sums run over d/32 partial sums of 32 values, whose rounding errors do not build up, in one block per image without atomics: an
-// image's result does not depend on its batch. What needs no sum takes several blocks per image. Sources: Madry et al. 2018 (PGD), Dong et al. 2018 (momentum).
-#include "block.cuh"
+// Sources: Madry et al. 2018 (PGD), Dong et al. 2018 (momentum).
+#include "attack.cuh"
 
 // Numbers agree with `Profile` in src/ops/pgd.rs.
 enum : int { NATIVE = 0, TORCHATTACKS = 1, FOOLBOX = 2, CLEVERHANS = 3, ART = 4 };
 
-DEVICE float sgn(float v) { return float(v > 0.f) - float(v < 0.f); }
-DEVICE float clip(float v) { return clamp(v, 0.f, 1.f); }
 DEVICE float larger(float a, float b) { return a > b ? a : b; }
 DEVICE float smaller(float a, float b) { return a < b ? a : b; }
 
@@ -39,30 +36,6 @@ DEVICE double bits_to_double(uint64_t u) {
   double v;
   memcpy(&v, &u, 8);
   return v;
-}
-
-// The sum of f(i) for i < d.
-template <class F> DEVICE float total(const Block& block, int d, F f) {
-  constexpr int PER_SUM = 32;
-  const int sums = (d + PER_SUM - 1) / PER_SUM;
-  return block::sum(block, 1, sums, [&](int, int s) {
-    float v = 0.f;
-    for (int i = s; i < d; i += sums) v += f(i);
-    return v;
-  });
-}
-
-template <class F> DEVICE float squares(const Block& block, int d, F f) {
-  return total(block, d, [&](int i) {
-    const float v = f(i);
-    return v * v;
-  });
-}
-
-// f(i) for the part of a row that belongs to this block; grid (ceil(d / chunk), N).
-template <class F> DEVICE void for_each_of_chunk(const Block& block, int d, int chunk, F f) {
-  const auto own = block::share(block.index.x, chunk, d);
-  block::for_each(block, 1, own.count, [&](int, int i) { f(own.first + i); });
 }
 
 // grid (ceil(d / chunk), N)

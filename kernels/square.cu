@@ -8,10 +8,8 @@
 //                v = E*s + e/(1e-12 + N_A(e)),  v *= sqrt(max(eps^2 - N(e)^2, 0)/c + N_AB(e)^2) / (1e-12 + N_A(v))
 //                e = 0 on B, then e = v on A;  candidate clip(x0 + eps*e/(N(e) + 1e-12))
 //
-// L-inf takes several blocks per image, L2 one. Source: Andriushchenko et al. 2020.
-#include "block.cuh"
-
-DEVICE float clip(float v) { return clamp(v, 0.f, 1.f); }
+// Source: Andriushchenko et al. 2020.
+#include "attack.cuh"
 
 namespace square {
 
@@ -25,25 +23,6 @@ DEVICE bool within(int row, int column, int side, Place p) {
   return p.row >= row && p.row < row + side && p.column >= column && p.column < column + side;
 }
 
-template <class F> DEVICE void for_each_element(const Block& block, int d, int chunk, F f) {
-  const auto own = block::share(block.index.x, chunk, d);
-  block::for_each(block, 1, own.count, [&](int, int i) { f(own.first + i); });
-}
-
-// sum f(i)^2 over i < d, from d/32 partial sums of 32 values.
-template <class F> DEVICE float squares(const Block& block, int d, F f) {
-  constexpr int PER_SUM = 32;
-  const int sums = (d + PER_SUM - 1) / PER_SUM;
-  return block::sum(block, 1, sums, [&](int, int s) {
-    float sum = 0.f;
-    for (int i = s; i < d; i += sums) {
-      const float v = f(i);
-      sum += v * v;
-    }
-    return sum;
-  });
-}
-
 }  // namespace square
 
 // grid (ceil(d / chunk), N)
@@ -51,7 +30,7 @@ KERNEL(square_start_linf, SquareStartArgs, 256, 1024) {
   const int d = a.h * a.w * a.c, stripe = a.w * a.c;
   const int64_t row = int64_t(block.index.y) * d;
   const float* draw = a.draw + int64_t(block.index.y) * stripe;
-  square::for_each_element(block, d, a.chunk, [&](int i) {
+  for_each_of_chunk(block, d, a.chunk, [&](int i) {
     a.y[row + i] = clip(a.x0[row + i] + (draw[i % stripe] < 0.5f ? -a.eps : a.eps));
   });
 }
@@ -61,7 +40,7 @@ KERNEL(square_step_linf, SquareStepArgs, 256, 1024) {
   const int d = a.h * a.w * a.c;
   const int64_t row = int64_t(block.index.y) * d;
   const int32_t* window = a.windows + 6 * int64_t(block.index.y);
-  square::for_each_element(block, d, a.chunk, [&](int i) {
+  for_each_of_chunk(block, d, a.chunk, [&](int i) {
     const auto p = square::place(a, i);
     const float best = a.best[row + i], x0 = a.x0[row + i];
     const float moved = best + (window[4] >> p.channel & 1 ? 2.f * a.eps : -2.f * a.eps);
@@ -84,7 +63,7 @@ KERNEL(square_start_l2, SquareStartArgs, 256, 1024) {
     const float e = a.turned >> tile & 1 ? a.tile[x * side + y] : a.tile[y * side + x];
     return draw[tile * a.c + p.channel] < 0.5f ? -e : e;
   };
-  const float length = sqrtf(square::squares(block, d, pattern)) + 1e-12f;
+  const float length = sqrtf(squares(block, d, pattern)) + 1e-12f;
   block::for_each(block, 1, d, [&](int, int i) { a.y[row + i] = clip(x0[i] + a.eps * (pattern(i) / length)); });
 }
 
@@ -98,7 +77,7 @@ KERNEL(square_step_l2, SquareStepArgs, 256, 1024) {
   auto e = [&](int i) { return best[i] - x0[i]; };
   auto in_a = [&](square::Place p) { return square::within(window[0], window[1], side, p); };
   auto in_b = [&](square::Place p) { return square::within(window[2], window[3], side, p); };
-  const float whole = square::squares(block, d, e), left = a.eps * a.eps - whole;
+  const float whole = squares(block, d, e), left = a.eps * a.eps - whole;
 
   // Of each channel: 1e-12 + N_A(e), then what E*s + e/that is multiplied by.
   float divisor[MOST] = {}, factor[MOST] = {};
@@ -116,7 +95,7 @@ KERNEL(square_step_l2, SquareStepArgs, 256, 1024) {
   UNROLL for (int channel = 0; channel < MOST; ++channel) {
     if (channel >= a.c) continue;
     auto sum_where = [&](auto inside, auto value) {
-      return square::squares(block, d / a.c, [&](int pixel) {
+      return squares(block, d / a.c, [&](int pixel) {
         const int i = pixel * a.c + channel;
         const auto p = square::place(a, i);
         return inside(p) ? value(i, p) : 0.f;
@@ -132,6 +111,6 @@ KERNEL(square_step_l2, SquareStepArgs, 256, 1024) {
     const auto p = square::place(a, i);
     return in_a(p) ? raw(i, p) * of(factor, p.channel) : in_b(p) ? 0.f : e(i);
   };
-  const float length = sqrtf(square::squares(block, d, next)) + 1e-12f;
+  const float length = sqrtf(squares(block, d, next)) + 1e-12f;
   block::for_each(block, 1, d, [&](int, int i) { a.y[row + i] = clip(x0[i] + a.eps * (next(i) / length)); });
 }

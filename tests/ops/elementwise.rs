@@ -18,8 +18,7 @@ fn truth(f: Function, x: f64) -> (f64, f64) {
             (u.clamp(0.0, 1.0), if u > 0.0 && u < 1.0 { slope } else { 0.0 })
         }
         Function::HardSwish if x <= -3.0 => (0.0, 0.0),
-        // At 3 the slope is that of the inside.
-        Function::HardSwish if x > 3.0 => (x, 1.0),
+        Function::HardSwish if x >= 3.0 => (x, 1.0),
         Function::HardSwish => (x * (x + 3.0) / 6.0, x / 3.0 + 0.5),
         Function::Elu { alpha } if x <= 0.0 => (f64::from(alpha) * x.exp_m1(), f64::from(alpha) * x.exp()),
         Function::Celu { alpha } if x <= 0.0 => {
