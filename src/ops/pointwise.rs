@@ -29,6 +29,21 @@ pub enum Activation {
     Tanh = 6,
 }
 
+impl Activation {
+    /// By the name that dumps and graphs give it.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "relu" => Activation::Relu,
+            "silu" => Activation::Silu,
+            "gelu" => Activation::Gelu,
+            "gelu_tanh" => Activation::GeluTanh,
+            "sigmoid" => Activation::Sigmoid,
+            "tanh" => Activation::Tanh,
+            _ => return None,
+        })
+    }
+}
+
 /// Values that one block of an elementwise kernel takes.
 const CHUNK: usize = 16384;
 

@@ -8,22 +8,10 @@ use crate::ops::conv::Window;
 use crate::ops::pgd::Norm;
 use crate::ops::pool::Pool;
 
-pub(super) fn parse_activation(name: &str) -> Option<Activation> {
-    Some(match name {
-        "relu" => Activation::Relu,
-        "silu" => Activation::Silu,
-        "gelu" => Activation::Gelu,
-        "gelu_tanh" => Activation::GeluTanh,
-        "sigmoid" => Activation::Sigmoid,
-        "tanh" => Activation::Tanh,
-        _ => return None,
-    })
-}
-
 /// The `activation` attribute.
 pub(super) fn fused(r: &Replay) -> Result<Activation> {
     let Some(name) = r.dump.attr_opt::<String>("activation")? else { return Ok(Activation::None) };
-    parse_activation(&name).ok_or_else(|| r.fail(format!("attribute `activation`: `{name}` is unknown")))
+    Activation::named(&name).ok_or_else(|| r.fail(format!("attribute `activation`: `{name}` is unknown")))
 }
 
 pub(super) fn dims4(r: &Replay, name: &str, a: &Array) -> Result<[usize; 4]> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::attacks;
-use super::attributes::{dims4, fused, parse_activation, pool, window};
+use super::attributes::{dims4, fused, pool, window};
 use super::diffusion;
 use super::replay::{Output, Replay};
 use crate::ops::Activation;
@@ -69,7 +69,7 @@ pub(super) fn run(r: &Replay) -> Result<Vec<Output>> {
         "fab_step" => attacks::fab_step(r),
         "square_step" => attacks::square_step(r),
         "group_norm" | "attention" | "timestep_embedding" | "q_sample" => diffusion::run(r),
-        other => match parse_activation(other) {
+        other => match Activation::named(other) {
             Some(act) => {
                 let (g, x) = (r.graph(), r.plain("in.x")?);
                 let y = activation(&g, &x, act)?;

@@ -10,6 +10,7 @@ mod imagenet;
 #[path = "../common/listed.rs"]
 mod listed;
 mod network;
+mod onnx;
 mod resnet;
 mod stale;
 mod starts;

@@ -92,6 +92,7 @@ pub fn lower(ir: &Ir, device: &Device, precision: Precision, channels_first: boo
     let mut stages: Vec<(String, i64)> = Vec::new();
     for node in &ir.nodes {
         l.name = node.name.clone();
+        let before = l.steps.len();
         l.node(node).map_err(|wrong| match wrong {
             Wrong::Words(text) => Wrong::Words(format!("{}: {text}", node.title())),
             Wrong::Error(Error::Shape { op, what, expected, got }) => {
@@ -102,7 +103,11 @@ pub fn lower(ir: &Ir, device: &Device, precision: Precision, channels_first: boo
         for &id in &node.outputs {
             let Some(shape) = ir.shape(id) else { continue };
             widest = widest.max(shape.iter().map(|d| d.n as usize).product());
-            if let (Some(_), &[_, _, h, w]) = (&l.placed[id], shape) {
+            // A node that is no work has no result to look at, and four axes in another order are no picture.
+            if let (Some(Placed { order, .. }), &[Dim { n: 1, batch: true, .. }, _, h, w], true) =
+                (&l.placed[id], shape, l.steps.len() > before)
+                && *order == NHWC
+            {
                 match stages.last_mut() {
                     Some((name, pixels)) if *pixels == h.n * w.n => *name = node.name.clone(),
                     _ => stages.push((node.name.clone(), h.n * w.n)),
@@ -238,11 +243,11 @@ impl Lower<'_> {
     fn node(&mut self, node: &Node) -> Made<()> {
         let act = match node.text("act") {
             None => Activation::None,
-            Some(name) => activation(name).ok_or_else(|| format!("activation `{name}`"))?,
+            Some(name) => Activation::named(name).ok_or_else(|| format!("activation `{name}`"))?,
         };
         if let Some(name) = super::fuse::activation_name(node) {
             let x = self.place(self.input(node, 0)?)?;
-            let act = activation(name).ok_or_else(|| format!("activation `{name}`"))?;
+            let act = Activation::named(name).ok_or_else(|| format!("activation `{name}`"))?;
             let y = self.step(Call::Activation(act), vec![x.register]);
             return self.result(node, y, x.order);
         }
@@ -1107,18 +1112,6 @@ impl Lower<'_> {
         let x = self.step(Call::View(out), vec![x]);
         self.result(node, x, NHWC.to_vec())
     }
-}
-
-fn activation(name: &str) -> Option<Activation> {
-    Some(match name {
-        "relu" => Activation::Relu,
-        "silu" => Activation::Silu,
-        "gelu" => Activation::Gelu,
-        "gelu_tanh" => Activation::GeluTanh,
-        "sigmoid" => Activation::Sigmoid,
-        "tanh" => Activation::Tanh,
-        _ => return None,
-    })
 }
 
 /// The function of single values that a node is.

@@ -4,19 +4,17 @@
 //! file's folder, and what the result does not depend on is not looked at.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use half::{bf16, f16};
-use memmap2::Mmap;
 use prost::Message;
 
 use super::ir::{Attr, Constant, Dim, Id, Ir, Node};
 use super::known;
 use super::proto;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Definitions of operators that are understood, first and last.
 const OPSETS: (i64, i64) = (7, 25);
@@ -38,6 +36,8 @@ pub struct Model {
     pub image: Vec<Option<i64>>,
     /// Outputs beside the first, which are left out.
     pub others: Vec<String>,
+    /// The files that hold its external data, in the order of their names.
+    pub data: Vec<PathBuf>,
     /// Size of everything read: the file and its external data.
     pub bytes: usize,
 }
@@ -47,25 +47,21 @@ pub fn is_onnx(path: &Path) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"))
 }
 
-/// Maps and reads a file.
+/// Reads a file.
 ///
 /// # Errors
 /// [`Error::Io`] when it cannot be opened, [`Error::File`] and [`Error::Tensor`] for what is no network that can be run here.
 pub fn open(path: &Path) -> Result<Model> {
-    let bytes = map(path)?;
-    parse(path, bytes)
+    parse(path, whole(path)?)
 }
 
-fn map(path: &Path) -> Result<Bytes> {
-    let file = File::open(path).map_err(|e| Error::io(path, "open", e))?;
-    let length = file.metadata().map_err(|e| Error::io(path, "read", e))?.len();
-    if length == 0 {
-        return Err(Error::file(path, "expected an ONNX model, found an empty file"));
+/// A file's bytes. Not mapped: one that another process shortens meanwhile would end this one.
+fn whole(path: &Path) -> Result<Bytes> {
+    let bytes = files::read(path, "read", u64::MAX)?;
+    match bytes.is_empty() {
+        true => Err(Error::file(path, "expected an ONNX model, found an empty file")),
+        false => Ok(bytes.into()),
     }
-    // SAFETY: another process that shortens the file meanwhile makes a read fault, the usual price of mapping; nothing here relies
-    // on the bytes staying the same.
-    let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "map", e))?;
-    Ok(Bytes::from_owner(map))
 }
 
 /// Reads a model whose external data, if any, lies in the folder of `origin`.
@@ -109,7 +105,7 @@ pub fn parse(origin: &Path, bytes: Bytes) -> Result<Model> {
     builder.assemble(inliner.nodes, &output, &graph.input, &initialisers)?;
     let (image, single) = builder.image(&graph.input, &initialisers)?;
     builder.ir.single = single;
-    let mut external = External { folder: origin.parent().unwrap_or(Path::new("")), files: HashMap::new() };
+    let mut external = External { folder: origin.parent().unwrap_or(Path::new("")), files: BTreeMap::new() };
     builder.constants(&initialisers, &mut external)?;
 
     let text = |e: proto::Entry| Some((e.key?, e.value.unwrap_or_default()));
@@ -122,6 +118,7 @@ pub fn parse(origin: &Path, bytes: Bytes) -> Result<Model> {
         image,
         others,
         bytes: size + external.files.values().map(Bytes::len).sum::<usize>(),
+        data: external.files.into_keys().map(|file| external.folder.join(file)).collect(),
     })
 }
 
@@ -346,7 +343,7 @@ impl Builder<'_> {
             3 => Attr::Text(a.s.as_ref().map(text).unwrap_or_default()),
             4 => {
                 let tensor = a.t.as_ref().ok_or_else(|| self.bad(format!("{node}: a tensor that is not there")))?;
-                let mut none = External { folder: Path::new(""), files: HashMap::new() };
+                let mut none = External { folder: Path::new(""), files: BTreeMap::new() };
                 Attr::Tensor(decode(tensor, &mut none).map_err(|problem| self.bad(format!("{node}: {problem}")))?)
             }
             6 => Attr::Floats(a.floats.clone()),
@@ -412,7 +409,7 @@ impl Builder<'_> {
 /// Files beside the model that hold its weights.
 struct External<'a> {
     folder: &'a Path,
-    files: HashMap<PathBuf, Bytes>,
+    files: BTreeMap<PathBuf, Bytes>,
 }
 
 impl External<'_> {
@@ -426,7 +423,7 @@ impl External<'_> {
         }
         if !self.files.contains_key(relative) {
             let path = self.folder.join(relative);
-            let bytes = map(&path).map_err(|e| format!("its data: {}", chained(&e)))?;
+            let bytes = whole(&path).map_err(|e| format!("its data: {}", chained(&e)))?;
             self.files.insert(relative.into(), bytes);
         }
         let bytes = &self.files[relative];
