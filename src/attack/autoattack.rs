@@ -7,85 +7,61 @@ use super::outcome::Adversarial;
 use super::spec::{Attack, Batch, Preset, Row, Said, Spec, StepSize};
 use super::{apgd, fab, square};
 use crate::Result;
-use crate::ops::pgd::{Norm, Profile, gather};
+use crate::ops::pgd::gather;
 use crate::tensor::Tensor;
 
 const IGNORED: &[&str] =
     &["steps", "step_size", "rel_step", "restarts", "random_start", "decay", "starts", "early_stop"];
 
-/// A stage: an attack, and its restarts.
-pub type Stage = (&'static Row, u32);
+/// An attack of several.
+pub type Stage = &'static Row;
 
-static STANDARD_STAGES: [Stage; 4] =
-    [(&apgd::CROSS_ENTROPY, 1), (&apgd::TARGETED, 1), (&fab::FAB, 1), (&square::SQUARE, 1)];
-static PLUS_STAGES: [Stage; 6] = [
-    (&apgd::CROSS_ENTROPY, 5),
-    (&apgd::DLR, 5),
-    (&fab::FAB, 1),
-    (&square::SQUARE, 1),
-    (&apgd::TARGETED, 1),
-    (&fab::FAB, 1),
-];
-static RANDOM_STAGES: [Stage; 2] = [(&apgd::CROSS_ENTROPY, 1), (&apgd::DLR, 1)];
+static STANDARD_STAGES: [Stage; 4] = [&apgd::CROSS_ENTROPY, &apgd::TARGETED, &fab::FAB, &square::SQUARE];
+static RANDOM_STAGES: [Stage; 2] = [&apgd::CROSS_ENTROPY, &apgd::DLR];
 
-fn preset(_: Profile, _: Norm, _: Option<u32>) -> Preset {
-    Preset { steps: Some(100), step: Some(StepSize::OfEps(2.0)), random_start: true }
-}
+/// What both versions have in common.
+const COMMON: Row = Row {
+    name: "",
+    help: "",
+    ignores: IGNORED,
+    loss: Some(Loss::CrossEntropy),
+    leaves: false,
+    tried_as: "pgd",
+    preset: |_, _, _| Preset { steps: Some(100), step: Some(StepSize::OfEps(2.0)), random_start: true },
+    check: apgd::check,
+    build,
+};
 
 pub const STANDARD: Row = Row {
     name: "autoattack",
     help: "takes apgd-ce, apgd-t, fab-t and square in turn, each on what still stands",
-    ignores: IGNORED,
-    loss: Some(Loss::CrossEntropy),
-    tried_as: "pgd",
-    preset,
-    check: apgd::check,
-    build: |spec| build(spec, &STANDARD_STAGES),
+    leaves: true,
+    ..COMMON
 };
 
-pub const PLUS: Row = Row {
-    name: "autoattack-plus",
-    help: "takes apgd-ce and apgd-dlr five times, fab-t, square and apgd-t in turn, each on what still stands",
-    ignores: IGNORED,
-    loss: Some(Loss::CrossEntropy),
-    tried_as: "pgd",
-    preset,
-    check: apgd::check,
-    build: |spec| build(spec, &PLUS_STAGES),
-};
-
-/// For networks that draw random numbers.
+/// For defences that draw noise: no image leaves at a lucky draw.
 pub const RANDOM: Row = Row {
     name: "autoattack-rand",
     help: "takes apgd-ce and apgd-dlr in turn, each on what still stands; for defences that draw noise",
-    ignores: IGNORED,
-    loss: Some(Loss::CrossEntropy),
-    tried_as: "pgd",
-    preset,
-    check: apgd::check,
-    build: |spec| build(spec, &RANDOM_STAGES),
+    ..COMMON
 };
 
 /// The stages of a method by its name; none for one attack alone.
 pub fn stages(method: &str) -> &'static [Stage] {
     match method {
         "autoattack" => &STANDARD_STAGES,
-        "autoattack-plus" => &PLUS_STAGES,
         "autoattack-rand" => &RANDOM_STAGES,
         _ => &[],
     }
 }
 
-fn build(spec: &Spec, stages: &'static [Stage]) -> Result<Box<dyn Attack>> {
-    let attacks = stages.iter().map(|&(row, restarts)| {
-        // An image leaves at its first success: nothing that comes after counts.
-        let own = |field: &str| !row.ignores.contains(&field);
+fn build(spec: &Spec) -> Result<Box<dyn Attack>> {
+    let attacks = stages(spec.method).iter().map(|row| {
         let said = Said {
-            method: Some(row.name.into()),
             norm: Some(spec.norm),
             eps: Some(spec.eps.iter().map(|&eps| eps.into()).collect()),
-            restarts: own("restarts").then_some(restarts),
-            early_stop: own("early_stop").then_some(true),
+            // What comes after the first success does not count.
+            early_stop: (!row.ignores.contains(&"early_stop")).then_some(spec.early_stop),
             ..Said::default()
         };
         (row.build)(&said.decide(row)?)

@@ -17,6 +17,7 @@ pub const FAB: Row = Row {
     help: "seeks the nearest point of each of the 9 likeliest wrong classes",
     ignores: &["step_size", "rel_step", "random_start", "decay", "starts", "restarts", "early_stop"],
     loss: Some(Loss::Margin),
+    leaves: false,
     tried_as: "pgd",
     preset: |_, _, steps| Preset { steps: steps.or(Some(100)), step: Some(StepSize::OfEps(1.0)), random_start: false },
     check: super::apgd::check,

@@ -39,7 +39,7 @@ pub use target::Target;
 pub use watched::Watched;
 
 /// Every attack there is.
-pub static ATTACKS: [Row; 12] = [
+pub static ATTACKS: [Row; 11] = [
     pgd::PGD,
     pgd::FGSM,
     pgd::MIM,
@@ -50,7 +50,6 @@ pub static ATTACKS: [Row; 12] = [
     fab::FAB,
     square::SQUARE,
     autoattack::STANDARD,
-    autoattack::PLUS,
     autoattack::RANDOM,
 ];
 
@@ -106,7 +105,8 @@ impl Spec {
     /// # Errors
     /// What reading them returns.
     pub fn build(&self) -> Result<Box<dyn Attack>> {
-        (row(self.method)?.build)(self)
+        let row = row(self.method)?;
+        (row.build)(&Spec { early_stop: self.early_stop || row.leaves, ..self.clone() })
     }
 }
 

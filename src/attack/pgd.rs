@@ -18,6 +18,7 @@ pub const PGD: Row = Row {
     help: "follows the gradient in steps, each projected into the ball",
     ignores: &["decay"],
     loss: None,
+    leaves: false,
     tried_as: "pgd",
     preset: |profile, norm, steps| {
         let (usual, step) = match (profile, norm) {
@@ -41,6 +42,7 @@ pub const FGSM: Row = Row {
     help: "takes one step of size eps from the clean image",
     ignores: &["steps", "step_size", "rel_step", "restarts", "random_start", "decay", "starts"],
     loss: None,
+    leaves: false,
     tried_as: "fgsm",
     preset: |_, _, _| Preset { steps: Some(1), step: Some(StepSize::OfEps(1.0)), random_start: false },
     check: |_| Ok(()),
@@ -53,6 +55,7 @@ pub const MIM: Row = Row {
     help: "follows the sign of an accumulated gradient in steps; linf only",
     ignores: &[],
     loss: None,
+    leaves: false,
     tried_as: "mim",
     preset: |profile, norm, steps| {
         let (usual, step) = match (profile, norm) {

@@ -15,6 +15,7 @@ pub const RANDOM: Row = Row {
     help: "draws `steps` points uniformly from the ball and asks for no gradient",
     ignores: &["step_size", "rel_step", "restarts", "random_start", "decay", "starts"],
     loss: None,
+    leaves: false,
     tried_as: "random",
     preset: |_, _, steps| Preset { steps: steps.or(Some(100)), step: Some(StepSize::OfEps(1.0)), random_start: true },
     check: |_| Ok(()),

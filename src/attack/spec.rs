@@ -86,6 +86,8 @@ pub struct Row {
     pub ignores: &'static [&'static str],
     /// The loss that is part of the method; `None` where there is a choice.
     pub loss: Option<Loss>,
+    /// Whether images leave at their first success, whatever is said of early stop.
+    pub leaves: bool,
     /// The method that small extra attacks of a run take: itself, unless it costs more than its steps.
     pub tried_as: &'static str,
     /// What happens where nothing is said, or nothing but the number of steps; `None` for what this profile leaves open.
@@ -222,7 +224,7 @@ impl Said {
             usual_loss: row.loss.unwrap_or(Loss::CrossEntropy),
             targeted: self.targeted.unwrap_or(Target::None),
             decay: self.decay.map_or(1.0, |n| n.value),
-            early_stop: self.early_stop.unwrap_or(false),
+            early_stop: row.leaves || self.early_stop.unwrap_or(false),
             starts: self.starts.clone(),
             space: self.space.unwrap_or(Space::Pixel),
             hand_over: self.hand_over.unwrap_or(HandOver::Float),

@@ -19,6 +19,7 @@ pub const SQUARE: Row = Row {
     help: "changes one random square at a time and asks for no gradient",
     ignores: &["step_size", "rel_step", "random_start", "decay", "starts", "early_stop"],
     loss: Some(Loss::Margin),
+    leaves: true,
     tried_as: "pgd",
     preset: |_, _, steps| Preset { steps: steps.or(Some(5000)), step: Some(StepSize::OfEps(2.0)), random_start: true },
     check: |spec| {

@@ -138,7 +138,11 @@ pub(super) fn resolve(file: file::Defense, own: Option<&str>, attack: &Spec, wro
         return Err(wrong.at("defense.estimator", "eot_prob is defined for the untargeted cross-entropy only"));
     }
     if through && attack.early_stop {
-        let problem = "a stochastic defence must not be attacked with early stop: one lucky draw would end the attack";
+        let problem = format!(
+            "a stochastic defence must not be attacked with early stop, found {}: one lucky draw would end the attack; pgd, apgd-ce and \
+             autoattack-rand have none unless it is asked for",
+            attack.label()
+        );
         return Err(wrong.at("defense.attack", problem));
     }
     if through && attack.normalised() {

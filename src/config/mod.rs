@@ -31,6 +31,7 @@ use crate::data::{Dataset, demo};
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::models::graph::read::{self, is_onnx};
 use crate::number::{self, Number};
 use crate::tape::Precision;
 
@@ -257,7 +258,14 @@ fn pin_weights(weights: &str, known: &mut Option<String>) -> Result<()> {
     let path = Path::new(weights);
     let found = match Weights::named(weights) {
         Weights::Embedded(bytes) => checksum(bytes),
-        Weights::File(path) => checksum(BufReader::new(files::open(path, "read the weights")?)),
+        Weights::File(path) => {
+            let data = if is_onnx(path) { read::open(path)?.data } else { vec![] };
+            let open = |path: &Path| Ok::<_, Error>(BufReader::new(files::open(path, "read the weights")?));
+            let all = data.iter().try_fold(Box::new(open(path)?) as Box<dyn io::Read>, |all, file| {
+                Ok::<_, Error>(Box::new(io::Read::chain(all, open(file)?)) as Box<dyn io::Read>)
+            })?;
+            checksum(all)
+        }
     };
     pin(known, found.map_err(|e| Error::io(path, "read the weights", e))?, path)
 }

@@ -172,6 +172,8 @@ fn bad_configs_name_file_field_found_and_expected() {
         ("[defense]\neot = 5", "try.toml: defense.eot", "attack = true"),
         ("[defense]\nattack = true\neot = 0", "try.toml: defense.eot", "found 0"),
         ("[defense]\nattack = true\n[attack]\nearly_stop = true", "try.toml: defense.attack", "early stop"),
+        ("[defense]\nattack = true\n[attack]\nmethod = \"autoattack\"", "try.toml: defense.attack", "autoattack-rand"),
+        ("[defense]\nattack = true\n[attack]\nmethod = \"square\"", "try.toml: defense.attack", "found square"),
         (
             "[defense]\nattack = true\nestimator = \"eot_prob\"\n[attack]\nloss = \"dlr\"",
             "try.toml: defense.estimator",
@@ -382,4 +384,27 @@ fn pinned_files_must_not_change() {
     config.pin(&dataset).unwrap();
     let error = config.pin(&dataset.take(4).unwrap()).unwrap_err().to_string();
     assert!(error.contains("fashion-mnist: crc32: the config expects"), "{error}");
+}
+
+/// The table of keys is that of what is read: serde lists the fields of each table where one is unknown.
+#[test]
+fn every_field_is_a_key_and_every_key_a_field() {
+    for (table, _) in keys::TABLES {
+        let text = match table {
+            "" => "nothing_of_this_name = 1\n".to_owned(),
+            "models" => "[[models]]\nweights = \"demo:resnet50-w16\"\nnothing_of_this_name = 1\n".to_owned(),
+            _ => format!("[{table}]\nnothing_of_this_name = 1\n"),
+        };
+        let error = toml::from_str::<file::File>(&text).map(|_| ()).unwrap_err().message().to_owned();
+        let (_, listed) = error.split_once("expected one of ").unwrap_or_else(|| panic!("{error}"));
+        let mut fields: Vec<&str> = listed.split('`').skip(1).step_by(2).collect();
+        // Tables themselves, and what a run writes of itself.
+        let written = ["run", "dataset", "models", "attack", "defense"];
+        fields.retain(|field| !table.is_empty() || !written.contains(field));
+        let mut named: Vec<&str> =
+            keys::KEYS.iter().map(|key| key.split()).filter(|k| k.0 == table).map(|k| k.1).collect();
+        fields.sort_unstable();
+        named.sort_unstable();
+        assert_eq!(fields, named, "[{table}]");
+    }
 }

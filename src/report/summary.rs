@@ -105,7 +105,7 @@ pub(super) fn stages(run: &Ledger) -> Option<String> {
     lines.push(table::row(24, "eps", config.attack.eps.iter().map(|&eps| eps_label(eps))));
     for (model, named) in config.models.iter().enumerate() {
         lines.push(named.name.clone());
-        for (number, (row, _)) in stages.iter().enumerate() {
+        for (number, row) in stages.iter().enumerate() {
             let standing = |&eps: &f64| {
                 let cell = run.cell(model, Channel::Undefended, eps)?;
                 let (mut n, mut stand) = (0u32, 0u32);
