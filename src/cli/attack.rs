@@ -33,10 +33,10 @@ pub struct Args {
 /// A network and images.
 #[derive(Debug, ClapArgs)]
 pub struct Given {
-    /// The network: safetensors, what torch.save wrote (.pt, .pth), or demo:resnet50-w16
+    /// The network: safetensors, what torch.save wrote (.pt, .pth), a graph (.onnx), or demo:resnet50-w16
     pub weights: String,
 
-    /// The images: a folder with one folder per class, arrays (.npz), a folder of IDX files, CIFAR-10's test_batch.bin, or `demo`
+    /// The images: a folder with one folder per class, arrays (.npz, .npy, .safetensors), a folder of IDX files, CIFAR-10's test_batch.bin, or `demo`
     pub data: String,
 }
 
