@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::classes::Classes;
 use super::dataset::{Dataset, check_label};
 use super::prepare::Prepare;
 use super::prepared::Pixels;
@@ -26,9 +27,9 @@ const RECORD: usize = 1 + 3 * PLANE;
 pub const ROW: Row = Row {
     name: "cifar10",
     help: "the binary version of CIFAR-10: a .bin file, or the folder with test_batch.bin; with `size` images are resized",
-    takes: &["path", "size", "fit", "shorter", "filter"],
+    takes: &["path", "classes", "size", "fit", "shorter", "filter"],
     sees: |path, _| {
-        let file = if path.is_dir() { path.join(TEST) } else { path.to_owned() };
+        let file = file(path);
         let records = file.extension().is_some_and(|e| e == "bin")
             && file.metadata().is_ok_and(|m| m.is_file() && m.len() > 0 && m.len() % RECORD as u64 == 0);
         records.then_some("records of CIFAR-10")
@@ -41,7 +42,7 @@ pub const ROW: Row = Row {
             return wrong(field, "nothing is resized: expected dataset.size beside it");
         }
         let prepare = said.size.is_some().then(|| said.prepare()).transpose()?;
-        Ok(Box::new(Binary { path, prepare }))
+        Ok(Box::new(Binary { path, classes: said.classes.clone(), prepare }))
     },
     by_class: false,
     top5: false,
@@ -53,12 +54,19 @@ pub const ROW: Row = Row {
 
 struct Binary {
     path: PathBuf,
+    classes: Option<PathBuf>,
     prepare: Option<Prepare>,
 }
 
 impl Source for Binary {
     fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset> {
-        load(&self.path, limit, select, self.prepare)
+        let file = file(&self.path);
+        let classes = Classes::or(self.classes.as_deref(), &CLASSES)?;
+        decode(&file, files::open(&file, "read")?, classes, limit, select, self.prepare)
+    }
+
+    fn ids(&self) -> Result<Option<Vec<String>>> {
+        Ok(self.classes.as_deref().map(Classes::load).transpose()?.map(|classes| classes.ids))
     }
 }
 
@@ -68,8 +76,12 @@ impl Source for Binary {
 /// [`Error::File`] when the file is empty, is no whole number of records or has a label outside 0 to 9; [`Error::Io`]
 /// when it cannot be read.
 pub fn load(path: &Path, limit: Option<usize>, select: Select, prepare: Option<Prepare>) -> Result<Dataset> {
-    let file = if path.is_dir() { path.join(TEST) } else { path.to_owned() };
-    decode(&file, files::open(&file, "read")?, limit, select, prepare)
+    let file = file(path);
+    decode(&file, files::open(&file, "read")?, Classes::or(None, &CLASSES)?, limit, select, prepare)
+}
+
+fn file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(TEST) } else { path.to_owned() }
 }
 
 /// Images of a file at most: far more than any set has, and no file of zeros without end.
@@ -79,6 +91,7 @@ const MOST: u64 = 1 << 23;
 fn decode(
     file: &Path,
     mut from: impl Read + Seek,
+    classes: Classes,
     limit: Option<usize>,
     select: Select,
     prepare: Option<Prepare>,
@@ -99,7 +112,7 @@ fn decode(
     let (mut labels, mut record) = (Vec::new(), [0; RECORD]);
     for i in 0..count as usize {
         reader.read_exact(&mut record).map_err(io)?;
-        labels.push(check_label(file, i, record[0], CLASSES.len())?);
+        labels.push(check_label(file, i, record[0], classes.len())?);
     }
     let keep = select.indices(&labels, limit);
     let mut records = Vec::new();
@@ -123,7 +136,7 @@ fn decode(
         name: "cifar10".into(),
         height,
         width,
-        classes: CLASSES.map(String::from).to_vec(),
+        classes: classes.names,
         pixels,
         labels: keep.iter().map(|&i| labels[i]).collect(),
         ids: keep.iter().map(|&i| i as u64).collect(),
@@ -143,7 +156,7 @@ mod tests {
     }
 
     fn decode_all(bytes: &[u8]) -> Result<Dataset> {
-        decode(Path::new("test_batch.bin"), Cursor::new(bytes), None, Select::First, None)
+        decode(Path::new("test_batch.bin"), Cursor::new(bytes), Classes::or(None, &CLASSES)?, None, Select::First, None)
     }
 
     #[test]
@@ -161,7 +174,9 @@ mod tests {
     fn images_can_be_enlarged() {
         use crate::data::{prepare::Fit, resize::Filter};
         let prepare = Prepare { fit: Fit::Squash, size: [64, 96], shorter: 64, filter: Filter::Opencv };
-        let data = decode(Path::new("x"), Cursor::new(records(&[1, 7])), None, Select::First, Some(prepare)).unwrap();
+        let classes = Classes::or(None, &CLASSES).unwrap();
+        let data =
+            decode(Path::new("x"), Cursor::new(records(&[1, 7])), classes, None, Select::First, Some(prepare)).unwrap();
         assert_eq!((data.height, data.width, data.image(1).unwrap().len()), (64, 96, 64 * 96 * 3));
         let small = decode_all(&records(&[1, 7])).unwrap();
         let corner = |data: &Dataset| data.image(1).unwrap()[..3].to_vec();
@@ -170,8 +185,9 @@ mod tests {
 
     #[test]
     fn a_limit_keeps_ids_of_the_source() {
-        let data =
-            decode(Path::new("x"), Cursor::new(records(&[5, 5, 5, 2])), Some(2), Select::Balanced, None).unwrap();
+        let classes = Classes::or(None, &CLASSES).unwrap();
+        let bytes = Cursor::new(records(&[5, 5, 5, 2]));
+        let data = decode(Path::new("x"), bytes, classes, Some(2), Select::Balanced, None).unwrap();
         assert_eq!((&data.ids[..], &data.labels[..]), (&[0, 3][..], &[5, 2][..]));
     }
 

@@ -38,6 +38,15 @@ impl Classes {
         }
     }
 
+    /// Those of a list, or else a format's own.
+    ///
+    /// # Errors
+    /// As [`Classes::load`].
+    pub(super) fn or(list: Option<&Path>, own: &[&str]) -> Result<Self> {
+        let own = || own.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        list.map_or_else(|| Ok(Classes { ids: own(), names: own() }), Classes::load)
+    }
+
     fn parse(text: &str) -> Self {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let split = |line: &str| {
@@ -83,13 +92,13 @@ pub fn plain(name: &str) -> String {
     if letters.is_empty() { name.to_lowercase() } else { letters }
 }
 
-/// Which of `names` is called so: exactly, or else as [`plain`] has it if no other is.
+/// Which of `names` is called so: exactly, or else as [`plain`] has it, if no other is.
 pub fn place(name: &str, names: &[String]) -> Option<usize> {
-    let exact = names.iter().position(|known| known == name);
-    exact.or_else(|| {
-        let mut alike = names.iter().enumerate().filter(|(_, known)| plain(known) == plain(name));
-        alike.next().filter(|_| alike.next().is_none()).map(|(i, _)| i)
-    })
+    let only = |fits: &dyn Fn(&str) -> bool| {
+        let mut found = names.iter().enumerate().filter(|(_, known)| fits(known));
+        found.next().map(|(i, _)| found.next().is_none().then_some(i))
+    };
+    only(&|known| known == name).or_else(|| only(&|known| plain(known) == plain(name))).flatten()
 }
 
 /// The order of names in which numbers count as numbers: 2 before 10.

@@ -6,25 +6,32 @@ use super::classes::{self, Classes, is_imagenet, natural, place};
 use super::dataset::Dataset;
 use super::decode::decode;
 use super::listing::{self, name};
-use super::prepared::{Pixels, choose};
+use super::prepare::Prepare;
+use super::prepared::{self, HELD, Pixels, choose};
 use super::resize::Rgb8;
-use super::source::{Named, Order, Row, Source};
+use super::skipped::Skipped;
+use super::source::{Named, Order, Row, Source, wrong};
 use super::subset::Select;
 use super::unit::unit;
 use crate::error::{Error, Result};
 
 pub const ROW: Row = Row {
     name: "folder",
-    help: "one folder of images per class below `path`, all images of one size; `classes` lists the folders in the network's order",
-    takes: &["path", "size", "classes", "class_order"],
+    help: "one folder of images per class below `path`; with `fit` images of any size; `classes` lists the folders in the network's order",
+    takes: &["path", "size", "fit", "shorter", "filter", "classes", "class_order"],
     sees: |path, _| {
         let (folders, _) = listing::classes(path, &[]).ok()?;
         (!folders.is_empty() && !folders.iter().all(|f| is_imagenet(f))).then_some("one folder of images per class")
     },
     open: |said| {
         let path = said.needed_path("a folder with one folder of images per class")?.to_owned();
+        let needs_fit = [("shorter", said.shorter.is_some()), ("filter", said.filter.is_some())];
+        if let (None, Some((field, _))) = (said.fit, needs_fit.into_iter().find(|(_, given)| *given)) {
+            return wrong(field, "nothing is resized: expected dataset.fit beside it");
+        }
+        let prepare = said.fit.is_some().then(|| said.prepare()).transpose()?;
         let (size, classes) = (said.size, said.classes.clone());
-        Ok(Box::new(Folder { path, size, classes, order: said.class_order.clone() }))
+        Ok(Box::new(Folder { path, size, prepare, classes, order: said.class_order.clone() }))
     },
     by_class: true,
     top5: false,
@@ -37,6 +44,8 @@ pub const ROW: Row = Row {
 struct Folder {
     path: PathBuf,
     size: Option<[usize; 2]>,
+    /// Without it all images have one size already.
+    prepare: Option<Prepare>,
     classes: Option<PathBuf>,
     /// Settled before.
     order: Option<Vec<String>>,
@@ -45,8 +54,11 @@ struct Folder {
 impl Source for Folder {
     fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset> {
         let names = self.order(None)?.map(|order| order.names).unwrap_or_default();
-        let mut data =
-            load(&self.path, self.classes.as_deref(), &names, self.size.map(|[h, w]| (h, w)), limit, select)?;
+        let size = self.size.map(|[h, w]| (h, w));
+        let mut data = match self.prepare {
+            Some(prepare) => resized(&self.path, self.classes.as_deref(), &names, prepare, limit, select)?,
+            None => load(&self.path, self.classes.as_deref(), &names, size, limit, select)?,
+        };
         if let Some(file) = &self.classes {
             data.classes = Classes::load(file)?.names;
         }
@@ -59,6 +71,10 @@ impl Source for Folder {
 
     fn order(&self, known: Option<Named>) -> Result<Option<Order>> {
         order(&self.path, self.classes.as_deref(), self.order.as_deref(), known).map(Some)
+    }
+
+    fn note(&self) -> Option<&'static str> {
+        self.prepare.map(|_| "reading every selected image once")
     }
 }
 
@@ -160,33 +176,20 @@ pub fn load(
     limit: Option<usize>,
     select: Select,
 ) -> Result<Dataset> {
-    let own: Vec<&Path> = list.into_iter().collect();
-    let (folders, mut skipped) = listing::classes(dir, &own)?;
-    let places = located(&folders, classes, "as before")?;
-    let mut found = Vec::new();
-    for (folder, class) in folders.iter().zip(places) {
-        let (images, strays) = listing::images(folder)?;
-        found.extend(images.into_iter().map(|file| (class as u32, file)));
-        skipped.extend(strays);
-    }
-    // In the order of the classes, whatever the order of their folders.
-    found.sort_by_key(|(class, _)| *class);
-    let (labels, files): (Vec<u32>, Vec<PathBuf>) = found.into_iter().unzip();
+    let Found { files, labels, mut skipped } = found(dir, list, classes)?;
     let (images, unreadable) = choose(&files, &labels, (limit, select), decode);
-    if images.is_empty() {
-        let first = unreadable.first().or(skipped.first()).map_or(String::new(), |s| format!("; {}", s.problem));
-        let problem = format!("expected readable images in {} class folders, found none{first}", folders.len());
-        return Err(Error::file(dir, problem));
-    }
-
     skipped.extend(unreadable);
+    if images.is_empty() {
+        return Err(unreadable_all(dir, &skipped));
+    }
     let mut expected = size;
     let (mut pixels, mut kept) = (Vec::new(), Vec::new());
     for (i, Rgb8 { height: h, width: w, pixels: bytes }) in images {
         let (height, width) = *expected.get_or_insert((h, w));
         if (h, w) != (height, width) {
             let problem = format!(
-                "expected {height}x{width} pixels (height x width), found {h}x{w}; kind imagenet resizes images of any size"
+                "expected {height}x{width} pixels (height x width), found {h}x{w}; dataset.fit crop or squash, with dataset.size, makes \
+                 images of any size one"
             );
             return Err(Error::file(&files[i], problem));
         }
@@ -204,6 +207,61 @@ pub fn load(
         ids: kept.iter().map(|&i| i as u64).collect(),
         skipped,
     })
+}
+
+/// As [`load`], every image resized to the size wanted.
+fn resized(
+    dir: &Path,
+    list: Option<&Path>,
+    classes: &[String],
+    prepare: Prepare,
+    limit: Option<usize>,
+    select: Select,
+) -> Result<Dataset> {
+    let Found { files, labels, mut skipped } = found(dir, list, classes)?;
+    let (pixels, kept, unreadable) = prepared::read(&files, &labels, (limit, select), prepare, HELD);
+    skipped.extend(unreadable);
+    if kept.is_empty() {
+        return Err(unreadable_all(dir, &skipped));
+    }
+    Ok(Dataset {
+        name: name(dir),
+        height: prepare.size[0],
+        width: prepare.size[1],
+        classes: classes.to_vec(),
+        pixels,
+        labels: kept.iter().map(|&i| labels[i]).collect(),
+        ids: kept.iter().map(|&i| i as u64).collect(),
+        skipped,
+    })
+}
+
+struct Found {
+    files: Vec<PathBuf>,
+    labels: Vec<u32>,
+    /// What lies there and is no image.
+    skipped: Vec<Skipped>,
+}
+
+/// All images below `dir`, in the order of the classes, whatever that of their folders.
+fn found(dir: &Path, list: Option<&Path>, classes: &[String]) -> Result<Found> {
+    let own: Vec<&Path> = list.into_iter().collect();
+    let (folders, mut skipped) = listing::classes(dir, &own)?;
+    let places = located(&folders, classes, "as before")?;
+    let mut all = Vec::new();
+    for (folder, class) in folders.iter().zip(places) {
+        let (images, strays) = listing::images(folder)?;
+        all.extend(images.into_iter().map(|file| (class as u32, file)));
+        skipped.extend(strays);
+    }
+    all.sort_by_key(|(class, _)| *class);
+    let (labels, files) = all.into_iter().unzip();
+    Ok(Found { files, labels, skipped })
+}
+
+fn unreadable_all(dir: &Path, skipped: &[Skipped]) -> Error {
+    let first = skipped.last().map_or(String::new(), |s| format!("; {}", s.problem));
+    Error::file(dir, format!("expected readable images in its class folders, found none{first}"))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
+use super::classes::Classes;
 use super::dataset::{Dataset, check_label};
 use super::prepared::Pixels;
 use super::source::{Row, Source, wrong};
@@ -23,15 +24,18 @@ pub const FASHION: [&str; 10] =
 pub const ROW: Row = Row {
     name: "fashion-mnist",
     help: "IDX files, plain or gzip: the test set in the folder `path`, or `images` and `labels`",
-    takes: &["path", "images", "labels"],
+    takes: &["path", "images", "labels", "classes"],
     sees: |path, _| {
         let there = |name: &str| ["", ".gz"].iter().any(|end| path.join(format!("{name}{end}")).is_file());
         (there(TEST.0) && there(TEST.1)).then_some("the test set as IDX files")
     },
-    open: |said| match (&said.path, &said.images, &said.labels) {
-        (Some(dir), None, None) => Ok(Box::new(Place::Folder(dir.clone()))),
-        (None, Some(images), Some(labels)) => Ok(Box::new(Place::Files(images.clone(), labels.clone()))),
-        _ => wrong("path", "expected either path, or images and labels"),
+    open: |said| {
+        let place = match (&said.path, &said.images, &said.labels) {
+            (Some(dir), None, None) => Place::Folder(dir.clone()),
+            (None, Some(images), Some(labels)) => Place::Files(images.clone(), labels.clone()),
+            _ => return wrong("path", "expected either path, or images and labels"),
+        };
+        Ok(Box::new(Idx { place, classes: said.classes.clone() }))
     },
     by_class: false,
     top5: false,
@@ -49,12 +53,23 @@ enum Place {
     Files(PathBuf, PathBuf),
 }
 
-impl Source for Place {
+struct Idx {
+    place: Place,
+    classes: Option<PathBuf>,
+}
+
+impl Source for Idx {
     fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset> {
-        match self {
-            Place::Folder(dir) => load_dir(dir, limit, select),
-            Place::Files(images, labels) => load(images, labels, limit, select),
-        }
+        let classes = Classes::or(self.classes.as_deref(), &FASHION)?;
+        let (images, labels) = match &self.place {
+            Place::Folder(dir) => test_set(dir)?,
+            Place::Files(images, labels) => (images.clone(), labels.clone()),
+        };
+        decode((&images, open(&images)?), (&labels, open(&labels)?), classes, limit, select)
+    }
+
+    fn ids(&self) -> Result<Option<Vec<String>>> {
+        Ok(self.classes.as_deref().map(Classes::load).transpose()?.map(|classes| classes.ids))
     }
 }
 
@@ -64,11 +79,8 @@ const LABELS: u32 = 0x801;
 const MOST: u32 = 1 << 23;
 const SIDE: u32 = 2048;
 
-/// The Fashion-MNIST test set in `dir`, under the names it is published with.
-///
-/// # Errors
-/// As [`load`]; [`Error::File`] when the files are not there.
-pub fn load_dir(dir: &Path, limit: Option<usize>, select: Select) -> Result<Dataset> {
+/// The files of the test set in `dir`, under the names it is published with: images, labels.
+fn test_set(dir: &Path) -> Result<(PathBuf, PathBuf)> {
     let find = |name: &str| {
         let candidates = [dir.join(name), dir.join(format!("{name}.gz"))];
         candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
@@ -78,7 +90,7 @@ pub fn load_dir(dir: &Path, limit: Option<usize>, select: Select) -> Result<Data
             )
         })
     };
-    load(&find(TEST.0)?, &find(TEST.1)?, limit, select)
+    Ok((find(TEST.0)?, find(TEST.1)?))
 }
 
 /// Grey images and their labels. Each pixel is repeated in three channels; 28x28 becomes 32x32 with zeros around it.
@@ -87,13 +99,19 @@ pub fn load_dir(dir: &Path, limit: Option<usize>, select: Select) -> Result<Data
 /// [`Error::File`] on a wrong magic number, a truncated or overlong file, damaged gzip, counts that differ or a label
 /// outside 0 to 9; [`Error::Io`] when a file cannot be read.
 pub fn load(images: &Path, labels: &Path, limit: Option<usize>, select: Select) -> Result<Dataset> {
-    decode((images, open(images)?), (labels, open(labels)?), limit, select)
+    decode((images, open(images)?), (labels, open(labels)?), Classes::or(None, &FASHION)?, limit, select)
 }
 
 type Named<'a> = (&'a Path, Box<dyn Read + 'a>);
 
-/// As [`load`], from anything that reads; the paths only name the two in errors.
-pub(super) fn decode(images: Named, labels: Named, limit: Option<usize>, select: Select) -> Result<Dataset> {
+/// As [`load`], from anything that reads and with labels of these classes; the paths only name the two in errors.
+pub(super) fn decode(
+    images: Named,
+    labels: Named,
+    classes: Classes,
+    limit: Option<usize>,
+    select: Select,
+) -> Result<Dataset> {
     let ((image_file, mut images_reader), (label_file, mut labels)) = (images, labels);
     let [count, rows, cols] = header(image_file, &mut images_reader, IMAGES)?;
     let pixels = u64::from(rows) * u64::from(cols);
@@ -115,7 +133,7 @@ pub(super) fn decode(images: Named, labels: Named, limit: Option<usize>, select:
         return Err(Error::file(label_file, problem));
     }
     let labels = read_exactly(label_file, &mut labels, "labels", label_count.into())?;
-    let check = |(i, &label)| check_label(label_file, i, label, FASHION.len());
+    let check = |(i, &label)| check_label(label_file, i, label, classes.len());
     let labels = labels.iter().enumerate().map(check).collect::<Result<Vec<u32>>>()?;
 
     let (rows, cols) = (rows as usize, cols as usize);
@@ -136,7 +154,7 @@ pub(super) fn decode(images: Named, labels: Named, limit: Option<usize>, select:
         name: "fashion-mnist".into(),
         height: rows + 2 * pad,
         width: cols + 2 * pad,
-        classes: FASHION.map(String::from).to_vec(),
+        classes: classes.names,
         pixels: Pixels::Floats(images),
         labels: keep.iter().map(|&i| labels[i]).collect(),
         ids: keep.iter().map(|&i| i as u64).collect(),
@@ -340,7 +358,7 @@ mod tests {
     #[test]
     fn a_missing_set_says_what_was_looked_for() {
         let dir = tempfile::tempdir().unwrap();
-        let error = load_dir(dir.path(), None, Select::First).unwrap_err().to_string();
+        let error = test_set(dir.path()).unwrap_err().to_string();
         assert!(error.contains("t10k-images-idx3-ubyte.gz"), "{error}");
         assert!(matches!(load(&dir.path().join("none"), dir.path(), None, Select::First), Err(Error::Io { .. })));
     }

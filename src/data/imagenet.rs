@@ -11,6 +11,7 @@ use super::labels;
 use super::listing::{self, name};
 use super::prepare::Prepare;
 use super::prepared;
+pub use super::prepared::HELD;
 use super::skipped::Skipped;
 use super::source::{self, Row};
 use super::subset::Select;
@@ -74,9 +75,6 @@ pub struct Source<'a> {
     /// A list of classes, see [`Classes::load`]; without it those of ImageNet-1k.
     pub classes: Option<&'a Path>,
 }
-
-/// Memory that prepared images may take; a larger set is decoded again, batch by batch.
-pub const HELD: usize = 2 << 30;
 
 /// The selected images, each read once to see that it can be: what cannot is left out, told in [`Dataset::skipped`] and replaced.
 ///

@@ -15,6 +15,9 @@ use super::subset::Select;
 use super::unit::unit;
 use crate::error::{Error, Result};
 
+/// Memory that prepared images may take; a larger set is decoded again, batch by batch.
+pub const HELD: usize = 2 << 30;
+
 /// `(N, H, W, 3)`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pixels {

@@ -297,6 +297,11 @@ impl Card {
         self.assumed.then(text)
     }
 
+    /// How many classes the network tells apart, if its form says so.
+    pub fn logits(&self) -> Option<usize> {
+        self.config["classes"].as_u64().map(|classes| classes as usize)
+    }
+
     /// The network's shape.
     ///
     /// # Errors

@@ -39,10 +39,10 @@ pub fn figure(run: &Ledger) -> Result<Figure> {
 
 /// The last iterate and any iterate, each in a table of its own; then the denoised channels, the comparison of models image by image,
 /// and the two attacks side by side. Early stop has no last iterate to speak of.
-pub fn tables(run: &Ledger, skipped: usize) -> String {
-    let Ledger { config, dataset, cells, .. } = run;
+pub fn tables(run: &Ledger) -> String {
+    let Ledger { config, cells, .. } = run;
     let attack = &config.attack;
-    let what = format!("{} {}, {} images of {dataset}", attack.label(), attack.norm, run.ids.len());
+    let what = format!("{} {}, {}", attack.label(), attack.norm, words::images(run));
     let undefended = |score| series(config, cells, score, |channel| channel == Channel::Undefended);
     let titled =
         |counts: &str, rows: &[Series]| table::accuracy(&format!("accuracy in % after {what}: {counts}"), rows);
@@ -87,9 +87,6 @@ pub fn tables(run: &Ledger, skipped: usize) -> String {
     }
     parts.extend(stages(run));
     parts.extend(compared(run));
-    if skipped > 0 {
-        parts.push(format!("{} left out\n", count(skipped, "file")));
-    }
     parts.extend(adaptive(run));
     parts.join("\n")
 }

@@ -33,7 +33,7 @@ impl Presenter for Terminal<'_> {
         dir.write("plots/accuracy.svg", figure.svg.as_bytes())?;
         dir.write("plots/accuracy.png", &figure.png)?;
         dir.write("plots/accuracy.pdf", &figure.pdf)?;
-        (self.print)(summary::tables(run, engine.dataset().skipped.len()).trim_end())?;
+        (self.print)(summary::tables(run).trim_end())?;
         if run.violations() > 0 {
             let count = run.violations();
             note(format!("warning: {count} perturbations exceed their budget; see `violation` in records.jsonl"));

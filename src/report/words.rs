@@ -79,6 +79,15 @@ pub fn names(runs: &[Ledger]) -> Vec<String> {
     paths.iter().enumerate().map(name).collect()
 }
 
+/// `40 images of pets`, `40 images of pets, 3 files left out`.
+pub fn images(run: &Ledger) -> String {
+    let left_out = match run.config.dataset.left_out {
+        None | Some(0) => String::new(),
+        Some(files) => format!(", {} left out", count(files, "file")),
+    };
+    format!("{} of {}{left_out}", count(run.ids.len(), "image"), run.dataset)
+}
+
 /// `1 draw`, `5 draws`.
 pub fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })

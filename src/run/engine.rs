@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
+use super::intake::other_count;
 use super::progress::{Watch, unwatched};
 use super::runner::{Attacked, Engine};
 use crate::attack::{
@@ -76,13 +77,8 @@ impl<'a> AttackEngine<'a> {
             let size = [dataset.height, dataset.width];
             let net = Classifier::described(&engine.device, config.precision, &weights, &card, size)?;
             if net.classes() != dataset.classes.len() {
-                let problem = format!(
-                    "expected {} classes as in {}, found {}",
-                    dataset.classes.len(),
-                    dataset.name,
-                    net.classes()
-                );
-                return Err(Error::file(weights.origin(), problem));
+                let from = format!(" of {}", dataset.name);
+                return Err(other_count(weights.origin(), net.classes(), dataset.classes.len(), &from));
             }
             config.attack.check_classes(net.classes())?;
             engine.models.push(net);

@@ -1,10 +1,11 @@
 //! What is known before an image is read: the checkpoints' own words, set against what they are run on.
 
 use std::fmt::Display;
+use std::path::Path;
 
 use super::progress::note;
 use crate::config::{Checkpoint, Config, open};
-use crate::data::classes::plain;
+use crate::data::classes::{Classes, plain};
 use crate::data::prepare::Fit;
 use crate::data::{Dataset, Named, SOURCES};
 use crate::defense::Denoiser;
@@ -125,6 +126,12 @@ impl Intake {
                     self.one(config, "shorter", |p| p.shorter(size), |side| format!("a shorter side of {side}"))?;
             }
         }
+        let mut settled = said.clone();
+        row.source(&mut settled)?;
+        // The images of a folder have one size unless something says how they get it.
+        if settled.fit.is_none() {
+            return Ok(());
+        }
         let dataset = &mut config.dataset;
         dataset.prepare_as(said)?;
         let whole = |fit: Option<Fit>, shorter: Option<usize>| match (fit, shorter) {
@@ -174,9 +181,35 @@ impl Intake {
 
     /// The number of each class, where the format leaves it open.
     fn order(&self, config: &mut Config) -> Result<()> {
+        let source = config.dataset.source()?;
         let named =
             self.models.iter().find_map(|(name, c)| Some(Named { who: name, names: c.card.classes.as_deref()? }));
-        let Some(order) = config.dataset.source()?.order(named)? else { return Ok(()) };
+        let imagenet = Classes::imagenet();
+        let usual = Named { who: "ImageNet-1k", names: imagenet.names() };
+        // A network of a thousand classes that names none is nearly always of these, if the folders are called so.
+        let thousand = named.is_none() && self.models.iter().all(|(_, c)| c.card.logits() == Some(imagenet.len()));
+        let found = match thousand.then(|| source.order(Some(usual))) {
+            Some(Ok(order)) => order,
+            Some(Err(_)) | None => source.order(named)?,
+        };
+        let Some(order) = found else {
+            // Labels that are numbers are those of the network.
+            let dataset = &mut config.dataset;
+            if let Some(&(_, Checkpoint { ref card, .. })) = self.models.first()
+                && let Some(logits) = card.logits()
+                && dataset.said.classes.is_none()
+                && dataset.row()?.takes.contains(&"class_order")
+            {
+                dataset.said.class_order = Some((0..logits).map(|class| class.to_string()).collect());
+            }
+            return Ok(());
+        };
+        let from = config.dataset.said.path.as_deref().map_or(String::new(), |path| format!(" of {}", path.display()));
+        for (_, Checkpoint { weights, card, .. }) in &self.models {
+            if let Some(logits) = card.logits().filter(|logits| *logits != order.names.len()) {
+                return Err(other_count(weights.origin(), logits, order.names.len(), &from));
+            }
+        }
         let shown: Vec<String> =
             order.names.iter().take(SHOWN).enumerate().map(|(i, name)| format!("{i} {name}")).collect();
         let more = match order.names.len().saturating_sub(SHOWN) {
@@ -198,6 +231,10 @@ impl Intake {
         // A folder of one's own may be called anything.
         let known = SOURCES.iter().any(|row| alike(row.name, &dataset.name)) && config.dataset.said.classes.is_none();
         for (name, Checkpoint { weights, card, .. }) in &self.models {
+            if let Some(logits) = card.logits().filter(|logits| *logits != dataset.classes.len()) {
+                let from = format!(" of {}", dataset.name);
+                return Err(other_count(weights.origin(), logits, dataset.classes.len(), &from));
+            }
             let mut same = false;
             if let Some(said) = &card.classes {
                 match agreement(said, &dataset.classes, &others) {
@@ -227,13 +264,15 @@ impl Intake {
                 note(format!("warning: {name}: {problem}"));
             }
             let images = [dataset.height, dataset.width];
-            if !config.dataset.row()?.takes.contains(&"fit")
+            if config.dataset.said.fit.is_none()
                 && let Some([h, w]) = card.preparation.size.filter(|size| *size != images)
             {
                 let [ih, iw] = images;
-                note(format!(
-                    "warning: {name} was tested at {h}x{w}; these images are {ih}x{iw}, and this kind resizes none"
-                ));
+                let how = match config.dataset.row()?.takes.contains(&"fit") {
+                    true => "nothing says to resize them (dataset.fit)",
+                    false => "this kind resizes none",
+                };
+                note(format!("warning: {name} was tested at {h}x{w}; these images are {ih}x{iw}, and {how}"));
             }
         }
         if let Some(own) = self.denoiser.as_deref().filter(|own| known && !alike(own, &dataset.name)) {
@@ -241,6 +280,15 @@ impl Intake {
         }
         Ok(())
     }
+}
+
+/// That a network and images have other numbers of classes.
+pub(super) fn other_count(network: &Path, logits: usize, classes: usize, from: &str) -> Error {
+    let problem = format!(
+        "the network has {logits} classes, the images{from} {classes}: dataset.classes takes a file that lists the network's classes, one \
+         per line in its order; some may have no images"
+    );
+    Error::file(network, problem)
 }
 
 /// Whether two names of datasets may mean the same one: `imagenet`, `ImageNet-1k`.

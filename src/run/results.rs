@@ -194,13 +194,15 @@ pub struct Row {
     pub target_reached: Option<u64>,
     /// What the checks of the attack say: `pass`, `warn: ..`, `fail: ..`, `not judged`.
     pub verdict: String,
+    /// Files of the set that are among none of the images.
+    pub left_out: usize,
 }
 
 /// The verdict of a run whose attack nobody looked at yet.
 pub const NOT_JUDGED: &str = "not judged";
 
 impl Row {
-    pub const COLUMNS: [&str; 19] = [
+    pub const COLUMNS: [&str; 20] = [
         "model",
         "dataset",
         "attack",
@@ -220,6 +222,7 @@ impl Row {
         "precision",
         "target_reached",
         "verdict",
+        "left_out",
     ];
 
     pub fn new(config: &Config, dataset: &str, device: &str, cell: &Cell, verdict: &str) -> Self {
@@ -246,11 +249,12 @@ impl Row {
             precision: config.precision.to_string(),
             target_reached: cell.target_reached(config),
             verdict: verdict.to_owned(),
+            left_out: config.dataset.left_out.unwrap_or(0),
         }
     }
 
     /// The text of each column.
-    pub fn fields(&self) -> [String; 19] {
+    pub fn fields(&self) -> [String; 20] {
         let share = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.6}"));
         [
             self.model.clone(),
@@ -272,6 +276,7 @@ impl Row {
             self.precision.clone(),
             self.target_reached.map_or(String::new(), |n| n.to_string()),
             self.verdict.clone(),
+            self.left_out.to_string(),
         ]
     }
 }

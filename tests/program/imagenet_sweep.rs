@@ -42,7 +42,7 @@ fn resnet18(width: usize) -> Vec<(String, Vec<usize>)> {
     all
 }
 
-fn write_weights(path: &Path) {
+pub fn write_weights(path: &Path) {
     let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = resnet18(8)
         .into_iter()
         .map(|(name, shape)| {

@@ -7,6 +7,7 @@ use std::path::Path;
 use image::{ImageFormat, RgbImage};
 use rampart::data::idx::FASHION;
 
+use crate::imagenet_sweep::write_weights;
 use crate::place::*;
 use rampart::data::{Select, demo, to_bytes};
 use rampart::models::weights::fill;
@@ -127,6 +128,54 @@ fn numbers_are_classes_in_their_order_and_a_wrong_one_is_a_failed_check() {
 }
 
 #[test]
+fn photographs_of_all_sizes_become_what_the_network_was_tested_with() {
+    let place = Place::new();
+    write_weights(&place.path("thousand.safetensors"));
+    // Two of ImageNet's classes by the names that people have for them; `tench` is class 0.
+    for (i, (class, [w, h])) in [("tench", [90, 60]), ("golden_retriever", [50, 120])].into_iter().enumerate() {
+        let image = RgbImage::from_fn(w, h, |x, y| image::Rgb([x as u8 * 2, y as u8 * 2, 40 * i as u8]));
+        fs::create_dir_all(place.path(&format!("photos/{class}"))).unwrap();
+        image.save(place.path(&format!("photos/{class}/a.png"))).unwrap();
+    }
+    let attack = |more: &str| {
+        place.run(&format!("attack thousand.safetensors photos --eps 2/255 --steps 1 --no-checks --device host {more}"))
+    };
+    // Nothing says what to do with them.
+    attack("--out none").refused(1, &["a.png", "expected ", "dataset.fit"]);
+    let ran = attack("--fit crop --size 32,48 --shorter 48 --out run").ok();
+    assert!(
+        ran.stderr.contains("classes, as ImageNet-1k says; 998 of 1000 without a folder: 0 tench, 1 "),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("images become 32x48"), "{}", ran.stderr);
+    let records = place.records("run");
+    assert!(records.iter().any(|line| line.contains("\"label\":207")), "{records:?}");
+    attack("--filter bilinear --out none").refused(2, &["--filter", "dataset.fit"]);
+
+    // Of another network the folders are no classes.
+    fs::rename(place.path("photos/tench"), place.path("photos/my cat")).unwrap();
+    attack("--fit squash --size 32,32 --out none").refused(
+        1,
+        &["thousand.safetensors", "the network has 1000 classes, the images of ", "photos 2: dataset.classes"],
+    );
+}
+
+#[test]
+fn a_binary_format_takes_names_of_ones_own() {
+    let place = Place::new();
+    let record = |label: u8| [label].into_iter().chain((0..3072).map(move |i| (i % 200) as u8 + label));
+    place.write("test_batch.bin", (0..12).flat_map(record).collect::<Vec<u8>>());
+    place.write("names.txt", (0..12).map(|i| format!("kind {i}\n")).collect::<String>());
+    let config = |classes: &str| {
+        place.write("a.toml", format!("[dataset]\nkind = \"cifar10\"\npath = \".\"\n{classes}\n[[models]]\nweights = \"demo:resnet50-w16\"\n[attack]\neps = [0]\n"));
+        place.run("sweep --config a.toml --no-checks --out run")
+    };
+    config("").refused(1, &["label of image 10: expected 0 to 9, found 10"]);
+    config("classes = \"names.txt\"").refused(1, &["the network has 10 classes, the images of cifar10 12"]);
+}
+
+#[test]
 fn every_kind_passes_over_the_same_files_and_tells_of_the_same() {
     let place = Place::new();
     // Half of the classes in another format, which loses nothing.
@@ -164,6 +213,13 @@ fn every_kind_passes_over_the_same_files_and_tells_of_the_same() {
         let config: toml::Table = place.read("run/config.toml").parse().unwrap();
         assert_eq!(config["dataset"]["left_out"].as_integer(), Some(left));
         assert_eq!(place.read("run/left_out.csv").lines().count() as i64, 1 + left);
+        let results = place.results("run");
+        assert!(results.lines().skip(1).all(|row| row.ends_with(&format!(",{left}"))), "{results}");
+        for format in ["html", "markdown", "json"] {
+            place.run(&format!("report run --format {format} --out page")).ok();
+            let text = place.read("page");
+            assert!(text.contains(&format!("{left} files left out")), "{format}: {text}");
+        }
     }
     // A limit counts what is readable.
     let place_limit = |limit| {

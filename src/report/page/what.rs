@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::super::words::{count, symbol, target, units, what_counts};
+use super::super::words::{self, count, symbol, target, units, what_counts};
 use crate::attack::StepSize;
 use crate::config::Config;
 use crate::number::eps_label;
@@ -31,7 +31,7 @@ pub fn what(run: &Ledger) -> Vec<Fact> {
     for model in models {
         row(&format!("model {}", model.name), format!("{}{}", model.weights, crc(&model.crc32)));
     }
-    row("data", format!("{} images of {}{}", run.ids.len(), run.dataset, crc(&run.config.dataset.crc32)));
+    row("data", format!("{}{}", words::images(run), crc(&run.config.dataset.crc32)));
     let (data, select) = (&run.config.dataset.said, run.config.dataset.select);
     let sides = |[h, w]: [usize; 2]| format!("{h}x{w}");
     let prepared = [
