@@ -178,10 +178,10 @@ pub fn load(
 ) -> Result<Dataset> {
     let Found { files, labels, mut skipped } = found(dir, list, classes)?;
     let (images, unreadable) = choose(&files, &labels, (limit, select), decode);
-    skipped.extend(unreadable);
     if images.is_empty() {
-        return Err(unreadable_all(dir, &skipped));
+        return Err(none_readable(dir, &unreadable, &skipped));
     }
+    skipped.extend(unreadable);
     let mut expected = size;
     let (mut pixels, mut kept) = (Vec::new(), Vec::new());
     for (i, Rgb8 { height: h, width: w, pixels: bytes }) in images {
@@ -220,10 +220,10 @@ fn resized(
 ) -> Result<Dataset> {
     let Found { files, labels, mut skipped } = found(dir, list, classes)?;
     let (pixels, kept, unreadable) = prepared::read(&files, &labels, (limit, select), prepare, HELD);
-    skipped.extend(unreadable);
     if kept.is_empty() {
-        return Err(unreadable_all(dir, &skipped));
+        return Err(none_readable(dir, &unreadable, &skipped));
     }
+    skipped.extend(unreadable);
     Ok(Dataset {
         name: name(dir),
         height: prepare.size[0],
@@ -259,8 +259,8 @@ fn found(dir: &Path, list: Option<&Path>, classes: &[String]) -> Result<Found> {
     Ok(Found { files, labels, skipped })
 }
 
-fn unreadable_all(dir: &Path, skipped: &[Skipped]) -> Error {
-    let first = skipped.last().map_or(String::new(), |s| format!("; {}", s.problem));
+fn none_readable(dir: &Path, unreadable: &[Skipped], strays: &[Skipped]) -> Error {
+    let first = unreadable.first().or(strays.first()).map_or(String::new(), |s| format!("; {}", s.problem));
     Error::file(dir, format!("expected readable images in its class folders, found none{first}"))
 }
 
