@@ -307,6 +307,13 @@ struct GatherRowsArgs {
   int32_t chunk;
 };
 
+struct RowDigestArgs {
+  const float* x;           // (N, d)
+  uint32_t* y;              // (N, 4)
+  int32_t n;
+  int32_t d;
+};
+
 // leaky_relu.cu
 struct LeakyReluArgs {
   const void* x;            // (rows, c)

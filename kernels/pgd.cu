@@ -22,8 +22,10 @@
 //   start   x <- clip(x0 + offset(draw)), see PgdStartArgs and ops/pgd.rs
 //   budget  what the perturbation costs, for the check of every reported point
 //   gather  rows by index: compaction of a batch, and merging rows back
+//   digest  128 bits of each row: two sums modulo 2^64 over i of mix(i << 32 | bits of x[i]), each mixed from a start of its own. Whole
+//           numbers, so every order of summation and every device gives the same; equal digests are a hint, to be confirmed by values
 //
-// Sources: Madry et al. 2018 (PGD), Dong et al. 2018 (momentum).
+// Sources: Madry et al. 2018 (PGD), Dong et al. 2018 (momentum), Steele et al. 2014 (SplitMix64, the mixing of a digest).
 #include "attack.cuh"
 
 // Numbers agree with `Profile` in src/ops/pgd.rs.
@@ -174,4 +176,41 @@ KERNEL(gather_rows, GatherRowsArgs, 256, 1024) {
   const int64_t row = int64_t(block.index.y) * a.d;
   const float* from = index >= 0 ? a.a + int64_t(index) * a.d : a.b + row;
   for_each_of_chunk(block, a.d, a.chunk, [&](int i) { a.y[row + i] = from[i]; });
+}
+
+// SplitMix64.
+DEVICE uint64_t mix(uint64_t v) {
+  v = (v ^ (v >> 30)) * 0xBF58476D1CE4E5B9ull;
+  v = (v ^ (v >> 27)) * 0x94D049BB133111EBull;
+  return v ^ (v >> 31);
+}
+
+struct Digest {
+  uint64_t first, second;
+};
+
+constexpr int DIGEST_ROWS = 8;  // of one block: a warp each
+
+// grid (ceil(N / DIGEST_ROWS))
+KERNEL(row_digest, RowDigestArgs, 256, 1024) {
+  const auto rows = block::share(block.index.x, DIGEST_ROWS, int64_t(a.n));
+  const float* x = a.x + rows.first * a.d;
+  uint32_t* y = a.y + rows.first * 4;
+  block::fold_rows(block, rows.count, a.d,
+                   fold::Rows{
+                       fold::Start{Digest{0, 0}},
+                       fold::Step{[&](Digest& s, int r, int c, int count) {
+                         for (int i = c; i < c + count; ++i) {
+                           const uint64_t v = uint64_t(i) << 32 | float_to_bits(x[int64_t(r) * a.d + i]);
+                           s.first += mix(v + 0x9E3779B97F4A7C15ull);
+                           s.second += mix(v + 0x3C6EF372FE94F82Aull);
+                         }
+                       }},
+                       fold::Collapse{[](const Digest& s) { return s; }},
+                       fold::Merge{[](Digest& s, const Digest& other) { s.first += other.first, s.second += other.second; }},
+                       fold::Finish{[&](int r, const Digest& s) {
+                         y[4 * r] = uint32_t(s.first), y[4 * r + 1] = uint32_t(s.first >> 32);
+                         y[4 * r + 2] = uint32_t(s.second), y[4 * r + 3] = uint32_t(s.second >> 32);
+                       }},
+                   });
 }

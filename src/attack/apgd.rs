@@ -13,7 +13,7 @@ use crate::ops::philox::{self, Purpose, Stream};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-const IGNORED: &[&str] = &["step_size", "rel_step", "random_start", "decay", "starts"];
+const IGNORED: &[&str] = &["step_size", "rel_step", "random_start", "decay", "starts", "stop_cycles"];
 /// Classes that the targeted attack aims at, the likeliest wrong ones.
 pub(super) const TARGETS: usize = 9;
 /// The share of steps within a window that must raise the loss.

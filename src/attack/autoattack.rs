@@ -11,7 +11,7 @@ use crate::ops::pgd::gather;
 use crate::tensor::Tensor;
 
 const IGNORED: &[&str] =
-    &["steps", "step_size", "rel_step", "restarts", "random_start", "decay", "starts", "early_stop"];
+    &["steps", "step_size", "rel_step", "restarts", "random_start", "decay", "starts", "early_stop", "stop_cycles"];
 
 /// An attack of several.
 pub type Stage = &'static Row;

@@ -15,7 +15,7 @@ use crate::{Error, Result};
 pub const FAB: Row = Row {
     name: "fab-t",
     help: "seeks the nearest point of each of the 9 likeliest wrong classes",
-    ignores: &["step_size", "rel_step", "random_start", "decay", "starts", "restarts", "early_stop"],
+    ignores: &["step_size", "rel_step", "random_start", "decay", "starts", "restarts", "early_stop", "stop_cycles"],
     loss: Some(Loss::Margin),
     leaves: false,
     tried_as: "pgd",

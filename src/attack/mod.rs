@@ -11,6 +11,7 @@
 
 mod apgd;
 pub mod autoattack;
+mod cycles;
 mod fab;
 mod model;
 mod normalised;

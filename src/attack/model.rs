@@ -19,6 +19,11 @@ pub trait Oracle {
         true
     }
 
+    /// Whether the same images are answered the same at every restart and step; not where noise is drawn.
+    fn repeats_itself(&self) -> bool {
+        true
+    }
+
     /// Logits `(N, K)` of images `(N, H, W, C)`, float32 in `[0, 1]`.
     ///
     /// # Errors

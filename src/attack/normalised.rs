@@ -52,6 +52,10 @@ impl Oracle for Normalised<'_> {
         false
     }
 
+    fn repeats_itself(&self) -> bool {
+        self.inner.repeats_itself()
+    }
+
     fn logits(&self, images: &Tensor) -> Result<Tensor> {
         self.inner.logits(&self.pixels(images)?)
     }

@@ -22,6 +22,9 @@ pub struct Outcome {
     pub first_success: Option<u32>,
     /// Gradient steps taken in all.
     pub steps: u32,
+    /// Those among them that were not computed, since they could only repeat earlier ones.
+    #[serde(default, skip_serializing_if = "is_0")]
+    pub steps_saved: u32,
     /// The smallest over starts and iterates ([`super::Evaluation::margin`]), successes first; of the clean image where there was no
     /// attack.
     pub margin: f32,
@@ -68,4 +71,8 @@ pub struct Work {
     pub gradients: u64,
     /// forward only
     pub forwards: u64,
+}
+
+fn is_0(n: &u32) -> bool {
+    *n == 0
 }

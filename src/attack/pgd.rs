@@ -2,6 +2,7 @@
 //!
 //! Sources: Madry et al. 2018 (PGD), Goodfellow et al. 2015 (FGSM), Dong et al. 2018 (MI-FGSM).
 
+use super::cycles::Cycles;
 use super::model::Classifier;
 use super::outcome::Adversarial;
 use super::spec::{Attack, Batch, Preset, Row, Spec, StepSize, wrong};
@@ -40,7 +41,7 @@ pub const PGD: Row = Row {
 pub const FGSM: Row = Row {
     name: "fgsm",
     help: "takes one step of size eps from the clean image",
-    ignores: &["steps", "step_size", "rel_step", "restarts", "random_start", "decay", "starts"],
+    ignores: &["steps", "step_size", "rel_step", "restarts", "random_start", "decay", "starts", "stop_cycles"],
     loss: None,
     leaves: false,
     tried_as: "fgsm",
@@ -53,7 +54,7 @@ pub const FGSM: Row = Row {
 pub const MIM: Row = Row {
     name: "mim",
     help: "follows the sign of an accumulated gradient in steps; linf only",
-    ignores: &[],
+    ignores: &["stop_cycles"],
     loss: None,
     leaves: false,
     tried_as: "mim",
@@ -85,7 +86,8 @@ pub const MIM: Row = Row {
 /// Each restart evaluates its start and every iterate, the last one forward only. A further restart begins at a new start
 /// and is entered by the images whose last point is not yet a success (and, with early stop, were right when clean), so that
 /// `correct_last` as well as `correct_any` means that every restart failed. With early stop an image leaves the batch at its
-/// first success, and the gradients it would have cost are not computed.
+/// first success, and the gradients it would have cost are not computed. So it does where its iterates go round in a circle, and what is
+/// told of it is what the whole run would have told.
 ///
 /// The torchattacks and cleverhans profiles average their loss over the batch: on L2 their gradients are scaled by 1/N, N
 /// being the number of images of the batch, however many are still attacked.
@@ -128,7 +130,7 @@ impl Pgd {
             None => points.x,
         };
         // Where a step has a floor, it matters that these profiles average their loss over the batch.
-        let averaged = spec.norm == Norm::L2 && matches!(spec.profile, Profile::Torchattacks | Profile::Cleverhans);
+        let averaged = spec.averages();
         let step = Step {
             norm: spec.norm,
             profile: spec.profile,
@@ -137,6 +139,8 @@ impl Pgd {
             scale: if averaged { 1.0 / n as f32 } else { 1.0 },
         };
         let mut momentum: Option<Tensor> = None;
+        let mut cycles = (spec.stop_cycles && !self.momentum && !averaged && model.repeats_itself())
+            .then(|| Cycles::new(points.at.len(), spec.steps));
 
         for k in 0..=spec.steps {
             let ends = k == spec.steps;
@@ -146,20 +150,36 @@ impl Pgd {
                 true => model.evaluate(&points.x, &query)?,
             };
             track.record(&points, &evaluation, !ends)?;
-            let Some(mut gradient) = evaluation.gradient.filter(|_| !ends) else { break };
-
+            if ends {
+                break;
+            }
             let _range = nvtx::range("attack step");
+            let mut done = Vec::new();
+            if let Some(cycles) = &mut cycles {
+                done = cycles.look(track, &points, &evaluation, k)?;
+            }
+            let Some(mut gradient) = evaluation.gradient else { break };
+            let mut stay: Vec<usize> = (0..points.at.len()).collect();
             if spec.early_stop {
-                let stay = track.unbroken(&points);
+                stay = track.unbroken(&points);
                 if stay.len() < points.at.len() {
                     track.leave(&points)?;
-                    if stay.is_empty() {
-                        return Ok(());
-                    }
-                    gradient = track.pick(&gradient, &stay)?;
-                    momentum = momentum.map(|m| track.pick(&m, &stay)).transpose()?;
-                    points = track.keep(points, &stay)?;
                 }
+            }
+            if let Some(endings) = cycles.as_ref().and_then(Cycles::endings).filter(|_| !done.is_empty()) {
+                // A success ends an image before its circle does.
+                done.retain(|closed| stay.contains(&closed.row));
+                track.close(&points, endings, &done)?;
+                stay.retain(|row| done.iter().all(|closed| closed.row != *row));
+            }
+            if stay.is_empty() {
+                return Ok(());
+            }
+            if stay.len() < points.at.len() {
+                gradient = track.pick(&gradient, &stay)?;
+                momentum = momentum.map(|m| track.pick(&m, &stay)).transpose()?;
+                cycles = cycles.map(|cycles| cycles.keep(track, &stay)).transpose()?;
+                points = track.keep(points, &stay)?;
             }
             if self.momentum {
                 gradient = pgd::momentum(&device, momentum.as_ref(), &gradient, spec.profile, spec.decay, step.scale)?;

@@ -13,7 +13,7 @@ use crate::Result;
 pub const RANDOM: Row = Row {
     name: "random",
     help: "draws `steps` points uniformly from the ball and asks for no gradient",
-    ignores: &["step_size", "rel_step", "restarts", "random_start", "decay", "starts"],
+    ignores: &["step_size", "rel_step", "restarts", "random_start", "decay", "starts", "stop_cycles"],
     loss: None,
     leaves: false,
     tried_as: "random",

@@ -137,6 +137,8 @@ pub struct Said {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early_stop: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_cycles: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub starts: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub space: Option<Space>,
@@ -167,6 +169,8 @@ pub struct Spec {
     /// Whether an image leaves the batch at its first success. Then its last point is that success, so that `correct_last`
     /// equals `correct_any`, and images misclassified when clean are not attacked at all.
     pub early_stop: bool,
+    /// Whether an image leaves the batch once its iterates only repeat themselves. Nothing but the cost changes.
+    pub stop_cycles: bool,
     /// A safetensors file of start points, in place of random ones.
     pub starts: Option<PathBuf>,
     pub space: Space,
@@ -211,7 +215,7 @@ impl Said {
         };
         let default_eps = if norm == Norm::Linf { EPS_LINF } else { EPS_L2 };
         let eps = self.eps.as_ref().map_or(default_eps.to_vec(), |listed| listed.iter().map(|n| n.value).collect());
-        let spec = Spec {
+        let mut spec = Spec {
             method: name,
             profile,
             norm,
@@ -225,17 +229,25 @@ impl Said {
             targeted: self.targeted.unwrap_or(Target::None),
             decay: self.decay.map_or(1.0, |n| n.value),
             early_stop: row.leaves || self.early_stop.unwrap_or(false),
+            stop_cycles: false,
             starts: self.starts.clone(),
             space: self.space.unwrap_or(Space::Pixel),
             hand_over: self.hand_over.unwrap_or(HandOver::Float),
         };
         spec.check()?;
         (row.check)(&spec)?;
+        if self.stop_cycles == Some(true) && spec.averages() {
+            let problem =
+                format!("the steps of {profile} in {norm} depend on the other images of a batch: leave it out");
+            return wrong("stop_cycles", problem);
+        }
+        let can = !row.ignores.contains(&"stop_cycles") && !spec.averages();
+        spec.stop_cycles = can && self.stop_cycles.unwrap_or(true);
         Ok(spec)
     }
 
     /// Every field that a method may lack, and whether it was said.
-    fn given(&self) -> [(&'static str, bool); 8] {
+    fn given(&self) -> [(&'static str, bool); 9] {
         [
             ("steps", self.steps.is_some()),
             ("step_size", self.step_size.is_some()),
@@ -245,6 +257,7 @@ impl Said {
             ("decay", self.decay.is_some()),
             ("starts", self.starts.is_some()),
             ("early_stop", self.early_stop == Some(true)),
+            ("stop_cycles", self.stop_cycles == Some(true)),
         ]
     }
 }
@@ -283,6 +296,11 @@ impl Spec {
             StepSize::Absolute(size) => size,
             StepSize::OfEps(share) => share * eps,
         }
+    }
+
+    /// Whether the loss is averaged over the batch where steps feel it.
+    pub(super) fn averages(&self) -> bool {
+        self.norm == Norm::L2 && matches!(self.profile, Profile::Torchattacks | Profile::Cleverhans)
     }
 
     /// Whether each restart begins at a random point.
@@ -350,6 +368,8 @@ impl Spec {
             targeted: Some(self.targeted),
             decay: own("decay").then_some(self.decay.into()),
             early_stop: own("early_stop").then_some(self.early_stop),
+            // Said only where it is not what happens anyway.
+            stop_cycles: (own("stop_cycles") && !self.stop_cycles && !self.averages()).then_some(false),
             starts: self.starts.clone(),
             space: (self.space != Space::Pixel).then_some(self.space),
             hand_over: (self.hand_over != HandOver::Float).then_some(self.hand_over),

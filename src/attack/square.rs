@@ -17,7 +17,7 @@ use crate::tensor::Tensor;
 pub const SQUARE: Row = Row {
     name: "square",
     help: "changes one random square at a time and asks for no gradient",
-    ignores: &["step_size", "rel_step", "random_start", "decay", "starts", "early_stop"],
+    ignores: &["step_size", "rel_step", "random_start", "decay", "starts", "early_stop", "stop_cycles"],
     loss: Some(Loss::Margin),
     leaves: true,
     tried_as: "pgd",

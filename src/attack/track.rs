@@ -1,10 +1,12 @@
 //! What every attack here keeps about the images of a batch: the last point, those of the best margin and the highest loss, and when an
 //! image first succumbed.
 
+use super::cycles::Closed;
 use super::model::{CLEAN, Evaluation, Oracle, Query};
 use super::outcome::{Adversarial, Outcome, Work};
 use super::spec::{Batch, Spec};
 use super::target;
+use crate::device::Device;
 use crate::ops::pgd;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -23,6 +25,7 @@ struct Progress {
     attacked: bool,
     first_success: Option<u32>,
     steps: u32,
+    saved: u32,
 }
 
 impl Progress {
@@ -37,6 +40,7 @@ impl Progress {
             attacked: false,
             first_success: None,
             steps: 0,
+            saved: 0,
         }
     }
 
@@ -119,6 +123,10 @@ impl<'a> Track<'a> {
             work: Work { gradients: 0, forwards: forwards + labels.len() as u64 },
             batch,
         })
+    }
+
+    pub fn device(&self) -> &Device {
+        self.model.device()
     }
 
     pub fn label(&self, i: usize) -> u32 {
@@ -226,6 +234,22 @@ impl<'a> Track<'a> {
         Ok(())
     }
 
+    /// Images that are done end at their rows of `endings`, as if they had taken the steps that are left.
+    pub fn close(&mut self, points: &Points, endings: &Tensor, closed: &[Closed]) -> Result<()> {
+        let mut index = vec![None; self.len()];
+        for &Closed { row, prediction, left } in closed {
+            let i = points.at[row];
+            index[i] = Some(row);
+            let success = self.success(i, prediction);
+            let p = &mut self.progress[i];
+            (p.last_prediction, p.last_success) = (prediction, success);
+            p.steps += left;
+            p.saved += left;
+        }
+        self.last = pgd::gather(self.device(), endings, &index, Some(&self.last))?;
+        Ok(())
+    }
+
     /// Logits of the clean images of some points, `(N, K)`.
     pub fn clean_logits(&mut self, points: &Points) -> Result<Vec<f32>> {
         self.work.forwards += points.at.len() as u64;
@@ -291,6 +315,7 @@ impl<'a> Track<'a> {
                 correct_any: correct_clean && !p.was_wrong,
                 first_success: p.first_success,
                 steps: p.steps,
+                steps_saved: p.saved,
                 margin: p.best_margin,
                 loss: p.best_loss,
                 linf: last[i].linf,

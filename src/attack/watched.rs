@@ -43,6 +43,10 @@ impl Oracle for Watched<'_> {
         self.net.takes_pixels()
     }
 
+    fn repeats_itself(&self) -> bool {
+        self.net.repeats_itself()
+    }
+
     fn logits(&self, images: &Tensor) -> Result<Tensor> {
         self.net.logits(images)
     }

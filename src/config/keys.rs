@@ -381,6 +381,13 @@ pub static KEYS: &[Key] = &[
         "stop attacking an image at its first success; then any successful iterate counts",
     ),
     key(
+        "attack.stop_cycles",
+        Kind::Switch,
+        "`true`",
+        Made("--stop-cycles"),
+        "of pgd: end the work on an image whose iterates have come round in a circle; what is found stays the same",
+    ),
+    key(
         "attack.starts",
         Kind::Path,
         "none",

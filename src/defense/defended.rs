@@ -238,6 +238,10 @@ impl attack::Oracle for Defended<'_> {
         self.classifier.image_shape()
     }
 
+    fn repeats_itself(&self) -> bool {
+        false
+    }
+
     /// Of the undefended classifier: what picks targets does not depend on noise.
     fn logits(&self, images: &Tensor) -> Result<Tensor> {
         self.classifier.logits(images)

@@ -5,13 +5,15 @@
 use crate::choice::choice;
 use crate::device::{
     DType, Device, GATHER_ROWS, GatherRowsArgs, PGD_BUDGET, PGD_MOMENTUM, PGD_START, PGD_STEP_L2, PGD_STEP_LINF,
-    PgdBudgetArgs, PgdMomentumArgs, PgdStartArgs, PgdStepArgs,
+    PgdBudgetArgs, PgdMomentumArgs, PgdStartArgs, PgdStepArgs, ROW_DIGEST, RowDigestArgs,
 };
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// Elements that one block of an elementwise kernel takes.
 pub(super) const CHUNK: usize = 4096;
+/// Rows that one block of `row_digest` takes.
+const DIGEST_ROWS: usize = 8;
 
 choice! {
     /// How the size of a perturbation is measured.
@@ -232,6 +234,23 @@ pub fn gather(device: &Device, a: &Tensor, index: &[Option<usize>], b: Option<&T
     };
     device.launch(&GATHER_ROWS, [d.div_ceil(CHUNK), n, 1], &args)?;
     Ok(y)
+}
+
+/// 128 bits of each row `(N, ..)`: rows that differ in a bit have different ones, but for a chance of about 2^-128 a pair. The same on
+/// every device.
+///
+/// # Errors
+/// [`Error::Shape`] for another element type than float32.
+pub fn digest(device: &Device, x: &Tensor) -> Result<Vec<u128>> {
+    let [n, d] = rows("row_digest", x)?;
+    let y = Tensor::uninit(device, &[n, 4], DType::I32)?;
+    let args = RowDigestArgs { x: x.address(), y: y.address(), n: n as i32, d: d as i32 };
+    device.launch(&ROW_DIGEST, [n.div_ceil(DIGEST_ROWS), 1, 1], &args)?;
+    let words = y.to_i32(device)?;
+    Ok(words
+        .chunks_exact(4)
+        .map(|w| w.iter().rev().fold(0, |all, &word| all << 32 | u128::from(word as u32)))
+        .collect())
 }
 
 /// Rows and their length.

@@ -232,6 +232,7 @@ mod tests {
             correct_any: false,
             first_success: Some(2),
             steps: 10,
+            steps_saved: 0,
             margin: -0.1,
             loss: 1.0 / 3.0,
             linf: f32::MIN_POSITIVE,

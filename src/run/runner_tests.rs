@@ -45,6 +45,7 @@ fn outcome(model: usize, eps: f64, id: u64, label: u32) -> Outcome {
         correct_any: any,
         first_success: (!any).then_some(3),
         steps: 10,
+        steps_saved: 0,
         margin: (hardness - 12.0 * eps) as f32,
         loss: hardness as f32,
         linf: eps as f32,

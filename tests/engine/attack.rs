@@ -591,3 +591,77 @@ fn random_search_keeps_the_best_of_its_points_and_asks_for_no_gradient() {
     let pgd = attack(&net, &data, &Try { eps: 0.06, steps: 9, ..Try::default() }).0;
     assert!(count(&pgd, |o| o.correct_any) < count(&weak, |o| o.correct_any), "a gradient is worth more than luck");
 }
+
+/// A network that answers with another loss at every step: no iterate of it comes round.
+struct Restless<'a>(&'a Net);
+
+impl Oracle for Restless<'_> {
+    fn device(&self) -> &Device {
+        self.0.device()
+    }
+    fn classes(&self) -> usize {
+        self.0.classes()
+    }
+    fn image_shape(&self) -> [usize; 3] {
+        self.0.image_shape()
+    }
+    fn repeats_itself(&self) -> bool {
+        false
+    }
+    fn logits(&self, images: &Tensor) -> Result<Tensor> {
+        self.0.logits(images)
+    }
+    fn evaluate(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
+        self.0.evaluate(images, query)
+    }
+}
+
+impl Classifier for Restless<'_> {
+    fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
+        self.0.gradient(images, query)
+    }
+}
+
+#[test]
+fn circles_are_left_early_and_nothing_else_changes() {
+    let net = Net::new();
+    let data = data(&net, 64);
+    let (mut periods_left, mut all) = (0, 0);
+    for norm in [Norm::Linf, Norm::L2] {
+        for (restarts, early_stop, target) in
+            [(1, false, Target::None), (3, false, Target::None), (2, true, Target::None), (2, false, Target::Next)]
+        {
+            for steps in [1, 2, 3, 10, 77, 400] {
+                let spec = Try {
+                    norm,
+                    eps: eps_of(norm),
+                    steps,
+                    step_size: Some(eps_of(norm) / 3.0),
+                    restarts,
+                    early_stop,
+                    target,
+                    stop_cycles: true,
+                    ..Try::default()
+                };
+                let (stopped, points) = attack(&net, &data, &spec);
+                let (full, whole) = attack(&net, &data, &Try { stop_cycles: false, ..spec.clone() });
+                let saved: u64 = stopped.iter().map(|o| u64::from(o.steps_saved)).sum();
+                let plain: Vec<Outcome> = stopped.iter().map(|&o| Outcome { steps_saved: 0, ..o }).collect();
+                assert_eq!(plain, full, "{spec:?}");
+                assert!(full.iter().all(|o| o.steps_saved == 0));
+                let [a, b] = [&points, &whole].map(|p| Points { work: Default::default(), ..p.clone() });
+                assert!(a == b, "the points of {spec:?}");
+                // The last look at each circle asked for a gradient that led nowhere.
+                let circles: u64 = whole.work.gradients - points.work.gradients;
+                assert!(circles <= saved && (saved == 0 || circles > 0), "{circles} of {saved}");
+                periods_left += saved;
+                all += full.iter().map(|o| u64::from(o.steps)).sum::<u64>();
+                assert_batch_invariant(&net, &data, &spec);
+                let (restless, _) = attack(&Restless(&net), &data, &spec);
+                assert_eq!(restless, full);
+            }
+        }
+    }
+    // Otherwise the test proves nothing.
+    assert!(periods_left > all / 10, "{periods_left} of {all} steps");
+}

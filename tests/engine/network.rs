@@ -182,6 +182,7 @@ pub struct Try {
     pub target: Target,
     pub decay: f64,
     pub early_stop: bool,
+    pub stop_cycles: bool,
     pub seed: u64,
     pub starts: Option<Starts>,
 }
@@ -202,6 +203,7 @@ impl Default for Try {
             target: Target::None,
             decay,
             early_stop: false,
+            stop_cycles: false,
             seed: 0,
             starts: None,
         }
@@ -229,6 +231,7 @@ impl Try {
             targeted: self.target,
             decay: self.decay,
             early_stop: self.early_stop,
+            stop_cycles: self.stop_cycles,
             ..Spec::default()
         }
     }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use rampart::device::{DType, Device};
-use rampart::ops::pgd::{Budget, Norm, Profile, Step, budget, draws_normals, gather, momentum, start, step};
+use rampart::ops::pgd::{Budget, Norm, Profile, Step, budget, digest, draws_normals, gather, momentum, start, step};
 use rampart::ops::philox::{Purpose, Stream, normal, uniform};
 use rampart::tensor::Tensor;
 
@@ -351,6 +351,50 @@ fn rows_are_picked_and_put_back() {
     assert!(gather(&device, &t(3, &a), &[Some(3)], None).is_err(), "out of range");
     assert!(gather(&device, &t(3, &a), &[None], None).is_err(), "nothing to fall back on");
     assert!(gather(&device, &t(3, &a), &[None], Some(&t(4, &b))).is_err(), "another number of rows");
+}
+
+fn mix(v: u64) -> u64 {
+    let v = (v ^ (v >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let v = (v ^ (v >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    v ^ (v >> 31)
+}
+
+#[test]
+fn digests_are_those_of_a_plain_loop_and_tell_single_bits_apart() {
+    let device = Device::host().unwrap();
+    let of = |n: usize, values: &[f32]| {
+        let x = Tensor::from_f32(&device, &[n, values.len() / n], DType::F32, values).unwrap();
+        digest(&device, &x).unwrap()
+    };
+    for (n, d) in [(1, 1), (3, 7), (9, 131), (17, 3072)] {
+        let case = Case::new(n, d, 0.1, 11);
+        let want: Vec<u128> = case
+            .x
+            .chunks_exact(d)
+            .map(|row| {
+                let sum = |start: u64| {
+                    let each =
+                        |(i, v): (usize, &f32)| mix(((i as u64) << 32 | u64::from(v.to_bits())).wrapping_add(start));
+                    row.iter().enumerate().map(each).fold(0u64, u64::wrapping_add)
+                };
+                u128::from(sum(0x3C6E_F372_FE94_F82A)) << 64 | u128::from(sum(0x9E37_79B9_7F4A_7C15))
+            })
+            .collect();
+        assert_eq!(of(n, &case.x), want, "{n} x {d}");
+    }
+    let (n, d) = (65, 64);
+    let mut values = vec![0.5f32; n * d];
+    for i in 0..d {
+        // Row i differs from the last one in the lowest bit of element i.
+        values[i * d + i] = f32::from_bits(0.5f32.to_bits() + 1);
+    }
+    let mut found = of(n, &values);
+    found.sort_unstable();
+    found.dedup();
+    assert_eq!(found.len(), n);
+    assert_ne!(of(1, &[0.0]), of(1, &[-0.0]));
+    let half = Tensor::from_f32(&device, &[2, 6], DType::BF16, &[0.5; 12]).unwrap();
+    assert!(digest(&device, &half).is_err());
 }
 
 #[test]
