@@ -7,6 +7,7 @@ use super::outcome::Adversarial;
 use super::spec::{Attack, Batch, Preset, Row, Spec, StepSize, wrong};
 use super::target::Target;
 use super::track::{Points, Track};
+use crate::device::Device;
 use crate::ops::apgd::{self, Iterate};
 use crate::ops::pgd::{Norm, Profile, gather};
 use crate::ops::philox::{self, Purpose, Stream};
@@ -81,6 +82,22 @@ pub const TARGETED: Row = Row {
     check,
     build: |spec| Ok(Box::new(Apgd { spec: spec.clone(), targets: TARGETS })),
 };
+
+/// Where a restart of APGD begins: a random point on the sphere around each image `(N, ..)`, clipped.
+///
+/// # Errors
+/// [`Error::Limit`] when an id or the restart does not fit the counter; [`Error::Shape`] for images that are not float32.
+pub fn start(
+    device: &Device,
+    x0: &Tensor,
+    ids: &[u64],
+    budget: (Norm, f64),
+    (seed, restart): (u64, u32),
+) -> Result<Tensor> {
+    let stream = Stream { restart, ..Stream::new(seed, Purpose::Start) };
+    let draw = if budget.0 == Norm::Linf { philox::uniform } else { philox::normal };
+    apgd::start(device, x0, &draw(device, &stream, ids, &x0.shape()[1..])?, budget)
+}
 
 /// The number of steps after which step sizes are looked at, and how many steps back.
 pub(super) fn checkpoints(steps: u32) -> Vec<(u32, u32)> {
@@ -158,15 +175,9 @@ impl Apgd {
     ) -> Result<()> {
         let (device, spec) = (model.device().clone(), &self.spec);
         let budget = (spec.norm, eps);
-        let stream = Stream { restart, ..Stream::new(track.seed, Purpose::Start) };
-        let dims = points.x0.shape()[1..].to_vec();
-        let draw = match spec.norm {
-            Norm::Linf => philox::uniform(&device, &stream, &points.ids, &dims)?,
-            Norm::L2 => philox::normal(&device, &stream, &points.ids, &dims)?,
-        };
         let mut targets = targets.map(<[u32]>::to_vec);
         let mut points = points;
-        points.x = apgd::start(&device, &points.x0, &draw, budget)?;
+        points.x = start(&device, &points.x0, &points.ids, budget, (track.seed, restart))?;
 
         let ask = |track: &Track, points: &Points, targets: Option<&[u32]>, step: u32| {
             let query = Query { targets, steered: targets.is_some(), ..track.query(points, restart, step) };

@@ -2,8 +2,10 @@
 //!
 //! Source: Croce & Hein 2020 ("Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks").
 
+use std::time::Instant;
+
 use super::model::{Classifier, Loss};
-use super::outcome::Adversarial;
+use super::outcome::{Adversarial, STAGES};
 use super::spec::{Attack, Batch, Preset, Row, Said, Spec, StepSize};
 use super::{apgd, fab, square};
 use crate::Result;
@@ -16,7 +18,7 @@ const IGNORED: &[&str] =
 /// An attack of several.
 pub type Stage = &'static Row;
 
-static STANDARD_STAGES: [Stage; 4] = [&apgd::CROSS_ENTROPY, &apgd::TARGETED, &fab::FAB, &square::SQUARE];
+static STANDARD_STAGES: [Stage; STAGES] = [&apgd::CROSS_ENTROPY, &apgd::TARGETED, &fab::FAB, &square::SQUARE];
 static RANDOM_STAGES: [Stage; 2] = [&apgd::CROSS_ENTROPY, &apgd::DLR];
 
 /// What both versions have in common.
@@ -78,11 +80,14 @@ impl Attack for AutoAttack {
         let device = model.device();
         let mut all: Option<Adversarial> = None;
         for (number, attack) in self.attacks.iter().enumerate() {
+            let begin = Instant::now();
             let Some(mut so_far) = all else {
                 let mut first = attack.run(model, batch, eps, seed)?;
-                for outcome in first.outcomes.iter_mut().filter(|o| o.correct_clean && !o.correct_any) {
-                    outcome.stage = Some(0);
+                for (outcome, &work) in first.outcomes.iter_mut().zip(&first.works) {
+                    outcome.stage = (outcome.correct_clean && !outcome.correct_any).then_some(0);
+                    outcome.asked.get_or_insert_default().push(work);
                 }
+                first.seconds = vec![begin.elapsed().as_secs_f64()];
                 all = Some(first);
                 continue;
             };
@@ -108,14 +113,18 @@ impl Attack for AutoAttack {
                     outcome.margin = before.margin;
                 }
                 outcome.loss = before.loss;
+                let mut asked = before.asked.unwrap_or_default();
+                asked.push(found.works[j]);
+                outcome.asked = Some(asked);
+                so_far.works[i] += found.works[j];
                 so_far.outcomes[i] = outcome;
             }
             let put = |new: &Tensor, old: &Tensor| gather(device, new, &back, Some(old));
             so_far.last = put(&found.last, &so_far.last)?;
             so_far.best_margin = put(&found.best_margin, &so_far.best_margin)?;
             so_far.best = put(&found.best, &so_far.best)?;
-            so_far.work.gradients += found.work.gradients;
-            so_far.work.forwards += found.work.forwards;
+            so_far.work += found.work;
+            so_far.seconds.push(begin.elapsed().as_secs_f64());
             all = Some(so_far);
         }
         all.ok_or_else(|| crate::Error::Failed("an attack of no stages".into()))

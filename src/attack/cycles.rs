@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use super::model::Evaluation;
-use super::track::{Points, Track};
+use super::track::{Closed, Points, Track};
 use crate::Result;
 use crate::ops::pgd;
 use crate::tensor::Tensor;
@@ -38,14 +38,6 @@ struct Circle {
     period: u32,
     /// Of the iterate that the run would end at, once it was met.
     prediction: u32,
-}
-
-/// An image that is done.
-pub(super) struct Closed {
-    /// Its place among the points, the class of its last iterate, and how many steps are left out.
-    pub row: usize,
-    pub prediction: u32,
-    pub left: u32,
 }
 
 impl Cycles {

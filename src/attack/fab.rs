@@ -44,7 +44,7 @@ impl Fab {
             let query = Query { targets: Some(&targets), steered: true, ..plain };
             let asked = model.gradient(&points.x, &query)?;
             let w = asked.gradient.ok_or_else(|| Error::Failed("no gradient".into()))?;
-            track.work.gradients += n as u64;
+            track.asked(&points, true);
             points.x = fab::step(device, &points.x, &points.x0, &w, &asked.loss, norm)?;
             let answer = model.evaluate(&points.x, &track.query(&points, 0, number))?;
             let sizes = pgd::budget(device, &points.x, &points.x0)?;

@@ -31,9 +31,10 @@ use crate::{Error, Result};
 
 pub use crate::ops::pgd::{Budget, Norm, Profile};
 pub use crate::ops::philox::{Purpose, Stream};
+pub use apgd::start as apgd_start;
 pub use model::{CLEAN, Classifier, Evaluation, Loss, Oracle, Query};
 pub use normalised::Normalised;
-pub use outcome::{Adversarial, Outcome, Work};
+pub use outcome::{Adversarial, Asked, Outcome, STAGES, Work};
 pub use spec::{Attack, Batch, HandOver, Row, Said, Space, Spec, StepSize};
 pub use start::{StartKind, Starts};
 pub use target::Target;

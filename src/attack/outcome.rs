@@ -38,6 +38,9 @@ pub struct Outcome {
     /// The stage of a combined attack that broke the image, counted from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<u8>,
+    /// What each stage of a combined attack asked of the network about the image, as far as the image came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
     /// In targeted mode the class aimed at, and whether the last point is of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<u32>,
@@ -62,6 +65,53 @@ pub struct Adversarial {
     /// `best_margin` where that is a success, else the point of highest loss: the image to hand on.
     pub best: Tensor,
     pub work: Work,
+    /// Of each image.
+    pub works: Vec<Work>,
+    /// Seconds that each stage of a combined attack took; none of one attack alone.
+    pub seconds: Vec<f64>,
+}
+
+/// Stages of a combined attack at most.
+pub const STAGES: usize = 4;
+
+/// Work stage by stage, of one image. In records a list of pairs: gradients, forwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<(u64, u64)>", into = "Vec<(u64, u64)>")]
+pub struct Asked {
+    stages: [Option<Work>; STAGES],
+}
+
+impl Asked {
+    /// Of the stages so far.
+    pub fn stages(&self) -> impl Iterator<Item = Work> {
+        self.stages.into_iter().map_while(|work| work)
+    }
+
+    /// Adds the next stage; one beyond the most there are is left out.
+    pub fn push(&mut self, work: Work) {
+        if let Some(free) = self.stages.iter_mut().find(|work| work.is_none()) {
+            *free = Some(work);
+        }
+    }
+}
+
+impl From<Asked> for Vec<(u64, u64)> {
+    fn from(asked: Asked) -> Self {
+        asked.stages().map(|work| (work.gradients, work.forwards)).collect()
+    }
+}
+
+impl TryFrom<Vec<(u64, u64)>> for Asked {
+    type Error = String;
+
+    fn try_from(pairs: Vec<(u64, u64)>) -> std::result::Result<Self, String> {
+        if pairs.len() > STAGES {
+            return Err(format!("asked: expected at most {STAGES} stages, found {}", pairs.len()));
+        }
+        let mut asked = Asked::default();
+        pairs.into_iter().for_each(|(gradients, forwards)| asked.push(Work { gradients, forwards }));
+        Ok(asked)
+    }
 }
 
 /// Images that went through the network.
@@ -73,6 +123,28 @@ pub struct Work {
     pub forwards: u64,
 }
 
+impl std::ops::AddAssign for Work {
+    fn add_assign(&mut self, more: Work) {
+        self.gradients += more.gradients;
+        self.forwards += more.forwards;
+    }
+}
+
 fn is_0(n: &u32) -> bool {
     *n == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_reads_back_the_same() {
+        for text in ["[]", "[[0,1]]", "[[101,2],[900,9],[9,9],[0,5001]]"] {
+            let asked: Asked = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&asked).unwrap(), text);
+        }
+        let error = serde_json::from_str::<Asked>("[[1,1],[1,1],[1,1],[1,1],[1,1]]").unwrap_err().to_string();
+        assert!(error.contains("at most 4 stages, found 5"), "{error}");
+    }
 }

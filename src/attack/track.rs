@@ -1,7 +1,6 @@
 //! What every attack here keeps about the images of a batch: the last point, those of the best margin and the highest loss, and when an
 //! image first succumbed.
 
-use super::cycles::Closed;
 use super::model::{CLEAN, Evaluation, Oracle, Query};
 use super::outcome::{Adversarial, Outcome, Work};
 use super::spec::{Batch, Spec};
@@ -26,6 +25,7 @@ struct Progress {
     first_success: Option<u32>,
     steps: u32,
     saved: u32,
+    work: Work,
 }
 
 impl Progress {
@@ -41,6 +41,7 @@ impl Progress {
             first_success: None,
             steps: 0,
             saved: 0,
+            work: Work::default(),
         }
     }
 
@@ -78,7 +79,6 @@ pub(super) struct Track<'a> {
     last: Tensor,
     margin: Tensor,
     loss: Tensor,
-    pub work: Work,
 }
 
 /// Images of the batch at some points.
@@ -90,6 +90,14 @@ pub(super) struct Points {
     targets: Option<Vec<u32>>,
     pub x: Tensor,
     pub x0: Tensor,
+}
+
+/// An image that is done before its last step.
+pub(super) struct Closed {
+    /// Its place among the points, the class of its last iterate, and how many steps are left out.
+    pub row: usize,
+    pub prediction: u32,
+    pub left: u32,
 }
 
 impl<'a> Track<'a> {
@@ -109,18 +117,20 @@ impl<'a> Track<'a> {
         let query = Query { targets: targets.as_deref(), ids, step: CLEAN, ..Query::new(labels, spec.loss) };
         let clean = model.evaluate(images, &query)?;
         check_evaluation(&clean, images, false)?;
+        let mut progress: Vec<Progress> = (0..labels.len()).map(|i| Progress::new(&clean, i)).collect();
+        // Targets that go by logits took a look at each image.
+        progress.iter_mut().for_each(|p| p.work.forwards = 1 + forwards / labels.len() as u64);
         Ok(Track {
             model,
             spec,
             eps,
             seed,
             targets,
-            progress: (0..labels.len()).map(|i| Progress::new(&clean, i)).collect(),
+            progress,
             clean,
             last: images.clone(),
             margin: images.clone(),
             loss: images.clone(),
-            work: Work { gradients: 0, forwards: forwards + labels.len() as u64 },
             batch,
         })
     }
@@ -184,7 +194,7 @@ impl<'a> Track<'a> {
     /// Takes in the evaluation of some of the points; those left out are no iterates that count.
     pub fn record_some(&mut self, points: &Points, e: &Evaluation, gradient: bool, these: &[usize]) -> Result<()> {
         check_evaluation(e, &points.x, gradient)?;
-        *(if gradient { &mut self.work.gradients } else { &mut self.work.forwards }) += points.at.len() as u64;
+        self.asked(points, gradient);
         let (mut better, mut higher) = (vec![], vec![]);
         for &j in these {
             let i = points.at[j];
@@ -197,6 +207,14 @@ impl<'a> Track<'a> {
         self.margin = self.merged(&self.margin, points, &better)?;
         self.loss = self.merged(&self.loss, points, &higher)?;
         Ok(())
+    }
+
+    /// The network was asked about all points.
+    pub fn asked(&mut self, points: &Points, gradient: bool) {
+        for &i in &points.at {
+            let work = &mut self.progress[i].work;
+            *(if gradient { &mut work.gradients } else { &mut work.forwards }) += 1;
+        }
     }
 
     /// Images that are right when clean and at every point so far, unless there is nothing to attack them with.
@@ -252,7 +270,7 @@ impl<'a> Track<'a> {
 
     /// Logits of the clean images of some points, `(N, K)`.
     pub fn clean_logits(&mut self, points: &Points) -> Result<Vec<f32>> {
-        self.work.forwards += points.at.len() as u64;
+        self.asked(points, false);
         self.model.logits(&points.x0)?.to_f32(self.model.device())
     }
 
@@ -322,18 +340,24 @@ impl<'a> Track<'a> {
                 l2: last[i].l2,
                 violation: [last[i], margin[i], chosen[i]].iter().any(|b| b.violates(self.spec.norm, self.eps)),
                 stage: None,
+                asked: None,
                 target: self.targets.as_ref().map(|t| t[i]),
                 target_reached: self.targets.as_ref().map(|t| p.last_prediction == t[i]),
                 top5: None,
                 clean_top5: None,
             }
         });
+        let works: Vec<Work> = self.progress.iter().map(|p| p.work).collect();
+        let mut work = Work::default();
+        works.iter().for_each(|&more| work += more);
         Ok(Adversarial {
             outcomes: outcomes.collect(),
             last: self.last,
             best_margin: self.margin,
             best,
-            work: self.work,
+            work,
+            works,
+            seconds: vec![],
         })
     }
 }

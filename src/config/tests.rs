@@ -258,7 +258,7 @@ fn numbers_that_cannot_be_meant_are_asked_about() {
 #[test]
 fn a_resolved_config_reads_back_the_same() {
     use std::fmt::Write as _;
-    const ATTACK: [&[&str]; 14] = [
+    const ATTACK: [&[&str]; 15] = [
         &["profile = \"torchattacks\"", "profile = \"foolbox\"", "profile = \"cleverhans\"", "profile = \"art\""],
         &[
             "method = \"fgsm\"",
@@ -282,6 +282,7 @@ fn a_resolved_config_reads_back_the_same() {
         &["targeted = \"random\"", "targeted = 3", "targeted = \"none\""],
         &["decay = 0.5", "decay = 1.0"],
         &["early_stop = true", "early_stop = false"],
+        &["stop_cycles = false", "stop_cycles = true"],
         &["space = \"normalised\"", "hand_over = \"8-bit\"", "space = \"pixel\""],
     ];
     const DEFENSE: [&[&str]; 10] = [

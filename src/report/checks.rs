@@ -6,14 +6,14 @@ use serde::Serialize;
 
 use super::words::{p_value, significant};
 use crate::Result;
-use crate::attack::{Loss, Norm, Outcome, Target};
+use crate::attack::{Loss, Norm, Outcome, Target, autoattack};
 use crate::config::settings::Score;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
 use crate::run::records::Found;
 use crate::run::results::{self, Channel, NOT_JUDGED};
 use crate::run::rundir::stored;
-use crate::run::trials::{Trial, Trials};
+use crate::run::trials::{Signs, Trial, Trials};
 use crate::stats::{holm, sign_test, wilson};
 
 /// Worst last, but for what was not run.
@@ -103,8 +103,89 @@ pub fn all(run: &Ledger, trials: Option<&Trials>) -> Vec<Check> {
         "at most 1 % of the gradients at clean images are zero (5 %: fail), none shorter than 10⁻¹² or not finite",
         per_model(&gradient),
     ));
+    if !autoattack::stages(run.config.attack.method).is_empty() {
+        checks.push(check("the network answers twice the same", "five passes have equally many images right, and their logits, scaled to length 1, lie within 10⁻⁴: else take autoattack-rand", per_model(&twice)));
+        checks.push(check(
+            "outputs are logits",
+            "no image's outputs lie in [0, 1] and sum to 1: losses of probabilities have gradients that vanish",
+            per_model(&logits),
+        ));
+        checks.push(check(
+            "APGD begins on a slope",
+            format!("no image's gradient of the difference of logits ratio is nothing but zeros at the start{at}"),
+            per_model(&slope),
+        ));
+        checks.push(check("there are classes enough", "apgd-t and fab-t aim at 9 wrong classes", per_model(&classes)));
+        checks.push(square(run));
+    }
     checks.push(clean_accuracy(run));
     checks
+}
+
+/// Images that a search without gradients breaks after all attacks with one, as a share of all, before that is noted (AutoAttack).
+const BY_SEARCH: f64 = 0.002;
+
+/// Whether the stages of AutoAttack that follow a gradient left little to the one that does not.
+fn square(run: &Ledger) -> Check {
+    let name = "square finds nothing new";
+    let rule = "where apgd and fab are done, square breaks at most 0.2 % of all images: more hints at masked gradients";
+    let stages = autoattack::stages(run.config.attack.method);
+    let Some(last) = stages.iter().position(|row| row.name == "square") else {
+        return check(name, rule, not_run("has no stage of that name"));
+    };
+    let mut found = Vec::new();
+    for (model, named) in run.config.models.iter().enumerate() {
+        for &eps in run.config.attack.eps.iter().filter(|&&eps| eps > 0.0) {
+            let Some(cell) = run.cell(model, Channel::Undefended, eps) else { continue };
+            let outcomes = || {
+                run.found[cell].iter().flatten().filter_map(|found| match found {
+                    Found::Attacked(outcome) => Some(outcome),
+                    Found::Denoised(_) => None,
+                })
+            };
+            let n = outcomes().count();
+            let broken = outcomes().filter(|o| o.stage.is_some_and(|stage| usize::from(stage) == last)).count();
+            if n > 0 {
+                let verdict = if broken as f64 > BY_SEARCH * n as f64 { Verdict::Warn } else { Verdict::Pass };
+                found.push((verdict, format!("{}: {broken} of {n} at eps {}", named.name, eps_label(eps))));
+            }
+        }
+    }
+    check(name, rule, or_not_run(found, "needs records at an eps above 0"))
+}
+
+/// What a trial saw of AutoAttack's warnings, judged; files of older versions have none.
+fn of_signs(trial: &Trial, judge: impl Fn(&Signs) -> (bool, String)) -> (Verdict, String) {
+    match &trial.signs {
+        None => (Verdict::NotRun, "trials.json is of an older version".into()),
+        Some(signs) => {
+            let (fine, numbers) = judge(signs);
+            (if fine { Verdict::Pass } else { Verdict::Warn }, numbers)
+        }
+    }
+}
+
+fn twice(trial: &Trial, n: u64) -> (Verdict, String) {
+    of_signs(trial, |signs| {
+        let passes: Vec<String> = signs.passes.iter().map(u64::to_string).collect();
+        let same = signs.passes.windows(2).all(|pair| pair[0] == pair[1]) && signs.apart <= 1e-4;
+        let numbers = format!("{} of {n} right, logits at most {} apart", passes.join(", "), significant(signs.apart));
+        (same, numbers)
+    })
+}
+
+fn logits(trial: &Trial, n: u64) -> (Verdict, String) {
+    of_signs(trial, |signs| {
+        (signs.probabilities < n, format!("{} of {n} look like probabilities", signs.probabilities))
+    })
+}
+
+fn slope(trial: &Trial, n: u64) -> (Verdict, String) {
+    of_signs(trial, |signs| (signs.flat == 0, format!("{} of {n} have none", signs.flat)))
+}
+
+fn classes(trial: &Trial, _: u64) -> (Verdict, String) {
+    of_signs(trial, |signs| (signs.classes >= 10, format!("{} classes", signs.classes)))
 }
 
 /// Points of accuracy by which the whole interval may lie below what the checkpoint says, before that is noted and before it fails:

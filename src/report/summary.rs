@@ -2,7 +2,7 @@
 
 use super::paired;
 use super::words::{self, count, p_value, symbol, units, what_counts};
-use crate::attack::{Target, autoattack};
+use crate::attack::{Outcome, Target, Work, autoattack};
 use crate::config::Config;
 use crate::config::settings::Score;
 use crate::draw::plot::{self, Figure};
@@ -98,7 +98,10 @@ pub(super) fn stages(run: &Ledger) -> Option<String> {
     if stages.is_empty() {
         return None;
     }
-    let mut lines = vec![format!("{}, stage by stage: images that stand after it, in %", config.attack.label())];
+    let mut lines = vec![format!(
+        "{}, stage by stage: images that stand after it, in %, and how many went forward / backward through the network",
+        config.attack.label()
+    )];
     lines.push(table::row(24, "eps", config.attack.eps.iter().map(|&eps| eps_label(eps))));
     for (model, named) in config.models.iter().enumerate() {
         lines.push(named.name.clone());
@@ -116,6 +119,20 @@ pub(super) fn stages(run: &Ledger) -> Option<String> {
             };
             let cells = config.attack.eps.iter().map(|eps| standing(eps).unwrap_or_default());
             lines.push(table::row(24, &format!("  after {}", row.name), cells));
+        }
+        // Of all images together; a gradient is a pass in both directions.
+        for (number, row) in stages.iter().enumerate() {
+            let passes = |&eps: &f64| {
+                let cell = run.cell(model, Channel::Undefended, eps)?;
+                let mut work: Option<Work> = None;
+                for found in run.found[cell].iter().flatten() {
+                    let Found::Attacked(Outcome { asked: Some(asked), .. }) = found else { continue };
+                    *work.get_or_insert_default() += asked.stages().nth(number).unwrap_or_default();
+                }
+                work.map(|work| format!("{} / {}", work.forwards + work.gradients, work.gradients))
+            };
+            let cells = config.attack.eps.iter().map(|eps| passes(eps).unwrap_or_default());
+            lines.push(table::row(24, &format!("  passes of {}", row.name), cells));
         }
     }
     Some(lines.join("\n") + "\n")

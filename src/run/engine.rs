@@ -8,7 +8,7 @@ use super::intake::other_count;
 use super::progress::{Watch, unwatched};
 use super::runner::{Attacked, Engine};
 use crate::attack::{
-    self, Adversarial, Attack, HandOver, Normalised, Oracle as _, Outcome, Purpose, Query, Stream, Watched,
+    self, Adversarial, Attack, HandOver, Normalised, Oracle as _, Outcome, Purpose, Query, STAGES, Stream, Watched,
 };
 use crate::config::{Checkpoint, Config, open};
 use crate::data::resize::Filter as Pixels8;
@@ -44,6 +44,8 @@ pub struct Spent {
     pub attack: f64,
     pub denoise: f64,
     pub adaptive: f64,
+    /// Of the attack, where that is a combined one: its stages.
+    pub stages: [f64; STAGES],
 }
 
 /// Images whose attacked pixels are kept, from the first on: for strips of them.
@@ -207,6 +209,8 @@ pub struct Handed {
     pub outcomes: Vec<Outcome>,
     /// `(N, H, W, 3)` in [0, 1]
     pub images: Tensor,
+    /// Seconds of each stage of a combined attack.
+    pub seconds: Vec<f64>,
 }
 
 impl AttackEngine<'_> {
@@ -229,7 +233,7 @@ impl AttackEngine<'_> {
         } else {
             self.made(net, batch.attacked(), eps)?
         };
-        let (mut outcomes, images) = (found.outcomes, self.hand_over(found.last)?);
+        let (mut outcomes, seconds, images) = (found.outcomes, found.seconds, self.hand_over(found.last)?);
         if spec.hands_over() {
             self.rescore(net, batch, &images, &mut outcomes)?;
         }
@@ -244,7 +248,7 @@ impl AttackEngine<'_> {
                 (outcome.top5, outcome.clean_top5) = (Some(last), Some(clean));
             }
         }
-        Ok(Handed { outcomes, images })
+        Ok(Handed { outcomes, images, seconds })
     }
 
     /// What the classifier and the denoiser are given of attacked images. Rounding and clipping, which no attack on pixels needs, are
@@ -281,8 +285,9 @@ impl Engine for AttackEngine<'_> {
         let net = self.model(model)?;
         let mut spent = self.spent;
         let begin = Instant::now();
-        let Handed { outcomes, images: attacked } = self.attack(net, &batch, eps)?;
+        let Handed { outcomes, images: attacked, seconds } = self.attack(net, &batch, eps)?;
         spent.attack += begin.elapsed().as_secs_f64();
+        spent.stages.iter_mut().zip(seconds).for_each(|(total, more)| *total += more);
         let mut denoised = Vec::new();
         if let Some((denoiser, levels)) = &self.denoiser {
             let defense = &self.config.defense;

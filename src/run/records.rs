@@ -240,6 +240,7 @@ mod tests {
             violation: false,
             target: None,
             stage: None,
+            asked: None,
             target_reached: None,
             top5: None,
             clean_top5: None,

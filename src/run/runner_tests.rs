@@ -52,6 +52,7 @@ fn outcome(model: usize, eps: f64, id: u64, label: u32) -> Outcome {
         l2: 1.5,
         violation: id == 4 && eps > 0.05,
         stage: None,
+        asked: None,
         target: None,
         target_reached: None,
         top5: None,

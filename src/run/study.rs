@@ -11,6 +11,7 @@ use super::progress::{Phase, note, unwatched};
 use super::rundir::{RunDir, quoted, stored};
 use super::runner::{self, Engine as _};
 use super::trials::Trials;
+use crate::attack::autoattack;
 use crate::config::Config;
 use crate::data::{Dataset, Skipped};
 use crate::{Error, Result};
@@ -99,7 +100,9 @@ pub fn sweep(config: &Config, dataset: &Dataset, options: Options, presenter: &m
     engine.watched(unwatched());
     presenter.ends(&run, &engine, &dir)?;
     let spent = engine.spent();
-    let mut times = vec![("attack on the classifiers", spent.attack), ("denoising and its votes", spent.denoise)];
+    let mut times = vec![("attack on the classifiers", spent.attack)];
+    times.extend(autoattack::stages(config.attack.method).iter().map(|row| row.name).zip(spent.stages));
+    times.push(("denoising and its votes", spent.denoise));
     if config.defense.attack {
         times.push(("attack through the defence", spent.adaptive));
     }

@@ -2,11 +2,14 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::engine::AttackEngine;
+use super::engine::{AttackEngine, Batch};
 use crate::Result;
-use crate::attack::{Adversarial, Classifier as _, Loss, Norm, Oracle as _, Profile, Query, Spec, StepSize};
+use crate::attack::{
+    self, Adversarial, Classifier as _, Loss, Norm, Oracle as _, Profile, Query, Spec, StepSize, autoattack,
+};
 use crate::config::Config;
 use crate::number::or_nan;
+use crate::stats::top_class;
 use crate::tensor::Tensor;
 
 /// Images of a trial.
@@ -47,7 +50,30 @@ pub struct Trial {
     pub not_finite: u64,
     #[serde(deserialize_with = "or_nan")]
     pub median_log10: f64,
+    /// Of a run with AutoAttack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signs: Option<Signs>,
 }
+
+/// What AutoAttack's authors warn of, over the images of a trial: their code has the same five, four of them told from the network.
+///
+/// Source: fra31/auto-attack, `flags_doc.md`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Signs {
+    /// Images that are right in each of five passes over the same images, and the largest distance between the logits of the first pass
+    /// and those of another, each scaled to length 1.
+    pub passes: Vec<u64>,
+    #[serde(deserialize_with = "or_nan")]
+    pub apart: f64,
+    /// Images whose outputs are probabilities.
+    pub probabilities: u64,
+    /// Images whose gradient of the difference of logits ratio is nothing but zeros where APGD begins.
+    pub flat: u64,
+    pub classes: u64,
+}
+
+/// Passes that are compared.
+const PASSES: usize = 5;
 
 fn numbers<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Vec<(u32, f64, u64)>, D::Error> {
     let all: Vec<(u32, Option<f64>, u64)> = Vec::deserialize(from)?;
@@ -124,7 +150,12 @@ impl AttackEngine<'_> {
         let mut norms: Vec<f64> = values.chunks_exact(values.len() / n.max(1)).map(norm).collect();
         norms.sort_by(f64::total_cmp);
         let count = |wanted: &dyn Fn(f64) -> bool| norms.iter().filter(|&&v| wanted(v)).count() as u64;
+        let signs = match autoattack::stages(config.attack.method) {
+            [] => None,
+            _ => Some(self.signs(model, eps, &batch)?),
+        };
         Ok(Trial {
+            signs,
             model: config.models[model].name.clone(),
             clean_loss: loss(&batch.images)?,
             trace,
@@ -141,10 +172,77 @@ impl AttackEngine<'_> {
     }
 }
 
+impl AttackEngine<'_> {
+    fn signs(&self, model: usize, eps: f64, batch: &Batch) -> Result<Signs> {
+        let (net, config) = (self.model(model)?, self.config());
+        let (mut passes, mut apart, mut first) = (Vec::new(), 0f64, Vec::new());
+        for _ in 0..PASSES {
+            let logits = net.logits(&batch.images)?.to_f32(net.device())?;
+            let rows = || logits.chunks_exact(net.classes());
+            let right = rows().zip(&batch.labels).filter(|(z, label)| top_class(z) == **label as usize);
+            passes.push(right.count() as u64);
+            let scaled: Vec<f64> = rows().flat_map(unit_length).collect();
+            if first.is_empty() {
+                first.clone_from(&scaled);
+            }
+            let far = first
+                .chunks_exact(net.classes())
+                .zip(scaled.chunks_exact(net.classes()))
+                .map(|(a, b)| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt());
+            apart = far.fold(apart, f64::max);
+        }
+        let logits = net.logits(&batch.images)?.to_f32(net.device())?;
+        let budget = (config.attack.norm, eps);
+        let start = attack::apgd_start(net.device(), &batch.images, &batch.ids, budget, (config.seed, 0))?;
+        let query = Query { ids: &batch.ids, ..Query::new(&batch.labels, Loss::Dlr) };
+        let gradient = net.gradient(&start, &query)?.gradient;
+        let values = gradient.map_or(Ok(vec![]), |g| g.to_f32(net.device()))?;
+        let flat = values.chunks_exact(self.dataset().image_len()).filter(|g| g.iter().all(|&v| v == 0.0));
+        Ok(Signs {
+            passes,
+            apart,
+            probabilities: logits.chunks_exact(net.classes()).filter(|z| is_distribution(z)).count() as u64,
+            flat: flat.count() as u64,
+            classes: net.classes() as u64,
+        })
+    }
+}
+
+fn unit_length(z: &[f32]) -> Vec<f64> {
+    let length = z.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    z.iter().map(|&v| f64::from(v) / length).collect()
+}
+
+/// Whether outputs are probabilities rather than logits, up to 1e-5 as AutoAttack has it.
+fn is_distribution(z: &[f32]) -> bool {
+    const NEAR: f64 = 1e-5;
+    let sum: f64 = z.iter().map(|&v| f64::from(v)).sum();
+    z.iter().all(|&v| (-NEAR..1.0 + NEAR).contains(&f64::from(v))) && (sum - 1.0).abs() < NEAR
+}
+
 /// Half the range of a pixel: of all pixels together in L2.
 fn large(config: &Config, pixels: usize) -> f64 {
     match config.attack.norm {
         Norm::Linf => 0.5,
         Norm::L2 => 0.5 * (pixels as f64).sqrt(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_are_told_from_logits() {
+        for (outputs, wanted) in [
+            (&[0.2f32, 0.3, 0.5][..], true),
+            (&[0.0, 1.0, 0.0], true),
+            (&[0.2, 0.3, 0.4], false),
+            (&[-0.2, 0.7, 0.5], false),
+            (&[1.2, -0.1, -0.1], false),
+            (&[f32::NAN, 0.5, 0.5], false),
+        ] {
+            assert_eq!(is_distribution(outputs), wanted, "{outputs:?}");
+        }
     }
 }

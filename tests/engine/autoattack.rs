@@ -1,6 +1,6 @@
 //! FAB, Square and AutoAttack on a small network.
 
-use rampart::attack::{Loss, Norm, Outcome};
+use rampart::attack::{Loss, Norm, Outcome, Work};
 
 use crate::network::*;
 
@@ -76,6 +76,9 @@ fn a_stage_sees_what_still_stands_and_the_worst_case_counts() {
         for (stage, (method, loss)) in STAGES.into_iter().enumerate() {
             let alone = attack(&net, &rows(&data, &standing), &of(method, loss, norm, eps));
             let broken = broken(&alone.0);
+            let mut asked = Work::default();
+            standing.iter().for_each(|&i| asked += all.0[i].asked.unwrap().stages().nth(stage).unwrap());
+            assert_eq!(asked, alone.1.work, "{method} {norm}");
             for (j, &i) in standing.iter().enumerate().filter(|&(j, _)| broken[j]) {
                 assert_eq!(all.0[i].stage, Some(stage as u8), "{method} {norm} image {i}");
                 assert_eq!(all.1.last[i * D..(i + 1) * D], alone.1.last[j * D..(j + 1) * D]);
@@ -83,6 +86,9 @@ fn a_stage_sees_what_still_stands_and_the_worst_case_counts() {
             standing = standing.iter().zip(&broken).filter(|(_, broken)| !**broken).map(|(&i, _)| i).collect();
         }
         assert!((0..60).all(|i| all.0[i].correct_any == standing.contains(&i)));
+        let mut asked = Work::default();
+        all.0.iter().for_each(|o| o.asked.unwrap().stages().for_each(|work| asked += work));
+        assert_eq!(asked, all.1.work, "{norm}");
         assert!(standing.len() > 5 && standing.len() < 50, "{norm}: {} of 60 stand", standing.len());
         // One by one the same.
         for i in [1, 20, 59] {
