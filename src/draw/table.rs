@@ -31,7 +31,9 @@ pub fn accuracy(title: &str, series: &[Series]) -> String {
 
 /// One line: a name, and a column per cell.
 pub fn row(names: usize, name: &str, cells: impl Iterator<Item = String>) -> String {
-    let cells: String = cells.map(|cell| format!("{cell:<WIDTH$}")).collect();
+    // What is wider than its column still ends before the next.
+    let cells: String =
+        cells.map(|cell| format!("{cell:<width$}", width = WIDTH.max(cell.chars().count() + 2))).collect();
     format!("{name:<names$}{cells}").trim_end().to_owned()
 }
 
