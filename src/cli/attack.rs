@@ -36,7 +36,7 @@ pub struct Given {
     /// The network: safetensors, what torch.save wrote (.pt, .pth), a graph (.onnx), or demo:resnet50-w16
     pub weights: String,
 
-    /// The images: a folder with one folder per class, arrays (.npz, .npy, .safetensors), a folder of IDX files, CIFAR-10's test_batch.bin, or `demo`
+    /// The images: a folder with one folder per class, arrays (.npz, .npy, .safetensors, .pt), a folder of IDX files, CIFAR-10's test_batch.bin, or `demo`
     pub data: String,
 }
 
@@ -95,7 +95,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// What a run of these weights is called.
-fn name(weights: &str) -> String {
+pub(super) fn name(weights: &str) -> String {
     let plain = weights.rsplit(':').next().unwrap_or(weights);
     let stem = Path::new(plain).file_stem().unwrap_or_default().to_string_lossy();
     let name: String =

@@ -7,6 +7,7 @@ pub mod completions;
 pub mod config;
 pub mod denoise;
 pub mod emulator;
+pub mod evaluate;
 pub mod info;
 pub mod init;
 pub mod man;
@@ -40,6 +41,8 @@ enum Command {
     Init(init::Args),
     /// Print a config with its defaults, or the reference of all keys
     Config(config::Args),
+    /// Adversarial images of anybody: which networks they fool, and whether they keep to a budget
+    Evaluate(evaluate::Args),
     /// The page of a run, or a comparison of several, from what they left behind
     Report(report::Args),
     /// Feature maps and attention of image files, clean, attacked and denoised
@@ -70,6 +73,7 @@ impl Cli {
         match self.command {
             Command::Sweep(args) => sweep::run(args),
             Command::Attack(args) => attack::run(&args),
+            Command::Evaluate(args) => evaluate::run(&args),
             Command::Init(args) => init::run(&args),
             Command::Config(args) => config::run(&args),
             Command::Denoise(args) => denoise::run(&args),

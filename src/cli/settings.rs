@@ -1,9 +1,11 @@
 //! The flags that say what is run: those of an experiment's keys, and `--set` for any of them.
 
+use std::marker::PhantomData;
+
 use clap::{Arg, ArgAction, ArgMatches, Args as ClapArgs, Command, FromArgMatches, ValueEnum};
 
 use super::common::values;
-use crate::config::keys::{Flag, KEYS, Kind};
+use crate::config::keys::{Flag, KEYS, Key, Kind};
 use crate::config::{Overrides, Set};
 use crate::defense::Estimator;
 use crate::device::DeviceChoice;
@@ -81,7 +83,7 @@ pub struct Settings {
     set: Vec<String>,
 
     #[command(flatten)]
-    made: Made,
+    made: Made<All>,
 }
 
 impl Settings {
@@ -94,7 +96,7 @@ impl Settings {
             let list = list.as_ref().map(|list| values(list, flag, most, self.as_written));
             list.transpose()
         };
-        let made = self.made.0.iter().map(|(flag, key, text)| Set::flag(flag, key, text));
+        let made = self.made.sets();
         let mut set: Vec<Set> = Vec::new();
         for one in made.chain(self.set.iter().map(|text| Set::parse(text))) {
             let one = one?;
@@ -131,20 +133,67 @@ impl Settings {
     }
 }
 
-/// The flags that are made from the table of keys, and their texts: flag, key, text.
-#[derive(Debug, Default)]
-struct Made(Vec<(&'static str, &'static str, String)>);
+/// The flags that say how networks are read, for a subcommand that attacks nothing.
+#[derive(Debug, ClapArgs)]
+pub struct OfNetworks {
+    #[command(flatten)]
+    made: Made<Networks>,
+}
 
-fn rows() -> impl Iterator<Item = (&'static str, &'static crate::config::keys::Key)> {
-    KEYS.iter().filter_map(|key| match key.flag {
+impl OfNetworks {
+    /// What they set.
+    ///
+    /// # Errors
+    /// [`crate::Error::Usage`] naming the flag.
+    pub fn sets(&self) -> Result<Vec<Set>> {
+        self.made.sets().collect()
+    }
+}
+
+/// Which of the table's flags a subcommand has.
+trait Scope: Send + Sync + 'static {
+    fn has(key: &Key) -> bool;
+}
+
+#[derive(Debug)]
+enum All {}
+
+impl Scope for All {
+    fn has(_: &Key) -> bool {
+        true
+    }
+}
+
+#[derive(Debug)]
+enum Networks {}
+
+impl Scope for Networks {
+    fn has(key: &Key) -> bool {
+        // What a network should reach is said of a run.
+        key.split().0 == "models" && key.name != "models.clean_test_accuracy"
+    }
+}
+
+/// The flags that are made from the table of keys, and their texts: flag, key, text.
+#[derive(Debug)]
+struct Made<S>(Vec<(&'static str, &'static str, String)>, PhantomData<S>);
+
+impl<S> Made<S> {
+    fn sets(&self) -> impl Iterator<Item = Result<Set>> {
+        self.0.iter().map(|(flag, key, text)| Set::flag(flag, key, text))
+    }
+}
+
+fn rows<S: Scope>() -> impl Iterator<Item = (&'static str, &'static Key)> {
+    KEYS.iter().filter(|key| S::has(key)).filter_map(|key| match key.flag {
         Flag::Made(flag) => Some((flag, key)),
         _ => None,
     })
 }
 
-impl ClapArgs for Made {
+impl<S: Scope> ClapArgs for Made<S> {
     fn augment_args(command: Command) -> Command {
-        rows().fold(command, |command, (flag, key)| {
+        rows::<S>().fold(command, |command, (flag, key)| {
             let heading = match key.split().0 {
                 "dataset" => "Images",
                 "models" => "Network",
@@ -176,13 +225,13 @@ impl ClapArgs for Made {
     }
 }
 
-impl FromArgMatches for Made {
+impl<S: Scope> FromArgMatches for Made<S> {
     fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, clap::Error> {
-        let texts = |(flag, key): (&'static str, &'static crate::config::keys::Key)| {
+        let texts = |(flag, key): (&'static str, &'static Key)| {
             let given = matches.get_many::<String>(key.name).into_iter().flatten();
             given.map(move |text| (flag, key.name, text.clone())).collect::<Vec<_>>()
         };
-        Ok(Made(rows().flat_map(texts).collect()))
+        Ok(Made(rows::<S>().flat_map(texts).collect(), PhantomData))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> std::result::Result<(), clap::Error> {

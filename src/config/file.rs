@@ -9,6 +9,7 @@ use super::wrong::Overrides;
 use crate::attack;
 use crate::data::prepare::Fit;
 use crate::data::resize;
+use crate::data::saved::Format;
 use crate::defense::{Estimator, Vote};
 use crate::device::DeviceChoice;
 use crate::models::card::Triple;
@@ -28,6 +29,7 @@ pub(super) struct File {
     pub score: Option<Score>,
     /// Numbers are meant as they stand, however unusual.
     pub as_written: bool,
+    pub save: Option<Format>,
     pub dataset: Dataset,
     pub models: Vec<Model>,
     pub attack: attack::Said,

@@ -9,6 +9,7 @@ use toml::Value;
 use super::settings::{Score, SelectBy};
 use crate::attack::{ATTACKS, HandOver, Loss, Norm, Profile, Space};
 use crate::data::prepare::Fit;
+use crate::data::saved::Format;
 use crate::data::{SOURCES, resize};
 use crate::defense::{Estimator, Vote};
 use crate::device::DeviceChoice;
@@ -185,6 +186,13 @@ pub static KEYS: &[Key] = &[
         "`false`",
         Own("--as-written"),
         "take budgets and noise as they stand, however unusual: grey levels, noise above 1, lists out of order",
+    ),
+    key(
+        "save",
+        Kind::Word(words::<Format>),
+        "none",
+        Made("--save"),
+        "keep the attacked images of every model and budget as arrays, under adversarial/ of the run",
     ),
     key("dataset.kind", Kind::Word(kinds), "`\"demo\"`", Made("--kind"), "the format of the images; see below"),
     key("dataset.path", Kind::Path, "none", Flag::None, "the folder or file of the images"),

@@ -27,6 +27,7 @@ use wrong::plain;
 pub use wrong::{Overrides, Weights, Wrong};
 
 use crate::attack::{self, Said};
+use crate::data::saved::Format;
 use crate::data::{Dataset, demo};
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
@@ -50,6 +51,9 @@ pub struct Config {
     /// Numbers are meant as they stand, however unusual.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub as_written: bool,
+    /// How attacked images are kept, if at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub save: Option<Format>,
     pub dataset: DatasetConfig,
     pub models: Vec<ModelConfig>,
     pub attack: attack::Spec,
@@ -165,6 +169,7 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
         device: o.device.or(file.device).unwrap_or(DeviceChoice::Auto),
         score,
         as_written,
+        save: file.save,
         models: resolve_models(file.models, row.models, wrong)?,
         dataset,
         attack,

@@ -1,8 +1,9 @@
-//! Images and labels as arrays: a `.npz`, two `.npy`, or safetensors of two tensors. Arrays are read one image at a time, and only the
-//! images that are taken are kept.
+//! Images and labels as arrays: a `.npz`, two `.npy`, safetensors of two tensors, or a dictionary of them that torch.save wrote. Arrays
+//! are read one image at a time, and only the images that are taken are kept.
 //!
 //! Source of the format: NumPy's NEP 1.
 
+use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -21,13 +22,13 @@ use crate::files;
 
 pub const ROW: Row = Row {
     name: "arrays",
-    help: "a .npz or .safetensors of images and labels, or two .npy (`images`, `labels`): uint8, or floats in [0, 1], NHWC or NCHW",
+    help: "a .npz, .safetensors or .pt of images and labels, or two .npy (`images`, `labels`): uint8, or floats in [0, 1], NHWC or NCHW",
     takes: &["path", "images", "labels", "classes", "class_order"],
     sees: |path, labelled| {
         let is = |e: &str| path.is_file() && path.extension().is_some_and(|own| own.eq_ignore_ascii_case(e));
         match labelled {
             true => is("npy").then_some("an array of images, labels beside it"),
-            false => (is("npz") || is("safetensors")).then_some("arrays of images and labels"),
+            false => ["npz", "safetensors", "pt"].iter().any(|e| is(e)).then_some("arrays of images and labels"),
         }
     },
     open: |said| {
@@ -36,7 +37,7 @@ pub const ROW: Row = Row {
             (None, Some(images), Some(labels)) => (images.clone(), labels.clone()),
             (Some(_), ..) => return wrong("path", "expected `path`, or `images` and `labels`, found both"),
             (None, None, _) => {
-                return wrong("path", "expected a .npz or .safetensors; or `images` and `labels`, found none");
+                return wrong("path", "expected a .npz, .safetensors or .pt; or `images` and `labels`, found none");
             }
             (None, _, None) => return wrong("labels", "expected the labels of `images`, found none"),
         };
@@ -52,8 +53,8 @@ pub const ROW: Row = Row {
 };
 
 /// What the array of images and that of labels are called, where a file holds more than one.
-const IMAGES: [&str; 8] = ["x", "images", "image", "data", "x_test", "X", "inputs", "arr_0"];
-const LABELS: [&str; 8] = ["y", "labels", "label", "targets", "y_test", "Y", "target", "arr_1"];
+pub(super) const IMAGES: [&str; 8] = ["x", "images", "image", "data", "x_test", "X", "inputs", "arr_0"];
+pub(super) const LABELS: [&str; 8] = ["y", "labels", "label", "targets", "y_test", "Y", "target", "arr_1"];
 
 /// A header that says more images than this, or larger sides, is damaged.
 const MOST_IMAGES: usize = 1 << 24;
@@ -71,7 +72,7 @@ struct Arrays {
 
 impl Source for Arrays {
     fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset> {
-        let labels = labels(&self.labels)?;
+        let labels = labels(&self.labels, &LABELS)?;
         let largest = labels.iter().copied().max().unwrap_or(0) as usize;
         let (classes, whose) = match (&self.classes, &self.order) {
             (Some(file), _) => (Classes::load(file)?.names, file.display().to_string()),
@@ -83,7 +84,7 @@ impl Source for Arrays {
             return Err(Error::file(&self.labels, problem));
         }
         let keep = select.indices(&labels, limit);
-        let (pixels, [height, width]) = images(&self.images, &keep, labels.len())?;
+        let Images { pixels, height, width } = images(&self.images, &IMAGES, &keep, labels.len(), Beyond::Refused)?;
         let stem = self.images.file_stem().map_or("arrays".into(), |stem| stem.to_string_lossy().into_owned());
         Ok(Dataset {
             name: stem,
@@ -138,37 +139,34 @@ impl Kind {
 }
 
 /// An array whose values are read in order.
-struct Array<'a> {
+pub(super) struct Array<'a> {
     kind: Kind,
-    shape: Vec<usize>,
+    pub shape: Vec<usize>,
     values: Box<dyn Read + 'a>,
 }
 
 /// Opens an array of a file and hands it on.
-fn array<T>(file: &Path, names: &[&str], what: &str, read: impl FnOnce(Array) -> Result<T>) -> Result<T> {
+pub(super) fn array<T>(file: &Path, names: &[&str], what: &str, read: impl FnOnce(Array) -> Result<T>) -> Result<T> {
     let extension = file.extension().map(|e| e.to_ascii_lowercase()).unwrap_or_default();
-    let open = || files::open(file, "open");
     let among = |found: &[String]| {
-        let problem = format!("expected {what} as one of {}, found {}", names.join(", "), found.join(", "));
+        let shown: Vec<String> = found.iter().take(20).map(|name| name.chars().take(60).collect()).collect();
+        let problem = format!("expected {what} as one of {}, found {}", names.join(", "), shown.join(", "));
         names.iter().find(|name| found.iter().any(|f| f == *name)).copied().ok_or_else(|| Error::file(file, problem))
     };
     match extension.to_str() {
         Some("npy") => {
-            let mut values = BufReader::new(open()?);
+            let mut values = BufReader::new(files::open(file, "open")?);
             let (kind, shape) = header(file, &mut values)?;
             read(Array { kind, shape, values: Box::new(values) })
         }
         Some("npz") => {
-            let failed = |e: zip::result::ZipError| Error::file(file, format!("expected a .npz of NumPy, found {e}"));
-            let mut archive = ZipArchive::new(BufReader::new(open()?)).map_err(failed)?;
-            let found: Vec<String> =
-                archive.file_names().filter_map(|name| name.ok()?.strip_suffix(".npy").map(str::to_owned)).collect();
-            let name = format!("{}.npy", among(&found)?);
-            let mut values = archive.by_name(&name).map_err(failed)?;
+            let mut archive = archive(file)?;
+            let name = format!("{}.npy", among(&members(&archive))?);
+            let mut values = archive.by_name(&name).map_err(|e| no_archive(file, &e))?;
             let (kind, shape) = header(file, &mut values)?;
             read(Array { kind, shape, values: Box::new(BufReader::new(values)) })
         }
-        Some("safetensors") => {
+        Some("safetensors" | "pt" | "pth") => {
             let tensors = TensorFile::open(file)?;
             let name = among(&tensors.names())?;
             let view = tensors.get(name).ok_or_else(|| Error::file(file, format!("`{name}` lies outside the file")))?;
@@ -189,8 +187,26 @@ fn array<T>(file: &Path, names: &[&str], what: &str, read: impl FnOnce(Array) ->
             };
             read(Array { kind, shape: view.shape.to_vec(), values: Box::new(view.data()) })
         }
-        _ => Err(Error::file(file, "expected a .npz, .npy or .safetensors file")),
+        _ => Err(Error::file(file, "expected a .npz, .npy, .safetensors or .pt file")),
     }
+}
+
+/// The names of a file's arrays.
+pub(super) fn names(file: &Path) -> Result<Vec<String>> {
+    let npz = file.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
+    if npz { Ok(members(&archive(file)?)) } else { Ok(TensorFile::open(file)?.names()) }
+}
+
+fn archive(file: &Path) -> Result<ZipArchive<BufReader<File>>> {
+    ZipArchive::new(BufReader::new(files::open(file, "open")?)).map_err(|e| no_archive(file, &e))
+}
+
+fn no_archive(file: &Path, e: &zip::result::ZipError) -> Error {
+    Error::file(file, format!("expected a .npz of NumPy, found {e}"))
+}
+
+fn members(archive: &ZipArchive<BufReader<File>>) -> Vec<String> {
+    archive.file_names().filter_map(|name| name.ok()?.strip_suffix(".npy").map(str::to_owned)).collect()
 }
 
 /// What values follow, and in which shape.
@@ -221,32 +237,43 @@ fn header(file: &Path, from: &mut impl Read) -> Result<(Kind, Vec<usize>)> {
     Ok((kind, header.shape().iter().map(|&side| usize::try_from(side).unwrap_or(usize::MAX)).collect()))
 }
 
-fn labels(file: &Path) -> Result<Vec<u32>> {
-    array(file, &LABELS, "labels", |mut array| {
+/// The classes of a file's images.
+pub(super) fn labels(file: &Path, names: &[&str]) -> Result<Vec<u32>> {
+    whole(file, names, "label", MOST_CLASSES)
+}
+
+/// The numbers of a file's images in their source.
+pub(super) fn numbers(file: &Path, names: &[&str]) -> Result<Vec<u32>> {
+    whole(file, names, "id", i64::from(u32::MAX))
+}
+
+/// A whole number from 0 on and below `end` per image; `what` is one of them.
+fn whole(file: &Path, names: &[&str], what: &str, end: i64) -> Result<Vec<u32>> {
+    array(file, names, &format!("{what}s"), |mut array| {
         let n = match array.shape[..] {
             [n] | [n, 1] if n <= MOST_IMAGES => n,
-            _ => return Err(Error::file(file, format!("labels: expected (N,), found {}", shown(&array.shape)))),
+            _ => return Err(Error::file(file, format!("{what}s: expected (N,), found {}", shown(&array.shape)))),
         };
         if matches!(array.kind, Kind::Float(_)) {
-            return Err(Error::file(file, "labels: expected integers, found floating-point numbers"));
+            return Err(Error::file(file, format!("{what}s: expected integers, found floating-point numbers")));
         }
         if n == 0 {
-            return Err(Error::file(file, "labels: expected at least one, found none"));
+            return Err(Error::file(file, format!("{what}s: expected at least one, found none")));
         }
         let mut value = vec![0; array.kind.bytes()];
-        let mut labels = Vec::new();
+        let mut found = Vec::new();
         for i in 0..n {
-            array.values.read_exact(&mut value).map_err(|e| Error::file(file, format!("label {i} of {n}: {e}")))?;
-            let label = array.kind.integer(&value);
-            if !(0..MOST_CLASSES).contains(&label) {
+            array.values.read_exact(&mut value).map_err(|e| Error::file(file, format!("{what} {i} of {n}: {e}")))?;
+            let number = array.kind.integer(&value);
+            if !(0..end).contains(&number) {
                 return Err(Error::file(
                     file,
-                    format!("label of image {i}: expected a class from 0 on, found {label}"),
+                    format!("{what} of image {i}: expected a number from 0 on and below {end}, found {number}"),
                 ));
             }
-            labels.push(label as u32);
+            found.push(number as u32);
         }
-        Ok(labels)
+        Ok(found)
     })
 }
 
@@ -255,9 +282,24 @@ fn shown(shape: &[usize]) -> String {
     format!("({})", sides.join(", "))
 }
 
+/// Images of one size.
+pub(super) struct Images {
+    pub pixels: Pixels,
+    pub height: usize,
+    pub width: usize,
+}
+
+/// What becomes of floats that are no pixels in [0, 1].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beyond {
+    Refused,
+    /// Whoever asked looks at them.
+    Kept,
+}
+
 /// The images of these numbers, ascending, of as many as there are labels.
-fn images(file: &Path, keep: &[usize], labels: usize) -> Result<(Pixels, [usize; 2])> {
-    array(file, &IMAGES, "images", |mut array| {
+pub(super) fn images(file: &Path, names: &[&str], keep: &[usize], labels: usize, beyond: Beyond) -> Result<Images> {
+    array(file, names, "images", |mut array| {
         let bad = |problem: String| Error::file(file, format!("images: {problem}"));
         let (n, height, width, channels, planar) = match array.shape[..] {
             [_, 1 | 3, _, 1 | 3] => {
@@ -321,19 +363,20 @@ fn images(file: &Path, keep: &[usize], labels: usize) -> Result<(Pixels, [usize;
             };
             let begin = floats.len();
             floats.extend(pixels.map(|(pixel, c)| value(place(pixel, c))));
-            if let Some(v) = floats[begin..].iter().find(|v| !(0.0..=1.0).contains(*v)) {
+            let refused = |v: &&f32| beyond == Beyond::Refused && !(0.0..=1.0).contains(*v);
+            if let Some(v) = floats[begin..].iter().find(refused) {
                 let way_out = "divide grey levels by 255 or save them as uint8, and undo any normalisation";
                 return Err(bad(format!("image {i}: expected floats in [0, 1], found {v}: {way_out}")));
             }
         }
         let pixels = if float { Pixels::Floats(floats) } else { Pixels::Bytes(bytes) };
-        Ok((pixels, [height, width]))
+        Ok(Images { pixels, height, width })
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::fs;
     use std::io::Write as _;
 
     use super::*;

@@ -17,6 +17,7 @@ pub mod prepare;
 mod prepared;
 mod recognise;
 pub mod resize;
+pub mod saved;
 mod skipped;
 pub mod source;
 mod subset;

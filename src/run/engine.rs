@@ -289,6 +289,11 @@ impl Engine for AttackEngine<'_> {
         spent.attack += begin.elapsed().as_secs_f64();
         spent.stages.iter_mut().zip(seconds).for_each(|(total, more)| *total += more);
         let mut denoised = Vec::new();
+        let kept = self.config.save.is_some() && eps > 0.0;
+        let mut pixels = Vec::new();
+        if kept {
+            pixels.push(attacked.to_f32(&self.device)?);
+        }
         if let Some((denoiser, levels)) = &self.denoiser {
             let defense = &self.config.defense;
             let begin = Instant::now();
@@ -313,13 +318,16 @@ impl Engine for AttackEngine<'_> {
                 };
                 let adaptive = self.made(&target, batch.attacked(), eps)?;
                 let adaptive = self.hand_over(adaptive.last)?;
+                if kept {
+                    pixels.push(adaptive.to_f32(&self.device)?);
+                }
                 denoised.push(self.smoothed(net, denoiser, &adaptive, &batch, level, &outcomes)?);
             }
             spent.adaptive += begin.elapsed().as_secs_f64();
         }
         self.spent = spent;
         self.keep(model, eps, images, &attacked)?;
-        Ok(Attacked { outcomes, denoised })
+        Ok(Attacked { outcomes, denoised, pixels })
     }
 
     fn watched(&mut self, watch: Watch) {

@@ -1,6 +1,7 @@
 //! What is done: models x epsilons x channels over the same images, recorded batch by batch and resumable at any point.
 
 pub mod engine;
+pub mod evaluate;
 pub mod header;
 mod intake;
 mod interrupt;
@@ -10,6 +11,7 @@ pub mod records;
 pub mod results;
 pub mod rundir;
 pub mod runner;
+mod saving;
 pub mod study;
 pub mod trials;
 

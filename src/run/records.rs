@@ -42,6 +42,16 @@ pub enum Found {
     Denoised(Smoothed),
 }
 
+impl Found {
+    /// Of the attacked image, or of the vote over its denoised draws.
+    pub fn prediction(&self) -> u32 {
+        match self {
+            Found::Attacked(outcome) => outcome.prediction,
+            Found::Denoised(smoothed) => smoothed.prediction,
+        }
+    }
+}
+
 impl Record {
     /// JSON has no word for NaN or infinity: an engine that produced one is broken.
     fn check_finite(&self) -> Result<()> {

@@ -13,7 +13,7 @@ use super::progress::note;
 use crate::config::Config;
 use crate::device::emulated::{self, Effective};
 use crate::error::{Error, Result};
-use crate::files::{self, write_whole};
+use crate::files::{self, write_whole_by};
 
 const CONFIG: &str = "config.toml";
 /// Seconds per phase of the processes that came to the end; a run without it did not.
@@ -118,12 +118,28 @@ impl RunDir {
     /// # Errors
     /// [`Error::Io`]; [`Error::File`] when the subfolder is a link to elsewhere.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.write_by(name, |file| file.write_all(bytes))
+    }
+
+    /// [`RunDir::write`] for what is made piece by piece.
+    ///
+    /// # Errors
+    /// As [`RunDir::write`].
+    pub fn write_by(&self, name: &str, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
+        write_whole_by(&self.own(name)?, write)
+    }
+
+    /// The path of a file in the folder, none of whose folders is a link.
+    ///
+    /// # Errors
+    /// [`Error::File`] when a subfolder is a link to elsewhere.
+    pub fn own(&self, name: &str) -> Result<PathBuf> {
         for folder in Path::new(name).ancestors().skip(1).map(|folder| self.path.join(folder)) {
             if folder != self.path && folder.is_symlink() {
                 return Err(Error::file(&folder, "expected a folder of the run, found a link to elsewhere: remove it"));
             }
         }
-        write_whole(&self.path.join(name), bytes)
+        Ok(self.path.join(name))
     }
 
     /// Writes a value as JSON.

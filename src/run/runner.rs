@@ -6,6 +6,7 @@ use super::progress::{Progress, Watch};
 use super::records::{Found, Outcome, Record, Records};
 use super::results::{self, Channel};
 use super::rundir::RunDir;
+use super::saving::Saving;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::defense::Smoothed;
@@ -35,6 +36,8 @@ pub struct Attacked {
     pub outcomes: Vec<Outcome>,
     /// Of each further channel in the order of [`results::channels`].
     pub denoised: Vec<Vec<Smoothed>>,
+    /// The images themselves, `(N, H, W, 3)`: of channel 1, then of each channel that is attacked through; none where they are not kept.
+    pub pixels: Vec<Vec<f32>>,
 }
 
 /// Does what is left of the experiment in `dir` and writes `results.csv`.
@@ -61,12 +64,17 @@ pub fn run<E: Engine>(config: &Config, dataset: &Dataset, engine: &mut E, dir: &
     engine.watched(progress.watch());
     for (model, eps) in groups {
         let cells: Vec<usize> = channels.iter().filter_map(|&channel| ledger.cell(model, channel, eps)).collect();
-        let missing = |image: &usize| cells.iter().any(|&c| ledger.found[c][*image].is_none());
+        let mut kept = Saving::open(dir, config, dataset, &ledger, (model, eps))?;
+        let missing = |image: &usize| {
+            cells.iter().any(|&c| ledger.found[c][*image].is_none()) || kept.iter().any(|kept| kept.lacks(*image))
+        };
         let todo: Vec<usize> = (0..dataset.len()).filter(missing).collect();
         progress.cell(format!("{} eps {}", config.models[model].name, eps_label(eps)));
         for batch in todo.chunks(config.batch) {
             let attacked = engine.run(model, eps, batch)?;
             attacked.check(batch.len(), channels.len())?;
+            // Pixels before records: what is recorded is not attacked again.
+            kept.iter_mut().enumerate().try_for_each(|(k, kept)| kept.take(batch, attacked.pixels.get(k)))?;
             let new = attacked.records(&ledger, &cells, batch);
             records.append(&new)?;
             for record in &new {
@@ -74,6 +82,7 @@ pub fn run<E: Engine>(config: &Config, dataset: &Dataset, engine: &mut E, dir: &
             }
             progress.advance(batch.len());
         }
+        kept.into_iter().try_for_each(|kept| kept.finish(dir, dataset, &ledger))?;
         if !todo.is_empty() {
             progress.cell_done(&counts(&ledger, &cells));
         }

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::*;
 use crate::config::Overrides;
-use crate::data::{Select, demo};
+use crate::data::saved::{Format, Places};
+use crate::data::{Select, demo, saved};
 
 /// Fails after `batches` batches.
 struct Fake<'a> {
@@ -25,12 +26,18 @@ impl Engine for Fake<'_> {
         let of = |sigma: f64| {
             images.iter().map(|&i| smoothed(model, eps, sigma, self.dataset.ids[i], self.dataset.labels[i])).collect()
         };
-        Ok(Attacked { outcomes, denoised: vec![of(0.25), of(0.5)] })
+        let pixels = vec![images.iter().flat_map(|&i| pixels(self.dataset, eps, i)).collect()];
+        Ok(Attacked { outcomes, denoised: vec![of(0.25), of(0.5)], pixels })
     }
 
     fn device_name(&self) -> String {
         "fake".into()
     }
+}
+
+/// What an attack makes of an image.
+fn pixels(dataset: &Dataset, eps: f64, image: usize) -> Vec<f32> {
+    dataset.image(image).unwrap().into_iter().map(|v| (v + eps as f32).min(1.0)).collect()
 }
 
 fn outcome(model: usize, eps: f64, id: u64, label: u32) -> Outcome {
@@ -151,6 +158,66 @@ fn interrupted_again_and_again_with_other_batches_it_ends_the_same() {
     assert_eq!(fs::read(dir.path().join("results.csv")).unwrap(), csv);
 }
 
+/// One process that keeps its images.
+fn saving(out: &Path, format: Format, batches: usize, resume: bool) -> Result<Ledger> {
+    let (mut config, dataset) = setup(4);
+    config.save = Some(format);
+    let dir = RunDir::open(Some(out), &config.name, resume)?;
+    run(&config, &dataset, &mut Fake { dataset: &dataset, batches, runs: 0 }, &dir)
+}
+
+fn adversarial(out: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = fs::read_dir(out.join("adversarial"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn saved_images_are_whole_wherever_a_run_stopped() {
+    let whole = tempfile::tempdir().unwrap();
+    let ledger = saving(whole.path(), Format::Npz, usize::MAX, false).unwrap();
+    let files = adversarial(whole.path());
+    let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+    let expected = ["cbam-w16-pgd-eps0.03", "cbam-w16-pgd-eps0.06", "w16-pgd-eps0.03", "w16-pgd-eps0.06"];
+    assert_eq!(names, expected.map(|name| format!("resnet50-{name}.npz")));
+
+    let (_, dataset) = setup(4);
+    let path = whole.path().join("adversarial/resnet50-w16-pgd-eps0.06.npz");
+    let found = saved::read(Places { attacked: &path, clean: None, labels: None }, None).unwrap();
+    assert_eq!((&found.ids, &found.labels), (&dataset.ids, &dataset.labels));
+    let all: Vec<usize> = (0..dataset.len()).collect();
+    assert_eq!(found.clean.unwrap(), dataset.batch(&all).unwrap());
+    assert_eq!(found.attacked, all.iter().flat_map(|&i| pixels(&dataset, 0.06, i)).collect::<Vec<_>>());
+    let cell = ledger.cell(0, Channel::Undefended, 0.06).unwrap();
+    let recorded: Vec<u32> = ledger.found[cell].iter().flatten().map(Found::prediction).collect();
+    assert_eq!(found.predictions.unwrap(), recorded);
+
+    for batches in 0..18 {
+        let dir = tempfile::tempdir().unwrap();
+        saving(dir.path(), Format::Npz, batches, false).unwrap_err();
+        if batches == 4 {
+            // What a machine that lost its power may have left of the last rows.
+            let part = dir.path().join("adversarial/resnet50-w16-pgd-eps0.03.part");
+            let mut rows = fs::read(&part).unwrap();
+            let at = rows.len() - 100;
+            rows[at] ^= 1;
+            rows.extend([0; 5]);
+            fs::write(&part, rows).unwrap();
+        }
+        saving(dir.path(), Format::Npz, usize::MAX, true).unwrap();
+        assert!(adversarial(dir.path()) == files, "after {batches} batches");
+    }
+    // One that was thrown away is made again, without a record.
+    let records = fs::read(whole.path().join("records.jsonl")).unwrap();
+    fs::remove_file(&path).unwrap();
+    saving(whole.path(), Format::Npz, usize::MAX, true).unwrap();
+    assert!(adversarial(whole.path()) == files && fs::read(whole.path().join("records.jsonl")).unwrap() == records);
+}
+
 #[test]
 fn a_torn_line_is_done_again() {
     let (_, csv, records) = unbroken();
@@ -208,7 +275,7 @@ fn an_engine_that_forgets_an_image_is_an_error() {
     impl Engine for Forgetful {
         fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Attacked> {
             let outcomes = images[1..].iter().map(|_| outcome(model, eps, 0, 0)).collect();
-            Ok(Attacked { outcomes, denoised: vec![] })
+            Ok(Attacked { outcomes, ..Default::default() })
         }
         fn device_name(&self) -> String {
             "fake".into()

@@ -8,6 +8,7 @@ use ptx_emulator::fatbin::ptx_of_bytes;
 use ptx_emulator::machine::{Machine, Options};
 use rampart::config::{Config, Overrides};
 use rampart::data::prepare::Prepare;
+use rampart::data::saved::{self, Places};
 use rampart::data::tensors::TensorFile;
 use rampart::data::{Said, Select, cifar10, decode, idx, row};
 use rampart::device::Device;
@@ -23,7 +24,7 @@ use rampart::tape::Precision;
 pub type Target = fn(&[u8], &Path);
 
 /// By the name of the folder in `fuzz/corpus/`.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("arrays", arrays),
     ("checkpoint", checkpoint),
     ("cifar", cifar),
@@ -35,6 +36,7 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("ptx", ptx),
     ("records", of_records),
     ("samples", samples),
+    ("saved", adversarial),
 ];
 
 /// The target of this name.
@@ -111,6 +113,15 @@ fn arrays(bytes: &[u8], folder: &Path) {
         let mut said = Said { path: Some(put(folder, name, bytes)), ..Said::default() };
         let source = row("arrays").and_then(|row| row.source(&mut said));
         let _ = source.expect("nothing is read yet").load(Some(2), Select::First);
+    }
+}
+
+fn adversarial(bytes: &[u8], folder: &Path) {
+    for name in ["a.npz", "a.safetensors", "a.pt", "a.npy"] {
+        let path = put(folder, name, bytes);
+        for labels in [None, Some(path.as_path())] {
+            let _ = saved::read(Places { attacked: &path, clean: None, labels }, Some(2)).map(drop);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod cli;
 mod emulated;
+mod evaluate;
 mod imagenet_sweep;
 mod intake;
 #[path = "../common/listed.rs"]

@@ -1,0 +1,280 @@
+//! `rampart evaluate`: adversarial images of anybody, scored.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args as ClapArgs;
+
+use super::common::say;
+use super::emulator::EmulatorArgs;
+use super::settings::OfNetworks;
+use crate::attack::{Norm, Oracle as _};
+use crate::config::{Config, Overrides, Set};
+use crate::data::saved::{self, Places, Saved};
+use crate::device::{Device, DeviceChoice};
+use crate::error::{Error, Result};
+use crate::files::write_whole;
+use crate::models::classifier::Classifier;
+use crate::number::{Number, eps_label};
+use crate::run::evaluate::{Limit, Scored, score};
+use crate::run::progress::note;
+use crate::stats::wilson;
+use crate::tape::Precision;
+
+/// Score adversarial images that lie in a file, whoever made them: which networks they fool, whether they keep to a budget and to
+/// [0, 1], and which of them would be undone by rounding to 8 bits.
+///
+/// An image counts as a success if the network is right about the clean one and wrong about the attacked one, and if the attacked one
+/// keeps to the budget. Without clean images every image counts as right before, and no budget can be checked.
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Made by --save of a sweep, or by others: a .npz, .safetensors or .pt (as torch.save wrote it) with attacked \
+                        images (x, x_adv, adv_inputs, ...), labels (y, labels, ...) and clean images (clean, clean_inputs, ...), \
+                        NCHW or NHWC, floats in [0, 1] or uint8."
+)]
+pub struct Args {
+    /// The images: .npz, .safetensors, .pt; or .npy with --labels
+    pub file: PathBuf,
+
+    /// A network, as `rampart attack` takes it; may be repeated
+    #[arg(long = "model", value_name = "WEIGHTS", required = true)]
+    pub models: Vec<String>,
+
+    /// The clean images, where the file has none: arrays in the same order
+    #[arg(long, value_name = "FILE")]
+    pub clean: Option<PathBuf>,
+
+    /// The labels, where they have a file of their own
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+
+    /// The budget, for pixels in [0, 1], as in 8/255 [default: as the file says]
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub eps: Option<Number>,
+
+    /// How the budget is measured [default: as the file says, else linf]
+    #[arg(long, value_enum)]
+    pub norm: Option<Norm>,
+
+    /// Images at most
+    #[arg(long, value_name = "IMAGES")]
+    pub limit: Option<usize>,
+
+    /// Where the kernels run; auto takes CUDA where there is a GPU
+    #[arg(long, value_enum)]
+    pub device: Option<DeviceChoice>,
+
+    /// Number format of weights and activations
+    #[arg(long, value_enum)]
+    pub precision: Option<Precision>,
+
+    /// Images per batch: changes speed and memory, never a result
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+
+    /// Writes a line per network and image
+    #[arg(long, value_name = "FILE.csv")]
+    pub csv: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub networks: OfNetworks,
+
+    #[command(flatten)]
+    pub emulator: EmulatorArgs,
+}
+
+/// # Errors
+/// [`Error::Usage`] for flags that contradict each other; what reading the file and the networks returns.
+pub fn run(args: &Args) -> Result<()> {
+    let config = args.config()?;
+    args.emulator.apply(config.device)?;
+    if args.limit == Some(0) {
+        return Err(Error::usage("--limit", "expected at least 1, found 0"));
+    }
+    let places = Places { attacked: &args.file, clean: args.clean.as_deref(), labels: args.labels.as_deref() };
+    let saved = saved::read(places, args.limit).map_err(|e| super::common::renamed(e, "labels", "--labels"))?;
+    let limit = args.budget(&saved)?;
+    let device = Device::open(config.device)?;
+    let mut all = Vec::new();
+    for model in &config.models {
+        let checkpoint = model.open()?;
+        checkpoint.notes.iter().for_each(note);
+        let size = [saved.height, saved.width];
+        let net = Classifier::described(&device, config.precision, &checkpoint.weights, &checkpoint.card, size)?;
+        let scored = score(&net, &saved, limit, config.batch).map_err(|e| match e {
+            Error::Failed(problem) => {
+                Error::file(&args.file, format!("{problem} of {} ({} classes)", model.name, net.classes()))
+            }
+            other => other,
+        })?;
+        all.push((model.name.clone(), scored));
+    }
+    if let Some(path) = &args.csv {
+        write_whole(path, &csv(&all)?)?;
+    }
+    say(&told(&args.file, &saved, limit, &all))
+}
+
+impl Args {
+    /// The networks as a config says them.
+    fn config(&self) -> Result<Config> {
+        let mut set = self.networks.sets()?;
+        set.push(Set::flag("FILE", "dataset.kind", "arrays")?);
+        set.push(Set::flag("FILE", "dataset.path", &self.file.display().to_string())?);
+        let mut names: Vec<String> = Vec::new();
+        for (number, weights) in self.models.iter().enumerate() {
+            let of =
+                |key: &str, text: &str| Ok::<_, Error>(Set { model: Some(number), ..Set::flag("--model", key, text)? });
+            let stem = super::attack::name(weights);
+            let same = names.iter().filter(|name| **name == stem).count();
+            let name = if same == 0 { stem.clone() } else { format!("{stem}-{}", same + 1) };
+            set.push(of("models.weights", weights)?);
+            set.push(of("models.name", &name)?);
+            names.push(stem);
+        }
+        let overrides = Overrides {
+            device: self.device,
+            precision: self.precision,
+            batch: self.batch,
+            set,
+            ..Overrides::default()
+        };
+        Config::load(None, &overrides)
+    }
+
+    /// What the images have to keep to, if that is said anywhere.
+    fn budget(&self, saved: &Saved) -> Result<Option<Limit>> {
+        let own = saved.about.norm.as_deref().and_then(|text| <Norm as clap::ValueEnum>::from_str(text, true).ok());
+        let norm = self.norm.or(own).unwrap_or(Norm::Linf);
+        let Some(eps) = self.eps.map(|eps| eps.value).or(saved.about.eps) else {
+            return match self.norm {
+                Some(_) => Err(Error::usage("--norm", "belongs to a budget, and neither the file nor --eps has one")),
+                None => Ok(None),
+            };
+        };
+        let flag = if self.eps.is_some() { "--eps".to_owned() } else { format!("{}: eps", self.file.display()) };
+        if !(eps.is_finite() && eps >= 0.0) {
+            return Err(Error::usage(flag, format!("expected a number of at least 0, found {eps}")));
+        }
+        if saved.clean.is_none() {
+            let problem = "a budget needs the clean images: expected an array `clean` in the file, or --clean FILE";
+            return Err(Error::usage(flag, problem));
+        }
+        Ok(Some(Limit { norm, eps }))
+    }
+}
+
+fn share(part: usize, all: usize) -> String {
+    if all == 0 {
+        return "none".into();
+    }
+    let interval = wilson(part as u64, all as u64);
+    let percent = 100.0 * part as f64 / all as f64;
+    format!("{part} of {all}: {percent:.1} % [{:.1}, {:.1}]", 100.0 * interval.lo, 100.0 * interval.hi)
+}
+
+/// What is said of every network.
+fn told(file: &Path, saved: &Saved, limit: Option<Limit>, all: &[(String, Vec<Scored>)]) -> String {
+    let form = if saved.eight_bit { "8-bit values" } else { "floats" };
+    let (n, h, w) = (saved.labels.len(), saved.height, saved.width);
+    let with = if saved.clean.is_some() { "with" } else { "without" };
+    let mut lines = vec![format!("{}: {n} images of {h}x{w}, {form}, {with} clean images", file.display())];
+    let known: Vec<String> = [&saved.about.attack, &saved.about.model, &saved.about.dataset]
+        .into_iter()
+        .zip(["attack", "made on", "images of"])
+        .filter_map(|(value, what)| value.as_ref().map(|value| format!("{what} {value}")))
+        .collect();
+    if !known.is_empty() {
+        lines.push(format!("as the file says: {}", known.join(", ")));
+    }
+    lines.push(match limit {
+        Some(Limit { norm, eps }) => format!("budget: {norm} {}", eps_label(eps)),
+        None => "budget: none said (--eps); what counts is [0, 1] alone".into(),
+    });
+    // The same for every network.
+    if let Some((_, scored)) = all.first() {
+        if saved.clean.is_some() {
+            for (name, of) in [("linf", (|s| s.budget.linf) as fn(&Scored) -> f32), ("l2", |s| s.budget.l2)] {
+                let most = scored.iter().map(of).fold(0.0f32, |a, b| if b.is_nan() { b } else { a.max(b) });
+                let mean = scored.iter().map(|s| f64::from(of(s))).sum::<f64>() / scored.len() as f64;
+                lines.push(format!("{name}: mean {mean:.6}, largest {most:.6}"));
+            }
+        }
+        let outside = scored.iter().filter(|s| s.outside()).count();
+        let over = scored.iter().filter(|s| !s.within && !s.outside()).count();
+        if limit.is_some() {
+            lines.push(format!("over the budget: {over} of {n}"));
+        }
+        lines.push(format!("outside [0, 1]: {outside} of {n}"));
+        if over + outside > 0 {
+            lines.push("warning: what breaks the budget or [0, 1] counts as no success".into());
+        }
+    }
+    for (name, scored) in all {
+        let count = |of: fn(&Scored) -> bool| scored.iter().filter(|s| of(s)).count();
+        lines.push(format!("\n{name}"));
+        let right = count(Scored::right_clean);
+        if saved.clean.is_some() {
+            lines.push(format!("  right when clean     {}", share(right, n)));
+        }
+        let success = count(Scored::success);
+        lines.push(format!("  right when attacked  {}", share(right - success, n)));
+        lines.push(format!("  success              {}", share(success, right)));
+        if !saved.eight_bit {
+            let undone = count(Scored::undone);
+            lines.push(format!("  undone by 8 bits     {}", share(undone, success)));
+            if limit.is_some() {
+                let out = count(Scored::pushed_out);
+                lines.push(format!("  over budget by them  {}", share(out, success)));
+            }
+        }
+        let made_here = saved.about.sigma.is_none() && saved.about.model.as_ref().is_none_or(|own| own == name);
+        if let Some(known) = saved.predictions.as_ref().filter(|_| made_here && all.len() == 1) {
+            let same = scored.iter().zip(known).filter(|(s, known)| s.prediction == **known).count();
+            lines.push(format!("  predicted as the file says  {same} of {n}"));
+        }
+    }
+    lines.join("\n")
+}
+
+fn csv(all: &[(String, Vec<Scored>)]) -> Result<Vec<u8>> {
+    let failed = |e: &dyn std::error::Error| Error::Failed(format!("--csv: {e}"));
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    let columns = [
+        "model",
+        "id",
+        "label",
+        "clean_prediction",
+        "prediction",
+        "prediction_8bit",
+        "linf",
+        "l2",
+        "low",
+        "high",
+        "within",
+        "success",
+        "undone_by_8bit",
+    ];
+    csv.write_record(columns).map_err(|e| failed(&e))?;
+    for (name, scored) in all {
+        for s in scored {
+            let known = |v: f32| if v.is_nan() { String::new() } else { v.to_string() };
+            let row = [
+                name.clone(),
+                s.id.to_string(),
+                s.label.to_string(),
+                s.clean_prediction.map_or(String::new(), |p| p.to_string()),
+                s.prediction.to_string(),
+                s.rounded_prediction.to_string(),
+                known(s.budget.linf),
+                known(s.budget.l2),
+                known(s.budget.low),
+                known(s.budget.high),
+                s.within.to_string(),
+                s.success().to_string(),
+                s.undone().to_string(),
+            ];
+            csv.write_record(row).map_err(|e| failed(&e))?;
+        }
+    }
+    csv.into_inner().map_err(|e| failed(e.error()))
+}
