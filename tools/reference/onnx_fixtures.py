@@ -78,6 +78,32 @@ def efficientnet():
     return tv.EfficientNet(settings, dropout=0.0, stochastic_depth_prob=0.0, num_classes=6, last_channel=32)
 
 
+def convnext():
+    block = tv.convnext.CNBlockConfig
+    return tv.ConvNeXt([block(8, 16, 1), block(16, None, 1)], stochastic_depth_prob=0.0, num_classes=6)
+
+
+def swin():
+    """Shifted windows, whose masks are written part by part, and a merge of patches."""
+    return tv.SwinTransformer([2, 2], 8, [2, 2], [2, 2], [2, 2], stochastic_depth_prob=0.0, num_classes=6)
+
+
+def regnet():
+    params = tv.regnet.BlockParams([1, 1], [8, 16], [4, 4], [1.0, 1.0], [2, 2], se_ratio=0.25)
+    return tv.RegNet(params, num_classes=6, stem_width=8)
+
+
+def resnext():
+    """Bottlenecks whose convolutions have groups of 4 channels."""
+
+    def block(c_in, planes, stride):
+        short = nn.Sequential(nn.Conv2d(c_in, 4 * planes, 1, stride, bias=False), nn.BatchNorm2d(4 * planes))
+        return tv.resnet.Bottleneck(c_in, planes, stride, short, groups=4, base_width=256 // planes)
+
+    stem = [nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    return nn.Sequential(*stem, block(16, 8, 1), block(32, 16, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 6))
+
+
 # name: how it is made, size, opset, exporter
 CASES = {
     "subsampled": (Subsampled, (16, 16), 18, "new"),
@@ -90,6 +116,10 @@ CASES = {
     "mobilenet_v2": (mobilenet_v2, (24, 24), 18, "new"),
     "mobilenet_v3": (mobilenet_v3, (24, 24), 18, "new"),
     "efficientnet": (efficientnet, (24, 24), 18, "new"),
+    "convnext": (convnext, (16, 16), 18, "new"),
+    "swin": (swin, (16, 16), 18, "new"),
+    "regnet": (regnet, (24, 24), 18, "new"),
+    "resnext": (resnext, (24, 24), 18, "new"),
 }
 
 

@@ -298,6 +298,15 @@ pub fn evaluate(ir: &Ir, node: &Node) -> Result<Option<Vec<Constant>>, String> {
                 _ => return Err("operands of different types".into()),
             }
         }
+        "ScatterND" => {
+            let (Some(places), Some(new)) = (input(1), input(2)) else {
+                return Err("expected indices and updates".into());
+            };
+            match scattered(x, places, new, node.text("reduction").unwrap_or("none"))? {
+                Some(c) => c,
+                None => return Ok(None),
+            }
+        }
         "Trilu" => {
             let k = ints(1).and_then(|k| k.first().copied()).unwrap_or(0);
             let upper = node.int("upper").unwrap_or(1) == 1;
@@ -419,6 +428,58 @@ fn whole(op: &str, a: Dim, b: Dim) -> Result<Option<Dim>, String> {
         }
         _ => None,
     })
+}
+
+/// The sum of two constants.
+///
+/// # Errors
+/// When their shapes or types do not fit.
+pub fn sum(a: &Constant, b: &Constant) -> Result<Option<Constant>, String> {
+    binary("Add", a, b)
+}
+
+/// `x` with parts of it, at `places (.., k)` along its first k axes, taken from `new` or combined with it; later ones come last.
+fn scattered(x: &Constant, places: &Constant, new: &Constant, how: &str) -> Result<Option<Constant>, String> {
+    let (Some(&k), Some(indices)) = (places.shape.last(), places.as_ints()) else { return Ok(None) };
+    if k == 0 || k > x.shape.len() {
+        return Err(format!("indices of {k} axes into {}", x.shape.len()));
+    }
+    let expected = [&places.shape[..places.shape.len() - 1], &x.shape[k..]].concat();
+    if new.shape != expected {
+        return Err(format!("expected updates of {expected:?}, found {:?}", new.shape));
+    }
+    let from = strides(&x.shape);
+    let inner: usize = x.shape[k..].iter().product();
+    let begin = |index: &[i64]| -> Result<usize, String> {
+        index.iter().enumerate().map(|(a, &i)| Ok(axis(i, x.shape[a])? * from[a])).sum()
+    };
+    let begins: Vec<usize> = indices.chunks_exact(k).map(begin).collect::<Result<_, _>>()?;
+    fn put<T: Copy>(all: &[T], new: &[T], begins: &[usize], inner: usize, with: impl Fn(T, T) -> T) -> Vec<T> {
+        let mut all = all.to_vec();
+        for (row, &begin) in begins.iter().enumerate() {
+            for i in 0..inner {
+                all[begin + i] = with(all[begin + i], new[row * inner + i]);
+            }
+        }
+        all
+    }
+    Ok(Some(match (&x.data, &new.data) {
+        (Data::Floats(all), Data::Floats(new)) => {
+            let with: fn(f32, f32) -> f32 = match how {
+                "none" => |_, b| b,
+                "add" => |a, b| a + b,
+                "mul" => |a, b| a * b,
+                "max" => f32::max,
+                "min" => f32::min,
+                other => return Err(format!("reduction `{other}` is unknown")),
+            };
+            Constant::floats(&x.shape, put(all, new, &begins, inner, with))
+        }
+        (Data::Ints(all), Data::Ints(new)) if how == "none" => {
+            Constant::ints(&x.shape, put(all, new, &begins, inner, |_, b| b))
+        }
+        _ => return Ok(None),
+    }))
 }
 
 fn binary(op: &str, a: &Constant, b: &Constant) -> Result<Option<Constant>, String> {
@@ -744,5 +805,25 @@ mod tests {
         assert!(evaluated("Tile", vec![Constant::floats(&[1, 1], vec![0.]), huge], &[]).is_err());
         let ends = [0.0, 1e30, 1.0].map(|v| Constant::floats(&[], vec![v]));
         assert!(evaluated("Range", ends.to_vec(), &[]).is_err());
+    }
+
+    #[test]
+    fn parts_are_put_into_a_constant() {
+        let x = || Constant::floats(&[3, 2], (0..6).map(|v| v as f32).collect());
+        let rows = || Constant::ints(&[2, 1], [2, 0].map(Dim::fixed).to_vec());
+        let new = || Constant::floats(&[2, 2], vec![10.0, 11.0, 12.0, 13.0]);
+        let found = one("ScatterND", vec![x(), rows(), new()], &[]);
+        assert_eq!(found, Constant::floats(&[3, 2], vec![12.0, 13.0, 2.0, 3.0, 10.0, 11.0]));
+        // Single values, counted from the end too, and twice the same.
+        let at = Constant::ints(&[3, 2], [0, 1, -1, 0, 0, 1].map(Dim::fixed).to_vec());
+        let single = || Constant::floats(&[3], vec![5.0, 6.0, 7.0]);
+        let add = [("reduction", Attr::Text("add".into()))];
+        let found = one("ScatterND", vec![x(), at.clone(), single()], &add);
+        assert_eq!(found, Constant::floats(&[3, 2], vec![0.0, 13.0, 2.0, 3.0, 10.0, 5.0]));
+        let found = one("ScatterND", vec![x(), at, single()], &[]);
+        assert_eq!(found, Constant::floats(&[3, 2], vec![0.0, 7.0, 2.0, 3.0, 6.0, 5.0]));
+        let beyond = Constant::ints(&[2, 1], [3, 0].map(Dim::fixed).to_vec());
+        assert!(evaluated("ScatterND", vec![x(), beyond, new()], &[]).is_err());
+        assert!(evaluated("ScatterND", vec![x(), rows(), single()], &[]).is_err());
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::counted::Counted;
+
 /// A length or an integer of shape arithmetic: `n`, or `n` for every image of a batch, whose size is not known here.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Dim {
@@ -198,6 +200,8 @@ pub struct Value {
     pub name: String,
     pub shape: Option<Vec<Dim>>,
     pub constant: Option<Constant>,
+    /// Integers that are known but for the number of the image.
+    pub counted: Option<Counted>,
 }
 
 /// A graph with one input of images and one output of logits.
@@ -230,14 +234,15 @@ impl Ir {
 
     /// A new value.
     pub fn add(&mut self, name: impl Into<String>, shape: Option<Vec<Dim>>) -> Id {
-        self.values.push(Value { name: name.into(), shape, constant: None });
+        self.values.push(Value { name: name.into(), shape, ..Value::default() });
         self.values.len() - 1
     }
 
     /// A new constant.
     pub fn add_constant(&mut self, name: impl Into<String>, constant: Constant) -> Id {
         let shape = constant.shape.iter().map(|&n| Dim::fixed(n as i64)).collect();
-        self.values.push(Value { name: name.into(), shape: Some(shape), constant: Some(constant) });
+        let shape = Some(shape);
+        self.values.push(Value { name: name.into(), shape, constant: Some(constant), counted: None });
         self.values.len() - 1
     }
 

@@ -2,7 +2,7 @@
 
 /// Their names. `shapes` knows the shape of each result, and `lower` how it is computed, unless it is only arithmetic
 /// of constants, which `fold` does.
-pub const NAMES: [&str; 96] = [
+pub const NAMES: [&str; 97] = [
     "Abs",
     "Add",
     "And",
@@ -75,6 +75,7 @@ pub const NAMES: [&str; 96] = [
     "Reshape",
     "Resize",
     "Round",
+    "ScatterND",
     "Selu",
     "Shape",
     "Sigmoid",

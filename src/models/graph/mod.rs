@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `read` | parses, inlines functions, sorts, decodes constants |
 //! | `shapes`, `fold` | the shape of every value, the batch an unknown factor; computes what is known beforehand |
+//! | `counted` | what is read by the number of the image is read from each image alone |
 //! | `identities` | drops what does nothing, spells alike what is alike, cuts a softmax at the end |
 //! | `fuse` | batch norms, scales, residuals, activations, and what is spelt out, into one node each |
 //! | `layout` | columns of weights after a flattening |
@@ -11,6 +12,7 @@
 //!
 //! A new operator is a name in `known`, a shape in `shapes` and a case in `lower`.
 
+mod counted;
 mod fold;
 mod fuse;
 mod identities;

@@ -3,6 +3,9 @@
 //! A dimension is `n` or `n` times the batch. The batch is outermost within its axis: a graph that leaves it so works on each image
 //! alone, and may be run on any number of them, even if the file says one. What mixes images is refused here.
 
+use std::collections::VecDeque;
+
+use super::counted;
 use super::fold;
 use super::ir::{Dim, Id, Ir, Node, written};
 use super::operands::{Range, axes_of, axis, pads, parts, permutation, reduced, slices, softmax_axis, times};
@@ -16,7 +19,8 @@ pub fn run(ir: &mut Ir, image: [usize; 3]) -> Result<(), String> {
     shape.extend(image.iter().map(|&n| Dim::fixed(n as i64)));
     let input = ir.input;
     ir.values[input].shape = Some(shape);
-    for mut node in std::mem::take(&mut ir.nodes) {
+    let mut waiting = VecDeque::from(std::mem::take(&mut ir.nodes));
+    while let Some(mut node) = waiting.pop_front() {
         let wrong = |problem: String| format!("{}: {problem}", node.title());
         if let Some(results) = fold::evaluate(ir, &node).map_err(wrong)? {
             for (&id, constant) in node.outputs.iter().zip(results) {
@@ -24,6 +28,21 @@ pub fn run(ir: &mut Ir, image: [usize; 3]) -> Result<(), String> {
                 ir.values[id].constant = Some(constant);
             }
             continue;
+        }
+        if let Some(counted) = counted::evaluate(ir, &node).map_err(wrong)? {
+            if let Some(&id) = node.outputs.first() {
+                ir.values[id].shape = Some(counted.shape());
+                ir.values[id].counted = Some(counted);
+            }
+            continue;
+        }
+        if let Some(nodes) = counted::gather(ir, &node).map_err(wrong)? {
+            nodes.into_iter().rev().for_each(|node| waiting.push_front(node));
+            continue;
+        }
+        if let Some(&id) = node.inputs.iter().flatten().find(|&&id| ir.values[id].counted.is_some()) {
+            let name = &ir.values[id].name;
+            return Err(wrong(format!("`{name}` counts images: expected a Gather that takes from each image alone")));
         }
         let shapes = infer(ir, &node).map_err(wrong)?;
         if node.op == "Reshape" {
