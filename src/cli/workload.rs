@@ -1,4 +1,4 @@
-//! One piece of work on seeded weights and images, for `bench` and `profile`.
+//! One piece of work on seeded images, and on seeded weights or those of a file, for `bench` and `profile`.
 
 use clap::Args as ClapArgs;
 
@@ -42,6 +42,9 @@ pub struct Args {
     /// Its config as JSON, as in a checkpoint's metadata [default: that of CIFAR-10, for coatnet of ImageNet at 384x384]
     #[arg(long)]
     pub config: Option<String>,
+    /// A classifier's file in place of seeded weights: a checkpoint or an ONNX graph
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["arch", "config"])]
+    pub weights: Option<String>,
     /// Images per batch
     #[arg(long, default_value_t = 32)]
     pub batch: usize,
@@ -92,7 +95,7 @@ impl Args {
             return Err(Error::usage("--batch", "expected at least 1, found 0"));
         }
         let [h, w] = super::common::sides("--size", &self.size)?;
-        let denoises = self.arch == "unet";
+        let denoises = self.arch == "unet" && self.weights.is_none();
         let fits = if denoises { self.what != What::PgdStep } else { self.what != What::Denoise };
         if !fits {
             let problem = format!("expected work that {} does, found {}", self.arch, self.what);
@@ -116,6 +119,11 @@ impl Args {
                 Model::Network(Box::new(net), conditioning, chunk)
             };
             (device, model)
+        } else if let Some(name) = &self.weights {
+            let (weights, card) = super::common::classifier(name)?;
+            let device = open()?;
+            let net = Classifier::described(&device, self.precision, &weights, &card, [h, w])?;
+            (device, Model::Classifier(Box::new(net)))
         } else {
             let config = serde_json::from_str(json).map_err(bad)?;
             let shape = network_shape(&self.arch, config).map_err(|problem| Error::usage("--config", problem))?;
@@ -163,7 +171,7 @@ impl Args {
 
     /// For people: `resnet forward batch 32 f32`.
     pub fn title(&self) -> String {
-        format!("{} {} batch {} {}", self.arch, self.what, self.batch, self.precision)
+        format!("{} {} batch {} {}", self.weights.as_ref().unwrap_or(&self.arch), self.what, self.batch, self.precision)
     }
 }
 

@@ -68,6 +68,8 @@ pub(super) struct Model {
     pub strip: Option<String>,
     #[serde(default)]
     pub rename: Vec<String>,
+    pub arch: Option<String>,
+    pub config: Option<toml::Value>,
     pub mean: Option<Triple>,
     pub std: Option<Triple>,
     pub channels: Option<Channels>,

@@ -13,6 +13,7 @@ use crate::data::saved::Format;
 use crate::data::{SOURCES, resize};
 use crate::defense::{Estimator, Vote};
 use crate::device::DeviceChoice;
+use crate::models::NETWORKS;
 use crate::models::graph::{Channels, Layout};
 use crate::tape::Precision;
 
@@ -49,6 +50,8 @@ impl Flag {
 #[derive(Clone, Copy)]
 pub enum Kind {
     Text,
+    /// A table, or its JSON as text.
+    Json,
     /// A file or folder, relative to the config or, from the command line, to where one is.
     Path,
     Word(fn() -> Vec<String>),
@@ -73,6 +76,7 @@ impl Kind {
     pub fn described(self) -> String {
         match self {
             Kind::Text => "text".into(),
+            Kind::Json => "table".into(),
             Kind::Path => "path".into(),
             Kind::Word(words) => words().join(", "),
             Kind::Target => "none, random, least-likely, second-likely, next, or a class".into(),
@@ -91,6 +95,7 @@ impl Kind {
     pub fn placeholder(self) -> &'static str {
         match self {
             Kind::Text => "TEXT",
+            Kind::Json => "JSON",
             Kind::Path => "PATH",
             Kind::Word(_) => "WORD",
             Kind::Target => "TARGET",
@@ -116,7 +121,7 @@ impl Kind {
         let parts = || text.split(',').map(str::trim);
         let string = |text: &str| Value::String(text.to_owned());
         match self {
-            Kind::Text | Kind::Path | Kind::Word(_) | Kind::Number => Ok(string(text)),
+            Kind::Text | Kind::Json | Kind::Path | Kind::Word(_) | Kind::Number => Ok(string(text)),
             Kind::Target => Ok(whole(text).unwrap_or_else(|| string(text))),
             Kind::Whole => whole(text).ok_or_else(|| found("a whole number")),
             Kind::Share => float(text).ok_or_else(|| found("a number")),
@@ -153,6 +158,10 @@ fn words<T: ValueEnum>() -> Vec<String> {
 
 fn methods() -> Vec<String> {
     ATTACKS.iter().map(|row| row.name.to_owned()).collect()
+}
+
+fn architectures() -> Vec<String> {
+    NETWORKS.iter().map(|row| row.name.to_owned()).collect()
 }
 
 fn kinds() -> Vec<String> {
@@ -296,6 +305,20 @@ pub static KEYS: &[Key] = &[
         "`[]`",
         Made("--rename"),
         "parts of the tensors' names that are read otherwise, as in linear.=fc.",
+    ),
+    key(
+        "models.arch",
+        Kind::Word(architectures),
+        "the checkpoint's, else as its tensors tell",
+        Made("--arch"),
+        "what the tensors are those of",
+    ),
+    key(
+        "models.config",
+        Kind::Json,
+        "the checkpoint's, else as its tensors tell",
+        Made("--model-config"),
+        "of that architecture: a table, or its JSON as text",
     ),
     key("models.mean", Kind::Triple, "the checkpoint's", Made("--mean"), "normalisation of pixels in [0, 1]"),
     key("models.std", Kind::Triple, "the checkpoint's", Made("--std"), "normalisation of pixels in [0, 1]"),

@@ -33,6 +33,7 @@ use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::models::graph::read::{self, is_onnx};
+use crate::models::network_row;
 use crate::number::{self, Number};
 use crate::tape::Precision;
 
@@ -204,6 +205,8 @@ fn resolve_models(mut given: Vec<file::Model>, own: &[&str], wrong: &Wrong) -> R
         crc32,
         strip,
         rename,
+        arch,
+        config,
         mean,
         std,
         channels,
@@ -212,6 +215,14 @@ fn resolve_models(mut given: Vec<file::Model>, own: &[&str], wrong: &Wrong) -> R
         clean_test_accuracy,
     } in given
     {
+        if let Some(Err(known)) = arch.as_deref().map(network_row) {
+            let found = arch.unwrap_or_default();
+            return Err(wrong.at("models.arch", format!("expected one of {known}, found `{found}`")));
+        }
+        if config.is_some() && arch.is_none() {
+            return Err(wrong.at("models.config", "belongs to models.arch, found none"));
+        }
+        let config = config.map(models::config).transpose().map_err(|problem| wrong.at("models.config", problem))?;
         for (key, values) in [("mean", mean), ("std", std)] {
             models::check(key, values).map_err(|problem| wrong.at(&format!("models.{key}"), problem))?;
         }
@@ -242,6 +253,8 @@ fn resolve_models(mut given: Vec<file::Model>, own: &[&str], wrong: &Wrong) -> R
             crc32,
             strip,
             rename,
+            arch,
+            config,
             mean,
             std,
             channels,

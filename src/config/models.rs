@@ -1,6 +1,7 @@
 //! The `[[models]]` of a config, and their checkpoints: opened, described, and what the config adds to that.
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::wrong::Weights as Place;
 use crate::error::{Error, Result};
@@ -23,6 +24,11 @@ pub struct ModelConfig {
     pub strip: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rename: Vec<String>,
+    /// What the tensors are those of, where the checkpoint does not say: an architecture, and its config.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<Map<String, Value>>,
     /// Normalisation of its images, where the checkpoint's own is not meant or not said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean: Option<Triple>,
@@ -90,14 +96,30 @@ impl ModelConfig {
             let (from, to) = rename.split_once('=').unwrap_or((rename, ""));
             weights = weights.renamed(from, to)?;
         }
+        let mut told = Vec::new();
+        let config = self.config.clone().map(|config| Value::Object(config).to_string());
+        for (key, said) in [("arch", self.arch.clone()), ("config", config)] {
+            let Some(said) = said else { continue };
+            let own = weights.has_metadata(key).then(|| weights.metadata(key)).transpose()?;
+            if let Some(own) = own.filter(|own| !same(own, &said)) {
+                told.push(format!("the checkpoint has {key} {own}; the config's {said} is used"));
+            }
+            weights = weights.saying(key, said);
+        }
         let (weights, card, found) = Card::find(weights)?;
-        self.described(weights, card, found)
+        told.extend(found);
+        self.described(weights, card, told)
     }
 
     fn open_graph(&self, weights: Weights) -> Result<Checkpoint> {
-        let of_tensors = [("models.strip", self.strip.is_some()), ("models.rename", !self.rename.is_empty())];
+        let of_tensors = [
+            ("models.strip", self.strip.is_some()),
+            ("models.rename", !self.rename.is_empty()),
+            ("models.arch", self.arch.is_some()),
+            ("models.config", self.config.is_some()),
+        ];
         if let Some((field, _)) = of_tensors.into_iter().find(|(_, given)| *given) {
-            let problem = format!("changes names of tensors, and {} is an ONNX graph", weights.origin().display());
+            let problem = format!("says what tensors are, and {} is an ONNX graph", weights.origin().display());
             return Err(Error::usage(field, problem));
         }
         let takes = Takes { channels: self.channels, layout: self.layout, range: self.input_range };
@@ -126,6 +148,25 @@ impl ModelConfig {
             }
         }
         Ok(Checkpoint { weights, card, notes })
+    }
+}
+
+/// Whether two texts say the same, as JSON where both are.
+fn same(a: &str, b: &str) -> bool {
+    let json = |text| serde_json::from_str::<Value>(text).ok();
+    a == b || json(a).is_some_and(|a| Some(a) == json(b))
+}
+
+/// A network's config as a table, or as the JSON of one, which a shell can say.
+pub(super) fn config(said: toml::Value) -> Result<Map<String, Value>, String> {
+    let found = match said {
+        toml::Value::String(text) => serde_json::from_str(&text)
+            .map_err(|e| format!("expected a table or the JSON of one, found `{text}`: {e}"))?,
+        other => serde_json::to_value(other).map_err(|e| e.to_string())?,
+    };
+    match found {
+        Value::Object(config) => Ok(config),
+        other => Err(format!("expected a table, as in {{ depth = 18 }}, found {other}")),
     }
 }
 

@@ -194,19 +194,21 @@ impl Card {
             };
             notes.push(format!("the network's tensors are those under `{prefix}`{left}"));
         }
-        if said {
+        // An architecture alone leaves the rest to the tensors.
+        if said && weights.has_metadata("config") {
             return Self::read(&weights).map(|card| (weights, card, notes));
         }
         if network_shape(row.name, config.clone()).is_err() {
             let problem = format!(
-                "expected `arch` in the metadata: these are the tensors of a {}, but they do not tell all of its config; \
-                 tools/import/export_timm.py NAME OUT.safetensors --weights IN writes it",
+                "expected `arch` and `config` in the metadata or in the config, as models.arch and models.config: these are the tensors of a {}, \
+                 but they do not tell all of it; tools/import/export_timm.py NAME OUT.safetensors --weights IN writes it",
                 row.name
             );
             return Err(Error::file(weights.origin(), problem));
         }
         notes.push(format!(
-            "no `arch` in the metadata; the tensors are those of {} {config}, taken to compute as its author's",
+            "no `{}` in the metadata; the tensors are those of {} {config}, taken to compute as its author's",
+            if said { "config" } else { "arch" },
             row.name
         ));
         let mut card = Self::of(&weights, row.name.into(), config, 1.0)?;
@@ -351,7 +353,7 @@ fn none_fits(weights: &Weights) -> Error {
         }
     };
     let problem = format!(
-        "expected `arch` in the metadata, or the tensors of {} under their names: {hint}; models.strip and models.rename change names, \
+        "expected `arch` in the metadata or as models.arch, or the tensors of {} under their names: {hint}; models.strip and models.rename change names, \
          tools/import/convert_checkpoint.py and tools/import/export_timm.py write what is missing",
         names.join(", ")
     );

@@ -21,6 +21,8 @@ pub struct Weights {
     names: BTreeMap<String, String>,
     used: RefCell<BTreeSet<String>>,
     taken: Cell<usize>,
+    /// What is said beside the file, in place of its metadata.
+    said: BTreeMap<&'static str, String>,
 }
 
 impl Weights {
@@ -74,7 +76,14 @@ impl Weights {
             names: BTreeMap::new(),
             used: RefCell::default(),
             taken: Cell::new(0),
+            said: BTreeMap::new(),
         }
+    }
+
+    /// The same with a text in place of what the file's metadata says.
+    pub fn saying(mut self, key: &'static str, text: String) -> Self {
+        self.said.insert(key, text);
+        self
     }
 
     /// The same without `prefix` in front of the names; what has it not belongs to something else.
@@ -134,7 +143,8 @@ impl Weights {
 
     /// Whether the file has texts beside its tensors.
     pub fn has_metadata(&self, key: &str) -> bool {
-        self.graph.as_ref().is_some_and(|model| model.metadata.contains_key(key))
+        self.said.contains_key(key)
+            || self.graph.as_ref().is_some_and(|model| model.metadata.contains_key(key))
             || self.file.as_ref().and_then(|file| file.metadata()).is_some_and(|texts| texts.contains_key(key))
     }
 
@@ -149,6 +159,9 @@ impl Weights {
     /// # Errors
     /// [`Error::File`] when there is none of that name.
     pub fn metadata(&self, key: &str) -> Result<&str> {
+        if let Some(text) = self.said.get(key) {
+            return Ok(text);
+        }
         if let Some(model) = &self.graph {
             let none = || Error::file(&model.origin, format!("expected `{key}` in metadata_props, found none"));
             return model.metadata.get(key).map(String::as_str).ok_or_else(none);
@@ -163,7 +176,8 @@ impl Weights {
             let way_out = match metadata {
                 Some(_) => "",
                 None => {
-                    "; tools/import/convert_checkpoint.py IN OUT.safetensors --model NAME writes it, --list names the models"
+                    "; models.arch and models.config say what it is, or tools/import/convert_checkpoint.py IN OUT.safetensors --model NAME \
+                     writes it (--list names the models)"
                 }
             };
             Error::file(self.origin(), format!("expected `{key}` in the metadata, found only [{}]{way_out}", found()))

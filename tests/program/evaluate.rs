@@ -179,11 +179,12 @@ fn what_cannot_be_meant_is_refused() {
         safetensors::tensor::TensorView::new(dtype, shape.to_vec(), bytes).unwrap()
     };
     let images = vec![7u8; 2 * found.height * found.width * 3].leak();
-    let two = |labels: &'static [u8]| {
+    let named = |name: &'static str, labels: &'static [u8]| {
         let x = tensor(safetensors::Dtype::U8, &[2, found.height, found.width, 3], images);
-        let all = [("x_adv", x), ("y", tensor(safetensors::Dtype::U8, &[2], labels))];
+        let all = [(name, x), ("y", tensor(safetensors::Dtype::U8, &[2], labels))];
         safetensors::serialize(all, None).unwrap()
     };
+    let two = |labels: &'static [u8]| named("x_adv", labels);
     place.write("two.safetensors", two(&[0, 1]));
     let two_of = |rest: &str| place.run(&line(&format!("two.safetensors --model {NET} {rest}")));
     two_of("--eps 8/255").refused(2, &["--eps", "--clean"]);
@@ -198,7 +199,8 @@ fn what_cannot_be_meant_is_refused() {
     two_of("").refused(1, &["two.safetensors", "found 200", "10 classes"]);
     // The clean ones from elsewhere.
     place.write("two.safetensors", two(&[0, 1]));
-    let ran = two_of("--clean two.safetensors --eps 0").ok();
+    place.write("clean.safetensors", named("images", &[0, 1]));
+    let ran = two_of("--clean clean.safetensors --eps 0").ok();
     assert!(ran.stdout.contains("over the budget: 0 of 2"), "{}", ran.stdout);
     two_of(&format!("--clean {file} --eps 0")).refused(1, &["expected as many as labels, 2, found 12"]);
 }
