@@ -1,4 +1,5 @@
-//! CIFAR-10 in its binary format: records of one label byte and 32x32 pixels, red plane, green plane, blue plane.
+//! CIFAR-10 in its binary format: records of one label byte and 32x32 pixels, red plane, green plane, blue plane. CIFAR-100 has the same
+//! with two labels, see `cifar100.rs`.
 
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use super::dataset::{Dataset, check_label};
 use super::prepare::Prepare;
 use super::prepared::Pixels;
 use super::resize::Rgb8;
-use super::source::{Row, Source, wrong};
+use super::source::{Row, Said, Source, wrong};
 use super::subset::Select;
 use super::unit::unit;
 use crate::error::{Error, Result};
@@ -21,29 +22,58 @@ pub const CLASSES: [&str; 10] =
 
 const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
-const TEST: &str = "test_batch.bin";
-const RECORD: usize = 1 + 3 * PLANE;
 
-pub const ROW: Row = Row {
-    name: "cifar10",
-    help: "the binary version of CIFAR-10: a .bin file, or the folder with test_batch.bin; with `size` images are resized",
-    takes: &["path", "classes", "size", "fit", "shorter", "filter"],
-    sees: |path, _| {
-        let file = file(path);
-        let records = file.extension().is_some_and(|e| e == "bin")
-            && file.metadata().is_ok_and(|m| m.is_file() && m.len() > 0 && m.len() % RECORD as u64 == 0);
-        records.then_some("records of CIFAR-10")
-    },
-    open: |said| {
-        let path = said.needed_path("a .bin file or the folder of test_batch.bin")?.to_owned();
+/// How a set's records are made.
+#[derive(Clone, Copy)]
+pub(super) struct Form {
+    pub name: &'static str,
+    /// The file of a folder that is taken.
+    pub test: &'static str,
+    /// Labels before the pixels, of which the last one counts.
+    pub labels: usize,
+    pub classes: &'static [&'static str],
+}
+
+const FORM: Form = Form { name: "cifar10", test: "test_batch.bin", labels: 1, classes: &CLASSES };
+
+impl Form {
+    fn record(self) -> usize {
+        self.labels + 3 * PLANE
+    }
+
+    fn file(self, path: &Path) -> PathBuf {
+        if path.is_dir() { path.join(self.test) } else { path.to_owned() }
+    }
+
+    /// Whether a path is of this form, by the length of the file.
+    pub fn sees(self, path: &Path) -> bool {
+        let file = self.file(path);
+        file.extension().is_some_and(|e| e == "bin")
+            && file.metadata().is_ok_and(|m| m.is_file() && m.len() > 0 && m.len() % self.record() as u64 == 0)
+    }
+
+    /// The images that are meant.
+    pub fn open(self, said: &mut Said) -> Result<Box<dyn Source>> {
+        let path = said.needed_path(&format!("a .bin file or the folder of {}", self.test))?.to_owned();
         let needs_size =
             [("fit", said.fit.is_some()), ("shorter", said.shorter.is_some()), ("filter", said.filter.is_some())];
         if let (None, Some((field, _))) = (said.size, needs_size.into_iter().find(|(_, given)| *given)) {
             return wrong(field, "nothing is resized: expected dataset.size beside it");
         }
         let prepare = said.size.is_some().then(|| said.prepare()).transpose()?;
-        Ok(Box::new(Binary { path, classes: said.classes.clone(), prepare }))
-    },
+        Ok(Box::new(Binary { form: self, path, classes: said.classes.clone(), prepare }))
+    }
+}
+
+/// What both sets take.
+pub(super) const TAKES: &[&str] = &["path", "classes", "size", "fit", "shorter", "filter"];
+
+pub const ROW: Row = Row {
+    name: "cifar10",
+    help: "the binary version of CIFAR-10: a .bin file, or the folder with test_batch.bin; with `size` images are resized",
+    takes: TAKES,
+    sees: |path, _| FORM.sees(path).then_some("records of CIFAR-10"),
+    open: |said| FORM.open(said),
     by_class: false,
     top5: false,
     limit: 1000,
@@ -53,6 +83,7 @@ pub const ROW: Row = Row {
 };
 
 struct Binary {
+    form: Form,
     path: PathBuf,
     classes: Option<PathBuf>,
     prepare: Option<Prepare>,
@@ -60,9 +91,9 @@ struct Binary {
 
 impl Source for Binary {
     fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset> {
-        let file = file(&self.path);
-        let classes = Classes::or(self.classes.as_deref(), &CLASSES)?;
-        decode(&file, files::open(&file, "read")?, classes, limit, select, self.prepare)
+        let file = self.form.file(&self.path);
+        let classes = Classes::or(self.classes.as_deref(), self.form.classes)?;
+        decode((self.form, classes), &file, files::open(&file, "read")?, limit, select, self.prepare)
     }
 
     fn ids(&self) -> Result<Option<Vec<String>>> {
@@ -76,22 +107,19 @@ impl Source for Binary {
 /// [`Error::File`] when the file is empty, is no whole number of records or has a label outside 0 to 9; [`Error::Io`]
 /// when it cannot be read.
 pub fn load(path: &Path, limit: Option<usize>, select: Select, prepare: Option<Prepare>) -> Result<Dataset> {
-    let file = file(path);
-    decode(&file, files::open(&file, "read")?, Classes::or(None, &CLASSES)?, limit, select, prepare)
-}
-
-fn file(path: &Path) -> PathBuf {
-    if path.is_dir() { path.join(TEST) } else { path.to_owned() }
+    let file = FORM.file(path);
+    let named = (FORM, Classes::or(None, FORM.classes)?);
+    decode(named, &file, files::open(&file, "read")?, limit, select, prepare)
 }
 
 /// Images of a file at most: far more than any set has, and no file of zeros without end.
 const MOST: u64 = 1 << 23;
 
 /// Reads the labels, and of the pixels only those of the images that are kept.
-fn decode(
+pub(super) fn decode(
+    (form, classes): (Form, Classes),
     file: &Path,
     mut from: impl Read + Seek,
-    classes: Classes,
     limit: Option<usize>,
     select: Select,
     prepare: Option<Prepare>,
@@ -99,30 +127,31 @@ fn decode(
     let io = |e| Error::io(file, "read", e);
     let length = from.seek(SeekFrom::End(0)).map_err(io)?;
     from.rewind().map_err(io)?;
-    let over = length % RECORD as u64;
+    let bytes = form.record();
+    let over = length % bytes as u64;
     if length == 0 || over != 0 {
-        let problem = format!("expected records of {RECORD} bytes, found {length} bytes, {over} too many");
+        let problem = format!("expected records of {bytes} bytes, found {length} bytes, {over} too many");
         return Err(Error::file(file, problem));
     }
-    let count = length / RECORD as u64;
+    let count = length / bytes as u64;
     if count > MOST {
         return Err(Error::file(file, format!("expected at most {MOST} images, found {count}")));
     }
     let mut reader = BufReader::with_capacity(1 << 20, from);
-    let (mut labels, mut record) = (Vec::new(), [0; RECORD]);
+    let (mut labels, mut record) = (Vec::new(), vec![0; bytes]);
     for i in 0..count as usize {
         reader.read_exact(&mut record).map_err(io)?;
-        labels.push(check_label(file, i, record[0], classes.len())?);
+        labels.push(check_label(file, i, record[form.labels - 1], classes.len())?);
     }
     let keep = select.indices(&labels, limit);
     let mut records = Vec::new();
     for &i in &keep {
-        reader.seek(SeekFrom::Start((i * RECORD) as u64)).map_err(io)?;
+        reader.seek(SeekFrom::Start((i * bytes) as u64)).map_err(io)?;
         reader.read_exact(&mut record).map_err(io)?;
-        records.push(record);
+        records.push(record.clone());
     }
     let pixels = |i: usize| {
-        let planes = &records[i][1..];
+        let planes = &records[i][form.labels..];
         (0..3 * PLANE).map(move |at| planes[at % 3 * PLANE + at / 3])
     };
     let (pixels, [height, width]) = match prepare {
@@ -133,7 +162,7 @@ fn decode(
         }
     };
     Ok(Dataset {
-        name: "cifar10".into(),
+        name: form.name.into(),
         height,
         width,
         classes: classes.names,
@@ -156,7 +185,14 @@ mod tests {
     }
 
     fn decode_all(bytes: &[u8]) -> Result<Dataset> {
-        decode(Path::new("test_batch.bin"), Cursor::new(bytes), Classes::or(None, &CLASSES)?, None, Select::First, None)
+        decode(
+            (FORM, Classes::or(None, &CLASSES)?),
+            Path::new("test_batch.bin"),
+            Cursor::new(bytes),
+            None,
+            Select::First,
+            None,
+        )
     }
 
     #[test]
@@ -165,7 +201,7 @@ mod tests {
         let data = decode_all(&bytes).unwrap();
         assert_eq!((data.len(), data.height, data.width, &data.labels[..]), (3, 32, 32, &[9, 0, 4][..]));
         for (image, y, x, c) in [(0, 0, 0, 0), (1, 3, 30, 1), (2, 31, 31, 2)] {
-            let byte = bytes[image * RECORD + 1 + c * PLANE + y * SIDE + x];
+            let byte = bytes[image * FORM.record() + 1 + c * PLANE + y * SIDE + x];
             assert_eq!(data.image(image).unwrap()[(y * SIDE + x) * 3 + c], f32::from(byte) / 255.0);
         }
     }
@@ -176,7 +212,8 @@ mod tests {
         let prepare = Prepare { fit: Fit::Squash, size: [64, 96], shorter: 64, filter: Filter::Opencv };
         let classes = Classes::or(None, &CLASSES).unwrap();
         let data =
-            decode(Path::new("x"), Cursor::new(records(&[1, 7])), classes, None, Select::First, Some(prepare)).unwrap();
+            decode((FORM, classes), Path::new("x"), Cursor::new(records(&[1, 7])), None, Select::First, Some(prepare))
+                .unwrap();
         assert_eq!((data.height, data.width, data.image(1).unwrap().len()), (64, 96, 64 * 96 * 3));
         let small = decode_all(&records(&[1, 7])).unwrap();
         let corner = |data: &Dataset| data.image(1).unwrap()[..3].to_vec();
@@ -187,7 +224,7 @@ mod tests {
     fn a_limit_keeps_ids_of_the_source() {
         let classes = Classes::or(None, &CLASSES).unwrap();
         let bytes = Cursor::new(records(&[5, 5, 5, 2]));
-        let data = decode(Path::new("x"), bytes, classes, Some(2), Select::Balanced, None).unwrap();
+        let data = decode((FORM, classes), Path::new("x"), bytes, Some(2), Select::Balanced, None).unwrap();
         assert_eq!((&data.ids[..], &data.labels[..]), (&[0, 3][..], &[5, 2][..]));
     }
 

@@ -3,6 +3,7 @@
 
 mod arrays;
 pub mod cifar10;
+pub mod cifar100;
 pub mod classes;
 pub mod dataset;
 pub mod decode;
@@ -37,7 +38,8 @@ pub use subset::Select;
 pub use unit::{to_bytes, unit};
 
 /// Every format there is; the first one is what nothing said means.
-pub static SOURCES: [Row; 6] = [demo::ROW, idx::ROW, cifar10::ROW, folder::ROW, imagenet::ROW, arrays::ROW];
+pub static SOURCES: [Row; 7] =
+    [demo::ROW, idx::ROW, cifar10::ROW, cifar100::ROW, folder::ROW, imagenet::ROW, arrays::ROW];
 
 /// The format of this name.
 ///

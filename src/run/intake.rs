@@ -294,5 +294,10 @@ pub(super) fn other_count(network: &Path, logits: usize, classes: usize, from: &
 /// Whether two names of datasets may mean the same one: `imagenet`, `ImageNet-1k`.
 fn alike(a: &str, b: &str) -> bool {
     let (a, b) = (plain(a), plain(b));
+    let known = |name: &str| SOURCES.iter().any(|row| plain(row.name) == name);
+    // CIFAR-10 is not the beginning of CIFAR-100.
+    if known(&a) && known(&b) {
+        return a == b;
+    }
     a.starts_with(&b) || b.starts_with(&a)
 }
