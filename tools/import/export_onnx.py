@@ -69,13 +69,15 @@ def make(name, classes):
 def state_of(path, ema, strip):
     """-> tensors by the network's own names"""
     state = load_file(path) if str(path).endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
-    for key in (EMA if ema else ()) + WRAPPERS:
+    if ema:
+        found = [key for key in EMA if isinstance(state, dict) and isinstance(state.get(key), dict)]
+        if not found:
+            fail(f"{path} has none of {', '.join(EMA)}: without --ema its own weights are taken")
+        state = state[found[0]]
+    for key in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
             break
-    else:
-        if ema:
-            fail(f"{path} has none of {', '.join(EMA)}")
     if strip:
         state = {name.removeprefix(strip): value for name, value in state.items() if name.startswith(strip)}
         if not state:
@@ -144,14 +146,14 @@ def write(model, target, size, metadata, opset, legacy):
     onnx.save(graph, target)
 
 
-def export(model, target, *, size, metadata, opset=18, legacy=False, images=2, seed=0, parity=None):
+def export(model, target, *, size, metadata, opset=18, legacy=False, images=2, seed=0, parity=None, tries=8):
     """Writes the graph and, with `parity`, its dump; returns the number of logits."""
     model = model.eval()
     with torch.no_grad():
         classes = model.float()(torch.zeros(2, 3, *size)).shape[1]
     write(model, str(target), size, metadata, opset, legacy)
     if parity:
-        dump(model, target, str(parity), size, images, classes, seed)
+        dump(model, target, str(parity), size, images, classes, seed, tries)
     return classes
 
 
