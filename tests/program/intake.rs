@@ -402,7 +402,7 @@ fn checkpoints_of_pytorch_are_run_as_they_come() {
     run(&format!("weights = \"other.pth\"\n{half}")).refused(
         1,
         &[
-            "expected `arch` in the metadata, or the tensors of resnet, resnet_study, coatnet",
+            "expected `arch` in the metadata or as models.arch, or the tensors of resnet, resnet_study, coatnet",
             "resnet is nearest",
             "models.rename",
         ],

@@ -100,10 +100,10 @@ fn a_config_says_what_a_checkpoint_does_not() {
     for run in ["again", "text", "arch"] {
         assert_eq!(place.records(run), place.records("own"), "{run}");
     }
-    // One that does not fit is told by the tensor that does not.
+    // One that does not fit is refused.
     let other = json.to_string().replace("\"classes\":10", "\"classes\":11");
     assert_ne!(other, json.to_string());
-    sweep(&format!("{arch}config = '{other}'\n{mean}"), "other").refused(1, &["plain.safetensors", "fc."]);
+    sweep(&format!("{arch}config = '{other}'\n{mean}"), "other").refused(1, &["plain.safetensors", "11 classes"]);
     sweep(&format!("{table}{mean}"), "bad").refused(2, &["models.config", "models.arch"]);
     sweep(&format!("arch = \"vgg\"\n{mean}"), "bad").refused(2, &["models.arch", "resnet", "vgg"]);
     sweep(&format!("{arch}config = 3\n{mean}"), "bad").refused(2, &["models.config", "found 3"]);
