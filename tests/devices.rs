@@ -10,6 +10,7 @@ use rampart::ops::conv::{Conv2d, Window, conv2d};
 use rampart::ops::conv_upsampled::{UpsampledConv2d, conv2d_upsampled};
 use rampart::ops::gemm::{Linear, linear};
 use rampart::ops::group_norm::{GroupNorm, group_norm};
+use rampart::ops::pgd::digest;
 use rampart::ops::pool::{Pool, avg_pool2d, max_pool2d};
 use rampart::ops::{Activation, recording};
 use rampart::tape::{Graph, Precision};
@@ -64,6 +65,18 @@ fn agree(what: &str, shapes: &[Vec<usize>], op: Op) {
         }
     }
     assert_eq!(emulated::findings().expect("it is open"), [], "{what} {shapes:?}");
+}
+
+/// Whole numbers: not nearly, but exactly the same.
+#[test]
+fn digests_are_the_same_bits() {
+    for shape in [[0, 5], [1, 1], [3, 131], [8, 40], [17, 300]] {
+        let [host, gpu] = devices()
+            .each_ref()
+            .map(|device| digest(device, &filled(device, Precision::F32, "x", &shape)).expect("the shapes fit"));
+        assert_eq!(host, gpu, "{shape:?}");
+        assert_eq!(host.len(), shape[0]);
+    }
 }
 
 proptest! {

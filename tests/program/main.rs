@@ -1,5 +1,6 @@
 //! The program as one runs it: files, messages, exit codes.
 
+mod attacks;
 mod cli;
 mod emulated;
 mod evaluate;
