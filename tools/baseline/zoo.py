@@ -2,11 +2,11 @@
 """Well-known architectures through the ONNX importer: the same numbers as PyTorch, and how long they take beside PyTorch and ONNX Runtime.
 
   zoo.py export FOLDER [--only NAME]                         graphs with seeded weights, and dumps of op `onnx` in float64
-  zoo.py check FOLDER --rampart target/release/rampart       logits and input gradient against the dumps, PyTorch's float32 beside them, as in docs/networks.md
+  zoo.py check FOLDER --rampart target/release/rampart       logits and input gradient against the dumps, and PyTorch's float32
   zoo.py times FOLDER --rampart target/release/rampart       milliseconds per image, forward and gradient; ONNX Runtime forward alone
 
-Weights are the libraries' own initial ones after torch.manual_seed(0), batch norms moved away from 0 and 1. One image of 224x224, or 32x32 for the
-networks of CIFAR. Times are of one thread pool each with --threads, the sides taking turns; on a loaded machine they mean nothing.
+Weights are the libraries' own initial ones after torch.manual_seed(0), batch norms moved away from 0 and 1. One image of 224x224, or 32x32
+for the networks of CIFAR. Times are of --threads threads, one side after the other; on a loaded machine they mean nothing.
 """
 
 import argparse
@@ -111,7 +111,7 @@ def export(folder, name, tries):
 def pytorch(folder, name):
     """-> errors of PyTorch's own float32 against the dump, by tensor"""
     with safe_open(folder / f"{name}.safetensors", "pt") as file:
-        given = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        given = {key: file.get_tensor(key) for key in file.keys()}
     x = given["in.x"].requires_grad_()
     logits = build(name)(x)
     F.cross_entropy(logits, given["in.labels"], reduction="sum").backward()
@@ -203,9 +203,8 @@ def main():
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     if options.what == "check":
-        print(
-            "| network | nodes | simplified | op calls | GFLOP | M parameters | logits | PyTorch f32 | dx | PyTorch f32 |\n|---|---|---|---|---|---|---|---|---|---|"
-        )
+        titles = ("network", "nodes", "simplified", "op calls", "GFLOP", "M parameters", "logits", "PyTorch f32", "dx", "PyTorch f32")
+        print(f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|")
     if options.what == "times":
         print("| network | PyTorch forward | gradient | ONNX Runtime forward | Rampart forward | gradient |\n|---|---|---|---|---|---|")
     for name in options.only or NETWORKS:

@@ -2,7 +2,7 @@
 """Adversarial images between this program and PyTorch, both ways, on a classifier of resnet_reference.py.
 
   adversarial_torch.py ours WEIGHTS.safetensors RUN/adversarial/FILE     what was saved here has the same predictions in PyTorch
-  adversarial_torch.py theirs WEIGHTS.safetensors FILE OUT.pt --images 4   attacks the clean images of FILE by torchattacks, as it saves them
+  adversarial_torch.py theirs WEIGHTS.safetensors FILE OUT.pt --images 4   attacks FILE's clean images by torchattacks, as it saves them
 
 `theirs` wants torchattacks beside PyTorch; `rampart evaluate OUT.pt --model WEIGHTS.safetensors` then scores its file.
 """
@@ -40,7 +40,7 @@ def read(path):
         with np.load(path) as file:
             return {name: torch.from_numpy(file[name]) for name in file.files if name != "about.json"}, json.loads(file["about.json"])
     with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["about"])  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["about"])
 
 
 def ours(model, path):

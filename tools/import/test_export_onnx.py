@@ -7,8 +7,9 @@ import unittest
 from pathlib import Path
 
 try:
-    import export_onnx as exporter
     import torch
+
+    import export_onnx as exporter
 except ImportError:
     torch = None
 
