@@ -1,23 +1,8 @@
 //! Integers that count images: `Range` over the batch times a stride, which some exporters read images by. A Gather whose indices for
 //! image `n` are `n` times the length of an image in one long axis, plus what is known, takes from each image alone.
 
-use super::ir::{Attr, Constant, Dim, Id, Ir, Node};
+use super::ir::{Attr, Constant, Counted, Dim, Id, Ir, Node};
 use super::operands::{axes_of, axis};
-
-/// Integers of shape `(N, ..)`: `stride` times the number of the image, plus `base` of shape `(1, ..)`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Counted {
-    pub stride: i64,
-    pub base: Constant,
-}
-
-impl Counted {
-    /// With the batch first.
-    pub fn shape(&self) -> Vec<Dim> {
-        let rest = self.base.shape.iter().skip(1).map(|&n| Dim::fixed(n as i64));
-        std::iter::once(Dim::BATCH).chain(rest).collect()
-    }
-}
 
 /// What a node that only counts images computes; `None` for any other.
 ///

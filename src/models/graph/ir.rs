@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::counted::Counted;
-
 /// A length or an integer of shape arithmetic: `n`, or `n` for every image of a batch, whose size is not known here.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Dim {
@@ -192,6 +190,21 @@ impl Node {
     /// `name` (Op), for messages.
     pub fn title(&self) -> String {
         format!("node `{}` ({})", self.name, self.op)
+    }
+}
+
+/// Integers of shape `(N, ..)`: `stride` times the number of the image, plus `base` of shape `(1, ..)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Counted {
+    pub stride: i64,
+    pub base: Constant,
+}
+
+impl Counted {
+    /// With the batch first.
+    pub fn shape(&self) -> Vec<Dim> {
+        let rest = self.base.shape.iter().skip(1).map(|&n| Dim::fixed(n as i64));
+        std::iter::once(Dim::BATCH).chain(rest).collect()
     }
 }
 
