@@ -116,7 +116,7 @@ fn markdown(runs: &[Ledger]) -> Result<String> {
     for (run, name) in runs.iter().zip(words::names(runs)) {
         let series = summary::all_series(run);
         let eps = summary::epsilons(&series);
-        lines.push(format!("**{name}**: accuracy in % [Wilson 95 % interval], {}\n", words::images(run)));
+        lines.push(format!("**{name}**: accuracy in % [Wilson 95 % interval], n = {}\n", words::images(run)));
         let cells = |first: &str, rest: Vec<String>| format!("| {first} | {} |", rest.join(" | "));
         lines.push(cells("ε", eps.iter().map(|&eps| eps_label(eps)).collect()));
         lines.push(cells("---", vec!["---".into(); eps.len()]));
