@@ -44,43 +44,40 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
     Ok(())
 }
 
-/// APGD on the cross-entropy.
-pub const CROSS_ENTROPY: Row = Row {
-    name: "apgd-ce",
-    help: "raises the cross-entropy in steps that shrink where it stalls",
+/// What the three have in common.
+const COMMON: Row = Row {
+    name: "",
+    help: "",
     ignores: IGNORED,
-    loss: Some(Loss::CrossEntropy),
+    loss: Some(Loss::Dlr),
     leaves: false,
     tried_as: "pgd",
     preset,
     check,
     build: |spec| Ok(Box::new(Apgd { spec: spec.clone(), targets: 0 })),
+};
+
+/// APGD on the cross-entropy.
+pub const CROSS_ENTROPY: Row = Row {
+    name: "apgd-ce",
+    help: "raises the cross-entropy in steps that shrink where it stalls",
+    loss: Some(Loss::CrossEntropy),
+    ..COMMON
 };
 
 /// APGD on the difference of logits ratio.
 pub const DLR: Row = Row {
     name: "apgd-dlr",
     help: "raises the difference of logits ratio in steps that shrink where it stalls",
-    ignores: IGNORED,
-    loss: Some(Loss::Dlr),
-    leaves: false,
-    tried_as: "pgd",
-    preset,
-    check,
-    build: |spec| Ok(Box::new(Apgd { spec: spec.clone(), targets: 0 })),
+    ..COMMON
 };
 
 /// APGD towards each of the likeliest wrong classes in turn; any wrong class counts.
 pub const TARGETED: Row = Row {
     name: "apgd-t",
     help: "takes the 9 likeliest wrong classes in turn and raises their difference of logits ratio",
-    ignores: IGNORED,
-    loss: Some(Loss::Dlr),
-    leaves: false,
-    tried_as: "pgd",
-    preset,
-    check,
     build: |spec| Ok(Box::new(Apgd { spec: spec.clone(), targets: TARGETS })),
+    ..COMMON
 };
 
 /// Where a restart of APGD begins: a random point on the sphere around each image `(N, ..)`, clipped.
