@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::progress::note;
 use crate::config::{Checkpoint, Config, open};
-use crate::data::classes::{Classes, plain};
+use crate::data::classes::{Classes, place, plain};
 use crate::data::prepare::Fit;
 use crate::data::{Dataset, Named, SOURCES};
 use crate::defense::Denoiser;
@@ -190,7 +190,17 @@ impl Intake {
         let thousand = named.is_none() && self.models.iter().all(|(_, c)| c.card.logits() == Some(imagenet.len()));
         let found = match thousand.then(|| source.order(Some(usual))) {
             Some(Ok(order)) => order,
-            Some(Err(_)) | None => source.order(named)?,
+            Some(Err(problem)) => {
+                let own = source.order(named)?;
+                let names = own.as_ref().map_or(&[][..], |order| &order.names);
+                let known = names.iter().filter(|name| place(name, imagenet.names()).is_some()).count();
+                // Most of them are: another is misspelt, and sorting would number them all wrongly.
+                if 2 * known > names.len() {
+                    return Err(problem);
+                }
+                own
+            }
+            None => source.order(named)?,
         };
         let Some(order) = found else {
             // Labels that are numbers are those of the network.

@@ -153,6 +153,15 @@ fn photographs_of_all_sizes_become_what_the_network_was_tested_with() {
     assert!(records.iter().any(|line| line.contains("\"label\":207")), "{records:?}");
     attack("--filter bilinear --out none").refused(2, &["--filter", "dataset.fit"]);
 
+    // One that is misspelt among those that are known.
+    for class in ["tench", "goldfish", "golden retreiver"] {
+        fs::create_dir_all(place.path(&format!("misspelt/{class}"))).unwrap();
+        fs::copy(place.path("photos/tench/a.png"), place.path(&format!("misspelt/{class}/a.png"))).unwrap();
+    }
+    place
+        .run("attack thousand.safetensors misspelt --eps 2/255 --fit squash --size 32,32 --device host --out none")
+        .refused(1, &["golden retreiver: expected a folder named after one of 1000 classes", "`golden retriever`"]);
+
     // Of another network the folders are no classes.
     fs::rename(place.path("photos/tench"), place.path("photos/my cat")).unwrap();
     attack("--fit squash --size 32,32 --out none").refused(
