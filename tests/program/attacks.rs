@@ -24,7 +24,7 @@ fn flags(method: &str, norm: &str) -> String {
         "pgd" => format!("--eps {eps} --steps 25 --rel-step 0.5 --restarts 2"),
         _ => format!("--eps {eps} --steps 12"),
     };
-    let limit = if method.starts_with("autoattack") { 3 } else { 9 };
+    let limit = if method.starts_with("autoattack") { 3 } else { 5 };
     format!("--method {method} --norm {norm} --config one.toml --no-defense --no-checks --limit {limit} {said}")
 }
 
@@ -40,11 +40,11 @@ fn alike(norm: &str) {
         };
         let whole = sweep("whole", 64);
         assert!(whole.1.iter().any(|line| line.contains("\"correct_any\":false")), "{method}: {}", whole.0);
-        for (out, batch) in [("single", 1), ("odd", 7)] {
+        for (out, batch) in [("single", 1), ("odd", 2)] {
             assert_eq!(sweep(out, batch), whole, "{method} {norm}, batches of {batch}");
         }
         killed(&place, &flags);
-        place.run(&format!("sweep {flags} --batch 7 --resume --out torn")).ok();
+        place.run(&format!("sweep {flags} --batch 3 --resume --out torn")).ok();
         assert_eq!((place.results("torn"), place.records("torn")), whole, "{method} {norm}, killed");
     }
 }

@@ -4,12 +4,10 @@
     reason = "every block is a call of the driver's C interface with what the test made"
 )]
 
-mod driver_common;
-
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
 
-use driver_common::*;
+use crate::common::*;
 use ptx_emulator::driver::{function::*, module::*, occupancy::*, types::*, unsupported::*};
 
 fn load(image: &CStr) -> CUresult {
@@ -58,13 +56,13 @@ fn files_and_fatbins_are_loaded() {
     let session = Session::new();
     let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/");
     let mut module = null_mut();
-    for file in ["driver_common/kernels.ptx", "fatbin/none.fatbin", "fatbin/speed.fatbin", "fatbin/size.fatbin"] {
+    for file in ["driver/kernels.ptx", "fatbin/none.fatbin", "fatbin/speed.fatbin", "fatbin/size.fatbin"] {
         let path = CString::new(format!("{tests}{file}")).unwrap();
         ok(unsafe { cuModuleLoad(&mut module, path.as_ptr()) });
         function_of(module, if file.ends_with("ptx") { "fill" } else { "scale" });
     }
     fails(unsafe { cuModuleLoad(&mut module, c"no such file".as_ptr()) }, ERROR_FILE_NOT_FOUND, "no such file");
-    let image = include_bytes!("fatbin/default.fatbin");
+    let image = include_bytes!("../fatbin/default.fatbin");
     ok(unsafe { cuModuleLoadFatBinary(&mut module, image.as_ptr().cast()) });
     ok(unsafe { cuModuleLoadData(&mut module, image.as_ptr().cast()) });
     let mut damaged = *image;

@@ -4,12 +4,10 @@
     reason = "every block is a call of the driver's C interface with what the test made"
 )]
 
-mod driver_common;
-
 use std::ffi::c_void;
 use std::ptr::null_mut;
 
-use driver_common::*;
+use crate::common::*;
 use ptx_emulator::driver::{copy::*, memory::*, pinned::*, pool::*, stream::*, types::*, unsupported::*};
 use ptx_emulator::finding::Kind;
 

@@ -1,9 +1,7 @@
 //! `cvt`: every pair of types with every rounding, against the definitions.
 
-mod ops_harness;
-
-use ops_harness::exact::{BF16, F16, F32, F64, Format, TF32, format};
-use ops_harness::{Case, Out, Want, check, check_case, is, refused};
+use crate::harness::exact::{BF16, F16, F32, F64, Format, TF32, format};
+use crate::harness::{Case, Out, Want, check, check_case, is, refused};
 
 /// Name, bits, signed, kind.
 const INTEGERS: [(&str, u32, bool, &str); 8] = [
@@ -99,7 +97,7 @@ fn to_integers() {
                     is(row(clamped, bits, signed))
                 };
                 // Numbers of the size of the integer, as well as all others.
-                let feed = |rng: &mut ops_harness::Rng| {
+                let feed = |rng: &mut crate::harness::Rng| {
                     if rng.below(3) == 0 {
                         return vec![rng.value(kind.chars().next().unwrap())];
                     }
@@ -128,7 +126,7 @@ fn number(t: Format, bits: u64) -> Out {
 }
 
 /// Numbers of one format where the other ends: overflow, subnormal results, ties.
-fn critical(from: Format, to: Format, kind: &'static str) -> impl Fn(&mut ops_harness::Rng) -> Vec<u64> {
+fn critical(from: Format, to: Format, kind: &'static str) -> impl Fn(&mut crate::harness::Rng) -> Vec<u64> {
     move |rng| {
         let pattern = rng.bits() & (to.sign_bit() | (to.sign_bit() - 1));
         let v = match rng.below(4) {
@@ -225,7 +223,7 @@ fn newer_conversions_from_f32() {
                     let opcode = format!("{before}.{to}.f32");
                     check_case(&Case { feed: Some(&feed), ..Case::new(&opcode, 2, "f") }, |l| is(convert(l.s[0])));
                     let opcode = format!("{before}.{to}x2.f32");
-                    let two = |rng: &mut ops_harness::Rng| [feed(rng), feed(rng)].concat();
+                    let two = |rng: &mut crate::harness::Rng| [feed(rng), feed(rng)].concat();
                     check_case(&Case { feed: Some(&two), ..Case::new(&opcode, 3, "ff") }, |l| {
                         is(convert(l.s[0]) << 16 | convert(l.s[1]))
                     });
@@ -254,7 +252,7 @@ fn every_half_number() {
     // All 65536 patterns of both formats, through f32 and back.
     for (name, t) in [("f16", F16), ("bf16", BF16)] {
         let next = std::cell::Cell::new(0u64);
-        let feed = |_: &mut ops_harness::Rng| vec![next.replace(next.get() + 1) & 0xffff];
+        let feed = |_: &mut crate::harness::Rng| vec![next.replace(next.get() + 1) & 0xffff];
         let opcode = format!("cvt.f32.{name}");
         let case = Case { warps: 2048, feed: Some(&feed), ..Case::new(&opcode, 2, "e") };
         check_case(&case, |l| is(F32.from(t, l.s[0], "rn")));

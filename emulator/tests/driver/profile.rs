@@ -4,11 +4,9 @@
     reason = "every block is a call of the driver's C interface with what the test made"
 )]
 
-mod driver_common;
-
 use std::ptr::null_mut;
 
-use driver_common::*;
+use crate::common::*;
 use ptx_emulator::driver::copy::*;
 use ptx_emulator::driver::stream::cuStreamSynchronize;
 use ptx_emulator::driver::tally::Tally;

@@ -4,13 +4,11 @@
     reason = "every block is a call of the driver's C interface with what the test made"
 )]
 
-mod driver_common;
-
 use std::ffi::c_void;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use driver_common::*;
+use crate::common::*;
 use ptx_emulator::driver::{context::*, copy::*, event::*, graph::*, memory::*, module::*, stream::*, types::*};
 use ptx_emulator::finding::Kind;
 

@@ -1,9 +1,7 @@
 //! The `.approx` and `.full` functions: within the errors that PTX documents, with its special values.
 
-mod ops_harness;
-
-use ops_harness::exact::{BF16, F16, F32, Format};
-use ops_harness::{Lane, Out, Want, check, refused};
+use crate::harness::exact::{BF16, F16, F32, Format};
+use crate::harness::{Lane, Out, Want, check, refused};
 
 fn of(v: u64) -> f64 {
     f64::from(f32::from_bits(v as u32))
@@ -60,8 +58,8 @@ fn logarithm_and_power() {
 
 #[test]
 fn ex2_is_within_an_ulp_everywhere() {
-    use ops_harness::{Case, check_case};
-    let feed = |rng: &mut ops_harness::Rng| {
+    use crate::harness::{Case, check_case};
+    let feed = |rng: &mut crate::harness::Rng| {
         let x = (rng.bits() >> 11) as f64 / 2f64.powi(53) * 320.0 - 160.0;
         vec![u64::from((x as f32).to_bits())]
     };

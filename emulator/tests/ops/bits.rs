@@ -1,8 +1,6 @@
 //! Logic, shifts and bit manipulation, bit by bit.
 
-mod ops_harness;
-
-use ops_harness::{Case, Out, Want, check, check_case, check_operands, is, predicates, refused};
+use crate::harness::{Case, Out, Want, check, check_case, check_operands, is, predicates, refused};
 
 const SIZES: [(u32, char); 3] = [(16, 'h'), (32, 'w'), (64, 'l')];
 
@@ -41,7 +39,7 @@ fn lop3_of_every_table() {
     fn case<'a>(opcode: &'a str, operands: usize, immediates: &[u32]) -> Case<'a> {
         Case { warps: 256, immediates: immediates.to_vec(), ..Case::new(opcode, operands, "www") }
     }
-    let result = |l: &ops_harness::Lane| {
+    let result = |l: &crate::harness::Lane| {
         let index = |n| u32::from(bit(l.s[0], n)) * 4 + u32::from(bit(l.s[1], n)) * 2 + u32::from(bit(l.s[2], n));
         by_bit(32, |n| l.immediate >> index(n) & 1 == 1)
     };
@@ -138,7 +136,7 @@ fn masks_and_extension() {
 #[test]
 fn nth_set_bit() {
     let case = |kinds| Case { warps: 60, ..Case::new("fns.b32", 4, kinds) };
-    let oracle = |l: &ops_harness::Lane| {
+    let oracle = |l: &crate::harness::Lane| {
         let (set, base, offset) = (l.s[0], l.s[1] as i64, l.s[2] as i32);
         if base > 31 {
             return Out { d: vec![Want::Any], ..Out::default() };
@@ -171,7 +169,7 @@ fn permutations() {
         ("ecr", [[0, 0, 0, 0], [1, 1, 1, 0], [2, 2, 1, 0], [3, 2, 1, 0]]),
         ("rc16", [[1, 0, 1, 0], [3, 2, 3, 2], [1, 0, 1, 0], [3, 2, 3, 2]]),
     ];
-    let byte = |l: &ops_harness::Lane, n: u32| (l.s[1] << 32 | l.s[0]) >> (8 * n) & 255;
+    let byte = |l: &crate::harness::Lane, n: u32| (l.s[1] << 32 | l.s[0]) >> (8 * n) & 255;
     for (mode, table) in modes {
         check(&format!("prmt.b32.{mode}"), "www", |l| {
             is(table[(l.s[2] & 3) as usize].iter().fold(0, |d, n| d << 8 | byte(l, *n)))

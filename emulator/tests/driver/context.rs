@@ -4,12 +4,10 @@
     reason = "every block is a call of the driver's C interface with what the test made"
 )]
 
-mod driver_common;
-
 use std::ffi::{CStr, c_char};
 use std::ptr::{null, null_mut};
 
-use driver_common::*;
+use crate::common::*;
 use ptx_emulator::driver::{context::*, device::*, errors::*, memory::*, proc_address::*, stream::*, types::*};
 
 fn attribute(number: i32) -> i32 {

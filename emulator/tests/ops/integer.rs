@@ -1,8 +1,6 @@
 //! Integer arithmetic and extended precision, against 128-bit integers.
 
-mod ops_harness;
-
-use ops_harness::{Case, Lane, Out, Rng, Want, check, check_case, is, refused};
+use crate::harness::{Case, Lane, Out, Rng, Want, check, check_case, is, refused};
 
 const TYPES: [(&str, u32, bool, char); 6] = [
     ("u16", 16, false, 'h'),

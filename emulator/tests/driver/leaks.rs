@@ -4,12 +4,10 @@
     reason = "every block is a call of the driver's C interface with what the test made"
 )]
 
-mod driver_common;
-
 use std::process::Command;
 use std::ptr::null_mut;
 
-use driver_common::*;
+use crate::common::*;
 use ptx_emulator::driver::{context::*, memory::*, pinned::*, types::*};
 use ptx_emulator::finding::Kind;
 
@@ -69,7 +67,7 @@ fn forgets_a_buffer() {
 #[test]
 fn the_end_of_the_process_reports() {
     let this = std::env::current_exe().unwrap();
-    let run = Command::new(this).args(["--ignored", "--exact", "forgets_a_buffer"]).output().unwrap();
+    let run = Command::new(this).args(["--ignored", "--exact", "leaks::forgets_a_buffer"]).output().unwrap();
     let said = String::from_utf8_lossy(&run.stderr);
     assert!(run.status.success(), "{said}");
     let leaks: Vec<&str> = said.lines().filter(|line| line.starts_with("emulator: leak")).collect();

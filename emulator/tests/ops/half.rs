@@ -1,11 +1,9 @@
 //! `f16`, `bf16` and their pairs: one rounding, against its definition.
 
-mod ops_harness;
-
 use std::cmp::Ordering;
 
-use ops_harness::exact::{BF16, F16, Format};
-use ops_harness::{check, is, refused};
+use crate::harness::exact::{BF16, F16, Format};
+use crate::harness::{check, is, refused};
 
 const FORMATS: [(&str, Format, &str, &str); 2] = [("f16", F16, "e", "E"), ("bf16", BF16, "g", "G")];
 

@@ -1,11 +1,9 @@
 //! `f32` and `f64` arithmetic in all roundings, against the definition of rounding.
 
-mod ops_harness;
-
 use std::cmp::Ordering;
 
-use ops_harness::exact::{BF16, F16, F32, F64, Format};
-use ops_harness::{Case, Lane, Out, Want, check_case, is, predicates, refused};
+use crate::harness::exact::{BF16, F16, F32, F64, Format};
+use crate::harness::{Case, Lane, Out, Want, check_case, is, predicates, refused};
 
 const MODES: [&str; 4] = ["rn", "rz", "rm", "rp"];
 
@@ -192,7 +190,7 @@ fn properties() {
 
 #[test]
 fn the_processor_agrees_with_the_oracle() {
-    let mut rng = ops_harness::Rng(3);
+    let mut rng = crate::harness::Rng(3);
     for _ in 0..20_000 {
         let (a, b, c) = (rng.value('f'), rng.value('f'), rng.value('f'));
         let of = |v: u64| f32::from_bits(v as u32);

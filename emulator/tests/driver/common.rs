@@ -1,4 +1,4 @@
-//! A session with the emulated driver for a test: one at a time in a process, since the driver is one.
+//! A session with the emulated driver for a test: one at a time, since the process has one driver.
 #![allow(
     clippy::undocumented_unsafe_blocks,
     reason = "every block is a call of the driver's C interface with what the test made"
@@ -23,7 +23,7 @@ pub const KERNELS: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!(
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Keeps other tests of this file out.
+/// Keeps other tests out.
 pub fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }

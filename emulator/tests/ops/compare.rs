@@ -1,11 +1,9 @@
 //! Comparisons, selection and `mov`.
 
-mod ops_harness;
-
 use std::cmp::Ordering;
 
-use ops_harness::exact::format;
-use ops_harness::{Case, Lane, Out, Want, check, check_case, check_operands, is, predicates, refused};
+use crate::harness::exact::format;
+use crate::harness::{Case, Lane, Out, Want, check, check_case, check_operands, is, predicates, refused};
 
 const COMBINE: [&str; 4] = ["", ".and", ".or", ".xor"];
 

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use crate::fragments::{Matrix, Shape, Type};
+use super::fragments::{Matrix, Shape, Type};
 
 /// The f32 next to `x` on the side of zero: found by stepping, not by bits.
 fn cut(x: f64) -> f64 {

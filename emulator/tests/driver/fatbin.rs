@@ -9,11 +9,11 @@ use std::ffi::CStr;
 use ptx_emulator::fatbin::{ImageError, ptx_of_bytes, ptx_of_fatbin, ptx_of_image, target_of};
 
 const IMAGES: [(&str, &[u8]); 5] = [
-    ("none", include_bytes!("fatbin/none.fatbin")),
-    ("speed", include_bytes!("fatbin/speed.fatbin")),
-    ("default", include_bytes!("fatbin/default.fatbin")),
-    ("size", include_bytes!("fatbin/size.fatbin")),
-    ("balance", include_bytes!("fatbin/balance.fatbin")),
+    ("none", include_bytes!("../fatbin/none.fatbin")),
+    ("speed", include_bytes!("../fatbin/speed.fatbin")),
+    ("default", include_bytes!("../fatbin/default.fatbin")),
+    ("size", include_bytes!("../fatbin/size.fatbin")),
+    ("balance", include_bytes!("../fatbin/balance.fatbin")),
 ];
 
 #[test]

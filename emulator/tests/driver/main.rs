@@ -1,0 +1,12 @@
+//! The stand-in driver through its C interface. What comes before a context is `driver_init`'s, in a process of its own.
+
+mod common;
+mod context;
+mod fatbin;
+mod graph;
+mod launch;
+mod leaks;
+mod memory;
+mod module;
+mod profile;
+mod stream;
