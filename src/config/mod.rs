@@ -1,6 +1,5 @@
 //! A resolved experiment: every default filled in, every value checked.
 
-use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -10,6 +9,7 @@ mod defense;
 mod file;
 pub mod keys;
 mod models;
+mod pin;
 mod set;
 pub mod settings;
 pub mod starter;
@@ -27,13 +27,11 @@ use wrong::plain;
 pub use wrong::{Overrides, Weights, Wrong};
 
 use crate::attack::{self, Said};
+use crate::data::Dataset;
 use crate::data::saved::Format;
-use crate::data::{Dataset, demo};
 use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::models::graph::read::{self, is_onnx};
-use crate::models::network_row;
 use crate::number::{self, Number};
 use crate::tape::Precision;
 
@@ -120,12 +118,12 @@ impl Config {
     pub fn pin(&mut self, dataset: &Dataset) -> Result<()> {
         let source = self.dataset.said.path.as_ref().or(self.dataset.said.images.as_ref());
         let source = source.cloned().unwrap_or_else(|| PathBuf::from(&dataset.name));
-        pin(&mut self.dataset.crc32, dataset.crc32(), &source)?;
+        pin::note(&mut self.dataset.crc32, dataset.crc32(), &source)?;
         for model in &mut self.models {
-            pin_weights(&model.weights, &mut model.crc32)?;
+            pin::weights(&model.weights, &mut model.crc32)?;
         }
         if let Some(weights) = &self.defense.weights {
-            pin_weights(weights, &mut self.defense.crc32)?;
+            pin::weights(weights, &mut self.defense.crc32)?;
         }
         Ok(())
     }
@@ -171,7 +169,7 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
         score,
         as_written,
         save: file.save,
-        models: resolve_models(file.models, row.models, wrong)?,
+        models: models::resolve(file.models, row.models, wrong)?,
         dataset,
         attack,
         defense,
@@ -188,114 +186,6 @@ fn resolve_attack(file: Said, wrong: &Wrong) -> Result<attack::Spec> {
         ..file
     };
     said.decided().map_err(|e| wrong.explain(e))
-}
-
-fn resolve_models(mut given: Vec<file::Model>, own: &[&str], wrong: &Wrong) -> Result<Vec<ModelConfig>> {
-    if given.is_empty() {
-        let embedded = |name| file::Model { weights: format!("demo:{name}"), ..file::Model::default() };
-        given = own.iter().map(embedded).collect();
-    }
-    if given.is_empty() {
-        return Err(wrong.at("models", "expected at least one [[models]] with its weights, found none"));
-    }
-    let mut resolved: Vec<ModelConfig> = Vec::new();
-    for file::Model {
-        name,
-        weights,
-        crc32,
-        strip,
-        rename,
-        arch,
-        config,
-        mean,
-        std,
-        channels,
-        layout,
-        input_range,
-        clean_test_accuracy,
-    } in given
-    {
-        if let Some(Err(known)) = arch.as_deref().map(network_row) {
-            let found = arch.unwrap_or_default();
-            return Err(wrong.at("models.arch", format!("expected one of {known}, found `{found}`")));
-        }
-        if config.is_some() && arch.is_none() {
-            return Err(wrong.at("models.config", "belongs to models.arch, found none"));
-        }
-        let config = config.map(models::config).transpose().map_err(|problem| wrong.at("models.config", problem))?;
-        for (key, values) in [("mean", mean), ("std", std)] {
-            models::check(key, values).map_err(|problem| wrong.at(&format!("models.{key}"), problem))?;
-        }
-        if let Some(bad) = rename.iter().find(|text| text.split_once('=').is_none_or(|(from, _)| from.is_empty())) {
-            return Err(wrong.at("models.rename", format!("expected FROM=TO, found `{bad}`")));
-        }
-        if let Some(bad) = input_range.filter(|&range| range != 1.0 && range != 255.0) {
-            return Err(wrong.at("models.input_range", format!("expected 1 or 255, found {bad}")));
-        }
-        if let Some(bad) = clean_test_accuracy.filter(|share| !(0.0..=1.0).contains(share)) {
-            return Err(wrong.at("models.clean_test_accuracy", format!("expected a share of 0 to 1, found {bad}")));
-        }
-        let (default_name, weights) = wrong.locate(&weights, "models.weights", &demo::MODELS)?;
-        // Pictures and curves are named by it.
-        if let Some(bad) = name.as_deref().and_then(|name| name.chars().find(|&c| !plain(c))) {
-            let problem = format!("expected letters, digits and ._- of ASCII, found `{bad}`");
-            return Err(wrong.at("models.name", problem));
-        }
-        let name = name.unwrap_or_else(|| default_name.chars().map(|c| if plain(c) { c } else { '-' }).collect());
-        if name.is_empty() || resolved.iter().any(|model| model.name == name) {
-            return Err(
-                wrong.at("models.name", format!("expected a different name for each model, found `{name}` again"))
-            );
-        }
-        resolved.push(ModelConfig {
-            name,
-            weights,
-            crc32,
-            strip,
-            rename,
-            arch,
-            config,
-            mean,
-            std,
-            channels,
-            layout,
-            input_range,
-            clean_test_accuracy,
-        });
-    }
-    Ok(resolved)
-}
-
-fn checksum(reader: impl io::Read) -> io::Result<u32> {
-    let mut reader = flate2::CrcReader::new(reader);
-    io::copy(&mut reader, &mut io::sink())?;
-    Ok(reader.crc().sum())
-}
-
-fn pin_weights(weights: &str, known: &mut Option<String>) -> Result<()> {
-    let path = Path::new(weights);
-    let found = match Weights::named(weights) {
-        Weights::Embedded(bytes) => checksum(bytes),
-        Weights::File(path) => {
-            let data = if is_onnx(path) { read::open(path)?.data } else { vec![] };
-            let open = |path: &Path| Ok::<_, Error>(BufReader::new(files::open(path, "read the weights")?));
-            let all = data.iter().try_fold(Box::new(open(path)?) as Box<dyn io::Read>, |all, file| {
-                Ok::<_, Error>(Box::new(io::Read::chain(all, open(file)?)) as Box<dyn io::Read>)
-            })?;
-            checksum(all)
-        }
-    };
-    pin(known, found.map_err(|e| Error::io(path, "read the weights", e))?, path)
-}
-
-fn pin(known: &mut Option<String>, found: u32, file: &Path) -> Result<()> {
-    let found = format!("{found:08x}");
-    match known.replace(found.clone()) {
-        Some(expected) if expected != found => {
-            Err(Error::file(file, format!("crc32: the config expects {expected}, found {found}")))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

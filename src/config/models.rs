@@ -3,10 +3,13 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::wrong::Weights as Place;
+use super::file;
+use super::wrong::{Weights as Place, Wrong, plain};
+use crate::data::demo;
 use crate::error::{Error, Result};
 use crate::models::card::{Card, Takes, Triple, unit};
 use crate::models::graph::{Channels, Layout};
+use crate::models::network_row;
 use crate::models::weights::Weights;
 
 /// One classifier.
@@ -151,6 +154,83 @@ impl ModelConfig {
     }
 }
 
+/// Those of a file, or else the dataset's own.
+pub(super) fn resolve(mut given: Vec<file::Model>, own: &[&str], wrong: &Wrong) -> Result<Vec<ModelConfig>> {
+    if given.is_empty() {
+        let embedded = |name| file::Model { weights: format!("demo:{name}"), ..file::Model::default() };
+        given = own.iter().map(embedded).collect();
+    }
+    if given.is_empty() {
+        return Err(wrong.at("models", "expected at least one [[models]] with its weights, found none"));
+    }
+    let mut resolved: Vec<ModelConfig> = Vec::new();
+    for file::Model {
+        name,
+        weights,
+        crc32,
+        strip,
+        rename,
+        arch,
+        config,
+        mean,
+        std,
+        channels,
+        layout,
+        input_range,
+        clean_test_accuracy,
+    } in given
+    {
+        if let Some(Err(known)) = arch.as_deref().map(network_row) {
+            let found = arch.unwrap_or_default();
+            return Err(wrong.at("models.arch", format!("expected one of {known}, found `{found}`")));
+        }
+        if config.is_some() && arch.is_none() {
+            return Err(wrong.at("models.config", "belongs to models.arch, found none"));
+        }
+        let config = config.map(config_of).transpose().map_err(|problem| wrong.at("models.config", problem))?;
+        for (key, values) in [("mean", mean), ("std", std)] {
+            check(key, values).map_err(|problem| wrong.at(&format!("models.{key}"), problem))?;
+        }
+        if let Some(bad) = rename.iter().find(|text| text.split_once('=').is_none_or(|(from, _)| from.is_empty())) {
+            return Err(wrong.at("models.rename", format!("expected FROM=TO, found `{bad}`")));
+        }
+        if let Some(bad) = input_range.filter(|&range| range != 1.0 && range != 255.0) {
+            return Err(wrong.at("models.input_range", format!("expected 1 or 255, found {bad}")));
+        }
+        if let Some(bad) = clean_test_accuracy.filter(|share| !(0.0..=1.0).contains(share)) {
+            return Err(wrong.at("models.clean_test_accuracy", format!("expected a share of 0 to 1, found {bad}")));
+        }
+        let (default_name, weights) = wrong.locate(&weights, "models.weights", &demo::MODELS)?;
+        // Pictures and curves are named by it.
+        if let Some(bad) = name.as_deref().and_then(|name| name.chars().find(|&c| !plain(c))) {
+            let problem = format!("expected letters, digits and ._- of ASCII, found `{bad}`");
+            return Err(wrong.at("models.name", problem));
+        }
+        let name = name.unwrap_or_else(|| default_name.chars().map(|c| if plain(c) { c } else { '-' }).collect());
+        if name.is_empty() || resolved.iter().any(|model| model.name == name) {
+            return Err(
+                wrong.at("models.name", format!("expected a different name for each model, found `{name}` again"))
+            );
+        }
+        resolved.push(ModelConfig {
+            name,
+            weights,
+            crc32,
+            strip,
+            rename,
+            arch,
+            config,
+            mean,
+            std,
+            channels,
+            layout,
+            input_range,
+            clean_test_accuracy,
+        });
+    }
+    Ok(resolved)
+}
+
 /// Whether two texts say the same, as JSON where both are.
 fn same(a: &str, b: &str) -> bool {
     let json = |text| serde_json::from_str::<Value>(text).ok();
@@ -158,7 +238,7 @@ fn same(a: &str, b: &str) -> bool {
 }
 
 /// A network's config as a table, or as the JSON of one, which a shell can say.
-pub(super) fn config(said: toml::Value) -> Result<Map<String, Value>, String> {
+fn config_of(said: toml::Value) -> Result<Map<String, Value>, String> {
     let found = match said {
         toml::Value::String(text) => serde_json::from_str(&text)
             .map_err(|e| format!("expected a table or the JSON of one, found `{text}`: {e}"))?,
@@ -171,6 +251,6 @@ pub(super) fn config(said: toml::Value) -> Result<Map<String, Value>, String> {
 }
 
 /// Whether a config's mean or deviation can be meant.
-pub(super) fn check(key: &str, values: Option<Triple>) -> Result<(), String> {
+fn check(key: &str, values: Option<Triple>) -> Result<(), String> {
     values.map_or(Ok(()), |values| unit(key, &values))
 }

@@ -4,6 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::attack::{Loss, Norm, Profile, StepSize, Target};
+use crate::data::demo;
 use crate::defense::Estimator;
 
 fn load(text: &str) -> Result<Config> {

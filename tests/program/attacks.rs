@@ -19,7 +19,7 @@ fn flags(method: &str, norm: &str) -> String {
         "random" => format!("--eps {} --steps 12", if norm == "linf" { "0.15" } else { "9.5" }),
         "autoattack" => "--eps 0.02".into(),
         "autoattack-rand" => format!("--eps {eps}"),
-        "square" => format!("--eps {} --steps 60", if norm == "linf" { eps } else { "1.5" }),
+        "square" => format!("--eps {} --steps 60", if norm == "linf" { "0.03" } else { "1.5" }),
         "fab-t" | "apgd-t" => format!("--eps {eps} --steps 4"),
         "pgd" => format!("--eps {eps} --steps 25 --rel-step 0.5 --restarts 2"),
         _ => format!("--eps {eps} --steps 12"),

@@ -43,11 +43,11 @@ fn the_emulated_gpu_predicts_what_the_host_predicts() {
     let folder = tempfile::tempdir().unwrap();
     let records = |device: &str| {
         let out = folder.path().join(device);
-        let out_text = out.display().to_string();
-        let done = rampart(
-            0,
-            &["sweep", "--device", device, "--limit", "1", "--eps", "0.01", "--sigma", "0.25", "--out", &out_text],
+        let args = format!(
+            "sweep --device {device} --limit 1 --eps 0.01 --sigma 0.25 --no-checks --set attack.steps=3 --out {}",
+            out.display()
         );
+        let done = rampart(0, &args.split(' ').collect::<Vec<_>>());
         assert!(done.status.success(), "{}", text(&done.stderr));
         let all = std::fs::read_to_string(out.join("records.jsonl")).unwrap();
         let prediction = |line: &str| {

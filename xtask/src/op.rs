@@ -2,6 +2,7 @@
 //! mistakes soonest: the host first, then what only PyTorch and nvcc can make.
 
 use std::path::Path;
+use std::process::Command;
 
 use crate::run::{Result, Run};
 
@@ -24,7 +25,7 @@ pub fn op(run: &mut Run, args: &[String]) -> Result {
 
     let tested = run.tests_passed();
     // Also builds the program that replays.
-    run.step(run.cargo("test --release --locked --test ops").arg(format!("{name}::")))?;
+    run.step(cargo(run, "test --release --locked --test ops").arg(format!("{name}::")))?;
     if run.tests_passed() == tested {
         return Err(format!("tests/ops/{name}.rs has no test that ran: does tests/ops/main.rs list it?"));
     }
@@ -41,8 +42,15 @@ pub fn op(run: &mut Run, args: &[String]) -> Result {
     let table = "tools/cuda/check_cubins.py --prebuilt --write";
     run.step(run.command("python3", table).arg(Path::new(&kernel)).env("NVCC", &nvcc))?;
     // The new PTX goes into the program.
-    run.step(&mut run.cargo("test --release --locked --test ops --no-run"))?;
+    run.step(&mut cargo(run, "test --release --locked --test ops --no-run"))?;
     replay(run, dumps, "emulated --emulator-checks on")
+}
+
+/// A kernel goes into the engine, which is then built again: of that, only what changed.
+fn cargo(run: &Run, args: &str) -> Command {
+    let mut cargo = run.cargo(args);
+    cargo.env("CARGO_INCREMENTAL", "1");
+    cargo
 }
 
 fn replay(run: &mut Run, dumps: &[String], device: &str) -> Result {
