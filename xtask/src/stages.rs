@@ -29,7 +29,6 @@ pub const STAGES: [Stage; 8] = [
         about: "the ops with poisoned memory, canaries and overflow checks, at every level of processor",
         run: checked,
     },
-    Stage { name: "wheel", about: "the wheel, installed alone and run at every level of processor", run: wheel },
     Stage {
         name: "sanitized",
         about: "host kernels under AddressSanitizer and UndefinedBehaviorSanitizer: the ops, the dumps, hostile inputs",
@@ -40,13 +39,17 @@ pub const STAGES: [Stage; 8] = [
         about: "nvcc builds every kernel; prebuilt PTX and resources.csv compared with it",
         run: cuda,
     },
+    Stage {
+        name: "wheel",
+        about: "the program with nvcc's machine code as a wheel, installed alone and run at every level of processor",
+        run: wheel,
+    },
 ];
 
 /// The virtual environment of the checks that are Python's.
 const PYTHON: &str = "tools/checks/install_python.sh target/checks-venv";
 
-/// The program as `test` built it. `cargo build` would make it again, dependencies and all: theirs have other features without
-/// the tests'. That build is `cuda`'s.
+/// The program as `test` built it.
 const PROGRAM: &str = "test --release --workspace --locked --no-run";
 
 fn lint(run: &mut Run) -> Result {
@@ -99,8 +102,8 @@ fn pages(run: &mut Run) -> Result {
     if sweep.exists() {
         fs::remove_dir_all(&sweep).map_err(|e| format!("{}: {e}", sweep.display()))?;
     }
-    run.step(&mut run.cargo(PROGRAM))?;
-    run.step(&mut run.rampart("sweep --out target/ci-sweep"))?;
+    // The README's command.
+    run.step(&mut run.cargo("run --release --locked -- sweep --out target/ci-sweep"))?;
     run.step(&mut run.command("python3", "tools/checks/check_demo.py target/ci-sweep/results.csv"))?;
     run.step(&mut run.rampart("report target/ci-sweep target/ci-sweep --out target/ci-compared.html"))?;
     run.step(&mut run.rampart("maps tests/fixtures/imagenet/opencv-8x8-56x56.png --sigma 0.25 --out target/ci-maps"))?;
@@ -180,7 +183,9 @@ fn wheel(run: &mut Run) -> Result {
             fs::remove_dir_all(left).map_err(|e| format!("{}: {e}", left.display()))?;
         }
     }
-    run.step(run.command(&python, "-m maturin build --release --locked --out target/wheels").env(ARCH.0, ARCH.1))?;
+    let nvcc = run.installed("tools/cuda/install_nvcc.sh target/nvcc-venv")?;
+    let build = "-m maturin build --release --locked --out target/wheels";
+    run.step(run.command(&python, build).env(ARCH.0, ARCH.1).env("NVCC", &nvcc))?;
     let built: Vec<_> =
         fs::read_dir(&wheels).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
     let [wheel] = &built[..] else { return Err(format!("maturin wrote {} files, expected one wheel", built.len())) };
@@ -199,6 +204,11 @@ fn wheel(run: &mut Run) -> Result {
         command
     };
     let info = run.output(&mut rampart(run, "info"))?;
+    let line = info.lines().find(|line| line.starts_with("CUDA images: ")).unwrap_or("no line `CUDA images: `");
+    println!("{line}");
+    if !line.strip_prefix("CUDA images: ").is_some_and(|count| count.starts_with(|c| matches!(c, '1'..='9'))) {
+        return Err(format!("`rampart info` says `{line}`: the build with nvcc embeds no machine code"));
+    }
     let levels = if cfg!(target_arch = "x86_64") { levels(&info)? } else { &["native"] };
     let fixtures = run.root.join("tests/fixtures");
     for level in levels {
@@ -217,13 +227,5 @@ fn wheel(run: &mut Run) -> Result {
 fn cuda(run: &mut Run) -> Result {
     let nvcc = run.installed("tools/cuda/install_nvcc.sh target/nvcc-venv")?;
     run.step(run.command("python3", "tools/cuda/prebuilt.py --check").env("NVCC", &nvcc))?;
-    run.step(run.command("python3", "tools/cuda/check_cubins.py --prebuilt --check").env("NVCC", &nvcc))?;
-    run.step(run.cargo("build --release --locked").env("NVCC", &nvcc))?;
-    let info = run.output(&mut run.rampart("info"))?;
-    let line = info.lines().find(|line| line.starts_with("CUDA images: ")).unwrap_or("no line `CUDA images: `");
-    println!("{line}");
-    if line.strip_prefix("CUDA images: ").is_some_and(|count| count.starts_with(|c| matches!(c, '1'..='9'))) {
-        return Ok(());
-    }
-    Err(format!("`rampart info` says `{line}`: the build with nvcc embeds no machine code"))
+    run.step(run.command("python3", "tools/cuda/check_cubins.py --prebuilt --check").env("NVCC", &nvcc))
 }

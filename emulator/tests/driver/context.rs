@@ -59,6 +59,7 @@ fn device_is_an_h100_when_asked() {
 
 #[test]
 fn errors_have_names_and_texts() {
+    let _alone = alone();
     let name = |error| unsafe {
         let mut name = null();
         let code = cuGetErrorName(error, &mut name);
@@ -201,6 +202,7 @@ fn limits_flags_and_preferences_are_kept() {
 
 #[test]
 fn functions_are_found_by_name() {
+    let _alone = alone();
     let (mut address, mut status) = (null_mut(), 9);
     unsafe {
         ok(cuGetProcAddress_v2(c"cuMemAlloc".as_ptr(), &mut address, 13_000, 0, &mut status));
