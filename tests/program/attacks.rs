@@ -40,9 +40,8 @@ fn alike(norm: &str) {
         };
         let whole = sweep("whole", 64);
         assert!(whole.1.iter().any(|line| line.contains("\"correct_any\":false")), "{method}: {}", whole.0);
-        for (out, batch) in [("single", 1), ("odd", 2)] {
-            assert_eq!(sweep(out, batch), whole, "{method} {norm}, batches of {batch}");
-        }
+        assert_eq!(sweep("odd", 2), whole, "{method} {norm}, batches of 2");
+        // Some in batches of one, the rest after the kill in batches of three.
         killed(&place, &flags);
         place.run(&format!("sweep {flags} --batch 3 --resume --out torn")).ok();
         assert_eq!((place.results("torn"), place.records("torn")), whole, "{method} {norm}, killed");
