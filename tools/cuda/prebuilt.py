@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Brings kernels/prebuilt/ up to date: the compressed PTX of every kernels/*.cu, for machines with a driver but without nvcc.
 
-    tools/cuda/prebuilt.py [--nvcc NVCC] [--all | --check]
+    tools/cuda/prebuilt.py [--nvcc NVCC] [--all | --check [--built FOLDER]]
 
 Compiles the sources that SOURCES there tells to have changed, with --all every one. With --check nothing is written: the
-committed files are compared with a fresh build of everything, and the first line that differs is named. Needs the nvcc that
-tools/cuda/install_nvcc.sh installs: another release writes other PTX.
+committed files are compared with a fresh build of everything, and the first line that differs is named; with --built that is
+what cargo has built with NVCC set, the build script's OUT_DIR. Needs the nvcc that tools/cuda/install_nvcc.sh installs: another
+release writes other PTX.
 """
 
 import argparse
@@ -87,14 +88,17 @@ def main():
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--all", action="store_true")
     action.add_argument("--check", action="store_true")
+    parser.add_argument("--built", type=Path)
     options = parser.parse_args()
+    if options.built and not options.check:
+        fail("--built is what --check compares with: give both")
     sources = sorted(KERNELS.glob("*.cu"))
     record_before = SOURCES.read_text() if SOURCES.is_file() else ""
     lines = {} if options.all or options.check else recorded(record_before)
     target = lambda source: PREBUILT / f"{source.stem}.ptx.gz"
     stale = [s for s in sources if not (unchanged(s.stem, lines.get(s.stem)) and target(s).is_file())]
     nvcc = None
-    if stale:
+    if stale and not options.built:
         nvcc = find_nvcc(options.nvcc)
         if version(nvcc) != pinned_version():
             fail(f"{nvcc} is {version(nvcc)}, the prebuilt PTX is by {pinned_version()}: run tools/cuda/install_nvcc.sh")
@@ -108,7 +112,14 @@ def main():
             files = {file.resolve() for file in files}
             return portable(ptx.read_text()), digest(f.name for f in files if f.parent == KERNELS)
 
-        built = list(pool.map(build, stale))
+        def built_by_cargo(source):
+            image, line = options.built / target(source).name, recorded(record_before).get(source.stem)
+            if not image.is_file():
+                fail(f"{image} is not there: was NVCC set when cargo built it?")
+            files = [entry.split("=")[0] for entry in (line or f"{source.name}=").split()]
+            return gzip.decompress(image.read_bytes()).decode(), digest(files)
+
+        built = list(pool.map(built_by_cargo if options.built else build, stale))
     texts = [text for text, _ in built]
     lines.update({source.stem: line for source, (_, line) in zip(stale, built)})
     record = HEAD + "".join(f"{source.stem}: {lines[source.stem]}\n" for source in sources)
@@ -147,8 +158,9 @@ def main():
     if problems:
         print("\n".join(problems + ["run tools/cuda/prebuilt.py and commit what it writes"]), file=sys.stderr)
         sys.exit(1)
+    how = "compared with cargo's" if options.built else "compiled"
     size = sum(target(source).stat().st_size for source in sources)
-    print(f"{len(sources)} files, {size / 1e3:.0f} kB, as nvcc {pinned_version()} builds them; {len(stale)} compiled")
+    print(f"{len(sources)} files, {size / 1e3:.0f} kB, as nvcc {pinned_version()} builds them; {len(stale)} {how}")
 
 
 if __name__ == "__main__":

@@ -224,8 +224,34 @@ fn wheel(run: &mut Run) -> Result {
     run.step(&mut rampart(run, "sweep --limit 2 --no-checks --out sweep"))
 }
 
+/// Where the engine's build script wrote, in the messages of a build.
+fn out_dir(messages: &str) -> Option<String> {
+    let script = messages
+        .lines()
+        .find(|line| line.contains(r#""reason":"build-script-executed""#) && line.contains("/build/rampart-"))?;
+    let (_, rest) = script.split_once(r#""out_dir":""#)?;
+    Some(rest.split('"').next()?.to_owned())
+}
+
 fn cuda(run: &mut Run) -> Result {
     let nvcc = run.installed("tools/cuda/install_nvcc.sh target/nvcc-venv")?;
-    run.step(run.command("python3", "tools/cuda/prebuilt.py --check").env("NVCC", &nvcc))?;
+    // The build script's part of a build with nvcc; `wheel` makes a program of it.
+    let check = "check --release --locked --package rampart --lib --message-format=json";
+    let messages = run.output(run.cargo(check).env("NVCC", &nvcc))?;
+    let out = out_dir(&messages).ok_or("`cargo check` named no folder of the build script of rampart")?;
+    run.step(run.command("python3", "tools/cuda/prebuilt.py --check --built").arg(out).env("NVCC", &nvcc))?;
     run.step(run.command("python3", "tools/cuda/check_cubins.py --prebuilt --check").env("NVCC", &nvcc))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_the_build_script_is_found() {
+        let messages = r#"{"reason":"build-script-executed","package_id":"libc","out_dir":"/t/build/libc-1/out"}
+{"reason":"build-script-executed","package_id":"rampart","env":[],"out_dir":"/t/build/rampart-2/out"}"#;
+        assert_eq!(out_dir(messages).as_deref(), Some("/t/build/rampart-2/out"));
+        assert_eq!(out_dir("{}"), None);
+    }
 }
