@@ -24,7 +24,7 @@ fn flags(method: &str, norm: &str) -> String {
         "pgd" => format!("--eps {eps} --steps 25 --rel-step 0.5 --restarts 2"),
         _ => format!("--eps {eps} --steps 12"),
     };
-    let limit = if method.starts_with("autoattack") { 3 } else { 4 };
+    let limit = if method.starts_with("autoattack") { 3 } else { 5 };
     format!("--method {method} --norm {norm} --config one.toml --no-defense --no-checks --limit {limit} {said}")
 }
 
