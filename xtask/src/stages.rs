@@ -49,7 +49,7 @@ pub const STAGES: [Stage; 8] = [
 /// The virtual environment of the checks that are Python's.
 const PYTHON: &str = "tools/checks/install_python.sh target/checks-venv";
 
-/// The program as `test` built it.
+/// The program as `test` built it. `cargo run` would compile it again, dependencies and all: derive macros share what tests link.
 const PROGRAM: &str = "test --release --workspace --locked --no-run";
 
 fn lint(run: &mut Run) -> Result {
@@ -102,8 +102,8 @@ fn pages(run: &mut Run) -> Result {
     if sweep.exists() {
         fs::remove_dir_all(&sweep).map_err(|e| format!("{}: {e}", sweep.display()))?;
     }
-    // The README's command.
-    run.step(&mut run.cargo("run --release --locked -- sweep --out target/ci-sweep"))?;
+    run.step(&mut run.cargo(PROGRAM))?;
+    run.step(&mut run.rampart("sweep --out target/ci-sweep"))?;
     run.step(&mut run.command("python3", "tools/checks/check_demo.py target/ci-sweep/results.csv"))?;
     run.step(&mut run.rampart("report target/ci-sweep target/ci-sweep --out target/ci-compared.html"))?;
     run.step(&mut run.rampart("maps tests/fixtures/imagenet/opencv-8x8-56x56.png --sigma 0.25 --out target/ci-maps"))?;
