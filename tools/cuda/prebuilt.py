@@ -116,6 +116,7 @@ def main():
             image, line = options.built / target(source).name, recorded(record_before).get(source.stem)
             if not image.is_file():
                 fail(f"{image} is not there: was NVCC set when cargo built it?")
+            # What it reads is what SOURCES says: another header would stand in a text, which has another checksum then.
             files = [entry.split("=")[0] for entry in (line or f"{source.name}=").split()]
             return gzip.decompress(image.read_bytes()).decode(), digest(files)
 

@@ -49,7 +49,7 @@ pub const STAGES: [Stage; 8] = [
 /// The virtual environment of the checks that are Python's.
 const PYTHON: &str = "tools/checks/install_python.sh target/checks-venv";
 
-/// The program as `test` built it. `cargo run` would compile it again, dependencies and all: derive macros share what tests link.
+/// The program as `test` built it.
 const PROGRAM: &str = "test --release --workspace --locked --no-run";
 
 fn lint(run: &mut Run) -> Result {
