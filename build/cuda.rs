@@ -105,17 +105,20 @@ fn compile(nvcc: &Path, folder: &Path, source: &Path, out: &Path, common: u64) -
     let file = stem(source);
     let to = |extension: &str| out.join(format!("{file}.{extension}"));
     let (text, ptx, fatbin, stamp) = (to("ptx"), to("ptx.gz"), to("fatbin"), to("inputs"));
+    // What ptxas says of each kernel, for tools/cuda/check_cubins.py.
+    let said = to("ptxas");
     let failed = |e: std::io::Error| format!("{}: {e}", source.display());
 
     let mut hash = DefaultHasher::new();
     (common, fs::read(source).map_err(failed)?).hash(&mut hash);
     let inputs = format!("{:016x}", hash.finish());
     let made_from = fs::read_to_string(&stamp).unwrap_or_default();
-    if made_from != inputs || !ptx.is_file() || !fatbin.is_file() {
+    if made_from != inputs || ![&ptx, &fatbin, &said].iter().all(|made| made.is_file()) {
         // The stamp goes first and comes back last: what a failed build leaves behind is never taken for a whole one.
         let _ = fs::remove_file(&stamp);
         run(nvcc, source, &[PTX, "-ptx", "-I", &folder.to_string_lossy()], source, &text)?;
-        run(nvcc, source, &["-fatbin", "-Xfatbin", "-compress-all", "-gencode", TARGETS], &text, &fatbin)?;
+        let assembled = ["-fatbin", "-Xfatbin", "-compress-all", "-Xptxas", "-v", "-gencode", TARGETS];
+        fs::write(&said, run(nvcc, source, &assembled, &text, &fatbin)?).map_err(failed)?;
         let portable = ptx::portable(&fs::read_to_string(&text).map_err(failed)?);
         fs::write(&ptx, ptx::compress(&portable)?).map_err(failed)?;
         fs::remove_file(&text).map_err(failed)?;
@@ -124,7 +127,8 @@ fn compile(nvcc: &Path, folder: &Path, source: &Path, out: &Path, common: u64) -
     Ok(Image { file, ptx, fatbin: Some(fatbin), stale: None })
 }
 
-fn run(nvcc: &Path, source: &Path, how: &[&str], from: &Path, to: &Path) -> Result<(), String> {
+/// What nvcc printed.
+fn run(nvcc: &Path, source: &Path, how: &[&str], from: &Path, to: &Path) -> Result<String, String> {
     let done = Command::new(nvcc)
         .args(FLAGS)
         .args(how)
@@ -133,10 +137,10 @@ fn run(nvcc: &Path, source: &Path, how: &[&str], from: &Path, to: &Path) -> Resu
         .arg(from)
         .output()
         .map_err(|e| format!("{} could not be started: {e}", nvcc.display()))?;
-    if done.status.success() {
-        return Ok(());
-    }
     let (errors, output) = (String::from_utf8_lossy(&done.stderr), String::from_utf8_lossy(&done.stdout));
+    if done.status.success() {
+        return Ok(format!("{errors}{output}"));
+    }
     Err(format!("nvcc failed on {}\n{errors}{output}", source.display()))
 }
 

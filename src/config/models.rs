@@ -164,49 +164,34 @@ pub(super) fn resolve(mut given: Vec<file::Model>, own: &[&str], wrong: &Wrong) 
         return Err(wrong.at("models", "expected at least one [[models]] with its weights, found none"));
     }
     let mut resolved: Vec<ModelConfig> = Vec::new();
-    for file::Model {
-        name,
-        weights,
-        crc32,
-        strip,
-        rename,
-        arch,
-        config,
-        mean,
-        std,
-        channels,
-        layout,
-        input_range,
-        clean_test_accuracy,
-    } in given
-    {
-        if let Some(Err(known)) = arch.as_deref().map(network_row) {
-            let found = arch.unwrap_or_default();
+    for model in given {
+        if let Some(Err(known)) = model.arch.as_deref().map(network_row) {
+            let found = model.arch.unwrap_or_default();
             return Err(wrong.at("models.arch", format!("expected one of {known}, found `{found}`")));
         }
-        if config.is_some() && arch.is_none() {
+        if model.config.is_some() && model.arch.is_none() {
             return Err(wrong.at("models.config", "belongs to models.arch, found none"));
         }
-        let config = config.map(config_of).transpose().map_err(|problem| wrong.at("models.config", problem))?;
-        for (key, values) in [("mean", mean), ("std", std)] {
+        let config = model.config.map(config_of).transpose().map_err(|problem| wrong.at("models.config", problem))?;
+        for (key, values) in [("mean", model.mean), ("std", model.std)] {
             check(key, values).map_err(|problem| wrong.at(&format!("models.{key}"), problem))?;
         }
-        if let Some(bad) = rename.iter().find(|text| text.split_once('=').is_none_or(|(from, _)| from.is_empty())) {
+        if let Some(bad) = model.rename.iter().find(|text| text.split_once('=').is_none_or(|(from, _)| from.is_empty())) {
             return Err(wrong.at("models.rename", format!("expected FROM=TO, found `{bad}`")));
         }
-        if let Some(bad) = input_range.filter(|&range| range != 1.0 && range != 255.0) {
+        if let Some(bad) = model.input_range.filter(|&range| range != 1.0 && range != 255.0) {
             return Err(wrong.at("models.input_range", format!("expected 1 or 255, found {bad}")));
         }
-        if let Some(bad) = clean_test_accuracy.filter(|share| !(0.0..=1.0).contains(share)) {
+        if let Some(bad) = model.clean_test_accuracy.filter(|share| !(0.0..=1.0).contains(share)) {
             return Err(wrong.at("models.clean_test_accuracy", format!("expected a share of 0 to 1, found {bad}")));
         }
-        let (default_name, weights) = wrong.locate(&weights, "models.weights", &demo::MODELS)?;
+        let (default_name, weights) = wrong.locate(&model.weights, "models.weights", &demo::MODELS)?;
         // Pictures and curves are named by it.
-        if let Some(bad) = name.as_deref().and_then(|name| name.chars().find(|&c| !plain(c))) {
+        if let Some(bad) = model.name.as_deref().and_then(|name| name.chars().find(|&c| !plain(c))) {
             let problem = format!("expected letters, digits and ._- of ASCII, found `{bad}`");
             return Err(wrong.at("models.name", problem));
         }
-        let name = name.unwrap_or_else(|| default_name.chars().map(|c| if plain(c) { c } else { '-' }).collect());
+        let name = model.name.unwrap_or_else(|| default_name.chars().map(|c| if plain(c) { c } else { '-' }).collect());
         if name.is_empty() || resolved.iter().any(|model| model.name == name) {
             return Err(
                 wrong.at("models.name", format!("expected a different name for each model, found `{name}` again"))
@@ -215,17 +200,17 @@ pub(super) fn resolve(mut given: Vec<file::Model>, own: &[&str], wrong: &Wrong) 
         resolved.push(ModelConfig {
             name,
             weights,
-            crc32,
-            strip,
-            rename,
-            arch,
             config,
-            mean,
-            std,
-            channels,
-            layout,
-            input_range,
-            clean_test_accuracy,
+            crc32: model.crc32,
+            strip: model.strip,
+            rename: model.rename,
+            arch: model.arch,
+            mean: model.mean,
+            std: model.std,
+            channels: model.channels,
+            layout: model.layout,
+            input_range: model.input_range,
+            clean_test_accuracy: model.clean_test_accuracy,
         });
     }
     Ok(resolved)

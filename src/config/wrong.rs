@@ -126,6 +126,10 @@ impl<'a> Wrong<'a> {
 
     /// The absolute form of a path that is relative to the folder of the config file.
     pub(super) fn existing(&self, field: &str, path: &Path) -> Result<PathBuf> {
+        // Joined to the folder it would stand for that folder.
+        if path.as_os_str().is_empty() {
+            return Err(self.at(field, "expected a path, found an empty one"));
+        }
         let full = self.file.and_then(Path::parent).unwrap_or(Path::new("")).join(path);
         if self.past {
             return Ok(full);

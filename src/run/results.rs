@@ -132,13 +132,13 @@ impl Cell {
         }
     }
 
-    /// The same cell with the five likeliest classes counted in place of the first.
     /// Images that a targeted attack drove to its target, by the score of the run; `None` for an untargeted one.
     pub fn target_reached(&self, config: &Config) -> Option<u64> {
         let reached = if config.score == Score::Any { self.reached_any } else { self.reached };
         (config.attack.targeted != Target::None).then_some(reached)
     }
 
+    /// This cell with the five likeliest classes counted in place of the first.
     pub fn as_top5(&self) -> Cell {
         Cell { clean: self.clean_top5, last: self.top5, any: self.top5, ..self.clone() }
     }

@@ -34,16 +34,12 @@ fn alike(norm: &str) {
     for method in ATTACKS.iter().map(|row| row.name).filter(tried) {
         let (place, flags) = (Place::new(), flags(method, norm));
         place.write("one.toml", "[[models]]\nweights = \"demo:resnet50-w16\"\n");
-        let sweep = |out: &str, batch: u32| {
-            place.run(&format!("sweep {flags} --batch {batch} --out {out}")).ok();
-            (place.results(out), place.records(out))
-        };
-        let whole = sweep("whole", 64);
+        place.run(&format!("sweep {flags} --batch 64 --out whole")).ok();
+        let whole = (place.results("whole"), place.records("whole"));
         assert!(whole.1.iter().any(|line| line.contains("\"correct_any\":false")), "{method}: {}", whole.0);
-        assert_eq!(sweep("odd", 2), whole, "{method} {norm}, batches of 2");
-        // Some in batches of one, the rest after the kill in batches of three.
+        // Some in batches of one, the rest after the kill in batches of two.
         killed(&place, &flags);
-        place.run(&format!("sweep {flags} --batch 3 --resume --out torn")).ok();
+        place.run(&format!("sweep {flags} --batch 2 --resume --out torn")).ok();
         assert_eq!((place.results("torn"), place.records("torn")), whole, "{method} {norm}, killed");
     }
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Assembles every kernel for each architecture and judges the machine code.
 
-    tools/cuda/check_cubins.py [--nvcc NVCC] [--prebuilt] [--arch 80,86,89,90] [--write | --check] [FILE.cu ...]
+    tools/cuda/check_cubins.py [--nvcc NVCC] [--prebuilt | --built FOLDER] [--arch 80,86,89,90] [--write | --check] [FILE.cu ...]
 
 Fails on a register spill, on a stack frame, and on a kernel shaped like a matrix product (conv_*, gemm_*, linear_*,
 attention_*) whose main loop has no HMMA. Prints a table: registers, static plus dynamic shared memory, stack, spilled bytes; of
@@ -10,7 +10,7 @@ that fit onto one multiprocessor.
 
 --write puts the table into kernels/resources.csv, or only the rows of the files given; --check fails where it differs from that
 file, and says how. Both need the nvcc that tools/cuda/install_nvcc.sh installs. --prebuilt takes the PTX in kernels/prebuilt/
-instead of compiling the sources.
+instead of compiling the sources; --built the machine code that cargo has made with NVCC set, from the build script's OUT_DIR.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from cuda_toolkit import (
     find_nvcc,
     occupancy,
     pinned_version,
+    usages,
     version,
 )
 
@@ -50,17 +51,28 @@ def kernels_of(sources):
     return {name: (int(threads), int(shared)) for s in sources for name, _, threads, shared in KERNEL_LINE.findall(s.read_text())}
 
 
-def merged(table, rows, kernels):
+def merged(committed, rows, kernels):
     """The table with these rows in place of its own of the same kernels, and without those of kernels that are no more."""
     fresh = {row["kernel"] for row in rows}
-    kept = [row for row in table if row["kernel"] in kernels and row["kernel"] not in fresh]
+    kept = [row for row in committed if row["kernel"] in kernels and row["kernel"] not in fresh]
     return sorted(kept + rows, key=lambda row: (row["kernel"], int(row["architecture"].removeprefix("sm_"))))
 
 
-def measure(nvcc, sources, architectures, prebuilt):
-    """Rows of the table, sorted, as dictionaries by column."""
-    lines = kernels_of(sources)
+def built_by_cargo(nvcc, sources, architectures, folder):
+    """[Usage] of the machine code in the build script's folder."""
 
+    def one(source):
+        image, said = folder / f"{source.stem}.fatbin", folder / f"{source.stem}.ptxas"
+        if not (image.is_file() and said.is_file()):
+            fail(f"{image} or {said} is not there: was NVCC set when cargo built it?")
+        return [u for u in usages(nvcc, said.read_text(), image) if u.architecture in architectures]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [u for found in pool.map(one, sources) for u in found]
+
+
+def assembled(nvcc, sources, architectures, prebuilt):
+    """[Usage] of what is compiled and assembled here."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def ptx(source):
@@ -74,10 +86,14 @@ def measure(nvcc, sources, architectures, prebuilt):
         # The longest first, so that no core waits for the other at the end.
         texts = sorted(pool.map(ptx, sources), key=lambda path: -path.stat().st_size)
         jobs = [(text, architecture) for text in texts for architecture in architectures]
-        usages = [u for found in pool.map(lambda job: assemble(nvcc, *job, folder), jobs) for u in found]
+        return [u for found in pool.map(lambda job: assemble(nvcc, *job, folder), jobs) for u in found]
 
+
+def table(sources, found):
+    """Rows of the table, sorted, as dictionaries by column."""
+    lines = kernels_of(sources)
     rows = []
-    for u in sorted(usages, key=lambda u: (u.kernel, u.architecture)):
+    for u in sorted(found, key=lambda u: (u.kernel, u.architecture)):
         if u.kernel not in lines:
             fail(f"the PTX has a kernel {u.kernel}, the sources have no KERNEL line of that name")
         threads, dynamic = lines[u.kernel]
@@ -85,7 +101,7 @@ def measure(nvcc, sources, architectures, prebuilt):
         fit = occupancy(u.architecture, threads, u.registers, shared)
         values = [u.kernel, f"sm_{u.architecture}", u.registers, shared, u.stack, u.spills, u.instructions, u.hmma, *fit]
         rows.append(dict(zip(COLUMNS, values)))
-    missing = sorted(set(lines) - {u.kernel for u in usages})
+    missing = sorted(set(lines) - {u.kernel for u in found})
     if missing:
         fail(f"the PTX has no kernel {', '.join(missing)}")
     return rows
@@ -129,7 +145,9 @@ def show(rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nvcc")
-    parser.add_argument("--prebuilt", action="store_true")
+    made = parser.add_mutually_exclusive_group()
+    made.add_argument("--prebuilt", action="store_true")
+    made.add_argument("--built", type=Path)
     parser.add_argument("--arch", default=",".join(map(str, MULTIPROCESSORS)))
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--write", action="store_true")
@@ -148,7 +166,12 @@ def main():
     if (options.write or options.check) and version(nvcc) != pinned_version():
         fail(f"{nvcc} is {version(nvcc)}, {TABLE.name} is by {pinned_version()}: run tools/cuda/install_nvcc.sh")
 
-    rows = measure(nvcc, sorted(options.files or KERNELS.glob("*.cu")), architectures, options.prebuilt)
+    sources = sorted(options.files or KERNELS.glob("*.cu"))
+    if options.built:
+        found = built_by_cargo(nvcc, sources, architectures, options.built)
+    else:
+        found = assembled(nvcc, sources, architectures, options.prebuilt)
+    rows = table(sources, found)
     show(rows)
     problems = [problem for row in rows for problem in unfit(row)]
     if options.write:

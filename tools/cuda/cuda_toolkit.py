@@ -95,19 +95,30 @@ def assemble(nvcc, ptx, architecture, folder):
     """[Usage] of every kernel of a PTX file."""
     cubin = Path(folder) / f"{Path(ptx).stem}.sm_{architecture}.cubin"
     command = [beside(nvcc, "ptxas"), f"-arch=sm_{architecture}", "-v", "--fmad", "false", "--generate-line-info", "-o", cubin, ptx]
-    log = run(command, f"{Path(ptx).name} for sm_{architecture}")
-    sass = run([beside(nvcc, "cuobjdump"), "-sass", cubin], cubin.name)
-    # split: [before, name, code, name, code ...]
-    parts = re.split(r"^\s*Function : (\S+)\n", sass, flags=re.M)
-    code = dict(zip(parts[1::2], parts[2::2]))
+    return usages(nvcc, run(command, f"{Path(ptx).name} for sm_{architecture}"), cubin)
+
+
+def usages(nvcc, log, image):
+    """[Usage] of every kernel and architecture in a cubin or fatbin, with what `ptxas -v` said of it."""
+    sass = run([beside(nvcc, "cuobjdump"), "-sass", image], Path(image).name)
+    code = {}
+    # split: [before, architecture, its functions, architecture ...]; these: [before, name, code, name ...]
+    images = re.split(r"^\s*code for sm_(\d+)\n", sass, flags=re.M)
+    for architecture, functions in zip(images[1::2], images[2::2]):
+        parts = re.split(r"^\s*Function : (\S+)\n", functions, flags=re.M)
+        code.update({(name, architecture): text for name, text in zip(parts[1::2], parts[2::2])})
     found = []
-    for name, info in re.findall(r"Compiling entry function '(\S+)'(.*?)(?=Compiling entry function|\Z)", log, re.S):
+    entry = r"Compiling entry function '(\S+)' for 'sm_(\d+)'"
+    for name, architecture, info in re.findall(rf"{entry}(.*?)(?=Compiling entry function|\Z)", log, re.S):
         number = lambda pattern, info=info: int((re.search(pattern, info) or [0, 0])[1])
         registers, spills = number(r"Used (\d+) registers"), number(r"(\d+) bytes spill stores") + number(r"(\d+) bytes spill loads")
-        if name not in code or not registers:
+        if (name, architecture) not in code or not registers:
             fail(f"cannot read what ptxas and cuobjdump say about {name} (sm_{architecture})")
         shared, stack = number(r"(\d+) bytes smem"), number(r"(\d+) bytes stack frame")
-        found.append(Usage(name, architecture, registers, shared, stack, spills, *main_loop(code[name])))
+        loop = main_loop(code[name, architecture])
+        found.append(Usage(name, int(architecture), registers, shared, stack, spills, *loop))
+    if len(found) != len(code):
+        fail(f"{Path(image).name} has the code of {len(code)} kernels, ptxas told of {len(found)}")
     return found
 
 

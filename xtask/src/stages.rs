@@ -239,8 +239,11 @@ fn cuda(run: &mut Run) -> Result {
     let check = "check --release --locked --package rampart --lib --message-format=json";
     let messages = run.output(run.cargo(check).env("NVCC", &nvcc))?;
     let out = out_dir(&messages).ok_or("`cargo check` named no folder of the build script of rampart")?;
-    run.step(run.command("python3", "tools/cuda/prebuilt.py --check --built").arg(out).env("NVCC", &nvcc))?;
-    run.step(run.command("python3", "tools/cuda/check_cubins.py --prebuilt --check").env("NVCC", &nvcc))
+    for tool in ["prebuilt", "check_cubins"] {
+        let args = format!("tools/cuda/{tool}.py --check --built");
+        run.step(run.command("python3", &args).arg(&out).env("NVCC", &nvcc))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -108,18 +108,9 @@ pub fn gather(ir: &mut Ir, node: &Node) -> Result<Option<[Node; 2]>, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ir::node;
     use super::super::shapes;
     use super::*;
-
-    fn node(op: &str, inputs: &[Id], output: Id) -> Node {
-        Node {
-            name: format!("n{output}"),
-            op: op.into(),
-            inputs: inputs.iter().map(|&i| Some(i)).collect(),
-            outputs: vec![output],
-            ..Node::default()
-        }
-    }
 
     /// `Gather(Reshape(x, [-1]), Range(N) * stride + base)` of images of 2x1x3.
     fn graph(stride: i64, base: &[i64]) -> Ir {

@@ -605,17 +605,8 @@ pub fn activation_name(node: &Node) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ir::node;
     use super::*;
-
-    fn node(op: &str, inputs: &[Id], output: Id) -> Node {
-        Node {
-            name: format!("n{output}"),
-            op: op.into(),
-            inputs: inputs.iter().map(|&i| Some(i)).collect(),
-            outputs: vec![output],
-            ..Node::default()
-        }
-    }
 
     /// A graph over values of shape (N, 4), the first of which is the input and the last the output.
     fn graph(values: usize, nodes: Vec<Node>, scalars: &[(Id, f32)]) -> Ir {

@@ -318,3 +318,15 @@ impl Ir {
         counts
     }
 }
+
+/// A node of one output for the tests of passes, named after that output.
+#[cfg(test)]
+pub fn node(op: &str, inputs: &[Id], output: Id) -> Node {
+    Node {
+        name: format!("n{output}"),
+        op: op.into(),
+        inputs: inputs.iter().map(|&i| Some(i)).collect(),
+        outputs: vec![output],
+        ..Node::default()
+    }
+}
