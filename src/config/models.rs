@@ -176,7 +176,8 @@ pub(super) fn resolve(mut given: Vec<file::Model>, own: &[&str], wrong: &Wrong) 
         for (key, values) in [("mean", model.mean), ("std", model.std)] {
             check(key, values).map_err(|problem| wrong.at(&format!("models.{key}"), problem))?;
         }
-        if let Some(bad) = model.rename.iter().find(|text| text.split_once('=').is_none_or(|(from, _)| from.is_empty())) {
+        if let Some(bad) = model.rename.iter().find(|text| text.split_once('=').is_none_or(|(from, _)| from.is_empty()))
+        {
             return Err(wrong.at("models.rename", format!("expected FROM=TO, found `{bad}`")));
         }
         if let Some(bad) = model.input_range.filter(|&range| range != 1.0 && range != 255.0) {
