@@ -100,6 +100,7 @@ pub(super) fn resolve(file: file::Dataset, wrong: &Wrong) -> Result<(DatasetConf
         images: file.images,
         labels: file.labels,
         classes: file.classes,
+        list: file.list,
         class_order: file.class_order,
         size: file.size,
         fit: file.fit,
@@ -113,7 +114,10 @@ pub(super) fn resolve(file: file::Dataset, wrong: &Wrong) -> Result<(DatasetConf
     said.images = path("dataset.images", said.images)?;
     said.labels = path("dataset.labels", said.labels)?;
     said.classes = path("dataset.classes", said.classes)?;
-    let select = file.select.unwrap_or(if row.by_class { SelectBy::Balanced } else { SelectBy::First });
+    said.list = path("dataset.list", said.list)?;
+    // Whoever lists images has chosen them.
+    let select =
+        file.select.unwrap_or(if row.by_class && said.list.is_none() { SelectBy::Balanced } else { SelectBy::First });
     if file.seed.is_some() && select != SelectBy::Random {
         return Err(wrong.at("dataset.seed", format!("belongs to select = \"random\", found select = \"{select}\"")));
     }

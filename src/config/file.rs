@@ -47,6 +47,7 @@ pub(super) struct Dataset {
     pub images: Option<PathBuf>,
     pub labels: Option<PathBuf>,
     pub classes: Option<PathBuf>,
+    pub list: Option<PathBuf>,
     pub class_order: Option<Vec<String>>,
     pub select: Option<SelectBy>,
     pub seed: Option<u32>,
@@ -88,6 +89,11 @@ pub(super) struct Defense {
     pub vote: Option<Vote>,
     /// Whether an attack goes through the defence as well.
     pub attack: bool,
+    pub suite: bool,
+    pub steps: Option<u32>,
+    pub selection: Option<u32>,
+    pub straight: bool,
+    pub antithetic: bool,
     pub eot: Option<u32>,
     pub estimator: Option<Estimator>,
     pub size: Option<[usize; 2]>,
@@ -98,12 +104,17 @@ pub(super) struct Defense {
 
 impl Defense {
     /// The fields that mean nothing without a sigma, by file or flag, and whether they were said.
-    pub fn given(&self, o: &Overrides) -> [(&'static str, bool); 10] {
+    pub fn given(&self, o: &Overrides) -> [(&'static str, bool); 15] {
         [
             ("defense.weights", self.weights.is_some()),
             ("defense.draws", self.draws.or(o.draws).is_some()),
             ("defense.vote", self.vote.is_some()),
             ("defense.attack", self.attack || o.attack_through),
+            ("defense.suite", self.suite || o.suite),
+            ("defense.steps", self.steps.is_some()),
+            ("defense.selection", self.selection.is_some()),
+            ("defense.straight", self.straight),
+            ("defense.antithetic", self.antithetic),
             ("defense.eot", self.eot.or(o.eot).is_some()),
             ("defense.estimator", self.estimator.or(o.estimator).is_some()),
             ("defense.size", self.size.is_some()),

@@ -4,16 +4,13 @@
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-
 use super::classes::Classes;
 use super::dataset::{Dataset, check_label};
 use super::prepare::Prepare;
 use super::prepared::Pixels;
 use super::resize::Rgb8;
-use super::source::{Row, Said, Source, wrong};
+use super::source::{Row, Said, Source};
 use super::subset::Select;
-use super::unit::unit;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -55,13 +52,7 @@ impl Form {
     /// The images that are meant.
     pub fn open(self, said: &mut Said) -> Result<Box<dyn Source>> {
         let path = said.needed_path(&format!("a .bin file or the folder of {}", self.test))?.to_owned();
-        let needs_size =
-            [("fit", said.fit.is_some()), ("shorter", said.shorter.is_some()), ("filter", said.filter.is_some())];
-        if let (None, Some((field, _))) = (said.size, needs_size.into_iter().find(|(_, given)| *given)) {
-            return wrong(field, "nothing is resized: expected dataset.size beside it");
-        }
-        let prepare = said.size.is_some().then(|| said.prepare()).transpose()?;
-        Ok(Box::new(Binary { form: self, path, classes: said.classes.clone(), prepare }))
+        Ok(Box::new(Binary { form: self, path, classes: said.classes.clone(), prepare: said.resized()? }))
     }
 }
 
@@ -150,17 +141,12 @@ pub(super) fn decode(
         reader.read_exact(&mut record).map_err(io)?;
         records.push(record.clone());
     }
-    let pixels = |i: usize| {
-        let planes = &records[i][form.labels..];
-        (0..3 * PLANE).map(move |at| planes[at % 3 * PLANE + at / 3])
+    let image = |record: Vec<u8>| {
+        let planes = &record[form.labels..];
+        let pixels = (0..3 * PLANE).map(|at| planes[at % 3 * PLANE + at / 3]).collect();
+        Rgb8 { height: SIDE, width: SIDE, pixels }
     };
-    let (pixels, [height, width]) = match prepare {
-        None => (Pixels::Floats((0..records.len()).flat_map(pixels).map(unit).collect()), [SIDE, SIDE]),
-        Some(prepare) => {
-            let resized = |i| prepare.apply(&Rgb8 { height: SIDE, width: SIDE, pixels: pixels(i).collect() }).pixels;
-            (Pixels::Bytes((0..records.len()).into_par_iter().flat_map_iter(resized).collect()), prepare.size)
-        }
-    };
+    let (pixels, [height, width]) = Pixels::of(records.into_iter().map(image).collect(), [SIDE, SIDE], prepare);
     Ok(Dataset {
         name: form.name.into(),
         height,

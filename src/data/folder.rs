@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::chosen::chosen;
 use super::classes::{self, Classes, is_imagenet, natural, place};
 use super::dataset::Dataset;
 use super::decode::decode;
@@ -18,7 +19,7 @@ use crate::error::{Error, Result};
 pub const ROW: Row = Row {
     name: "folder",
     help: "one folder of images per class below `path`; with `fit` images of any size; `classes` lists the folders in the network's order",
-    takes: &["path", "size", "fit", "shorter", "filter", "classes", "class_order"],
+    takes: &["path", "size", "fit", "shorter", "filter", "classes", "class_order", "list"],
     sees: |path, _| {
         let (folders, _) = listing::classes(path, &[]).ok()?;
         (!folders.is_empty() && !folders.iter().all(|f| is_imagenet(f))).then_some("one folder of images per class")
@@ -30,8 +31,8 @@ pub const ROW: Row = Row {
             return wrong(field, "nothing is resized: expected dataset.fit beside it");
         }
         let prepare = said.fit.is_some().then(|| said.prepare()).transpose()?;
-        let (size, classes) = (said.size, said.classes.clone());
-        Ok(Box::new(Folder { path, size, prepare, classes, order: said.class_order.clone() }))
+        let (size, classes, list) = (said.size, said.classes.clone(), said.list.clone());
+        Ok(Box::new(Folder { path, size, prepare, classes, list, order: said.class_order.clone() }))
     },
     by_class: true,
     top5: false,
@@ -47,6 +48,7 @@ struct Folder {
     /// Without it all images have one size already.
     prepare: Option<Prepare>,
     classes: Option<PathBuf>,
+    list: Option<PathBuf>,
     /// Settled before.
     order: Option<Vec<String>>,
 }
@@ -55,9 +57,11 @@ impl Source for Folder {
     fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset> {
         let names = self.order(None)?.map(|order| order.names).unwrap_or_default();
         let size = self.size.map(|[h, w]| (h, w));
+        let place =
+            Place { dir: &self.path, listed: self.classes.as_deref(), classes: &names, list: self.list.as_deref() };
         let mut data = match self.prepare {
-            Some(prepare) => resized(&self.path, self.classes.as_deref(), &names, prepare, limit, select)?,
-            None => load(&self.path, self.classes.as_deref(), &names, size, limit, select)?,
+            Some(prepare) => resized(place, prepare, limit, select)?,
+            None => load(place, size, limit, select)?,
         };
         if let Some(file) = &self.classes {
             data.classes = Classes::load(file)?.names;
@@ -70,7 +74,7 @@ impl Source for Folder {
     }
 
     fn order(&self, known: Option<Named>) -> Result<Option<Order>> {
-        order(&self.path, self.classes.as_deref(), self.order.as_deref(), known).map(Some)
+        order(&self.path, (self.classes.as_deref(), self.list.as_deref()), self.order.as_deref(), known).map(Some)
     }
 
     fn note(&self) -> Option<&'static str> {
@@ -78,13 +82,19 @@ impl Source for Folder {
     }
 }
 
-/// The classes in the order of their numbers: as `said`; or as the file `classes` lists them; or as a network has them whose names are
+/// The classes in the order of their numbers: as `said`; or as the file `classes` lists them, which like a list of images may lie beside the
+/// folders; or as a network has them whose names are
 /// those of the folders; or else sorted by name, numbers as numbers. A class may be without a folder, but no folder without a class.
 ///
 /// # Errors
 /// [`Error::File`] when there is no folder or one whose name is no class, [`Error::Io`].
-pub fn order(dir: &Path, classes: Option<&Path>, said: Option<&[String]>, known: Option<Named>) -> Result<Order> {
-    let own: Vec<&Path> = classes.into_iter().collect();
+pub fn order(
+    dir: &Path,
+    (classes, list): (Option<&Path>, Option<&Path>),
+    said: Option<&[String]>,
+    known: Option<Named>,
+) -> Result<Order> {
+    let own: Vec<&Path> = classes.into_iter().chain(list).collect();
     let (folders, _) = listing::classes(dir, &own)?;
     if folders.is_empty() {
         return Err(Error::file(dir, "expected one folder of images per class, found none"));
@@ -160,26 +170,29 @@ fn located(folders: &[PathBuf], names: &[String], why: &str) -> Result<Vec<usize
     Ok(places)
 }
 
-/// All images below `dir`, class by class, each class in the sorted order of its file names. Only the selected files
+/// Where a set lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    pub dir: &'a Path,
+    /// The names of the folders in the order of their numbers, and the file that they come from.
+    pub classes: &'a [String],
+    pub listed: Option<&'a Path>,
+    /// A list of images, see `chosen.rs`; without it all of them.
+    pub list: Option<&'a Path>,
+}
+
+/// All images of a set, class by class, each class in the sorted order of its file names, or those of its list. Only the selected files
 /// are decoded, as [`decode`] does; those that cannot be are left out, told and replaced, as is whatever lies there and is no image.
 ///
-/// `classes` are the names of the folders in the order of their numbers, `list` the file that they come from. `size` is the
-/// `(height, width)` that every image must have; without it the first image decides.
+/// `size` is the `(height, width)` that every image must have; without it the first image decides.
 ///
 /// # Errors
 /// [`Error::File`] when there is no class or no image, or the size of one differs; [`Error::Io`] when a folder cannot be read.
-pub fn load(
-    dir: &Path,
-    list: Option<&Path>,
-    classes: &[String],
-    size: Option<(usize, usize)>,
-    limit: Option<usize>,
-    select: Select,
-) -> Result<Dataset> {
-    let Found { files, labels, mut skipped } = found(dir, list, classes)?;
+pub fn load(place: Place, size: Option<(usize, usize)>, limit: Option<usize>, select: Select) -> Result<Dataset> {
+    let Found { files, labels, ids, mut skipped } = found(place)?;
     let (images, unreadable) = choose(&files, &labels, (limit, select), decode);
     if images.is_empty() {
-        return Err(none_readable(dir, &unreadable, &skipped));
+        return Err(none_readable(place.dir, &unreadable, &skipped));
     }
     skipped.extend(unreadable);
     let mut expected = size;
@@ -198,40 +211,33 @@ pub fn load(
     }
     let (height, width) = expected.unwrap_or_default();
     Ok(Dataset {
-        name: name(dir),
+        name: name(place.dir),
         height,
         width,
-        classes: classes.to_vec(),
+        classes: place.classes.to_vec(),
         pixels: Pixels::Floats(pixels),
         labels: kept.iter().map(|&i| labels[i]).collect(),
-        ids: kept.iter().map(|&i| i as u64).collect(),
+        ids: kept.iter().map(|&i| ids[i] as u64).collect(),
         skipped,
     })
 }
 
 /// As [`load`], every image resized to the size wanted.
-fn resized(
-    dir: &Path,
-    list: Option<&Path>,
-    classes: &[String],
-    prepare: Prepare,
-    limit: Option<usize>,
-    select: Select,
-) -> Result<Dataset> {
-    let Found { files, labels, mut skipped } = found(dir, list, classes)?;
+fn resized(place: Place, prepare: Prepare, limit: Option<usize>, select: Select) -> Result<Dataset> {
+    let Found { files, labels, ids, mut skipped } = found(place)?;
     let (pixels, kept, unreadable) = prepared::read(&files, &labels, (limit, select), prepare, HELD);
     if kept.is_empty() {
-        return Err(none_readable(dir, &unreadable, &skipped));
+        return Err(none_readable(place.dir, &unreadable, &skipped));
     }
     skipped.extend(unreadable);
     Ok(Dataset {
-        name: name(dir),
+        name: name(place.dir),
         height: prepare.size[0],
         width: prepare.size[1],
-        classes: classes.to_vec(),
+        classes: place.classes.to_vec(),
         pixels,
         labels: kept.iter().map(|&i| labels[i]).collect(),
-        ids: kept.iter().map(|&i| i as u64).collect(),
+        ids: kept.iter().map(|&i| ids[i] as u64).collect(),
         skipped,
     })
 }
@@ -239,15 +245,17 @@ fn resized(
 struct Found {
     files: Vec<PathBuf>,
     labels: Vec<u32>,
+    /// Their places among all images of the set.
+    ids: Vec<usize>,
     /// What lies there and is no image.
     skipped: Vec<Skipped>,
 }
 
-/// All images below `dir`, in the order of the classes, whatever that of their folders.
-fn found(dir: &Path, list: Option<&Path>, classes: &[String]) -> Result<Found> {
-    let own: Vec<&Path> = list.into_iter().collect();
-    let (folders, mut skipped) = listing::classes(dir, &own)?;
-    let places = located(&folders, classes, "as before")?;
+/// The images in the order of the list, or of the classes, whatever that of their folders.
+fn found(place: Place) -> Result<Found> {
+    let own: Vec<&Path> = place.listed.into_iter().chain(place.list).collect();
+    let (folders, mut skipped) = listing::classes(place.dir, &own)?;
+    let places = located(&folders, place.classes, "as before")?;
     let mut all = Vec::new();
     for (folder, class) in folders.iter().zip(places) {
         let (images, strays) = listing::images(folder)?;
@@ -255,8 +263,10 @@ fn found(dir: &Path, list: Option<&Path>, classes: &[String]) -> Result<Found> {
         skipped.extend(strays);
     }
     all.sort_by_key(|(class, _)| *class);
-    let (labels, files) = all.into_iter().unzip();
-    Ok(Found { files, labels, skipped })
+    let (labels, files): (Vec<u32>, Vec<PathBuf>) = all.into_iter().unzip();
+    let ids = chosen(place.list, &files)?;
+    let (files, labels) = ids.iter().map(|&i| (files[i].clone(), labels[i])).unzip();
+    Ok(Found { files, labels, ids, skipped })
 }
 
 fn none_readable(dir: &Path, unreadable: &[Skipped], strays: &[Skipped]) -> Error {
@@ -277,7 +287,8 @@ mod tests {
     }
 
     fn load_some(dir: &Path, size: Option<(usize, usize)>, limit: Option<usize>, select: Select) -> Result<Dataset> {
-        load(dir, None, &order(dir, None, None, None)?.names, size, limit, select)
+        let classes = order(dir, (None, None), None, None)?.names;
+        load(Place { dir, classes: &classes, listed: None, list: None }, size, limit, select)
     }
 
     fn load_all(dir: &Path) -> Result<Dataset> {
@@ -353,7 +364,7 @@ mod tests {
         let strings = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
         let names = strings(&["T-shirt/top", "Trouser", "Bag"]);
         let known = Some(Named { who: "net", names: &names });
-        let found = |known| order(&root, None, None, known).map(|o| (o.names.join(","), o.why));
+        let found = |known| order(&root, (None, None), None, known).map(|o| (o.names.join(","), o.why));
 
         folders(&["bag", "T-shirt_top", "trouser"]);
         assert_eq!(found(known).unwrap(), ("T-shirt_top,trouser,bag".into(), "as net says".into()));
@@ -384,18 +395,21 @@ mod tests {
 
         let list = root.join("classes.txt");
         fs::write(&list, "\u{feff}10\n1\n9\n11\n").unwrap();
-        let listed = order(&root, Some(&list), None, known).unwrap();
+        let listed = order(&root, (Some(&list), None), None, known).unwrap();
         assert_eq!(
             (listed.names.join(","), listed.why.ends_with("lists them; 1 of 4 without a folder")),
             ("10,1,9,11".into(), true)
         );
         assert_eq!(
-            order(&root, Some(&list), Some(&strings(&["10", "1", "9", "11"])), None).unwrap().names,
+            order(&root, (Some(&list), None), Some(&strings(&["10", "1", "9", "11"])), None).unwrap().names,
             listed.names
         );
-        let error = order(&root, Some(&list), Some(&strings(&["10", "9"])), None).unwrap_err().to_string();
+        let error = order(&root, (Some(&list), None), Some(&strings(&["10", "9"])), None).unwrap_err().to_string();
         assert!(error.contains("class 1: class_order says `9`, the list `1`"), "{error}");
-        assert_eq!(order(&root, None, Some(&strings(&["9", "1", "10"])), known).unwrap().names, ["9", "1", "10"]);
+        assert_eq!(
+            order(&root, (None, None), Some(&strings(&["9", "1", "10"])), known).unwrap().names,
+            ["9", "1", "10"]
+        );
     }
 
     #[test]

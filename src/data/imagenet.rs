@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::chosen::chosen;
 use super::classes::{self, Classes, place};
 use super::dataset::Dataset;
 use super::labels;
@@ -20,7 +21,7 @@ use crate::error::{Error, Result};
 pub const ROW: Row = Row {
     name: "imagenet",
     help: "images of any size: one folder per class named by WordNet id, or a flat folder with a file of `labels`",
-    takes: &["path", "labels", "classes", "size", "fit", "shorter", "filter"],
+    takes: &["path", "labels", "classes", "size", "fit", "shorter", "filter", "list"],
     sees: |path, labelled| {
         let (folders, _) = listing::classes(path, &[]).ok()?;
         let known = !folders.is_empty() && folders.iter().all(|f| classes::is_imagenet(f));
@@ -31,8 +32,8 @@ pub const ROW: Row = Row {
     },
     open: |said| {
         let root = said.needed_path("the folder of images, with labels if it is a flat one")?.to_owned();
-        let (labels, classes) = (said.labels.clone(), said.classes.clone());
-        Ok(Box::new(Validation { root, labels, classes, prepare: said.prepare()? }))
+        let (labels, classes, list) = (said.labels.clone(), said.classes.clone(), said.list.clone());
+        Ok(Box::new(Validation { root, labels, classes, list, prepare: said.prepare()? }))
     },
     by_class: true,
     top5: true,
@@ -46,13 +47,15 @@ struct Validation {
     root: PathBuf,
     labels: Option<PathBuf>,
     classes: Option<PathBuf>,
+    list: Option<PathBuf>,
     prepare: Prepare,
 }
 
 impl source::Source for Validation {
     fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset> {
-        let Validation { root, labels, classes, prepare } = self;
-        load(Source { root, labels: labels.as_deref(), classes: classes.as_deref() }, *prepare, limit, select, HELD)
+        let Validation { root, labels, classes, list, prepare } = self;
+        let source = Source { root, labels: labels.as_deref(), classes: classes.as_deref(), list: list.as_deref() };
+        load(source, *prepare, limit, select, HELD)
     }
 
     fn ids(&self) -> Result<Option<Vec<String>>> {
@@ -74,6 +77,8 @@ pub struct Source<'a> {
     pub labels: Option<&'a Path>,
     /// A list of classes, see [`Classes::load`]; without it those of ImageNet-1k.
     pub classes: Option<&'a Path>,
+    /// A list of images, see `chosen.rs`; without it all of them.
+    pub list: Option<&'a Path>,
 }
 
 /// The selected images, each read once to see that it can be: what cannot is left out, told in [`Dataset::skipped`] and replaced.
@@ -84,15 +89,28 @@ pub struct Source<'a> {
 /// [`Error::File`] when a folder names no class, a file has no label, or no image is readable; [`Error::Io`].
 pub fn load(source: Source, prepare: Prepare, limit: Option<usize>, select: Select, held: usize) -> Result<Dataset> {
     let classes = source.classes.map_or_else(|| Ok(Classes::imagenet()), Classes::load)?;
-    let (files, strays) = match source.labels {
+    let found = match source.labels {
         Some(labels) => flat(source.root, labels, &classes)?,
         None => by_class(source, &classes)?,
     };
+    read((source.root, found, source.list), classes, prepare, (limit, select), held)
+}
+
+/// The selected ones of the images found, prepared.
+pub(super) fn read(
+    (root, (files, strays), list): (&Path, Found, Option<&Path>),
+    classes: Classes,
+    prepare: Prepare,
+    (limit, select): (Option<usize>, Select),
+    held: usize,
+) -> Result<Dataset> {
     let (paths, labels): (Vec<PathBuf>, Vec<u32>) = files.into_iter().unzip();
+    let ids = chosen(list, &paths)?;
+    let (paths, labels): (Vec<PathBuf>, Vec<u32>) = ids.iter().map(|&i| (paths[i].clone(), labels[i])).unzip();
     let (pixels, kept, unreadable) = prepared::read(&paths, &labels, (limit, select), prepare, held);
     if kept.is_empty() {
         let first = unreadable.first().or(strays.first()).map_or(String::new(), |s| format!("; {}", s.problem));
-        return Err(Error::file(source.root, format!("expected readable images, found none{first}")));
+        return Err(Error::file(root, format!("expected readable images, found none{first}")));
     }
     Ok(Dataset {
         name: "imagenet".into(),
@@ -101,15 +119,15 @@ pub fn load(source: Source, prepare: Prepare, limit: Option<usize>, select: Sele
         classes: classes.names,
         pixels,
         labels: kept.iter().map(|&i| labels[i]).collect(),
-        ids: kept.iter().map(|&i| i as u64).collect(),
+        ids: kept.iter().map(|&i| ids[i] as u64).collect(),
         skipped: [strays, unreadable].concat(),
     })
 }
 
-type Found = (Vec<(PathBuf, u32)>, Vec<Skipped>);
+pub(super) type Found = (Vec<(PathBuf, u32)>, Vec<Skipped>);
 
 fn by_class(source: Source, classes: &Classes) -> Result<Found> {
-    let own: Vec<&Path> = source.classes.into_iter().collect();
+    let own: Vec<&Path> = source.classes.into_iter().chain(source.list).collect();
     let (folders, mut strays) = listing::classes(source.root, &own)?;
     if folders.is_empty() {
         let problem = "expected one folder of images per class, found none; a flat folder needs a file of `labels`";
@@ -133,7 +151,7 @@ fn by_class(source: Source, classes: &Classes) -> Result<Found> {
     Ok((files, strays))
 }
 
-fn flat(root: &Path, labels: &Path, classes: &Classes) -> Result<Found> {
+pub(super) fn flat(root: &Path, labels: &Path, classes: &Classes) -> Result<Found> {
     let known = labels::load(labels, classes)?;
     let label = |file: PathBuf| {
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();

@@ -2,6 +2,7 @@
 //! [`SOURCES`].
 
 mod arrays;
+mod chosen;
 pub mod cifar10;
 pub mod cifar100;
 pub mod classes;
@@ -13,6 +14,7 @@ pub mod idx;
 pub mod imagenet;
 mod labels;
 pub mod listing;
+mod mat;
 mod pickle;
 pub mod prepare;
 mod prepared;
@@ -22,7 +24,9 @@ pub mod saved;
 mod skipped;
 pub mod source;
 mod subset;
+mod svhn;
 pub mod tensors;
+mod tiny_imagenet;
 mod torch;
 mod unit;
 
@@ -38,8 +42,17 @@ pub use subset::Select;
 pub use unit::{to_bytes, unit};
 
 /// Every format there is; the first one is what nothing said means.
-pub static SOURCES: [Row; 7] =
-    [demo::ROW, idx::ROW, cifar10::ROW, cifar100::ROW, folder::ROW, imagenet::ROW, arrays::ROW];
+pub static SOURCES: [Row; 9] = [
+    demo::ROW,
+    idx::ROW,
+    cifar10::ROW,
+    cifar100::ROW,
+    svhn::ROW,
+    tiny_imagenet::ROW,
+    folder::ROW,
+    imagenet::ROW,
+    arrays::ROW,
+];
 
 /// The format of this name.
 ///

@@ -10,6 +10,7 @@ use flate2::Crc;
 use rayon::prelude::*;
 
 use super::prepare::Prepare;
+use super::resize::Rgb8;
 use super::skipped::Skipped;
 use super::subset::Select;
 use super::unit::unit;
@@ -29,6 +30,17 @@ pub enum Pixels {
 }
 
 impl Pixels {
+    /// Of images of one size that are in memory, with `prepare` resized in 8 bits; and the sides they then have.
+    pub(super) fn of(images: Vec<Rgb8>, size: [usize; 2], prepare: Option<Prepare>) -> (Pixels, [usize; 2]) {
+        match prepare {
+            None => (Pixels::Floats(images.into_iter().flat_map(|image| image.pixels).map(unit).collect()), size),
+            Some(prepare) => {
+                let resized = images.par_iter().flat_map_iter(|image| prepare.apply(image).pixels).collect();
+                (Pixels::Bytes(resized), prepare.size)
+            }
+        }
+    }
+
     pub(super) fn batch(&self, images: &[usize], len: usize) -> Result<Vec<f32>> {
         match self {
             Pixels::Floats(values) => Ok(images.iter().flat_map(|&i| &values[i * len..][..len]).copied().collect()),

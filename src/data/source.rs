@@ -25,6 +25,9 @@ pub struct Said {
     /// A list of classes in place of the format's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classes: Option<PathBuf>,
+    /// A list of images: these alone, in its order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub list: Option<PathBuf>,
     /// The folders of the classes in the order of their numbers, as an earlier run settled it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_order: Option<Vec<String>>,
@@ -115,12 +118,13 @@ pub(super) fn wrong<T>(field: &str, problem: impl Into<String>) -> Result<T> {
 
 impl Said {
     /// Every field and whether it was said.
-    pub fn given(&self) -> [(&'static str, bool); 9] {
+    pub fn given(&self) -> [(&'static str, bool); 10] {
         [
             ("path", self.path.is_some()),
             ("images", self.images.is_some()),
             ("labels", self.labels.is_some()),
             ("classes", self.classes.is_some()),
+            ("list", self.list.is_some()),
             ("class_order", self.class_order.is_some()),
             ("size", self.size.is_some()),
             ("fit", self.fit.is_some()),
@@ -137,6 +141,20 @@ impl Said {
         match &self.path {
             Some(path) => Ok(path),
             None => wrong("path", format!("expected {what}, found none")),
+        }
+    }
+
+    /// How images of a set that has a size of its own are resized; not at all without a size.
+    ///
+    /// # Errors
+    /// As [`Said::prepare`], and for what belongs to a size where there is none.
+    pub(super) fn resized(&mut self) -> Result<Option<Prepare>> {
+        let given =
+            [("fit", self.fit.is_some()), ("shorter", self.shorter.is_some()), ("filter", self.filter.is_some())];
+        match (self.size, given.into_iter().find(|(_, given)| *given)) {
+            (None, Some((field, _))) => wrong(field, "nothing is resized: expected dataset.size beside it"),
+            (None, None) => Ok(None),
+            (Some(_), _) => self.prepare().map(Some),
         }
     }
 

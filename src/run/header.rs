@@ -17,7 +17,7 @@ pub struct Header {
 /// What changes no record.
 const NO_MATTER: [&str; 1] = ["batch"];
 /// Where files lie, which changes nothing while their checksums agree.
-const PLACES: [&str; 5] = ["path", "images", "labels", "classes", "weights"];
+const PLACES: [&str; 6] = ["path", "images", "labels", "classes", "list", "weights"];
 
 impl Header {
     /// Of a resolved config.

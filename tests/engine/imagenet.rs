@@ -177,7 +177,7 @@ fn difficult() -> tempfile::TempDir {
 const SMALL: Prepare = Prepare { fit: Fit::Squash, size: [6, 8], shorter: 6, filter: Filter::Bicubic };
 
 fn load(dir: &Path, limit: Option<usize>, select: Select, held: usize) -> rampart::Result<Dataset> {
-    imagenet::load(Source { root: dir, labels: None, classes: None }, SMALL, limit, select, held)
+    imagenet::load(Source { root: dir, labels: None, classes: None, list: None }, SMALL, limit, select, held)
 }
 
 #[test]
@@ -259,7 +259,13 @@ fn a_flat_folder_takes_its_labels_from_a_file() {
     let labels = dir.path().join("labels.csv");
     let load = |text: &str| {
         fs::write(&labels, text).unwrap();
-        imagenet::load(Source { root: &root, labels: Some(&labels), classes: None }, SMALL, None, Select::First, HELD)
+        imagenet::load(
+            Source { root: &root, labels: Some(&labels), classes: None, list: None },
+            SMALL,
+            None,
+            Select::First,
+            HELD,
+        )
     };
     let data =
         load("ImageId,PredictionString\nx_2,n02012849 85 1 499 272 \nx_1.jpg,999\n\nx_3.jpg\tn01440764\nother,5\n")
@@ -273,7 +279,7 @@ fn a_flat_folder_takes_its_labels_from_a_file() {
         let error = load(text).unwrap_err().to_string();
         assert!(error.contains("labels.csv") && error.contains(part), "{error}");
     }
-    let source = Source { root: &root, labels: None, classes: None };
+    let source = Source { root: &root, labels: None, classes: None, list: None };
     let error = imagenet::load(source, SMALL, None, Select::First, HELD).unwrap_err().to_string();
     assert!(error.contains("a flat folder needs a file of `labels`"), "{error}");
 }
@@ -287,8 +293,9 @@ fn other_classes_come_from_a_list() {
     }
     let (root, list) = (dir.path().join("val"), dir.path().join("classes.txt"));
     fs::write(&list, "polar bear\ncat\ndog\n").unwrap();
-    let load =
-        |classes| imagenet::load(Source { root: &root, labels: None, classes }, SMALL, None, Select::First, HELD);
+    let load = |classes| {
+        imagenet::load(Source { root: &root, labels: None, classes, list: None }, SMALL, None, Select::First, HELD)
+    };
     let data = load(Some(&list)).unwrap();
     assert_eq!((&data.labels[..], data.classes.len()), (&[0, 2][..], 3));
     let error = load(None).unwrap_err().to_string();
