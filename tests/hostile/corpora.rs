@@ -38,6 +38,7 @@ pub fn of(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
             }
         }
         "checkpoint" => fixtures("tests/fixtures/torch", &all),
+        "onnx" => fixtures("tests/fixtures/onnx", &|p| p.extension().is_some_and(|e| e == "onnx")),
         "image" => fixtures("tests/fixtures/imagenet", &all),
         "fatbin" => fixtures("emulator/tests/fatbin", &|p| p.extension().is_some_and(|e| e == "fatbin")),
         "ptx" => fixtures("emulator/tests/ptx", &all),

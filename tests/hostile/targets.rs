@@ -11,20 +11,21 @@ use rampart::data::prepare::Prepare;
 use rampart::data::saved::{self, Places};
 use rampart::data::tensors::TensorFile;
 use rampart::data::{Said, Select, cifar10, decode, idx, row};
-use rampart::device::Device;
-use rampart::models::card::Card;
+use rampart::device::{DType, Device};
+use rampart::models::card::{Card, Takes};
 use rampart::models::weights::Weights;
 use rampart::parity::replay;
 use rampart::report::page;
 use rampart::run::ledger::Ledger;
 use rampart::run::records;
-use rampart::tape::Precision;
+use rampart::tape::{Graph, Precision};
+use rampart::tensor::Tensor;
 
 /// Takes bytes; whatever they are, it returns.
 pub type Target = fn(&[u8], &Path);
 
 /// By the name of the folder in `fuzz/corpus/`.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("arrays", arrays),
     ("checkpoint", checkpoint),
     ("cifar", cifar),
@@ -33,6 +34,8 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("fatbin", fatbin),
     ("idx", images_and_labels),
     ("image", image),
+    ("mat", mat),
+    ("onnx", onnx),
     ("ptx", ptx),
     ("records", of_records),
     ("samples", samples),
@@ -82,6 +85,20 @@ fn checkpoint(bytes: &[u8], folder: &Path) {
     }
 }
 
+/// Read, lowered for images of a small size, and run on one.
+fn onnx(bytes: &[u8], folder: &Path) {
+    let Ok(weights) = Weights::open(&put(folder, "a.onnx", bytes)) else { return };
+    let Ok((card, _)) = Card::of_graph(&weights, &Takes::default()) else { return };
+    let Ok(shape) = card.shape() else { return };
+    let size = shape.size().unwrap_or([32, 32]);
+    if size[0].max(size[1]) > 64 {
+        return;
+    }
+    let Ok(net) = shape.build(host(), Precision::F32, &weights, size) else { return };
+    let image = Tensor::from_f32(host(), &[1, size[0], size[1], 3], DType::F32, &vec![0.5; size[0] * size[1] * 3]);
+    let _ = net.forward(&Graph::inference(host(), Precision::F32), &image.expect("memory for one image"));
+}
+
 fn dump(bytes: &[u8], folder: &Path) {
     let path = put(folder, "a.safetensors", bytes);
     for precision in [Precision::F32, Precision::Bf16] {
@@ -102,6 +119,12 @@ fn images_and_labels(bytes: &[u8], folder: &Path) {
     for select in [Select::First, Select::Balanced] {
         let _ = idx::load(&images, &labels, Some(2), select);
     }
+}
+
+fn mat(bytes: &[u8], folder: &Path) {
+    let mut said = Said { path: Some(put(folder, "a.mat", bytes)), ..Said::default() };
+    let source = row("svhn").and_then(|row| row.source(&mut said));
+    let _ = source.expect("nothing is read yet").load(Some(2), Select::Balanced);
 }
 
 fn cifar(bytes: &[u8], folder: &Path) {
