@@ -1,5 +1,5 @@
 //! Attacks on image classifiers in L-inf and L2: PGD, FGSM and momentum PGD (MIM), natively and in the arithmetic of four public
-//! libraries; random search; APGD, FAB, Square and AutoAttack. A new one is a file and a row of [`ATTACKS`].
+//! libraries; random search; APGD, FAB, Square and AutoAttack; the smallest budget by bisection. A new one is a file and a row of [`ATTACKS`].
 //!
 //! All budgets are in pixel space, `[0, 1]`, before any normalisation. Losses are to be maximised. An image has succeeded
 //! (for the attacker) when its prediction is not its label or, in targeted mode, when it is the target; images that are
@@ -13,6 +13,7 @@ mod apgd;
 pub mod autoattack;
 mod cycles;
 mod fab;
+mod min_norm;
 mod model;
 mod normalised;
 mod outcome;
@@ -41,7 +42,7 @@ pub use target::Target;
 pub use watched::Watched;
 
 /// Every attack there is.
-pub static ATTACKS: [Row; 11] = [
+pub static ATTACKS: [Row; 13] = [
     pgd::PGD,
     pgd::FGSM,
     pgd::MIM,
@@ -53,6 +54,8 @@ pub static ATTACKS: [Row; 11] = [
     square::SQUARE,
     autoattack::STANDARD,
     autoattack::RANDOM,
+    min_norm::PGD,
+    min_norm::APGD,
 ];
 
 /// The attack of this name.
@@ -71,7 +74,33 @@ impl Said {
     /// # Errors
     /// [`Error::Usage`] that names the field.
     pub fn decided(&self) -> Result<Spec> {
-        self.decide(row(self.method.as_deref().unwrap_or("pgd"))?)
+        let mut spec = self.decide(row(self.method.as_deref().unwrap_or("pgd"))?)?;
+        let wrong = |problem: String| Error::usage("attack.beside", problem);
+        for name in self.beside.iter().flatten() {
+            if spec.targeted != Target::None || spec.normalised() {
+                return Err(wrong(
+                    "the attacks beside move pixels to any wrong class: leave out targeted and space".into(),
+                ));
+            }
+            let said = Said {
+                method: Some(name.clone()),
+                norm: Some(spec.norm),
+                eps: Some(spec.eps.iter().map(|&eps| eps.into()).collect()),
+                hand_over: Some(spec.hand_over),
+                ..Said::default()
+            };
+            let known = |e: Error| match e {
+                Error::Usage { problem, .. } => wrong(problem),
+                other => other,
+            };
+            let other = said.decide(row(name).map_err(known)?).map_err(known)?;
+            // Results tell them apart by their labels.
+            if [&spec].into_iter().chain(&spec.beside).any(|spec| spec.label() == other.label()) {
+                return Err(wrong(format!("{name} is attacked with already")));
+            }
+            spec.beside.push(other);
+        }
+        Ok(spec)
     }
 }
 

@@ -41,6 +41,12 @@ pub struct Outcome {
     /// What each stage of a combined attack asked of the network about the image, as far as the image came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<Asked>,
+    /// The smaller budget that the image was broken within: nothing was computed within this one, see [`super::Spec::nest`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nested: Option<f64>,
+    /// The smallest budget that was found to break the image, where the attack looks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub radius: Option<f64>,
     /// In targeted mode the class aimed at, and whether the last point is of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<u32>,

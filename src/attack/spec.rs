@@ -144,6 +144,11 @@ pub struct Said {
     pub space: Option<Space>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hand_over: Option<HandOver>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nest: Option<bool>,
+    /// Names of further methods, each as it is when nothing more is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beside: Option<Vec<String>>,
 }
 
 /// An attack with everything decided. Budgets and steps are in pixel units of images in [0, 1].
@@ -175,6 +180,10 @@ pub struct Spec {
     pub starts: Option<PathBuf>,
     pub space: Space,
     pub hand_over: HandOver,
+    /// Whether an image that was broken within one budget counts as broken within every larger one and is not attacked there.
+    pub nest: bool,
+    /// Further attacks on the undefended classifier, with the same norm and budgets, for a look beside this one.
+    pub beside: Vec<Spec>,
 }
 
 pub(super) fn wrong<T>(field: &str, problem: impl Into<String>) -> Result<T> {
@@ -233,6 +242,8 @@ impl Said {
             starts: self.starts.clone(),
             space: self.space.unwrap_or(Space::Pixel),
             hand_over: self.hand_over.unwrap_or(HandOver::Float),
+            nest: self.nest.unwrap_or(false),
+            beside: vec![],
         };
         spec.check()?;
         (row.check)(&spec)?;
@@ -324,7 +335,7 @@ impl Spec {
         self.normalised() || self.hand_over == HandOver::EightBit
     }
 
-    /// The attack in one word, as in `results.csv`: `pgd`, `torchattacks-pgd`, `pgd-dlr-targeted`.
+    /// The attack in one word, as in `results.csv`: `pgd`, `torchattacks-pgd`, `pgd-dlr-targeted`, `pgd-nested`.
     pub fn label(&self) -> String {
         let mut label = self.method.to_owned();
         if self.profile != Profile::Native {
@@ -341,6 +352,9 @@ impl Spec {
         }
         if self.hand_over == HandOver::EightBit {
             label.push_str("-8bit");
+        }
+        if self.nest {
+            label.push_str("-nested");
         }
         label
     }
@@ -373,6 +387,8 @@ impl Spec {
             starts: self.starts.clone(),
             space: (self.space != Space::Pixel).then_some(self.space),
             hand_over: (self.hand_over != HandOver::Float).then_some(self.hand_over),
+            nest: self.nest.then_some(true),
+            beside: (!self.beside.is_empty()).then(|| self.beside.iter().map(|spec| spec.method.to_owned()).collect()),
         }
     }
 
@@ -396,6 +412,9 @@ impl Spec {
         {
             let found = self.step_size(*eps);
             return wrong("step_size", format!("cleverhans wants at most eps, {eps}, found {found}"));
+        }
+        if self.nest && self.targeted != Target::None {
+            return wrong("nest", "counts any wrong class: leave out targeted");
         }
         if self.normalised() && self.norm != Norm::Linf {
             return wrong("space", format!("normalised goes with linf, found {} in {}", self.method, self.norm));

@@ -97,9 +97,11 @@ impl Square {
         let mut margins = answer.margin;
         let mut classes = answer.prediction;
         let mut tile: Option<(usize, Tensor)> = None;
+        // Where noise is drawn a margin below 0 is no proof, and a smaller one is still better.
+        let leaves = model.repeats_itself();
         for step in 0..self.spec.steps {
             // Who has nothing to gain leaves, with the best point where that is of another class.
-            let stay: Vec<usize> = (0..margins.len()).filter(|&j| margins[j] > 0.0).collect();
+            let stay: Vec<usize> = (0..margins.len()).filter(|&j| !leaves || margins[j] > 0.0).collect();
             if stay.len() < margins.len() {
                 settle(track, &points, &best, &classes)?;
                 if stay.is_empty() {
@@ -122,7 +124,7 @@ impl Square {
             track.record(&points, &answer, false)?;
             let mut better = vec![None; margins.len()];
             for (j, margin) in margins.iter_mut().enumerate() {
-                if answer.margin[j] < *margin || answer.margin[j] <= 0.0 {
+                if answer.margin[j] < *margin || leaves && answer.margin[j] <= 0.0 {
                     (*margin, classes[j], better[j]) = (answer.margin[j], answer.prediction[j], Some(j));
                 }
             }

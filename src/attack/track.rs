@@ -163,7 +163,9 @@ impl<'a> Track<'a> {
         let p = &self.progress[i];
         let aims_at_label = self.targets.as_ref().is_some_and(|t| t[i] == self.batch.labels[i]);
         let wrong_when_clean = !p.attacked && p.last_prediction != self.batch.labels[i];
-        let done = aims_at_label || p.last_success || (self.spec.early_stop && wrong_when_clean);
+        // One lucky draw ends no attack on a pipeline that draws.
+        let broken = p.last_success && self.model.repeats_itself();
+        let done = aims_at_label || broken || (self.spec.early_stop && wrong_when_clean);
         self.eps > 0.0 && !done
     }
 
@@ -217,9 +219,12 @@ impl<'a> Track<'a> {
         }
     }
 
-    /// Images that are right when clean and at every point so far, unless there is nothing to attack them with.
+    /// Images that are right when clean and at every point so far, unless there is nothing to attack them with; of a pipeline that draws
+    /// all of them.
     pub fn standing(&self) -> Vec<usize> {
-        let stands = |&i: &usize| self.clean.prediction[i] == self.batch.labels[i] && !self.progress[i].was_wrong;
+        let draws = !self.model.repeats_itself();
+        let stands =
+            |&i: &usize| draws || self.clean.prediction[i] == self.batch.labels[i] && !self.progress[i].was_wrong;
         if self.eps > 0.0 { (0..self.len()).filter(stands).collect() } else { vec![] }
     }
 
@@ -340,6 +345,8 @@ impl<'a> Track<'a> {
                 l2: last[i].l2,
                 violation: [last[i], margin[i], chosen[i]].iter().any(|b| b.violates(self.spec.norm, self.eps)),
                 stage: None,
+                nested: None,
+                radius: None,
                 asked: None,
                 target: self.targets.as_ref().map(|t| t[i]),
                 target_reached: self.targets.as_ref().map(|t| p.last_prediction == t[i]),

@@ -18,6 +18,8 @@ use crate::tape::Precision;
 pub enum Through {
     /// noising, denoiser and classifier
     Defense,
+    /// the same, by every attack of the adaptive suite
+    Suite,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -117,7 +119,8 @@ impl Settings {
             eps: numbers(&self.eps, "--eps", f64::INFINITY)?,
             sigma: numbers(&self.sigma, "--sigma", 1.0)?,
             draws: self.draws,
-            attack_through: self.attack_through.is_some(),
+            attack_through: self.attack_through == Some(Through::Defense),
+            suite: self.attack_through == Some(Through::Suite),
             eot: self.eot,
             estimator: self.estimator,
             limit: self.limit,

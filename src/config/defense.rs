@@ -7,13 +7,15 @@ use super::wrong::Wrong;
 use crate::attack::{Loss, Spec, Target};
 use crate::data::demo;
 use crate::data::resize::Filter;
-use crate::defense::{Estimator, Vote};
+use crate::defense::{Estimator, Vote, suite};
 use crate::error::Result;
 
 /// Sigmas of the demo, in units of pixels in [0, 1].
 const DEMO_SIGMA: [f64; 2] = [0.25, 0.5];
 /// Draws per step of an attack that goes through the defence (Lee & Kim 2023).
 const EOT: u32 = 20;
+/// Square takes five for each of PGD's, and 16 bits count them.
+const MOST_STEPS: u32 = ((1 << 16) - 1) / 5;
 
 /// Channel 2 with nothing left to choose. Without a denoiser there is none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -28,6 +30,21 @@ pub struct DefenseConfig {
     /// Whether the defended pipeline is attacked as well.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub attack: bool,
+    /// Whether it is attacked by every attack of [`crate::defense::suite::SUITE`].
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub suite: bool,
+    /// Steps of the suite's PGD.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u32>,
+    /// Draws that choose among the points of an attack through the defence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selection: Option<u32>,
+    /// Whether the clip of the estimate passes gradients on as if it were not there.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub straight: bool,
+    /// Whether every second draw of an attack is the one before with its sign turned.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub antithetic: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eot: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,6 +82,14 @@ impl DefenseConfig {
         self.eot.unwrap_or(EOT)
     }
 
+    pub fn steps(&self) -> u32 {
+        self.steps.unwrap_or(suite::STEPS)
+    }
+
+    pub fn selection(&self) -> u32 {
+        self.selection.unwrap_or(suite::SELECTION)
+    }
+
     pub fn rescaling(&self) -> (bool, bool) {
         (self.rescale_input.unwrap_or(true), self.rescale_output.unwrap_or(true))
     }
@@ -84,6 +109,7 @@ pub(super) fn resolve(file: file::Defense, own: Option<&str>, attack: &Spec, wro
         return match [
             ("defense.draws", o.draws.is_some()),
             ("defense.attack", o.attack_through),
+            ("defense.suite", o.suite),
             ("defense.eot", o.eot.is_some()),
             ("defense.estimator", o.estimator.is_some()),
         ]
@@ -118,12 +144,22 @@ pub(super) fn resolve(file: file::Defense, own: Option<&str>, attack: &Spec, wro
     if file.vote.is_some() && draws == 1 {
         return Err(wrong.at("defense.vote", "a single draw has nothing to vote on: expected draws above 1 beside it"));
     }
-    let through = o.attack_through || file.attack;
+    let (through, whole) = (o.attack_through || file.attack, o.suite || file.suite);
     let (eot, estimator) = (o.eot.or(file.eot), o.estimator.or(file.estimator));
-    for (field, given) in [("defense.eot", eot.is_some()), ("defense.estimator", estimator.is_some())] {
-        if given && !through {
-            return Err(wrong
-                .at(field, "belongs to an attack through the defence: set attack = true (--attack-through defense)"));
+    const ONE: &str = "belongs to an attack through the defence: set attack = true (--attack-through defense)";
+    const ANY: &str = "belongs to an attack through the defence: set attack = true or suite = true (--attack-through defense or suite)";
+    const SUITE: &str =
+        "belongs to the suite of attacks through the defence: set suite = true (--attack-through suite)";
+    for (field, given, has, problem) in [
+        ("defense.eot", eot.is_some(), through || whole, ANY),
+        ("defense.antithetic", file.antithetic, through || whole, ANY),
+        ("defense.selection", file.selection.is_some(), through || whole, ANY),
+        ("defense.estimator", estimator.is_some(), through, ONE),
+        ("defense.straight", file.straight, through, ONE),
+        ("defense.steps", file.steps.is_some(), whole, SUITE),
+    ] {
+        if given && !has {
+            return Err(wrong.at(field, problem));
         }
     }
     let eot = eot.unwrap_or(EOT);
@@ -137,6 +173,29 @@ pub(super) fn resolve(file: file::Defense, own: Option<&str>, attack: &Spec, wro
     {
         return Err(wrong.at("defense.estimator", "eot_prob is defined for the untargeted cross-entropy only"));
     }
+    let usual = (attack.loss, attack.targeted) == (attack.usual_loss, Target::None);
+    if through && estimator == Estimator::VoteMargin && !usual {
+        let problem =
+            "vote_margin raises the margin of the mean softmax, untargeted: leave out attack.loss and attack.targeted";
+        return Err(wrong.at("defense.estimator", problem));
+    }
+    if file.straight && !estimator.clips() {
+        return Err(wrong.at("defense.straight", format!("{estimator} has no gradient through the clip: leave it out")));
+    }
+    if file.antithetic && !eot.is_multiple_of(2) {
+        return Err(wrong.at("defense.antithetic", format!("draws come in pairs: expected an even eot, found {eot}")));
+    }
+    let selection = file.selection.unwrap_or(suite::SELECTION);
+    if selection == 0 || selection > 1 << 16 {
+        return Err(wrong.at("defense.selection", format!("expected 1 to 65536 draws, found {selection}")));
+    }
+    let steps = file.steps.unwrap_or(suite::STEPS);
+    if steps == 0 || steps > MOST_STEPS {
+        return Err(wrong.at("defense.steps", format!("expected 1 to {MOST_STEPS}, found {steps}")));
+    }
+    if whole && attack.targeted != Target::None {
+        return Err(wrong.at("defense.suite", "its attacks count any wrong class: leave out attack.targeted"));
+    }
     if through && attack.early_stop {
         let problem = format!(
             "a stochastic defence must not be attacked with early stop, found {}: one lucky draw would end the attack; pgd, apgd-ce and \
@@ -145,8 +204,10 @@ pub(super) fn resolve(file: file::Defense, own: Option<&str>, attack: &Spec, wro
         );
         return Err(wrong.at("defense.attack", problem));
     }
-    if through && attack.normalised() {
-        return Err(wrong.at("defense.attack", "an attack through the defence moves pixels: leave out attack.space"));
+    for (field, given) in [("defense.attack", through), ("defense.suite", whole)] {
+        if given && attack.normalised() {
+            return Err(wrong.at(field, "an attack through the defence moves pixels: leave out attack.space"));
+        }
     }
     if let Some(size) = file.size.filter(|size| size.iter().any(|side| !(1..=8192).contains(side))) {
         return Err(wrong.at("defense.size", format!("expected sides of 1 to 8192 pixels, found {size:?}")));
@@ -163,7 +224,12 @@ pub(super) fn resolve(file: file::Defense, own: Option<&str>, attack: &Spec, wro
         draws: Some(draws),
         vote: (draws > 1).then_some(file.vote.unwrap_or(Vote::Majority)),
         attack: through,
-        eot: through.then_some(eot),
+        suite: whole,
+        steps: whole.then_some(steps),
+        selection: (through || whole).then_some(selection),
+        straight: file.straight,
+        antithetic: file.antithetic,
+        eot: (through || whole).then_some(eot),
         estimator: through.then_some(estimator),
         size: file.size,
         filter: file.size.map(|_| file.filter.unwrap_or(Filter::Bicubic)),

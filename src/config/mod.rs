@@ -153,12 +153,25 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
             return Err(wrong.at(field, format!("{problem}; as_written = true takes numbers as they stand")));
         }
     }
-    let attack = resolve_attack(file.attack, wrong)?;
+    let mut attack = resolve_attack(file.attack, wrong)?;
     let score = file.score.unwrap_or(if attack.early_stop { Score::Any } else { Score::Last });
     if attack.early_stop && score == Score::Last {
         return Err(wrong.at("score", "early stop ends an attack before its last iterate: set score = \"any\""));
     }
     let defense = resolve_defense(file.defense, row.denoiser, &attack, wrong)?;
+    if attack.nest && !defense.sigma.is_empty() {
+        return Err(wrong
+            .at("attack.nest", "images are attacked within some budgets only: leave out the defence (--no-defense)"));
+    }
+    if attack.nest && (file.save.is_some() || !attack.beside.is_empty()) {
+        return Err(
+            wrong.at("attack.nest", "images are attacked within some budgets only: leave out save and attack.beside")
+        );
+    }
+    // What the same scoring makes of clean images stands beside the suite's.
+    if defense.suite && attack.eps.first() != Some(&0.0) {
+        attack.eps.insert(0, 0.0);
+    }
     Ok(Config {
         name,
         seed,

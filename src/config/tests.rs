@@ -194,7 +194,7 @@ fn bad_configs_name_file_field_found_and_expected() {
         (
             "[dataset]\nkind = \"mnist\"",
             "try.toml: dataset.kind",
-            "expected one of demo, fashion-mnist, cifar10, cifar100, folder, imagenet",
+            "expected one of demo, fashion-mnist, cifar10, cifar100, svhn, tiny-imagenet, folder, imagenet",
         ),
         ("[dataset]\nkind = \"fashion-mnist\"\nimages = \"x\"", "try.toml: dataset", "images and labels"),
         ("[dataset]\npath = \"x\"", "try.toml: dataset.path", "found kind demo"),

@@ -29,6 +29,8 @@ pub struct Overrides {
     pub draws: Option<u32>,
     /// Attack the defended pipeline too.
     pub attack_through: bool,
+    /// And by the whole suite.
+    pub suite: bool,
     pub eot: Option<u32>,
     pub estimator: Option<Estimator>,
     pub limit: Option<usize>,
@@ -47,11 +49,12 @@ pub struct Overrides {
 
 /// A field, the flag that may decide it, and whether it did. What has no field of the config is a flag in any case.
 type Flag = (&'static str, &'static str, fn(&Overrides) -> bool);
-const FLAGS: [Flag; 16] = [
+const FLAGS: [Flag; 17] = [
     ("attack.eps", "--eps", |o| o.eps.is_some()),
     ("defense.sigma", "--sigma", |o| o.sigma.is_some()),
     ("defense.draws", "--draws", |o| o.draws.is_some()),
     ("defense.attack", "--attack-through", |o| o.attack_through),
+    ("defense.suite", "--attack-through", |o| o.suite),
     ("defense.eot", "--eot", |o| o.eot.is_some()),
     ("defense.estimator", "--estimator", |o| o.estimator.is_some()),
     ("limit", "--limit", |o| o.limit.is_some()),

@@ -48,6 +48,16 @@ struct Resizes {
     up: Arc<Resize>,
 }
 
+/// How gradients run back through an estimate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gradient {
+    Exact,
+    /// The clip passes them on as if it were not there.
+    Straight,
+    /// So does the network, as if it returned its input.
+    Identity,
+}
+
 /// A sigma with everything that depends on it alone.
 #[derive(Clone)]
 pub struct Level {
@@ -214,14 +224,18 @@ impl Denoiser {
         noise: &Tensor,
         level: &Level,
         range: Range,
-        straight: bool,
+        gradient: Gradient,
     ) -> Result<Tensor> {
         let _range = nvtx::range("denoise");
         let s = &level.step;
         let coefficients = vec![[s.image, s.noise]; noise.shape().first().copied().unwrap_or(0)];
         let small = self.resizes.as_ref().map(|r| resize(g, x, &r.down)).transpose()?;
         let x_t = q_sample(g, small.as_ref().unwrap_or(x), noise, &coefficients, self.ranges[0])?;
-        let predicted = self.net.forward(g, &to_precision(g, &x_t)?, &level.conditioning)?;
+        // What is not recorded is a constant.
+        let apart = Graph::inference(&self.device, self.precision);
+        let of_net = if gradient == Gradient::Identity { &apart } else { g };
+        let predicted = self.net.forward(of_net, &to_precision(of_net, &x_t)?, &level.conditioning)?;
+        let straight = gradient != Gradient::Exact;
         let y = denoise(g, &x_t, &predicted, Estimate { x_t: s.inverse, noise: s.ratio, straight }, range)?;
         match &self.resizes {
             Some(r) => resize(g, &y, &r.up),
@@ -257,7 +271,7 @@ impl Denoiser {
         let parts = in_chunks(&self.device, self.chunk(h, w), n, |range| {
             let g = Graph::inference(&self.device, self.precision);
             let noise = normal(&self.device, stream, &ids[range.clone()], &self.noise_shape(h, w))?;
-            self.estimate(&g, &x.rows(range.start, range.len())?, &noise, level, self.output_range(), false)
+            self.estimate(&g, &x.rows(range.start, range.len())?, &noise, level, self.output_range(), Gradient::Exact)
         })?;
         Tensor::concat(&self.device, &parts)
     }

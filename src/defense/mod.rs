@@ -5,6 +5,7 @@ pub mod defended;
 pub mod denoise;
 pub mod schedule;
 pub mod smoothing;
+pub mod suite;
 
 pub use defended::{Defended, Estimator};
 pub use denoise::Denoiser;

@@ -63,6 +63,16 @@ impl Tally {
         }
     }
 
+    fn margins(&self, label: u32) -> [f64; 2] {
+        let counts: Vec<f64> = self.counts.iter().map(|&count| f64::from(count)).collect();
+        let draws = counts.iter().sum::<f64>().max(1.0);
+        [&counts, &self.softmax].map(|shares| {
+            let others = shares.iter().enumerate().filter(|&(class, _)| class != label as usize);
+            let best = others.map(|(_, &share)| share).fold(0.0, f64::max);
+            (shares.get(label as usize).copied().unwrap_or(0.0) - best) / draws
+        })
+    }
+
     fn finish(&self, vote: Vote, label: u32) -> Smoothed {
         let prediction = match vote {
             Vote::Majority => first_largest(self.counts.iter().map(|&c| f64::from(c))),
@@ -115,10 +125,38 @@ pub fn classify(
     level: &Level,
     scoring: &Scoring,
 ) -> Result<Vec<Smoothed>> {
-    let &Scoring { vote, draws, stream, told } = scoring;
-    let all = u64::from(draws) * labels.len() as u64;
+    let tallies = tallies(classifier, denoiser, images, ids, level, scoring)?;
+    Ok(tallies.iter().zip(labels).map(|(tally, &label)| tally.finish(scoring.vote, label)).collect())
+}
+
+/// How far each image is from being voted for another class: draws of the label less those of the best other class, then the same of the
+/// mean softmax, as shares. The smaller, the better for an attacker. Otherwise as [`classify`].
+///
+/// # Errors
+/// As [`classify`].
+pub fn vote_margins(
+    classifier: &Classifier,
+    denoiser: &Denoiser,
+    images: &Tensor,
+    (labels, ids): (&[u32], &[u64]),
+    level: &Level,
+    scoring: &Scoring,
+) -> Result<Vec<[f64; 2]>> {
+    let tallies = tallies(classifier, denoiser, images, ids, level, scoring)?;
+    Ok(tallies.iter().zip(labels).map(|(tally, &label)| tally.margins(label)).collect())
+}
+
+fn tallies(
+    classifier: &Classifier,
+    denoiser: &Denoiser,
+    images: &Tensor,
+    ids: &[u64],
+    level: &Level,
+    &Scoring { draws, stream, told, .. }: &Scoring,
+) -> Result<Vec<Tally>> {
+    let all = u64::from(draws) * ids.len() as u64;
     let classes = classifier.classes();
-    let mut tallies: Vec<Tally> = labels.iter().map(|_| Tally::new(classes)).collect();
+    let mut tallies: Vec<Tally> = ids.iter().map(|_| Tally::new(classes)).collect();
     let [n, h, w, _] = images.dims4("smoothing")?;
     // As many as the device takes at a time, so that there is something to tell before the batch is through.
     let at_once = denoiser.chunk(h, w).saturating_mul(denoiser.device().parallelism()).clamp(1, n.max(1));
@@ -133,7 +171,7 @@ pub fn classify(
             told(u64::from(draw) * n as u64 + part.end as u64, all);
         }
     }
-    Ok(tallies.iter().zip(labels).map(|(tally, &label)| tally.finish(vote, label)).collect())
+    Ok(tallies)
 }
 
 #[cfg(test)]
@@ -153,6 +191,20 @@ mod tests {
         assert!((f64::from(majority.confidence) - softmax).abs() < 1e-6);
         let mean = tally.finish(Vote::MeanLogits, 1);
         assert_eq!((mean.prediction, mean.correct, mean.correct_draws), (0, false, 2));
+    }
+
+    #[test]
+    fn margins_are_of_votes_then_of_softmax() {
+        let mut tally = Tally::new(3);
+        for logits in [[0.0, 0.0, f32::NEG_INFINITY], [1.0, 0.0, f32::NEG_INFINITY], [0.0, 9.0, f32::NEG_INFINITY]] {
+            tally.add(&logits);
+        }
+        let [votes, softmax] = tally.margins(0);
+        let e = 1f64.exp();
+        assert_eq!(votes, 1.0 / 3.0);
+        let nine = 9f64.exp();
+        assert!((softmax - ((e - 1.0) / (e + 1.0) - (nine - 1.0) / (nine + 1.0)) / 3.0).abs() < 1e-9, "{softmax}");
+        assert_eq!(tally.margins(2)[0], -2.0 / 3.0);
     }
 
     #[test]

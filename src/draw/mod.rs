@@ -23,6 +23,8 @@ pub struct Series {
     /// Curves of one channel share a colour, those of one model a mark.
     pub colour: usize,
     pub mark: usize,
+    /// Whether its value at a point holds until the next one: drawn as steps, without marks.
+    pub steps: bool,
 }
 
 impl Point {

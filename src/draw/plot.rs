@@ -4,7 +4,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{Series, picture};
+use super::{Point, Series, picture};
 use crate::error::{Error, Result};
 use crate::number::eps_label;
 use crate::stats::wilson;
@@ -127,21 +127,28 @@ where
         let (width, height) = (f64::from(right - left), f64::from(bottom - top));
         (left + (width * eps / largest).round() as i32, bottom - (height * share).round() as i32)
     };
-    axes(root, frame, x_axis, &ticks(eps, largest, frame), at)?;
+    // Of steps, which stand anywhere, the ends are labelled.
+    let labelled = series.iter().flat_map(|s| {
+        let inner = 1..s.points.len().saturating_sub(1);
+        s.points.iter().enumerate().filter(move |(i, _)| !(s.steps && inner.contains(i))).map(|(_, p)| p.eps)
+    });
+    let labelled = labelled.collect();
+    axes(root, frame, x_axis, &ticks(labelled, largest, frame), at)?;
     for curve in series {
         let bound = |upper: bool| {
-            curve.points.iter().map(move |p| {
+            let of = |p: &Point| {
                 let interval = wilson(p.correct, p.n);
-                at(p.eps, if upper { interval.hi } else { interval.lo })
-            })
+                if upper { interval.hi } else { interval.lo }
+            };
+            path(curve, of).into_iter().map(|(eps, share)| at(eps, share))
         };
         let outline: Vec<Pixel> = bound(true).chain(bound(false).rev()).collect();
         root.draw(&Polygon::new(outline, colour(curve.colour).mix(0.12).filled()))?;
     }
     for curve in series {
-        let points: Vec<Pixel> = curve.points.iter().map(|p| at(p.eps, p.accuracy())).collect();
+        let points: Vec<Pixel> = path(curve, Point::accuracy).into_iter().map(|(eps, share)| at(eps, share)).collect();
         line(root, &points, curve)?;
-        for at in points {
+        for at in points.into_iter().filter(|_| !curve.steps) {
             marker(root, at, curve)?;
         }
     }
@@ -150,6 +157,18 @@ where
     }
     root.present()?;
     Ok(())
+}
+
+/// Where a line goes through values of the points: epsilon and share.
+fn path(curve: &Series, value: impl Fn(&Point) -> f64) -> Vec<(f64, f64)> {
+    let mut path: Vec<(f64, f64)> = Vec::new();
+    for point in &curve.points {
+        if let Some(&(_, before)) = path.last().filter(|_| curve.steps) {
+            path.push((point.eps, before));
+        }
+        path.push((point.eps, value(point)));
+    }
+    path
 }
 
 /// A curve, solid for now: see [`dashed`].
@@ -231,7 +250,9 @@ where
     for (i, curve) in series.iter().enumerate() {
         let y = frame.top + 10 + 28 * i as i32;
         line(root, &[(left, y), (left + 44, y)], curve)?;
-        marker(root, (left + 22, y), curve)?;
+        if !curve.steps {
+            marker(root, (left + 22, y), curve)?;
+        }
         let style = text(18, INK).pos(Pos::new(HPos::Left, VPos::Center));
         root.draw_text(&curve.name, &style, (left + 54, y))?;
     }
@@ -293,11 +314,10 @@ fn colour(i: usize) -> RGBColor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::draw::Point;
 
     fn series(name: &str, eps: &[f64], correct: &[u64]) -> Series {
         let points = eps.iter().zip(correct).map(|(&eps, &correct)| Point { eps, correct, n: 256 }).collect();
-        Series { name: name.into(), points, colour: 0, mark: usize::from(name.contains("cbam")) }
+        Series { name: name.into(), points, colour: 0, mark: usize::from(name.contains("cbam")), steps: false }
     }
 
     #[test]
@@ -320,6 +340,16 @@ mod tests {
         for text in ["resnet50-cbam-w16", "x &lt; y &amp; z", "0.005", "0.06"] {
             assert!(svg.contains(text), "{text}");
         }
+    }
+
+    #[test]
+    fn steps_hold_until_the_next_point() {
+        let curve = Series { steps: true, ..series("m", &[0.0, 0.01, 0.04], &[256, 128, 0]) };
+        let expected = [(0.0, 1.0), (0.01, 1.0), (0.01, 0.5), (0.04, 0.5), (0.04, 0.0)];
+        assert_eq!(path(&curve, Point::accuracy), expected);
+        // Neither the curve nor its legend has a mark, and between its ends nothing is labelled.
+        let Figure { svg, .. } = accuracy("t", "s", "x", &[curve]).unwrap();
+        assert!(!svg.contains("<circle") && svg.contains("0.04") && !svg.contains("0.01"), "{svg}");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub enum Purpose {
     AttackNoise = 4,
     /// Windows and signs of random searches.
     Search = 5,
+    /// Noise of a defence while points of an attack are chosen from.
+    Selection = 6,
 }
 
 /// Largest image id plus one.

@@ -6,7 +6,7 @@ use super::attributes::fused;
 use super::dump::channels_first;
 use super::replay::{Output, Replay};
 use crate::Result;
-use crate::defense::denoise::Denoiser;
+use crate::defense::denoise::{Denoiser, Gradient};
 use crate::defense::schedule::{Kind, Schedule};
 use crate::device::DType;
 use crate::models::unet::{Config, UNet, timestep_embedding};
@@ -120,7 +120,7 @@ pub(super) fn one_shot(r: &Replay) -> Result<Vec<Output>> {
     let denoiser = Denoiser::new(r.device, r.precision, &weights, &config, schedule(r)?, tau_scale)?;
     let level = denoiser.level(sigma)?;
     let (g, x, noise) = (r.graph(), exact(r, "in.x")?, exact(r, "in.noise")?);
-    let x0 = denoiser.estimate(&g, &x, &noise, &level, Range::SAME, false)?;
+    let x0 = denoiser.estimate(&g, &x, &noise, &level, Range::SAME, Gradient::Exact)?;
     let mut outputs = vec![Output::new("x0", channels_first(&x0.to_f32(r.device)?, x0.dims4("dds")?))];
     if r.dump.has("in.dout") {
         let dx = g.backward(&x0, exact(r, "in.dout")?, &x)?;

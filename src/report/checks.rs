@@ -4,14 +4,15 @@
 
 use serde::Serialize;
 
-use super::words::{p_value, significant};
+use super::words::{self, p_value, significant};
 use crate::Result;
 use crate::attack::{Loss, Norm, Outcome, Target, autoattack};
 use crate::config::settings::Score;
+use crate::defense::suite::SUITE;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
 use crate::run::records::Found;
-use crate::run::results::{self, Channel, NOT_JUDGED};
+use crate::run::results::{self, Channel, NOT_JUDGED, Under};
 use crate::run::rundir::stored;
 use crate::run::trials::{Signs, Trial, Trials};
 use crate::stats::{holm, sign_test, wilson};
@@ -67,6 +68,9 @@ pub fn of_run(run: &Ledger) -> Result<Vec<Check>> {
 pub fn all(run: &Ledger, trials: Option<&Trials>) -> Vec<Check> {
     let mut checks =
         vec![budget(run), clean(run), saturated(run), monotone(run), large_listed(run), silent(run), adaptive(run)];
+    if run.config.defense.suite {
+        checks.extend([exact(run), fixed_noise(run)]);
+    }
     let per_model = |judge: &dyn Fn(&Trial, u64) -> (Verdict, String)| match trials {
         Some(trials) => {
             let line = |trial| {
@@ -369,11 +373,12 @@ fn surprises(run: &Ledger, pairs: &[(usize, u64, u64, String)], none: &str) -> V
 fn monotone(run: &Ledger) -> Check {
     let mut pairs = Vec::new();
     for model in 0..run.config.models.len() {
-        for channel in results::channels(&run.config) {
+        for channel in results::shown(&run.config) {
             for eps in run.config.attack.eps.windows(2) {
                 let cells = run.cell(model, channel, eps[0]).zip(run.cell(model, channel, eps[1]));
                 if let Some((gained, lost)) = cells.and_then(|(small, large)| moved(run, small, large)) {
-                    let what = format!("{channel:#}, eps {} after {}", eps_label(eps[1]), eps_label(eps[0]));
+                    let channel = words::channel(&run.config, channel);
+                    let what = format!("{channel}, eps {} after {}", eps_label(eps[1]), eps_label(eps[0]));
                     pairs.push((model, gained, lost, what));
                 }
             }
@@ -459,28 +464,77 @@ fn silent(run: &Ledger) -> Check {
 fn adaptive(run: &Ledger) -> Check {
     let name = "the attack through the defence is the stronger one";
     let rule = "it leaves no more right than the transferred attack (paired, adjusted for all cells; warn p < .05, fail p < .01)";
-    if !run.config.defense.attack {
+    let defense = &run.config.defense;
+    let both = [(Under::Through, defense.attack), (Under::Worst, defense.suite)];
+    if both.iter().all(|(_, ran)| !ran) {
         return check(
             name,
             rule,
             not_run("needs --attack-through defense: defended accuracies here are under a non-adaptive attack"),
         );
     }
+    let ran = both.into_iter().filter(|(_, ran)| *ran);
+    let pairs = ran.flat_map(|(under, _)| weaker(run, Under::Transferred, under)).collect::<Vec<_>>();
+    let found = surprises(run, &pairs, "nowhere does it leave significantly more images right");
+    let found = or_not_run(found, "needs records of both attacks");
+    check(name, rule, found)
+}
+
+/// The exact gradient against one that takes the denoiser for the identity: where that is the stronger one, the exact one is wrong or
+/// masked.
+fn exact(run: &Ledger) -> Check {
+    let found = match (place("a1-exact"), place("a3-bpda"), run.config.defense.suite) {
+        (Some(exact), Some(bpda), true) => {
+            let pairs = weaker(run, Under::Member(bpda), Under::Member(exact));
+            let found = surprises(run, &pairs, "nowhere does it leave significantly more images right");
+            or_not_run(found, "needs records of both attacks")
+        }
+        _ => not_run("needs --attack-through suite"),
+    };
+    check(
+        "the exact gradient is no weaker than BPDA",
+        "a1-exact leaves no more right than a3-bpda (paired, adjusted for all cells; warn p < .05, fail p < .01)",
+        found,
+    )
+}
+
+/// Known noise against fresh noise: where that does not help, something but the noise hides the gradient.
+fn fixed_noise(run: &Ledger) -> Check {
+    let found = match (place("a6-fixed"), place("a1-exact"), run.config.defense.suite) {
+        (Some(fixed), Some(exact), true) => {
+            let pairs = weaker(run, Under::Member(exact), Under::Member(fixed));
+            let found = surprises(run, &pairs, "nowhere does it leave significantly more images right");
+            or_not_run(found, "needs records of both attacks")
+        }
+        _ => not_run("needs --attack-through suite"),
+    };
+    check(
+        "knowing the noise helps the attacker",
+        "a6-fixed leaves no more right than a1-exact (paired, adjusted for all cells; warn p < .05, fail p < .01)",
+        found,
+    )
+}
+
+/// Of an attack of the suite.
+fn place(name: &str) -> Option<usize> {
+    SUITE.iter().position(|row| row.name == name)
+}
+
+/// Of every cell, how many images the second attack leaves right that the first broke, and the other way.
+fn weaker(run: &Ledger, first: Under, second: Under) -> Vec<(usize, u64, u64, String)> {
     let mut pairs = Vec::new();
     for model in 0..run.config.models.len() {
         for &sigma in &run.config.defense.sigma {
             for &eps in run.config.attack.eps.iter().filter(|&&eps| eps > 0.0) {
-                let cell = |through| run.cell(model, Channel::Denoised { sigma, through }, eps);
-                let cells = cell(false).zip(cell(true));
-                if let Some((more, fewer)) = cells.and_then(|(blind, through)| moved(run, blind, through)) {
+                let cell = |under| run.cell(model, Channel::Denoised { sigma, under }, eps);
+                let cells = cell(first).zip(cell(second));
+                if let Some((more, fewer)) = cells.and_then(|(first, second)| moved(run, first, second)) {
                     pairs.push((model, more, fewer, format!("sigma {sigma}, eps {}", eps_label(eps))));
                 }
             }
         }
     }
-    let found = surprises(run, &pairs, "nowhere does it leave significantly more images right");
-    let found = or_not_run(found, "needs records of both attacks");
-    check(name, rule, found)
+    pairs
 }
 
 fn trace(trial: &Trial, n: u64) -> (Verdict, String) {

@@ -12,7 +12,7 @@ use crate::config::{Config, Overrides};
 use crate::draw::{heat, html};
 use crate::report::maps::Grid;
 use crate::report::words::p_value;
-use crate::run::results::{Channel, cells};
+use crate::run::results::{Channel, Under, cells};
 use crate::run::rundir::RunDir;
 
 fn config(eps: &[f64]) -> Config {
@@ -33,7 +33,7 @@ fn write_run(dir: &Path, config: &Config, n: u64) -> usize {
             let prediction = if right { label } else { (label + 1) % 10 };
             let sigma = cell.channel.sigma().map_or("null".into(), |s| s.to_string());
             let found = match cell.channel {
-                Channel::Undefended => format!(
+                Channel::Undefended | Channel::Beside(_) => format!(
                     "\"prediction\":{prediction},\"clean_prediction\":{label},\"correct_clean\":true,\"correct_last\":{right},\"correct_any\":{right},\
                      \"first_success\":null,\"steps\":10,\"margin\":0.25,\"loss\":1.5,\"linf\":{},\"l2\":0.5,\"violation\":false",
                     cell.eps
@@ -319,7 +319,7 @@ fn counts_of_the_page_are_those_of_the_records() {
     write_run(dir.path(), &config, 50);
     let run = Ledger::read(dir.path()).unwrap();
     assert_eq!((run.ids.len(), run.progress(), run.dataset.as_str()), (50, (1000, 1000), "made up"));
-    let cell = run.cell(1, Channel::Denoised { sigma: 0.5, through: true }, 0.02).unwrap();
+    let cell = run.cell(1, Channel::Denoised { sigma: 0.5, under: Under::Through }, 0.02).unwrap();
     let right = (0..50).filter(|&i| run.correct(cell, i) == Some(true)).count() as u64;
     assert_eq!(run.cells[cell].correct(run.config.score), right);
     let pairs = paired::models(&run);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::words;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
-use crate::run::results;
+use crate::run::results::{self, Channel};
 use crate::stats::{holm, mcnemar, newcombe};
 
 /// One comparison at one epsilon in one channel.
@@ -75,7 +75,12 @@ fn compare((a, first, name_a): Side, (b, second, name_b): Side, pairs: &mut Vec<
     let places: HashMap<u64, usize> = b.ids.iter().enumerate().map(|(place, &id)| (id, place)).collect();
     let both: Vec<(usize, usize)> =
         a.ids.iter().enumerate().filter_map(|(i, id)| places.get(id).map(|&j| (i, j))).collect();
-    for channel in results::channels(&a.config) {
+    // What stands beside the attacks of one run may be another attack than beside those of the other.
+    let alike = |channel: &Channel| match *channel {
+        Channel::Beside(place) => a.config.attack.beside.get(place) == b.config.attack.beside.get(place),
+        _ => true,
+    };
+    for channel in results::shown(&a.config).into_iter().filter(alike) {
         for &eps in &a.config.attack.eps {
             let (Some(left), Some(right)) = (a.cell(first, channel, eps), b.cell(second, channel, eps)) else {
                 continue;
@@ -91,7 +96,7 @@ fn compare((a, first, name_a): Side, (b, second, name_b): Side, pairs: &mut Vec<
             pairs.push(Pair {
                 first: name_a.clone(),
                 second: name_b.clone(),
-                channel: format!("{channel:#}"),
+                channel: words::channel(&a.config, channel),
                 eps,
                 eps_label: eps_label(eps),
                 both,

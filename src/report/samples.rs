@@ -16,7 +16,7 @@ use crate::run::engine::AttackEngine;
 use crate::run::ledger::Ledger;
 use crate::run::progress::note;
 use crate::run::records::Found;
-use crate::run::results::{Channel, channels};
+use crate::run::results::{Channel, Under, channels};
 use crate::run::rundir::stored;
 use crate::stats::{softmax, top_class};
 
@@ -110,7 +110,7 @@ pub fn fates(run: &Ledger, model: usize, eps: f64) -> Vec<Option<Fate>> {
     let Some(attacked) = run.cell(model, Channel::Undefended, eps) else { return vec![None; run.ids.len()] };
     let denoised: Vec<usize> = channels(&run.config)
         .into_iter()
-        .filter(|channel| matches!(channel, Channel::Denoised { through: false, .. }))
+        .filter(|channel| matches!(channel, Channel::Denoised { under: Under::Transferred, .. }))
         .filter_map(|channel| run.cell(model, channel, eps))
         .collect();
     let fate = |image: usize| {

@@ -79,6 +79,9 @@ pub fn plan(config: &Config, dataset: &Dataset, device: &str) -> String {
             let sigma: Vec<String> = defense.sigma.iter().map(f64::to_string).collect();
             let through = match defense.attack {
                 true => format!(", attacked through: {}, {} draws a step", defense.estimator(), defense.eot()),
+                false if defense.suite => {
+                    format!(", attacked by the suite: {} steps of PGD, {} draws a step", defense.steps(), defense.eot())
+                }
                 false => String::new(),
             };
             format!(

@@ -29,8 +29,17 @@ pub fn what_counts(score: Score) -> &'static str {
 }
 
 /// A model in a channel, as legends and tables name it: `resnet50, undefended`, `resnet50, σ 0.25`.
-pub fn curve(model: &str, channel: Channel) -> String {
-    format!("{model}, {channel:#}")
+pub fn curve(config: &Config, model: &str, of: Channel) -> String {
+    format!("{model}, {}", channel(config, of))
+}
+
+/// A channel by its name; where several attacks are made on the classifiers, with theirs.
+pub fn channel(config: &Config, channel: Channel) -> String {
+    match channel {
+        Channel::Denoised { .. } => format!("{channel:#}"),
+        _ if config.attack.beside.is_empty() => format!("{channel:#}"),
+        _ => format!("undefended, {}", channel.attack(config)),
+    }
 }
 
 /// What the class is that an attack aims at; `None` where any wrong one will do.

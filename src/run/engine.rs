@@ -5,17 +5,20 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::intake::other_count;
+use super::made::{hand_over, made};
 use super::progress::{Watch, unwatched};
 use super::runner::{Attacked, Engine};
+use super::through::{Suite, Through};
 use crate::attack::{
-    self, Adversarial, Attack, HandOver, Normalised, Oracle as _, Outcome, Purpose, Query, STAGES, Stream, Watched,
+    self, Adversarial, Attack, Normalised, Oracle as _, Outcome, Purpose, Query, STAGES, Spec, Stream,
 };
 use crate::config::{Checkpoint, Config, open};
+use crate::data::Dataset;
 use crate::data::resize::Filter as Pixels8;
-use crate::data::{Dataset, to_bytes, unit};
 use crate::defense::denoise::Level;
 use crate::defense::smoothing::{self, Scoring};
-use crate::defense::{Defended, Denoiser, Smoothed};
+use crate::defense::suite::SUITE;
+use crate::defense::{Denoiser, Smoothed};
 use crate::device::{DType, Device};
 use crate::models::classifier::Classifier;
 use crate::ops::resize::Filter;
@@ -32,6 +35,8 @@ pub struct AttackEngine<'a> {
     /// with its level for every sigma
     denoiser: Option<(Denoiser, Vec<Level>)>,
     attack: Box<dyn Attack>,
+    /// Those beside it.
+    beside: Vec<Box<dyn Attack>>,
     shown: Shown,
     /// Seconds so far.
     spent: Spent,
@@ -44,6 +49,7 @@ pub struct Spent {
     pub attack: f64,
     pub denoise: f64,
     pub adaptive: f64,
+    pub beside: f64,
     /// Of the attack, where that is a combined one: its stages.
     pub stages: [f64; STAGES],
 }
@@ -63,6 +69,7 @@ impl<'a> AttackEngine<'a> {
     pub fn new(config: &'a Config, dataset: &'a Dataset) -> Result<Self> {
         let device = Device::open(config.device)?;
         let attack = config.attack.build()?;
+        let beside = config.attack.beside.iter().map(Spec::build).collect::<Result<_>>()?;
         let mut engine = AttackEngine {
             config,
             dataset,
@@ -70,6 +77,7 @@ impl<'a> AttackEngine<'a> {
             models: Vec::new(),
             denoiser: None,
             attack,
+            beside,
             shown: Shown::new(),
             spent: Spent::default(),
             watch: unwatched(),
@@ -82,7 +90,16 @@ impl<'a> AttackEngine<'a> {
                 let from = format!(" of {}", dataset.name);
                 return Err(other_count(weights.origin(), net.classes(), dataset.classes.len(), &from));
             }
-            config.attack.check_classes(net.classes())?;
+            for spec in [&config.attack].into_iter().chain(&config.attack.beside) {
+                spec.check_classes(net.classes())?;
+            }
+            for row in SUITE.iter().filter(|_| config.defense.suite) {
+                let spec = row.spec(config.attack.norm, &config.attack.eps, config.defense.steps())?;
+                spec.check_classes(net.classes()).map_err(|e| match e {
+                    Error::Usage { problem, .. } => Error::usage("defense.suite", format!("{}: {problem}", row.name)),
+                    other => other,
+                })?;
+            }
             engine.models.push(net);
         }
         if let Some(name) = &config.defense.weights {
@@ -214,11 +231,9 @@ pub struct Handed {
 }
 
 impl AttackEngine<'_> {
-    /// The attack of the experiment, and who waits is told how far it is.
+    /// The attack of the experiment.
     fn made(&self, net: &dyn attack::Classifier, batch: attack::Batch, eps: f64) -> Result<Adversarial> {
-        let most = self.attack.most_queries();
-        let told = |answers| (self.watch)("attack", answers, most);
-        self.attack.run(&Watched::new(net, &told), batch, eps, self.config.seed)
+        made((&*self.attack, "attack"), net, batch, eps, (self.config, &self.watch))
     }
 
     /// Attacks a batch on the undefended classifier.
@@ -233,8 +248,20 @@ impl AttackEngine<'_> {
         } else {
             self.made(net, batch.attacked(), eps)?
         };
-        let (mut outcomes, seconds, images) = (found.outcomes, found.seconds, self.hand_over(found.last)?);
-        if spec.hands_over() {
+        self.handed(net, batch, found)
+    }
+
+    /// Attacks a batch on the undefended classifier by an attack beside the experiment's.
+    fn attack_beside(&self, number: usize, net: &Classifier, batch: &Batch, eps: f64) -> Result<Handed> {
+        let by = (&*self.beside[number], self.config.attack.beside[number].method);
+        let found = made(by, net, batch.attacked(), eps, (self.config, &self.watch))?;
+        self.handed(net, batch, found)
+    }
+
+    fn handed(&self, net: &Classifier, batch: &Batch, found: Adversarial) -> Result<Handed> {
+        let (mut outcomes, seconds, images) =
+            (found.outcomes, found.seconds, hand_over(self.config, &self.device, found.last)?);
+        if self.config.attack.hands_over() {
             self.rescore(net, batch, &images, &mut outcomes)?;
         }
         if self.config.dataset.top5() {
@@ -249,20 +276,6 @@ impl AttackEngine<'_> {
             }
         }
         Ok(Handed { outcomes, images, seconds })
-    }
-
-    /// What the classifier and the denoiser are given of attacked images. Rounding and clipping, which no attack on pixels needs, are
-    /// done on the host.
-    fn hand_over(&self, images: Tensor) -> Result<Tensor> {
-        if !self.config.attack.hands_over() {
-            return Ok(images);
-        }
-        let mut pixels = images.to_f32(&self.device)?;
-        match self.config.attack.hand_over {
-            HandOver::EightBit => pixels = to_bytes(&pixels).into_iter().map(unit).collect(),
-            HandOver::Float => pixels.iter_mut().for_each(|v| *v = v.clamp(0.0, 1.0)),
-        }
-        self.tensor(&pixels, images.shape()[0])
     }
 
     /// The last point is now the image that was handed on.
@@ -288,12 +301,21 @@ impl Engine for AttackEngine<'_> {
         let Handed { outcomes, images: attacked, seconds } = self.attack(net, &batch, eps)?;
         spent.attack += begin.elapsed().as_secs_f64();
         spent.stages.iter_mut().zip(seconds).for_each(|(total, more)| *total += more);
-        let mut denoised = Vec::new();
+        let (mut beside, mut denoised) = (Vec::new(), Vec::new());
         let kept = self.config.save.is_some() && eps > 0.0;
         let mut pixels = Vec::new();
         if kept {
             pixels.push(attacked.to_f32(&self.device)?);
         }
+        let begin = Instant::now();
+        for number in 0..self.beside.len() {
+            let Handed { outcomes, images, .. } = self.attack_beside(number, net, &batch, eps)?;
+            if kept {
+                pixels.push(images.to_f32(&self.device)?);
+            }
+            beside.push(outcomes);
+        }
+        spent.beside += begin.elapsed().as_secs_f64();
         if let Some((denoiser, levels)) = &self.denoiser {
             let defense = &self.config.defense;
             let begin = Instant::now();
@@ -302,32 +324,40 @@ impl Engine for AttackEngine<'_> {
             }
             spent.denoise += begin.elapsed().as_secs_f64();
             let begin = Instant::now();
+            let mut score = |images: &Tensor, level: &Level, keep: bool| -> Result<Vec<Smoothed>> {
+                if kept && keep {
+                    pixels.push(images.to_f32(&self.device)?);
+                }
+                self.smoothed(net, denoiser, images, &batch, level, &outcomes)
+            };
+            let through = Through {
+                config: self.config,
+                attack: &*self.attack,
+                net,
+                denoiser,
+                batch: batch.attacked(),
+                eps,
+                scored: self.noise(),
+                watch: &self.watch,
+            };
             for level in levels.iter().filter(|_| defense.attack) {
-                // Without a budget there is nothing to attack: the clean image, scored as above.
-                if eps == 0.0 {
-                    denoised.push(self.smoothed(net, denoiser, &batch.images, &batch, level, &outcomes)?);
-                    continue;
-                }
-                let target = Defended {
-                    classifier: net,
-                    denoiser,
-                    level: level.clone(),
-                    estimator: defense.estimator(),
-                    draws: defense.eot(),
-                    seed: self.config.seed,
-                };
-                let adaptive = self.made(&target, batch.attacked(), eps)?;
-                let adaptive = self.hand_over(adaptive.last)?;
-                if kept {
-                    pixels.push(adaptive.to_f32(&self.device)?);
-                }
-                denoised.push(self.smoothed(net, denoiser, &adaptive, &batch, level, &outcomes)?);
+                let images = through.attacked(level)?;
+                denoised.push(score(&images, level, true)?);
             }
+            let mut members = Vec::new();
+            for level in levels.iter().filter(|_| defense.suite) {
+                let Suite { worst, each } = through.suite(level)?;
+                denoised.push(score(&worst, level, true)?);
+                for images in each {
+                    members.push(score(&images, level, false)?);
+                }
+            }
+            denoised.extend(members);
             spent.adaptive += begin.elapsed().as_secs_f64();
         }
         self.spent = spent;
         self.keep(model, eps, images, &attacked)?;
-        Ok(Attacked { outcomes, denoised, pixels })
+        Ok(Attacked { outcomes, beside, denoised, pixels })
     }
 
     fn watched(&mut self, watch: Watch) {

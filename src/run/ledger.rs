@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::header::Header;
-use super::records::{self, Found, Record};
+use super::records::{self, Found, Outcome, Record};
 use super::results::{self, Cell, Channel, is_correct};
 use crate::config::Config;
 use crate::data::Dataset;
@@ -114,7 +114,7 @@ impl Ledger {
         let place = || format!("model {model} at eps {eps}{}", sigma.map_or(String::new(), |s| format!(", sigma {s}")));
         let key = (model.clone(), attack.clone(), eps.to_bits(), sigma.map(f64::to_bits));
         let &cell = self.cell_index.get(&key).ok_or_else(|| format!("{} is not in the config", place()))?;
-        if (self.cells[cell].channel == Channel::Undefended) != matches!(found, Found::Attacked(_)) {
+        if self.cells[cell].channel.is_defended() == matches!(found, Found::Attacked(_)) {
             return Err(format!("image {image} of {}: the outcome is of another channel", place()));
         }
         let expected = [
@@ -163,6 +163,25 @@ impl Ledger {
             label: self.labels[image],
             found,
         }
+    }
+
+    /// What is known of an image within this budget from the smallest one that it was broken within, if that is smaller.
+    pub fn fallen(&self, model: usize, eps: f64, image: usize) -> Option<Outcome> {
+        let smaller = self.config.attack.eps.iter().copied().take_while(|&other| other < eps);
+        smaller.filter_map(|other| Some((other, self.cell(model, Channel::Undefended, other)?))).find_map(
+            |(other, cell)| {
+                let Some(Found::Attacked(outcome)) = self.found[cell][image] else { return None };
+                (!outcome.correct_any).then(|| Outcome {
+                    correct_last: false,
+                    first_success: None,
+                    steps: 0,
+                    steps_saved: 0,
+                    asked: None,
+                    nested: Some(outcome.nested.unwrap_or(other)),
+                    ..outcome
+                })
+            },
+        )
     }
 
     /// Perturbations over budget, all cells together; 0 unless an attack is broken.

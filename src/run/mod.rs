@@ -6,6 +6,7 @@ pub mod header;
 mod intake;
 mod interrupt;
 pub mod ledger;
+mod made;
 pub mod progress;
 pub mod records;
 pub mod results;
@@ -13,6 +14,7 @@ pub mod rundir;
 pub mod runner;
 mod saving;
 pub mod study;
+mod through;
 pub mod trials;
 
 pub use records::{Found, Outcome, Record};

@@ -250,6 +250,8 @@ mod tests {
             violation: false,
             target: None,
             stage: None,
+            nested: None,
+            radius: None,
             asked: None,
             target_reached: None,
             top5: None,

@@ -8,6 +8,7 @@ use super::records::Found;
 use crate::attack::Target;
 use crate::config::Config;
 use crate::config::settings::Score;
+use crate::defense::suite::{self, SUITE};
 use crate::error::{Error, Result};
 use crate::stats::wilson;
 
@@ -16,47 +17,114 @@ use crate::stats::wilson;
 pub enum Channel {
     /// Nothing: channel 1.
     Undefended,
-    /// The denoiser at a sigma: channel 2. The image was made to fool the classifier alone, or the denoiser as well.
-    Denoised { sigma: f64, through: bool },
+    /// Nothing, under a further attack, by its place among those beside the experiment's.
+    Beside(usize),
+    /// The denoiser at a sigma: channel 2.
+    Denoised { sigma: f64, under: Under },
+}
+
+/// What an image in front of a denoiser was made to fool.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Under {
+    /// The classifier alone.
+    Transferred,
+    /// The denoiser as well, by the attack of the experiment.
+    Through,
+    /// The denoiser as well, by an attack of the suite.
+    Member(usize),
+    /// By all of them: of each image the worst case.
+    Worst,
 }
 
 impl Channel {
     pub fn sigma(self) -> Option<f64> {
         match self {
-            Channel::Undefended => None,
+            Channel::Undefended | Channel::Beside(_) => None,
             Channel::Denoised { sigma, .. } => Some(sigma),
         }
     }
 
+    pub fn is_defended(self) -> bool {
+        matches!(self, Channel::Denoised { .. })
+    }
+
     /// The number that results and records give.
     pub fn number(self) -> u8 {
-        if self == Channel::Undefended { 1 } else { 2 }
+        if self.is_defended() { 2 } else { 1 }
     }
 
     /// The attack in one word, as in `results.csv`.
     pub fn attack(self, config: &Config) -> String {
         let label = config.attack.label();
         match self {
-            Channel::Denoised { through: true, .. } => format!("{label}-{}", config.defense.estimator()),
-            _ => label,
+            Channel::Undefended | Channel::Denoised { under: Under::Transferred, .. } => label,
+            Channel::Beside(place) => config.attack.beside[place].label(),
+            Channel::Denoised { under: Under::Through, .. } => {
+                let straight = if config.defense.straight { "-straight" } else { "" };
+                format!("{label}-{}{straight}", config.defense.estimator())
+            }
+            Channel::Denoised { under: Under::Member(row), .. } => SUITE[row].name.into(),
+            Channel::Denoised { under: Under::Worst, .. } => suite::WORST.into(),
+        }
+    }
+
+    /// Steps and their size; of the suite's worst case those of its first attack.
+    fn steps(self, config: &Config, eps: f64) -> (u32, f64) {
+        let row = match self {
+            Channel::Beside(place) => {
+                let spec = &config.attack.beside[place];
+                return (spec.steps, spec.step_size(eps));
+            }
+            Channel::Denoised { under: Under::Member(row), .. } => Some(row),
+            Channel::Denoised { under: Under::Worst, .. } => Some(0),
+            _ => None,
+        };
+        let own = row.and_then(|row| SUITE[row].spec(config.attack.norm, &[eps], config.defense.steps()).ok());
+        let spec = own.as_ref().unwrap_or(&config.attack);
+        (spec.steps, spec.step_size(eps))
+    }
+}
+
+/// `undefended`, `sigma 0.25`, `sigma 0.25, attacked`, `sigma 0.25, suite`; with `{:#}` the letter σ instead of the word.
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (sigma, under) = match *self {
+            Channel::Undefended => return f.write_str("undefended"),
+            Channel::Beside(place) => return write!(f, "undefended, attack {}", place + 2),
+            Channel::Denoised { sigma, under } => (sigma, under),
+        };
+        let letter = if f.alternate() { "σ" } else { "sigma" };
+        write!(f, "{letter} {sigma}")?;
+        match under {
+            Under::Transferred => Ok(()),
+            Under::Through => f.write_str(", attacked"),
+            Under::Member(row) => write!(f, ", {}", SUITE[row].name),
+            Under::Worst => write!(f, ", {}", suite::WORST),
         }
     }
 }
 
-/// `undefended`, `sigma 0.25`, `sigma 0.25, attacked`; with `{:#}` the letter σ instead of the word.
-impl fmt::Display for Channel {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Channel::Denoised { sigma, through } = *self else { return f.write_str("undefended") };
-        let letter = if f.alternate() { "σ" } else { "sigma" };
-        write!(f, "{letter} {sigma}{}", if through { ", attacked" } else { "" })
-    }
+/// The channels of an experiment that people compare: undefended under every attack, then every sigma, then every sigma attacked through, then every sigma
+/// under the suite's worst case.
+pub fn shown(config: &Config) -> Vec<Channel> {
+    let denoised = |under, is: bool| {
+        let sigmas = config.defense.sigma.iter().filter(move |_| is);
+        sigmas.map(move |&sigma| Channel::Denoised { sigma, under })
+    };
+    std::iter::once(Channel::Undefended)
+        .chain((0..config.attack.beside.len()).map(Channel::Beside))
+        .chain(denoised(Under::Transferred, true))
+        .chain(denoised(Under::Through, config.defense.attack))
+        .chain(denoised(Under::Worst, config.defense.suite))
+        .collect()
 }
 
-/// The channels of an experiment: undefended, then every sigma, then every sigma attacked through.
+/// All channels: those, then for every sigma each attack of the suite.
 pub fn channels(config: &Config) -> Vec<Channel> {
-    let denoised = |through| config.defense.sigma.iter().map(move |&sigma| Channel::Denoised { sigma, through });
-    let adaptive = denoised(true).filter(|_| config.defense.attack);
-    std::iter::once(Channel::Undefended).chain(denoised(false)).chain(adaptive).collect()
+    let members =
+        |&sigma: &f64| (0..SUITE.len()).map(move |row| Channel::Denoised { sigma, under: Under::Member(row) });
+    let suite = config.defense.sigma.iter().filter(|_| config.defense.suite).flat_map(members);
+    shown(config).into_iter().chain(suite).collect()
 }
 
 /// One model at one epsilon in one channel: how many images, and how many of them were still right.
@@ -146,7 +214,7 @@ impl Cell {
     /// How many are right: in channel 1 by the score, in channel 2 by the vote.
     pub fn correct(&self, score: Score) -> u64 {
         match (self.channel, score) {
-            (Channel::Undefended, Score::Any) => self.any,
+            (Channel::Undefended | Channel::Beside(_), Score::Any) => self.any,
             _ => self.last,
         }
     }
@@ -229,14 +297,15 @@ impl Row {
         let correct = cell.correct(config.score);
         let interval = wilson(correct, cell.n);
         let known = |value: f64| (cell.n > 0).then_some(value);
+        let (steps, step_size) = cell.channel.steps(config, cell.eps);
         Row {
             model: config.models[cell.model].name.clone(),
             dataset: dataset.to_owned(),
             attack: cell.channel.attack(config),
             norm: config.attack.norm.to_string(),
             eps: cell.eps,
-            steps: config.attack.steps,
-            step_size: config.attack.step_size(cell.eps),
+            steps,
+            step_size,
             sigma: cell.channel.sigma(),
             channel: cell.channel.number(),
             n: cell.n,

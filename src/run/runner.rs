@@ -34,6 +34,8 @@ pub trait Engine {
 pub struct Attacked {
     /// Of channel 1.
     pub outcomes: Vec<Outcome>,
+    /// Of channel 1 under each further attack.
+    pub beside: Vec<Vec<Outcome>>,
     /// Of each further channel in the order of [`results::channels`].
     pub denoised: Vec<Vec<Smoothed>>,
     /// The images themselves, `(N, H, W, 3)`: of channel 1, then of each channel that is attacked through; none where they are not kept.
@@ -68,8 +70,24 @@ pub fn run<E: Engine>(config: &Config, dataset: &Dataset, engine: &mut E, dir: &
         let missing = |image: &usize| {
             cells.iter().any(|&c| ledger.found[c][*image].is_none()) || kept.iter().any(|kept| kept.lacks(*image))
         };
-        let todo: Vec<usize> = (0..dataset.len()).filter(missing).collect();
+        let mut todo: Vec<usize> = (0..dataset.len()).filter(missing).collect();
+        let begun = !todo.is_empty();
         progress.cell(format!("{} eps {}", config.models[model].name, eps_label(eps)));
+        if config.attack.nest {
+            let mut known = Vec::new();
+            todo.retain(|&image| match ledger.fallen(model, eps, image) {
+                Some(outcome) => {
+                    known.extend(cells.iter().map(|&cell| ledger.record(cell, image, Found::Attacked(outcome))));
+                    false
+                }
+                None => true,
+            });
+            records.append(&known)?;
+            for record in &known {
+                ledger.take(record).map_err(Error::Failed)?;
+            }
+            progress.advance(known.len());
+        }
         for batch in todo.chunks(config.batch) {
             let attacked = engine.run(model, eps, batch)?;
             attacked.check(batch.len(), channels.len())?;
@@ -83,7 +101,7 @@ pub fn run<E: Engine>(config: &Config, dataset: &Dataset, engine: &mut E, dir: &
             progress.advance(batch.len());
         }
         kept.into_iter().try_for_each(|kept| kept.finish(dir, dataset, &ledger))?;
-        if !todo.is_empty() {
+        if begun {
             progress.cell_done(&counts(&ledger, &cells));
         }
     }
@@ -95,12 +113,14 @@ pub fn run<E: Engine>(config: &Config, dataset: &Dataset, engine: &mut E, dir: &
 impl Attacked {
     /// Whether there is an answer for each image in each channel.
     fn check(&self, images: usize, channels: usize) -> Result<()> {
-        let lengths = std::iter::once(self.outcomes.len()).chain(self.denoised.iter().map(Vec::len));
+        let undefended = std::iter::once(&self.outcomes).chain(&self.beside);
+        let lengths = undefended.map(Vec::len).chain(self.denoised.iter().map(Vec::len));
         if let Some(len) = lengths.into_iter().find(|&len| len != images) {
             return Err(Error::Failed(format!("expected {images} outcomes of a batch, got {len}")));
         }
-        if self.denoised.len() + 1 != channels {
-            let counts = format!("expected {channels} channels, got {}", self.denoised.len() + 1);
+        let found = 1 + self.beside.len() + self.denoised.len();
+        if found != channels {
+            let counts = format!("expected {channels} channels, got {found}");
             return Err(Error::Failed(counts));
         }
         Ok(())
@@ -113,7 +133,8 @@ impl Attacked {
             for (k, &cell) in cells.iter().enumerate().filter(|&(_, &cell)| ledger.found[cell][image].is_none()) {
                 let found = match k {
                     0 => Found::Attacked(self.outcomes[i]),
-                    k => Found::Denoised(self.denoised[k - 1][i]),
+                    k if k <= self.beside.len() => Found::Attacked(self.beside[k - 1][i]),
+                    k => Found::Denoised(self.denoised[k - 1 - self.beside.len()][i]),
                 };
                 new.push(ledger.record(cell, image, found));
             }
@@ -129,6 +150,7 @@ fn counts(ledger: &Ledger, cells: &[usize]) -> String {
         let correct = cell.correct(ledger.config.score);
         match cell.channel {
             Channel::Undefended => format!("{correct} correct"),
+            Channel::Beside(_) => format!("{correct} after {}", cell.channel.attack(&ledger.config)),
             denoised => format!("{correct} at {denoised}"),
         }
     };

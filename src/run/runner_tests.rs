@@ -27,7 +27,7 @@ impl Engine for Fake<'_> {
             images.iter().map(|&i| smoothed(model, eps, sigma, self.dataset.ids[i], self.dataset.labels[i])).collect()
         };
         let pixels = vec![images.iter().flat_map(|&i| pixels(self.dataset, eps, i)).collect()];
-        Ok(Attacked { outcomes, denoised: vec![of(0.25), of(0.5)], pixels })
+        Ok(Attacked { outcomes, beside: vec![], denoised: vec![of(0.25), of(0.5)], pixels })
     }
 
     fn device_name(&self) -> String {
@@ -59,6 +59,8 @@ fn outcome(model: usize, eps: f64, id: u64, label: u32) -> Outcome {
         l2: 1.5,
         violation: id == 4 && eps > 0.05,
         stage: None,
+        nested: None,
+        radius: None,
         asked: None,
         target: None,
         target_reached: None,

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::ledger::Ledger;
 use super::records::Found;
-use super::results::{self, Channel};
+use super::results::{self, Channel, Under};
 use super::rundir::RunDir;
 use crate::config::Config;
 use crate::data::Dataset;
@@ -44,9 +44,9 @@ impl Saving {
         (model, eps): (usize, f64),
     ) -> Result<Vec<Saving>> {
         let Some(format) = config.save.filter(|_| eps > 0.0) else { return Ok(vec![]) };
-        let own = |channel: &Channel| !matches!(channel, Channel::Denoised { through: false, .. });
+        let transferred = |channel: &Channel| matches!(channel, Channel::Denoised { under: Under::Transferred, .. });
         let mut all = Vec::new();
-        for channel in results::channels(config).into_iter().filter(own) {
+        for channel in results::shown(config).into_iter().filter(|channel| !transferred(channel)) {
             let Some(cell) = ledger.cell(model, channel, eps) else { continue };
             let name = name(config, model, channel, eps, format);
             let whole = dir.own(&name)?;

@@ -102,8 +102,11 @@ pub fn sweep(config: &Config, dataset: &Dataset, options: Options, presenter: &m
     let spent = engine.spent();
     let mut times = vec![("attack on the classifiers", spent.attack)];
     times.extend(autoattack::stages(config.attack.method).iter().map(|row| row.name).zip(spent.stages));
+    if !config.attack.beside.is_empty() {
+        times.push(("further attacks on the classifiers", spent.beside));
+    }
     times.push(("denoising and its votes", spent.denoise));
-    if config.defense.attack {
+    if config.defense.attack || config.defense.suite {
         times.push(("attack through the defence", spent.adaptive));
     }
     times.push(("strips, samples and maps", pictures.elapsed().as_secs_f64()));

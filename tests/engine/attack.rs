@@ -657,8 +657,11 @@ fn circles_are_left_early_and_nothing_else_changes() {
                 periods_left += saved;
                 all += full.iter().map(|o| u64::from(o.steps)).sum::<u64>();
                 assert_batch_invariant(&net, &data, &spec);
-                let (restless, _) = attack(&Restless(&net), &data, &spec);
-                assert_eq!(restless, full);
+                // A further restart takes all images of a network that does not repeat itself.
+                if restarts == 1 {
+                    let (restless, _) = attack(&Restless(&net), &data, &spec);
+                    assert_eq!(restless, full);
+                }
             }
         }
     }

@@ -4,7 +4,7 @@ use rampart::attack::{
     self, Batch, Classifier as _, Evaluation, Loss, Oracle as _, Purpose, Query, Spec, StepSize, Stream,
 };
 use rampart::data::{Select, demo};
-use rampart::defense::denoise::Denoiser;
+use rampart::defense::denoise::{Denoiser, Gradient};
 use rampart::defense::smoothing::{self, Scoring};
 use rampart::defense::{Defended, Estimator, Vote};
 use rampart::device::{DType, Device};
@@ -45,7 +45,17 @@ impl Pipeline {
 
     fn defended(&self, estimator: Estimator, draws: u32) -> Defended<'_> {
         let level = self.denoiser.level(SIGMA).unwrap();
-        Defended { classifier: &self.classifier, denoiser: &self.denoiser, level, estimator, draws, seed: SEED }
+        Defended {
+            classifier: &self.classifier,
+            denoiser: &self.denoiser,
+            level,
+            estimator,
+            draws,
+            seed: SEED,
+            straight: false,
+            antithetic: false,
+            fixed: None,
+        }
     }
 
     fn images(&self, pixels: &[f32]) -> Tensor {
@@ -98,31 +108,120 @@ fn the_gradient_is_the_slope_of_the_mean_loss() {
     }
 }
 
-/// The loss of the mean softmax, from the single draws.
-#[test]
-fn eot_prob_is_the_slope_of_the_mean_softmax() {
-    let p = Pipeline::new(4);
-    let draws = 3;
-    let target = p.defended(Estimator::EotProb, draws);
-    let gradient = p.gradient(&target, &p.pixels);
-    let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
-    let loss = |pixels: &[f32]| -> f64 {
-        let mut mean = vec![0f64; p.labels.len()];
-        for draw in 0..draws {
-            let g = Graph::inference(&p.device, Precision::F32);
-            let x = p.images(pixels);
-            let h = p.denoiser.estimate(&g, &x, &p.noise(draw), &target.level, Range::TO_UNIT, false).unwrap();
-            let e = p.classifier.evaluate(&h, &Query::new(&p.labels, Loss::CrossEntropy)).unwrap();
-            mean.iter_mut().zip(&e.loss).for_each(|(m, l)| *m += (-f64::from(*l)).exp() / f64::from(draws));
+/// What joint estimators maximise, from the logits of the single draws.
+fn maximised(estimator: Estimator, logits: &[Vec<f32>], label: usize) -> f64 {
+    let draws = logits.len() as f64;
+    let mean = |rows: Vec<Vec<f64>>| -> Vec<f64> {
+        (0..rows[0].len()).map(|c| rows.iter().map(|row| row[c]).sum::<f64>() / draws).collect()
+    };
+    let softmax = |row: &Vec<f32>| -> Vec<f64> {
+        let powers: Vec<f64> = row.iter().map(|&z| f64::from(z).exp()).collect();
+        let total: f64 = powers.iter().sum();
+        powers.into_iter().map(|p| p / total).collect()
+    };
+    match estimator {
+        Estimator::EotProb => -mean(logits.iter().map(softmax).collect())[label].ln(),
+        Estimator::EotLogit => {
+            let z = mean(logits.iter().map(|row| row.iter().map(|&z| f64::from(z)).collect()).collect());
+            z.iter().map(|z| z.exp()).sum::<f64>().ln() - z[label]
         }
-        mean.iter().map(|m| -m.ln()).sum()
-    };
-    let h = 0.003;
-    let moved = |sign: f64| -> Vec<f32> {
-        p.pixels.iter().zip(&gradient).map(|(x, g)| x + (sign * h * f64::from(*g) / norm) as f32).collect()
-    };
-    let (slope, want) = ((loss(&moved(1.0)) - loss(&moved(-1.0))) / (2.0 * h), norm / f64::from(draws));
-    assert!((slope - want).abs() <= 0.02 * want, "slope {slope}, gradient says {want}");
+        Estimator::VoteMargin => {
+            let p = mean(logits.iter().map(softmax).collect());
+            let other = p.iter().enumerate().filter(|&(c, _)| c != label).map(|(_, &p)| p).fold(0.0, f64::max);
+            other - p[label]
+        }
+        other => panic!("{other} sums over draws"),
+    }
+}
+
+/// By central differences along the gradient, and the loss that is told is the one that rises; all draws at once, and in pieces.
+#[test]
+fn joint_estimators_are_slopes_of_what_all_draws_say_together() {
+    for (estimator, draws, n) in [
+        (Estimator::EotProb, 3, 4),
+        (Estimator::EotLogit, 3, 4),
+        (Estimator::VoteMargin, 3, 4),
+        (Estimator::EotLogit, 30, 1),
+        (Estimator::VoteMargin, 30, 1),
+    ] {
+        let p = Pipeline::new(n);
+        let target = p.defended(estimator, draws);
+        let gradient = p.gradient(&target, &p.pixels);
+        let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+        let loss = |pixels: &[f32]| -> Vec<f64> {
+            let all: Vec<Vec<f32>> = (0..draws)
+                .map(|draw| {
+                    let g = Graph::inference(&p.device, Precision::F32);
+                    let (x, noise) = (p.images(pixels), p.noise(draw));
+                    let h =
+                        p.denoiser.estimate(&g, &x, &noise, &target.level, Range::TO_UNIT, Gradient::Exact).unwrap();
+                    p.classifier.forward(&g, &h).unwrap().to_f32(&p.device).unwrap()
+                })
+                .collect();
+            let of = |i: usize| all.iter().map(|z| z[i * 10..(i + 1) * 10].to_vec()).collect::<Vec<_>>();
+            (0..n).map(|i| maximised(estimator, &of(i), p.labels[i] as usize)).collect()
+        };
+        let told = target.evaluate(&p.images(&p.pixels), &p.query()).unwrap().loss;
+        for (told, want) in told.iter().zip(loss(&p.pixels)) {
+            assert!((f64::from(*told) - want).abs() < 1e-4 * want.abs().max(1e-2), "{estimator}: {told} for {want}");
+        }
+        let h = 0.003;
+        let moved = |sign: f64| -> Vec<f32> {
+            p.pixels.iter().zip(&gradient).map(|(x, g)| x + (sign * h * f64::from(*g) / norm) as f32).collect()
+        };
+        let total = |sign: f64| loss(&moved(sign)).iter().sum::<f64>();
+        let (slope, want) = ((total(1.0) - total(-1.0)) / (2.0 * h), norm / f64::from(draws));
+        assert!((slope - want).abs() <= 0.02 * want, "{estimator}, {draws} draws: slope {slope}, gradient says {want}");
+    }
+}
+
+/// What a clipped pixel says only reaches the image past the clip.
+#[test]
+fn a_straight_clip_lets_gradients_through() {
+    let p = Pipeline::new(2);
+    let exact = p.defended(Estimator::EotGrad, 2);
+    let straight = Defended { straight: true, ..p.defended(Estimator::EotGrad, 2) };
+    let mut want = vec![0f32; p.pixels.len()];
+    for draw in 0..2 {
+        let g = recording(&p.device, Precision::F32);
+        let x = p.images(&p.pixels);
+        let h = p.denoiser.estimate(&g, &x, &p.noise(draw), &exact.level, Range::TO_UNIT, Gradient::Straight).unwrap();
+        let logits = p.classifier.forward(&g, &h).unwrap();
+        let kind = rampart::ops::loss::LossKind::CROSS_ENTROPY;
+        let out = rampart::ops::loss::loss(&g, &logits, &p.labels, None, kind).unwrap();
+        let dx = g.backward(&logits, out.dlogits, &x).unwrap().to_f32(&p.device).unwrap();
+        want.iter_mut().zip(&dx).for_each(|(w, d)| *w += d);
+    }
+    let found = p.gradient(&straight, &p.pixels);
+    assert!(relative(&found, &want) < 2e-6);
+    assert!(relative(&found, &p.gradient(&exact, &p.pixels)) > 1e-2, "no pixel is clipped");
+}
+
+/// A second draw that is the first one turned, and draws that are those of another stream at every step.
+#[test]
+fn draws_are_turned_or_fixed() {
+    let p = Pipeline::new(2);
+    let x = p.images(&p.pixels);
+    let pair = Defended { antithetic: true, ..p.defended(Estimator::EotGrad, 2) };
+    let g = Graph::inference(&p.device, Precision::F32);
+    let noise = p.noise(0);
+    let turned: Vec<f32> = noise.to_f32(&p.device).unwrap().iter().map(|v| -v).collect();
+    let turned = Tensor::from_f32(&p.device, noise.shape(), DType::F32, &turned).unwrap();
+    let mut want = vec![0f64; 2];
+    for noise in [noise, turned] {
+        let h = p.denoiser.estimate(&g, &x, &noise, &pair.level, Range::TO_UNIT, Gradient::Exact).unwrap();
+        let e = p.classifier.evaluate(&h, &Query::new(&p.labels, Loss::CrossEntropy)).unwrap();
+        want.iter_mut().zip(&e.loss).for_each(|(w, l)| *w += f64::from(*l) / 2.0);
+    }
+    for (told, want) in pair.evaluate(&x, &p.query()).unwrap().loss.iter().zip(want) {
+        assert!((f64::from(*told) - want).abs() < 1e-5 * want.abs().max(1e-2), "{told} for {want}");
+    }
+    let stream = Stream::new(SEED, Purpose::Noise);
+    let fixed = Defended { fixed: Some(stream), ..p.defended(Estimator::EotGrad, 2) };
+    let at = |target: &Defended, step| target.evaluate(&x, &Query { step, ..p.query() }).unwrap().loss;
+    assert_eq!(at(&fixed, 1), at(&fixed, 2));
+    let fresh = p.defended(Estimator::EotGrad, 2);
+    assert_ne!(at(&fresh, 1), at(&fresh, 2));
 }
 
 /// Draws in one batch are the sum of draws one by one, whatever else is in the batch.
@@ -135,7 +234,7 @@ fn draws_add_up_and_images_do_not_meet() {
         let g = recording(&p.device, Precision::F32);
         let x = p.images(&p.pixels);
         let level = p.denoiser.level(SIGMA).unwrap();
-        let h = p.denoiser.estimate(&g, &x, &p.noise(draw), &level, Range::TO_UNIT, false).unwrap();
+        let h = p.denoiser.estimate(&g, &x, &p.noise(draw), &level, Range::TO_UNIT, Gradient::Exact).unwrap();
         let logits = p.classifier.forward(&g, &h).unwrap();
         let kind = rampart::ops::loss::LossKind::CROSS_ENTROPY;
         let out = rampart::ops::loss::loss(&g, &logits, &p.labels, None, kind).unwrap();
@@ -158,9 +257,20 @@ fn bpda_takes_the_denoiser_for_the_identity() {
     let p = Pipeline::new(3);
     let target = p.defended(Estimator::Bpda, 1);
     let g = Graph::inference(&p.device, Precision::F32);
-    let h = p.denoiser.estimate(&g, &p.images(&p.pixels), &p.noise(0), &target.level, Range::TO_UNIT, false).unwrap();
+    let h = p
+        .denoiser
+        .estimate(&g, &p.images(&p.pixels), &p.noise(0), &target.level, Range::TO_UNIT, Gradient::Exact)
+        .unwrap();
     let want = p.classifier.gradient(&h, &p.query()).unwrap().gradient.unwrap().to_f32(&p.device).unwrap();
     assert!(relative(&p.gradient(&target, &p.pixels), &want) < 2e-6);
+}
+
+/// Without a resize nothing but the identity lies between the image and the classifier.
+#[test]
+fn bpda_through_the_noising_is_bpda_where_nothing_is_resized() {
+    let p = Pipeline::new(2);
+    let [whole, noising] = [Estimator::Bpda, Estimator::BpdaNoise].map(|e| p.gradient(&p.defended(e, 2), &p.pixels));
+    assert!(relative(&noising, &whole) < 1e-5);
 }
 
 #[test]
@@ -237,7 +347,7 @@ fn many_draws_are_taken_in_pieces() {
     for draw in 0..DRAWS {
         let g = recording(&p.device, Precision::F32);
         let x = p.images(&p.pixels);
-        let h = p.denoiser.estimate(&g, &x, &p.noise(draw), &level, Range::TO_UNIT, false).unwrap();
+        let h = p.denoiser.estimate(&g, &x, &p.noise(draw), &level, Range::TO_UNIT, Gradient::Exact).unwrap();
         let logits = p.classifier.forward(&g, &h).unwrap();
         let kind = rampart::ops::loss::LossKind::CROSS_ENTROPY;
         let out = rampart::ops::loss::loss(&g, &logits, &p.labels, None, kind).unwrap();

@@ -5,7 +5,7 @@ use rampart::attack::{
 };
 use rampart::config::{Config, Overrides};
 use rampart::data::{Dataset, Select, demo};
-use rampart::defense::denoise::Denoiser;
+use rampart::defense::denoise::{Denoiser, Gradient};
 use rampart::defense::{Defended, Estimator};
 use rampart::device::{DType, Device};
 use rampart::models::classifier::Classifier;
@@ -86,8 +86,17 @@ fn gradients_run_through_the_resizes() {
     let net = classifier(&device, LARGE);
     let defense = denoiser(&device).at(SMALL, LARGE, Filter::Bicubic).unwrap();
     let level = defense.level(SIGMA).unwrap();
-    let target =
-        Defended { classifier: &net, denoiser: &defense, level, estimator: Estimator::EotGrad, draws: 2, seed: 5 };
+    let target = Defended {
+        classifier: &net,
+        denoiser: &defense,
+        level,
+        estimator: Estimator::EotGrad,
+        draws: 2,
+        seed: 5,
+        straight: false,
+        antithetic: false,
+        fixed: None,
+    };
     let query = Query { ids: &data.ids, step: 4, ..Query::new(&data.labels, Loss::CrossEntropy) };
     let gradient = target.gradient(&x, &query).unwrap().gradient.unwrap();
     assert_eq!(gradient.shape(), x.shape());
@@ -128,12 +137,22 @@ fn what_is_not_rescaled_is_passed_as_it_is() {
     let net = classifier(&device, [32, 32]);
     let odd = denoiser(&device).rescaling(false, false);
     let level = odd.level(SIGMA).unwrap();
-    let target = Defended { classifier: &net, denoiser: &odd, level, estimator: Estimator::EotGrad, draws: 1, seed: 5 };
+    let target = Defended {
+        classifier: &net,
+        denoiser: &odd,
+        level,
+        estimator: Estimator::EotGrad,
+        draws: 1,
+        seed: 5,
+        straight: false,
+        antithetic: false,
+        fixed: None,
+    };
     let query = Query { ids: &data.ids, step: 4, ..Query::new(&data.labels, Loss::CrossEntropy) };
     let noise = Stream { seed: 5, purpose: Purpose::AttackNoise, restart: 0, step: 4, draw: 0 };
     let noise = normal(&device, &noise, &data.ids, &[32, 32, 3]).unwrap();
     let g = Graph::inference(&device, Precision::F32);
-    let denoised = odd.estimate(&g, &x, &noise, &target.level, Range::SAME, false).unwrap();
+    let denoised = odd.estimate(&g, &x, &noise, &target.level, Range::SAME, Gradient::Exact).unwrap();
     let want = net.evaluate(&denoised, &query).unwrap().loss;
     let found = target.evaluate(&x, &query).unwrap().loss;
     assert!(relative(&found, &want) <= 1e-5, "{found:?} {want:?}");

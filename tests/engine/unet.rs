@@ -1,6 +1,6 @@
 //! Whole denoisers against golden values computed in float64 from the deterministic fill of `models::weights`.
 
-use rampart::defense::denoise::Denoiser;
+use rampart::defense::denoise::{Denoiser, Gradient};
 use rampart::defense::schedule::{Kind, Schedule};
 use rampart::device::{DType, Device};
 use rampart::models::unet::{Config, UNet};
@@ -226,8 +226,9 @@ fn one_shot(config: &Config, schedule: Schedule, tau_scale: f32, sigma: f64, n: 
     let upload = |v: &[f32]| Tensor::from_f32(&device, &[n, size, size, 3], DType::F32, v).unwrap();
     let g = Graph::inference(&device, Precision::F32);
     let level = denoiser.level(sigma).unwrap();
-    let x0 =
-        denoiser.estimate(&g, &upload(&image), &upload(&filled("noise", n, size)), &level, Range::SAME, false).unwrap();
+    let x0 = denoiser
+        .estimate(&g, &upload(&image), &upload(&filled("noise", n, size)), &level, Range::SAME, Gradient::Exact)
+        .unwrap();
     Run { y: x0.to_f32(&device).unwrap(), c: 3, size, trace: vec![] }
 }
 

@@ -16,5 +16,6 @@ mod place;
 mod profile;
 mod report;
 mod shell;
+mod suite;
 mod terminal;
 mod verdict;

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::super::words::percent;
+use crate::defense::suite::SUITE;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
 use crate::run::records::Found;
-use crate::run::results::{self, Channel};
+use crate::run::results::{self, Channel, Under};
 
 /// Rows of a table at most: those that fell furthest.
 const MOST: usize = 20;
@@ -52,7 +53,7 @@ struct Tally {
 /// Of the middle epsilon, over the images that every channel has scored; nothing without such an epsilon.
 pub(super) fn by_class(run: &Ledger) -> Option<ByClass> {
     let eps = run.config.attack.middle_eps()?;
-    let channels = results::channels(&run.config);
+    let channels = results::shown(&run.config);
     let order = run.config.dataset.said.class_order.as_deref().unwrap_or_default();
     let name = |class: u32| order.get(class as usize).cloned().unwrap_or_else(|| format!("class {class}"));
     let mut models = Vec::new();
@@ -100,8 +101,13 @@ pub(super) fn by_class(run: &Ledger) -> Option<ByClass> {
     }
     let words = |channel: &Channel| match channel {
         Channel::Undefended => "attacked".to_owned(),
-        Channel::Denoised { sigma, through: false } => format!("denoised, σ\u{a0}{sigma}"),
-        Channel::Denoised { sigma, through: true } => format!("attacked through, σ\u{a0}{sigma}"),
+        Channel::Beside(_) => channel.attack(&run.config),
+        Channel::Denoised { sigma, under } => match under {
+            Under::Transferred => format!("denoised, σ\u{a0}{sigma}"),
+            Under::Through => format!("attacked through, σ\u{a0}{sigma}"),
+            Under::Worst => format!("suite, σ\u{a0}{sigma}"),
+            Under::Member(row) => format!("{}, σ\u{a0}{sigma}", SUITE[*row].name),
+        },
     };
     let any = !models.is_empty();
     any.then(|| ByClass { eps: eps_label(eps), channels: channels.iter().map(words).collect(), models })

@@ -59,7 +59,8 @@ struct Scored {
 pub(super) fn figure(run: &Ledger) -> Result<Figure> {
     let (config, series) = (&run.config, summary::all_series(run));
     let axis = format!("ε, {} budget in {}", symbol(config.attack.norm), units(config));
-    let [wide, narrow] = plot::inline(&axis, &series)?;
+    let drawn = summary::curves(run);
+    let [wide, narrow] = plot::inline(&axis, &drawn)?;
     let n = run.ids.len();
     let denoised = if config.defense.sigma.is_empty() { "" } else { "; σ: denoised before the classifier" };
     let caption = format!("The same as numbers: accuracy in %, [Wilson 95 % interval], images right of n = {n}.");
@@ -72,7 +73,7 @@ pub(super) fn figure(run: &Ledger) -> Result<Figure> {
     Ok(Figure {
         wide,
         narrow,
-        curves: series.iter().map(curve).collect(),
+        curves: drawn.iter().map(curve).collect(),
         caption: format!(
             "Accuracy in % over ε, n = {n} images of {}. Bands: Wilson 95 % intervals. {}{denoised}.",
             run.dataset,
@@ -87,7 +88,7 @@ fn curve(series: &Series) -> Curve {
     Curve {
         name: series.name.clone(),
         colour: plot::css_colour(series.colour),
-        mark: ["circle", "square", "triangle"][series.mark % 3],
+        mark: if series.steps { "none" } else { ["circle", "square", "triangle"][series.mark % 3] },
         dash: plot::dash(series.mark),
     }
 }

@@ -7,7 +7,7 @@ use super::super::words::{count, list, percent, symbol};
 use crate::attack::Target;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
-use crate::run::results::{Cell, Channel};
+use crate::run::results::{Cell, Channel, Under};
 
 #[derive(Serialize)]
 pub(super) struct Lead {
@@ -82,23 +82,27 @@ fn came_back(run: &Ledger, eps: f64) -> String {
         return "No defence was measured.".into();
     }
     let right = |sigma: f64| -> u64 {
-        let found = cells(run, Channel::Denoised { sigma, through: false }, eps);
+        let found = cells(run, Channel::Denoised { sigma, under: Under::Transferred }, eps);
         found.iter().map(|cell| cell.correct(run.config.score)).sum()
     };
     // The first of equals.
     let Some(&sigma) = sigmas.iter().rev().max_by_key(|&&sigma| right(sigma)) else { return String::new() };
-    let found = cells(run, Channel::Denoised { sigma, through: false }, eps);
+    let found = cells(run, Channel::Denoised { sigma, under: Under::Transferred }, eps);
     if found.is_empty() {
         return "Nothing is denoised yet.".into();
     }
     let chosen = if sigmas.len() > 1 { format!(", the best of {} here", sigmas.len()) } else { String::new() };
     let nothing = |_: &Cell| String::new();
     let back = format!("Denoised first (σ = {sigma}{chosen}), {} are right", shares(run, &found, nothing));
-    let through = cells(run, Channel::Denoised { sigma, through: true }, eps);
-    match (run.config.defense.attack, through.is_empty()) {
-        (true, false) => {
-            format!("{back}, but {} under an attack that goes through the denoiser.", shares(run, &through, nothing))
-        }
+    // The suite is the stronger of the two.
+    let defense = &run.config.defense;
+    let (under, which) = match defense.suite {
+        true => (Under::Worst, "the worst of the attacks that go through the denoiser"),
+        false => (Under::Through, "an attack that goes through the denoiser"),
+    };
+    let through = cells(run, Channel::Denoised { sigma, under }, eps);
+    match (defense.attack || defense.suite, through.is_empty()) {
+        (true, false) => format!("{back}, but {} under {which}.", shares(run, &through, nothing)),
         (true, true) => format!("{back}; the attack through the denoiser is still to come."),
         (false, _) => {
             format!("{back}, against an attack that does not know of the denoiser: one that does may leave far less.")

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::super::words::{self, count, symbol, target, units, what_counts};
 use crate::attack::StepSize;
 use crate::config::Config;
+use crate::defense::suite::SUITE;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
 
@@ -92,9 +93,20 @@ pub fn what(run: &Ledger) -> Vec<Fact> {
             }
             let through = match defense.attack {
                 true => format!("yes: {}, {} draws a step", defense.estimator(), defense.eot()),
+                false if defense.suite => "by the suite".into(),
                 false => "no: the defended accuracies are under a non-adaptive attack".into(),
             };
             row("attacked through the defence", through);
+            if defense.suite {
+                let how = format!(
+                    "{} attacks, {} steps of PGD, {} draws a step, {} draws to choose a point",
+                    SUITE.len(),
+                    defense.steps(),
+                    defense.eot(),
+                    defense.selection()
+                );
+                row("adaptive suite", how);
+            }
         }
     }
     row("seed", seed.to_string());
