@@ -135,17 +135,18 @@ pub(super) fn beside(run: &Ledger) -> Option<String> {
         let name = |cell: usize| of(cell).channel.attack(config);
         let share = |cell: usize| percent(of(cell).correct(config.score), of(cell).n);
         let said: Vec<String> = cells.iter().map(|&cell| format!("{} leaves {}", name(cell), share(cell))).collect();
-        // The first of equals.
-        let decides = cells.iter().copied().min_by_key(|&cell| of(cell).correct(config.score))?;
+        let right = |cell: usize| of(cell).correct(config.score);
+        let strongest = cells.iter().copied().min_by_key(|&cell| right(cell))?;
+        let equal = cells.iter().filter(|&&cell| right(cell) == right(strongest));
+        let (names, decides, _) = deciding(&equal.map(|&cell| name(cell)).collect::<Vec<_>>());
         let stand =
             (0..run.ids.len()).filter(|&i| cells.iter().all(|&cell| run.correct(cell, i) == Some(true))).count();
         lines.push(format!(
-            "{}, undefended at eps {}: {}; {} decides, and {} stand against all of them.",
+            "{}, undefended at eps {}: {}; {names} {decides}, and {} stand against all of them.",
             named.name,
             eps_label(eps),
             words::list(&said),
-            name(decides),
-            percent(stand as u64, of(decides).n)
+            percent(stand as u64, of(strongest).n)
         ));
     }
     (!lines.is_empty()).then(|| lines.join("\n") + "\n")
@@ -324,8 +325,16 @@ pub(super) fn suite(run: &Ledger) -> Option<String> {
     Some(tables.join("\n"))
 }
 
+/// The strongest attacks, and the verbs that go with one or several.
+fn deciding(names: &[String]) -> (String, &'static str, &'static str) {
+    match names {
+        [one] => (one.clone(), "decides", "it leaves"),
+        equal => (words::list(equal), "decide alike", "they leave"),
+    }
+}
+
 /// Width of the names of a suite's attacks.
-const SUITE_NAMES: usize = 58;
+const SUITE_NAMES: usize = 62;
 
 /// Which attack of the suite is the strongest at the middle epsilon, and what it decides.
 fn decides(run: &Ledger, model: usize, sigma: f64) -> Option<String> {
@@ -337,13 +346,15 @@ fn decides(run: &Ledger, model: usize, sigma: f64) -> Option<String> {
     let share = |cell: &Cell| percent(right(cell), cell.n);
     let members = SUITE.iter().enumerate().filter(|(_, attack)| !attack.fixed);
     let found = members.filter_map(|(number, attack)| Some((attack.name, under(Under::Member(number))?)));
-    // The first of equals.
-    let (name, strongest) = found.min_by_key(|(_, cell)| right(cell))?;
+    let found: Vec<(&str, &Cell)> = found.collect();
+    let strongest = found.iter().map(|(_, cell)| *cell).min_by_key(|cell| right(cell))?;
+    let equal = found.iter().filter(|(_, cell)| right(cell) == right(strongest));
+    let (name, decides, leaves) = deciding(&equal.map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>());
     let (worst, transferred) = (under(Under::Worst)?, under(Under::Transferred)?);
     let null = run.cell(model, worst.channel, 0.0).map(|cell| &run.cells[cell]).filter(|cell| cell.n > 0);
     let clean = null.map_or(String::new(), |cell| format!("; of clean images {} are right so", share(cell)));
     Some(format!(
-        "  At eps {}, sigma {sigma} {name} decides: it leaves {} right, the worst case of all {}, the transferred attack {}{clean}.",
+        "  At eps {}, sigma {sigma} {name} {decides}: {leaves} {} right, the worst case of all {}, the transferred attack {}{clean}.",
         eps_label(eps),
         share(strongest),
         share(worst),

@@ -1,10 +1,8 @@
 //! What can be computed beforehand: shape arithmetic with the batch as an unknown factor, masks, tables of positions.
 
 use super::ir::{Attr, Constant, Data, Dim, Ir, Node};
-use super::operands::{axes_of, axis, pads, parts, slices, strides, times};
-
-/// Values of a result beyond which a file is not believed, unless they are its own.
-const MAX_VALUES: usize = 1 << 24;
+use super::operands::{MAX_VALUES, axes_of, axis, bounded, pads, parts, pick, slices, strides, times};
+use super::tables::{einsum, gather_nd};
 
 /// Functions of two operands that broadcast.
 const BINARY: [&str; 15] = [
@@ -298,6 +296,17 @@ pub fn evaluate(ir: &Ir, node: &Node) -> Result<Option<Vec<Constant>>, String> {
                 _ => return Err("operands of different types".into()),
             }
         }
+        "GatherND" => {
+            let Some(indices) = input(1) else { return Err("expected indices".into()) };
+            match gather_nd(x, indices, node.int("batch_dims").unwrap_or(0))? {
+                Some(c) => c,
+                None => return Ok(None),
+            }
+        }
+        "Einsum" => match einsum(node.text("equation").unwrap_or_default(), &inputs)? {
+            Some(c) => c,
+            None => return Ok(None),
+        },
         "ScatterND" => {
             let (Some(places), Some(new)) = (input(1), input(2)) else {
                 return Err("expected indices and updates".into());
@@ -638,14 +647,6 @@ fn next(index: &mut [usize], shape: &[usize]) {
     }
 }
 
-fn bounded(n: usize) -> Result<(), String> {
-    if n <= MAX_VALUES {
-        Ok(())
-    } else {
-        Err(format!("a constant of {n} values, more than the {MAX_VALUES} that are computed"))
-    }
-}
-
 /// Values of `x` at places that a function of the index gives.
 fn gather(x: &Constant, shape: &[usize], place: impl Fn(&[usize]) -> usize) -> Result<Constant, String> {
     let n = shape.iter().try_fold(1usize, |p, &n| p.checked_mul(n)).ok_or("an impossible shape")?;
@@ -661,20 +662,6 @@ fn gather(x: &Constant, shape: &[usize], place: impl Fn(&[usize]) -> usize) -> R
         })
         .collect();
     pick(x, shape, places.into_iter())
-}
-
-fn pick(x: &Constant, shape: &[usize], places: impl Iterator<Item = usize>) -> Result<Constant, String> {
-    let outside = || "it reads beyond its input".to_owned();
-    Ok(match &x.data {
-        Data::Floats(v) => {
-            let values: Option<Vec<f32>> = places.map(|at| v.get(at).copied()).collect();
-            Constant::floats(shape, values.ok_or_else(outside)?)
-        }
-        Data::Ints(v) => {
-            let values: Option<Vec<Dim>> = places.map(|at| v.get(at).copied()).collect();
-            Constant::ints(shape, values.ok_or_else(outside)?)
-        }
-    })
 }
 
 /// The same values repeated along axes of length 1 and new ones in front.

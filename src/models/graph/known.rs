@@ -2,7 +2,7 @@
 
 /// Their names. `shapes` knows the shape of each result, and `lower` how it is computed, unless it is only arithmetic
 /// of constants, which `fold` does.
-pub const NAMES: [&str; 97] = [
+pub const NAMES: [&str; 99] = [
     "Abs",
     "Add",
     "And",
@@ -21,6 +21,7 @@ pub const NAMES: [&str; 97] = [
     "DepthToSpace",
     "Div",
     "Dropout",
+    "Einsum",
     "Elu",
     "Equal",
     "Erf",
@@ -29,6 +30,7 @@ pub const NAMES: [&str; 97] = [
     "Flatten",
     "Floor",
     "Gather",
+    "GatherND",
     "Gelu",
     "Gemm",
     "GlobalAveragePool",

@@ -26,6 +26,7 @@ mod proto;
 pub mod read;
 mod resample;
 mod shapes;
+mod tables;
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! What nodes say of axes, ranges and lengths, in an attribute or, since some version of the operator, in an input.
 
-use super::ir::{Constant, Dim, Ir, Node};
+use super::ir::{Constant, Data, Dim, Ir, Node};
 
 /// Row-major strides.
 pub fn strides(shape: &[usize]) -> Vec<usize> {
@@ -180,4 +180,30 @@ pub fn pads(ir: &Ir, node: &Node, rank: usize) -> Result<Option<(Vec<i64>, Vec<i
         }
     }
     Ok(Some((before, after, node.text("mode").unwrap_or("constant").to_owned())))
+}
+
+/// Values of a result beyond which a file is not believed, unless they are its own.
+pub const MAX_VALUES: usize = 1 << 24;
+
+pub fn bounded(n: usize) -> Result<(), String> {
+    if n <= MAX_VALUES {
+        Ok(())
+    } else {
+        Err(format!("a constant of {n} values, more than the {MAX_VALUES} that are computed"))
+    }
+}
+
+/// Values of `x` at places in memory, as a constant of this shape.
+pub fn pick(x: &Constant, shape: &[usize], places: impl Iterator<Item = usize>) -> Result<Constant, String> {
+    let outside = || "it reads beyond its input".to_owned();
+    Ok(match &x.data {
+        Data::Floats(v) => {
+            let values: Option<Vec<f32>> = places.map(|at| v.get(at).copied()).collect();
+            Constant::floats(shape, values.ok_or_else(outside)?)
+        }
+        Data::Ints(v) => {
+            let values: Option<Vec<Dim>> = places.map(|at| v.get(at).copied()).collect();
+            Constant::ints(shape, values.ok_or_else(outside)?)
+        }
+    })
 }
