@@ -39,6 +39,8 @@ struct RunPage {
     stages: Option<String>,
     adaptive: Vec<String>,
     suite: Option<String>,
+    /// Which of its attacks decides.
+    decided: Vec<String>,
     beside: Vec<String>,
     pairs: Option<Comparisons>,
     by_class: Option<ByClass>,
@@ -131,6 +133,8 @@ fn gather(run: &Ledger) -> Result<RunPage> {
     let times: Vec<(String, f64)> = stored(&run.dir, rundir::TIMES)?.unwrap_or_default();
     let checks = checks::all(run, trials.as_ref());
     let unfinished = unfinished(run);
+    let (suite, decided) = summary::suite(run).unzip();
+    let decided = decided.unwrap_or_default();
     Ok(RunPage {
         title: format!("{}: accuracy under attack", run.config.name),
         lead: lead(run, &checks, unfinished.is_some()),
@@ -140,7 +144,8 @@ fn gather(run: &Ledger) -> Result<RunPage> {
         figure: figure(run)?,
         stages: summary::stages(run),
         adaptive: summary::adaptive(run).map_or(vec![], |text| text.lines().map(str::to_owned).collect()),
-        suite: summary::suite(run),
+        suite,
+        decided,
         beside: summary::beside(run).map_or(vec![], |text| text.lines().map(str::to_owned).collect()),
         pairs: compared(paired::models(run)),
         by_class: by_class(run),

@@ -92,7 +92,9 @@ pub fn tables(run: &Ledger) -> String {
     parts.extend(stages(run));
     parts.extend(compared(run));
     parts.extend(adaptive(run));
-    parts.extend(suite(run));
+    if let Some((table, decided)) = suite(run) {
+        parts.push(table + &decided.join("\n") + "\n");
+    }
     parts.join("\n")
 }
 
@@ -278,7 +280,7 @@ pub(super) fn adaptive(run: &Ledger) -> Option<String> {
 
 /// The adaptive suite, a table for every sigma: what each attack leaves, and their worst case image by image, whose score is told in three
 /// ways; and for each model which attack decides.
-pub(super) fn suite(run: &Ledger) -> Option<String> {
+pub(super) fn suite(run: &Ledger) -> Option<(String, Vec<String>)> {
     let Ledger { config, .. } = run;
     let defense = &config.defense;
     if !defense.suite {
@@ -288,7 +290,7 @@ pub(super) fn suite(run: &Ledger) -> Option<String> {
     let share = |part: u64, whole: u64| {
         if whole == 0 { String::new() } else { format!("{:.1}", 100.0 * part as f64 / whole as f64) }
     };
-    let mut tables = Vec::new();
+    let (mut tables, mut decided) = (Vec::new(), Vec::new());
     for &sigma in &defense.sigma {
         let mut lines = vec![format!(
             "adaptive suite at sigma {sigma}: images right in %, {} of {}; {} draws a step, {} to choose a point, others to score it",
@@ -318,11 +320,11 @@ pub(super) fn suite(run: &Ledger) -> Option<String> {
             for (number, attack) in SUITE.iter().enumerate().filter(|(_, attack)| attack.fixed) {
                 row(&format!("{}: {}", attack.name, attack.help), under(Under::Member(number)), &right);
             }
-            lines.extend(decides(run, model, sigma));
+            decided.extend(decides(run, model, sigma));
         }
         tables.push(lines.join("\n") + "\n");
     }
-    Some(tables.join("\n"))
+    Some((tables.join("\n"), decided))
 }
 
 /// The strongest attacks, and the verbs that go with one or several.
@@ -354,7 +356,8 @@ fn decides(run: &Ledger, model: usize, sigma: f64) -> Option<String> {
     let null = run.cell(model, worst.channel, 0.0).map(|cell| &run.cells[cell]).filter(|cell| cell.n > 0);
     let clean = null.map_or(String::new(), |cell| format!("; of clean images {} are right so", share(cell)));
     Some(format!(
-        "  At eps {}, sigma {sigma} {name} {decides}: {leaves} {} right, the worst case of all {}, the transferred attack {}{clean}.",
+        "{}: at eps {}, sigma {sigma} {name} {decides}: {leaves} {} right, the worst case of all {}, the transferred attack {}{clean}.",
+        config.models[model].name,
         eps_label(eps),
         share(strongest),
         share(worst),

@@ -12,7 +12,9 @@ fn every_attack_and_the_worst_case_are_told_and_batches_change_nothing() {
     let place = Place::new();
     place.write("one.toml", "[[models]]\nweights = \"demo:resnet50-w16\"\n");
     let ran = place.run(&format!("sweep {FLAGS} --out a")).ok();
-    for part in ["adaptive suite at sigma 0.25", "majority of 3 draws", "decide", "a0-transferred"] {
+    for part in
+        ["adaptive suite at sigma 0.25", "majority of 3 draws", "at eps 0.02, sigma 0.25", "decide", "a0-transferred"]
+    {
         assert!(ran.stdout.contains(part), "{}| {part}", ran.stdout);
     }
     let (results, records) = (place.results("a"), place.records("a"));
