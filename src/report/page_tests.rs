@@ -8,6 +8,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::attack::Spec;
 use crate::config::{Config, Overrides};
 use crate::draw::{heat, html};
 use crate::report::maps::Grid;
@@ -150,7 +151,9 @@ fn grid() -> Value {
 
 /// A run with everything that a page can show: pictures, maps, times, a failed check, and a record that is missing.
 fn write_all(dir: &Path) {
-    let config = config(&[0.0, 0.02]);
+    let mut config = config(&[0.0, 0.02]);
+    config.defense.suite = true;
+    config.attack.beside = vec![Spec { eps: config.attack.eps.clone(), ..Spec::fgsm() }];
     write_run(dir, &config, 4);
     let path = dir.join("records.jsonl");
     let text = fs::read_to_string(&path).unwrap();
@@ -210,6 +213,7 @@ fn every_value_of_a_page_is_shown_and_none_is_missing() {
     let run = || Ledger::read(dir.path()).unwrap();
     let page = gather(&run()).unwrap();
     assert!(page.lead.verdict() == "fail" && page.unfinished.is_some() && !page.adaptive.is_empty());
+    assert!(page.suite.is_some() && !page.decided.is_empty() && !page.beside.is_empty());
     every_key_is_needed(&page);
     let other = tempfile::tempdir().unwrap();
     write_all(other.path());
