@@ -185,7 +185,7 @@ pub static KEYS: &[Key] = &[
     key(
         "score",
         Kind::Word(words::<Score>),
-        "\"last\"; \"any\" with early_stop",
+        "\"last\"; \"any\" with early_stop or nest",
         Made("--score"),
         "what is right: the last iterate, or every iterate of every restart",
     ),

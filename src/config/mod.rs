@@ -154,7 +154,13 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
         }
     }
     let mut attack = resolve_attack(file.attack, wrong)?;
-    let score = file.score.unwrap_or(if attack.early_stop { Score::Any } else { Score::Last });
+    let any = attack.early_stop || attack.nest;
+    let score = file.score.unwrap_or(if any { Score::Any } else { Score::Last });
+    if attack.nest && score == Score::Last {
+        return Err(
+            wrong.at("score", "nest counts any successful iterate within a smaller budget: set score = \"any\"")
+        );
+    }
     if attack.early_stop && score == Score::Last {
         return Err(wrong.at("score", "early stop ends an attack before its last iterate: set score = \"any\""));
     }

@@ -188,6 +188,7 @@ fn bad_configs_name_file_field_found_and_expected() {
         ("[[models]]\nweights = \"demo:vgg\"", "try.toml: models.weights", "found `vgg`"),
         ("[[models]]\nweights = \"none.safetensors\"", "try.toml: models.weights", "No such file"),
         ("[[models]]\nweights = \"\"", "try.toml: models.weights", "found an empty one"),
+        ("score = \"last\"\n[attack]\nnest = true\n[defense]\nsigma = []", "try.toml: score", "nest counts any"),
         ("[dataset]\nkind = \"folder\"\npath = \"\"", "try.toml: dataset.path", "found an empty one"),
         ("[[models]]\nname = \"a\"", "try.toml", "missing field `weights`"),
         ("[dataset]\nkind = \"cifar10\"", "try.toml: dataset.path", "expected a .bin file"),

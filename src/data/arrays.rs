@@ -99,7 +99,7 @@ impl Source for Arrays {
     }
 
     fn ids(&self) -> Result<Option<Vec<String>>> {
-        Ok(self.classes.as_deref().map(Classes::load).transpose()?.map(|classes| classes.ids))
+        Classes::ids_of(self.classes.as_deref())
     }
 
     /// Labels are numbers already; the network's own names for them are better than the numbers.

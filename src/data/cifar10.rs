@@ -88,7 +88,7 @@ impl Source for Binary {
     }
 
     fn ids(&self) -> Result<Option<Vec<String>>> {
-        Ok(self.classes.as_deref().map(Classes::load).transpose()?.map(|classes| classes.ids))
+        Classes::ids_of(self.classes.as_deref())
     }
 }
 

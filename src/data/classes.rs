@@ -47,6 +47,14 @@ impl Classes {
         list.map_or_else(|| Ok(Classes { ids: own(), names: own() }), Classes::load)
     }
 
+    /// What a list calls the classes, where there is one.
+    ///
+    /// # Errors
+    /// As [`Classes::load`].
+    pub(super) fn ids_of(list: Option<&Path>) -> Result<Option<Vec<String>>> {
+        Ok(list.map(Classes::load).transpose()?.map(|classes| classes.ids))
+    }
+
     fn parse(text: &str) -> Self {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let split = |line: &str| {

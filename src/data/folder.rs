@@ -70,7 +70,7 @@ impl Source for Folder {
     }
 
     fn ids(&self) -> Result<Option<Vec<String>>> {
-        Ok(self.classes.as_deref().map(Classes::load).transpose()?.map(|classes| classes.ids))
+        Classes::ids_of(self.classes.as_deref())
     }
 
     fn order(&self, known: Option<Named>) -> Result<Option<Order>> {

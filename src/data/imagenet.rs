@@ -104,6 +104,10 @@ pub(super) fn read(
     (limit, select): (Option<usize>, Select),
     held: usize,
 ) -> Result<Dataset> {
+    // The list may lie among the images.
+    let own = list.and_then(|list| fs::canonicalize(list).ok());
+    let strays: Vec<Skipped> =
+        strays.into_iter().filter(|s| own.is_none() || fs::canonicalize(&s.file).ok() != own).collect();
     let (paths, labels): (Vec<PathBuf>, Vec<u32>) = files.into_iter().unzip();
     let ids = chosen(list, &paths)?;
     let (paths, labels): (Vec<PathBuf>, Vec<u32>) = ids.iter().map(|&i| (paths[i].clone(), labels[i])).unzip();

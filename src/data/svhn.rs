@@ -65,7 +65,7 @@ impl Source for Digits {
     }
 
     fn ids(&self) -> Result<Option<Vec<String>>> {
-        Ok(self.classes.as_deref().map(Classes::load).transpose()?.map(|classes| classes.ids))
+        Classes::ids_of(self.classes.as_deref())
     }
 }
 

@@ -483,41 +483,28 @@ fn adaptive(run: &Ledger) -> Check {
 /// The exact gradient against one that takes the denoiser for the identity: where that is the stronger one, the exact one is wrong or
 /// masked.
 fn exact(run: &Ledger) -> Check {
-    let found = match (place("a1-exact"), place("a3-bpda"), run.config.defense.suite) {
-        (Some(exact), Some(bpda), true) => {
-            let pairs = weaker(run, Under::Member(bpda), Under::Member(exact));
-            let found = surprises(run, &pairs, "nowhere does it leave significantly more images right");
-            or_not_run(found, "needs records of both attacks")
-        }
-        _ => not_run("needs --attack-through suite"),
-    };
-    check(
-        "the exact gradient is no weaker than BPDA",
-        "a1-exact leaves no more right than a3-bpda (paired, adjusted for all cells; warn p < .05, fail p < .01)",
-        found,
-    )
+    stronger(run, "the exact gradient is no weaker than BPDA", "a1-exact", "a3-bpda")
 }
 
 /// Known noise against fresh noise: where that does not help, something but the noise hides the gradient.
 fn fixed_noise(run: &Ledger) -> Check {
-    let found = match (place("a6-fixed"), place("a1-exact"), run.config.defense.suite) {
-        (Some(fixed), Some(exact), true) => {
-            let pairs = weaker(run, Under::Member(exact), Under::Member(fixed));
+    stronger(run, "knowing the noise helps the attacker", "a6-fixed", "a1-exact")
+}
+
+/// Whether one attack of the suite leaves no more right than another.
+fn stronger(run: &Ledger, name: &'static str, one: &str, other: &str) -> Check {
+    let place = |name: &str| SUITE.iter().position(|row| row.name == name);
+    let found = match (place(other), place(one), run.config.defense.suite) {
+        (Some(other), Some(one), true) => {
+            let pairs = weaker(run, Under::Member(other), Under::Member(one));
             let found = surprises(run, &pairs, "nowhere does it leave significantly more images right");
             or_not_run(found, "needs records of both attacks")
         }
         _ => not_run("needs --attack-through suite"),
     };
-    check(
-        "knowing the noise helps the attacker",
-        "a6-fixed leaves no more right than a1-exact (paired, adjusted for all cells; warn p < .05, fail p < .01)",
-        found,
-    )
-}
-
-/// Of an attack of the suite.
-fn place(name: &str) -> Option<usize> {
-    SUITE.iter().position(|row| row.name == name)
+    let rule =
+        format!("{one} leaves no more right than {other} (paired, adjusted for all cells; warn p < .05, fail p < .01)");
+    check(name, rule, found)
 }
 
 /// Of every cell, how many images the second attack leaves right that the first broke, and the other way.
