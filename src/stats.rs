@@ -1,6 +1,9 @@
 //! Confidence intervals for an accuracy of `k` right out of `n`, and the comparison of two models on the same images.
 
-use statrs::distribution::{Beta, Binomial, ContinuousCDF, Discrete, DiscreteCDF};
+pub mod beta;
+pub mod certificate;
+
+use statrs::distribution::{Binomial, Discrete, DiscreteCDF};
 
 /// The two-sided 95 % quantile of the normal distribution, as far as published tables carry it.
 pub const Z95: f64 = 1.959964;
@@ -40,7 +43,7 @@ pub fn wilson_z(k: u64, n: u64, z: f64) -> Interval {
 /// Source: Clopper & Pearson 1934.
 pub fn clopper_pearson(k: u64, n: u64, alpha: f64) -> Interval {
     let k = k.min(n);
-    let quantile = |p: f64, a: u64, b: u64| Beta::new(a as f64, b as f64).map_or(f64::NAN, |beta| beta.inverse_cdf(p));
+    let quantile = |p: f64, a: u64, b: u64| beta::quantile(p, a as f64, b as f64);
     let lo = if k == 0 { 0.0 } else { quantile(alpha / 2.0, k, n - k + 1) };
     let hi = if k == n { 1.0 } else { quantile(1.0 - alpha / 2.0, k + 1, n - k) };
     Interval { lo, hi }
