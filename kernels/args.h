@@ -844,3 +844,19 @@ struct PermuteArgs {
   int32_t c;
   int32_t rows_per_block;
 };
+
+// vote.cu
+struct VoteArgs {
+  const void* logits;       // (rows, k)
+  int32_t* prediction;      // (rows)
+  int32_t k;
+  int32_t reserved;
+};
+
+struct VoteCountArgs {
+  const int32_t* prediction;  // (rows): a class, or -1
+  const int32_t* first;     // (images + 1): where the rows of an image begin
+  int32_t* counts;          // (images, k): added to
+  int32_t k;
+  int32_t reserved;
+};

@@ -22,6 +22,10 @@ pub enum Purpose {
     Search = 5,
     /// Noise of a defence while points of an attack are chosen from.
     Selection = 6,
+    /// Noise that chooses the class of a certificate.
+    CertifyChoice = 7,
+    /// Noise that bounds that class's share.
+    Certify = 8,
 }
 
 /// Largest image id plus one.
@@ -112,11 +116,37 @@ pub fn normal(device: &Device, stream: &Stream, ids: &[u64], dims: &[usize]) -> 
     fill(device, &PHILOX_NORMAL, stream, ids, dims)
 }
 
+/// Standard normal numbers, a row for each image id and draw; those of [`normal`] for the stream of that draw.
+///
+/// # Errors
+/// As [`uniform`].
+pub fn normal_rows(device: &Device, stream: &Stream, rows: &[(u64, u32)], dims: &[usize]) -> Result<Tensor> {
+    let plain = Stream { draw: 0, ..*stream };
+    let mut words = Vec::with_capacity(2 * rows.len());
+    for &(id, draw) in rows {
+        let [low, high] = split(id)?;
+        words.extend([low as i32, (high | Stream { draw, ..plain }.packed()?.draw) as i32]);
+    }
+    let ids = Tensor::from_i32(device, &[rows.len(), 2], &words)?;
+    fill_rows(device, &PHILOX_NORMAL, &plain, &ids, dims)
+}
+
 fn fill(
     device: &Device,
     kernel: &'static Kernel<PhiloxFillArgs>,
     stream: &Stream,
     ids: &[u64],
+    dims: &[usize],
+) -> Result<Tensor> {
+    fill_rows(device, kernel, stream, &upload_ids(device, ids)?, dims)
+}
+
+/// `ids` are pairs of words, `(N, 2)`.
+fn fill_rows(
+    device: &Device,
+    kernel: &'static Kernel<PhiloxFillArgs>,
+    stream: &Stream,
+    ids: &Tensor,
     dims: &[usize],
 ) -> Result<Tensor> {
     let d: usize = dims.iter().product();
@@ -129,7 +159,6 @@ fn fill(
         });
     }
     let stream = stream.packed()?;
-    let ids = upload_ids(device, ids)?;
     let n = ids.shape()[0];
     let y = Tensor::uninit(device, &[&[n], dims].concat(), DType::F32)?;
     let (quads, quads_per_block) = (d.div_ceil(4), 1024);

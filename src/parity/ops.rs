@@ -16,6 +16,7 @@ use crate::ops::loss::{LossKind, loss};
 use crate::ops::pointwise::{Affine, activation, affine, softmax};
 use crate::ops::pool::{avg_pool2d, global_avg_pool, max_pool2d};
 use crate::ops::resize::{Filter, Resize, resize, upsample_nearest};
+use crate::ops::vote::Votes;
 use crate::tape::Graph;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -64,6 +65,7 @@ pub(super) fn run(r: &Replay) -> Result<Vec<Output>> {
         "resize" => resampling(r),
         "channel_gate" | "spatial_gate" | "cbam" => attention_gates(r),
         "cross_entropy" | "dlr_loss" => losses(r),
+        "vote" => votes(r),
         "pgd_step" => attacks::pgd_step(r),
         "apgd_step" => attacks::apgd_step(r),
         "fab_step" => attacks::fab_step(r),
@@ -268,4 +270,22 @@ fn losses(r: &Replay) -> Result<Vec<Output>> {
     };
     let out = loss(&g, &logits, &labels, targets.as_deref(), kind)?;
     Ok(vec![Output::new("loss", out.loss.to_f32(r.device)?), Output::new("dlogits", out.dlogits.to_f32(r.device)?)])
+}
+
+/// The rows of an image follow each other; `in.image` says which image each is of.
+fn votes(r: &Replay) -> Result<Vec<Output>> {
+    let (g, logits) = (Graph::inference(r.device, r.precision), r.plain("in.logits")?);
+    let ([_, classes], image) = (logits.dims2("vote")?, r.dump.labels("in.image")?);
+    let images: usize = r.dump.attr("images")?;
+    if r.dump.shape("out.counts") != Some(&[images, classes]) {
+        return Err(r.fail(format!("tensor `out.counts`: expected the shape [{images}, {classes}]")));
+    }
+    if !image.is_sorted() || image.last().is_some_and(|&last| last as usize >= images) {
+        return Err(r.fail(format!("tensor `in.image`: expected ascending numbers below {images}")));
+    }
+    let rows: Vec<usize> = (0..images as u32).map(|own| image.iter().filter(|&&other| other == own).count()).collect();
+    let votes = Votes::new(r.device, images, classes)?;
+    votes.add(&g, &logits, &rows)?;
+    let counts = votes.counts(r.device)?.concat();
+    Ok(vec![Output::new("counts", counts.into_iter().map(|count| count as f32).collect())])
 }

@@ -27,3 +27,4 @@ mod resize;
 mod shapes;
 mod square;
 mod tape;
+mod vote;

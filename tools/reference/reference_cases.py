@@ -174,6 +174,16 @@ def loss(op, name, n, classes, scale=2.0, targets=False, seed=0, **attrs):
     return Case(op, name, attrs, make, seed)
 
 
+def vote(name, rows, classes, seed=0):
+    """`rows` says how many draws each image has."""
+
+    def make(rng):
+        image = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(rows))
+        return {"logits": rounded(normal(rng, (sum(rows), classes), 2.0)), "image": image}, {}
+
+    return Case("vote", name, {"images": len(rows)}, make, seed)
+
+
 def network_weights(config, tracked=False, family=resnet):
     """State of the network by the deterministic fill, `num_batches_tracked` only if `tracked`."""
     state = resnet.fill_state(family.build(config)).state_dict()
@@ -506,6 +516,8 @@ CASES = [
     gate("cbam", "64_channels", (2, 64, 2, 3), reduction=16, kernel=7, eps=1e-5),
     gate("cbam", "reduction4", (1, 20, 8, 5), reduction=4, kernel=7, eps=1e-5),
     gate("cbam", "one_pixel", (3, 32, 1, 1), reduction=16, kernel=7, eps=1e-5),
+    vote("ten", [5, 0, 7, 1], 10),
+    vote("thousand", [3, 2], 1000),
     loss("cross_entropy", "one_class", 3, 1, label_smoothing=0.0),
     loss("cross_entropy", "ten", 7, 10, label_smoothing=0.0),
     loss("cross_entropy", "smoothed", 5, 10, label_smoothing=0.1),

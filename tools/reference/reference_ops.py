@@ -363,6 +363,14 @@ def square_tile(side):
     return tile / tile.norm()
 
 
+def vote(attrs, ins, w):
+    """logits [R,K], image [R] -> how many rows of each image have their largest logit at each class [images,K]"""
+    logits = ins["logits"]
+    counts = torch.zeros(attrs["images"], logits.shape[1], dtype=logits.dtype)
+    counts.index_put_((ins["image"], logits.argmax(1)), torch.ones(len(logits), dtype=logits.dtype), accumulate=True)
+    return {"counts": counts}
+
+
 def square_step(attrs, ins, w):
     """A candidate of Square attack; a window, its signs and the turn of its tile for each image."""
     eps, side = attrs["eps"], attrs["side"]
@@ -437,6 +445,7 @@ OPS = {
     "dds": dds,
     "cross_entropy": with_dlogits(cross_entropy),
     "dlr_loss": with_dlogits(dlr_loss),
+    "vote": vote,
     "model": model,
     "feature_map": lambda attrs, ins, w: run_feature_map(network(attrs, w), attrs["layer"], ins),
     "pgd_step": pgd_step,
