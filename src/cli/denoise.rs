@@ -88,7 +88,7 @@ pub fn run(args: &Args) -> Result<()> {
             }
             let mse =
                 pixels.iter().zip(&clean).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / pixels.len() as f64;
-            let real = denoiser.schedule().sigma(s);
+            let real = denoiser.schedule().map_or(level.sigma, |schedule| schedule.sigma(s));
             say(&format!("{}: sigma {} (step {}, really {real:.5}): MSE {mse:.6}", file.display(), level.sigma, s.t))?;
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod attack;
 pub mod bench;
+pub mod certify;
 mod common;
 pub mod completions;
 pub mod config;
@@ -37,6 +38,8 @@ enum Command {
     Sweep(sweep::Args),
     /// A network and images of one's own: accuracy over epsilon, without a config
     Attack(attack::Args),
+    /// Certificates of randomised smoothing, and their curve over the radius; without a config, of the embedded demo
+    Certify(certify::Args),
     /// Write a commented config for a network and images of one's own
     Init(init::Args),
     /// Print a config with its defaults, or the reference of all keys
@@ -73,6 +76,7 @@ impl Cli {
         match self.command {
             Command::Sweep(args) => sweep::run(args),
             Command::Attack(args) => attack::run(&args),
+            Command::Certify(args) => certify::run(&args),
             Command::Evaluate(args) => evaluate::run(&args),
             Command::Init(args) => init::run(&args),
             Command::Config(args) => config::run(&args),

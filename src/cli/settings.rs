@@ -131,6 +131,7 @@ impl Settings {
             early_stop: self.early_stop,
             as_written: self.as_written,
             no_defense: self.no_defense,
+            certify: false,
             set,
         })
     }

@@ -69,7 +69,20 @@ pub struct DefenseConfig {
     pub crc32: Option<String>,
 }
 
+/// In place of the weights: noise alone, nothing takes it away.
+pub const NO_DENOISER: &str = "none";
+
 impl DefenseConfig {
+    /// The weights, unless the channel is of noise alone.
+    pub fn denoiser(&self) -> Option<&str> {
+        self.weights.as_deref().filter(|weights| *weights != NO_DENOISER)
+    }
+
+    /// Whether noise is added and stays.
+    pub fn noise_alone(&self) -> bool {
+        self.weights.as_deref() == Some(NO_DENOISER)
+    }
+
     pub fn draws(&self) -> u32 {
         self.draws.unwrap_or(1)
     }
@@ -100,7 +113,13 @@ impl DefenseConfig {
 }
 
 /// Fills in and checks.
-pub(super) fn resolve(file: file::Defense, own: Option<&str>, attack: &Spec, wrong: &Wrong) -> Result<DefenseConfig> {
+pub(super) fn resolve(
+    file: file::Defense,
+    own: Option<&str>,
+    certified: bool,
+    attack: &Spec,
+    wrong: &Wrong,
+) -> Result<DefenseConfig> {
     let o = wrong.overrides;
     if o.no_defense {
         if let Some(set) = o.set.iter().find(|set| set.key.starts_with("defense.")) {
@@ -131,13 +150,28 @@ pub(super) fn resolve(file: file::Defense, own: Option<&str>, attack: &Spec, wro
             None => Ok(DefenseConfig::default()),
         };
     }
-    let weights = file.weights.or(own.map(|name| format!("demo:{name}")));
+    // A certificate is of any classifier under noise.
+    let bare = certified.then(|| NO_DENOISER.to_owned());
+    let weights = file.weights.or(own.map(|name| format!("demo:{name}"))).or(bare);
     let Some(weights) = weights else {
-        let problem = "channel 2 needs a denoiser: expected [defense] weights = a safetensors file, found none";
+        let problem = "channel 2 needs a denoiser: expected [defense] weights = a safetensors file, or \"none\" for noise alone, found none";
         return Err(wrong.at("defense.sigma", problem));
     };
-    let (_, weights) = wrong.locate(&weights, "defense.weights", &[demo::DENOISER])?;
-    let draws = o.draws.or(file.draws).unwrap_or(1);
+    let weights = match weights.as_str() {
+        NO_DENOISER => weights,
+        _ => wrong.locate(&weights, "defense.weights", &[demo::DENOISER])?.1,
+    };
+    for (field, given) in [
+        ("defense.size", file.size.is_some()),
+        ("defense.straight", file.straight),
+        ("defense.rescale_input", file.rescale_input.is_some()),
+        ("defense.rescale_output", file.rescale_output.is_some()),
+    ] {
+        if given && weights == NO_DENOISER {
+            return Err(wrong.at(field, "belongs to a denoiser, and weights = \"none\" is noise alone: leave it out"));
+        }
+    }
+    let draws = o.draws.or(file.draws).unwrap_or(if certified { super::certify::DRAWS } else { 1 });
     if draws == 0 || draws > 1 << 16 {
         return Err(wrong.at("defense.draws", format!("expected 1 to 65536, found {draws}")));
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::certify::Rounding;
 use super::settings::{Score, SelectBy};
 use super::wrong::Overrides;
 use crate::attack;
@@ -34,6 +35,7 @@ pub(super) struct File {
     pub models: Vec<Model>,
     pub attack: attack::Said,
     pub defense: Defense,
+    pub certify: Option<Certify>,
     /// What an earlier run found: a run's own `config.toml` can be run again.
     #[serde(rename = "run")]
     pub _run: toml::Table,
@@ -100,6 +102,21 @@ pub(super) struct Defense {
     pub filter: Option<resize::Filter>,
     pub rescale_input: Option<bool>,
     pub rescale_output: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Certify {
+    pub n0: Option<u32>,
+    pub n: Option<u32>,
+    pub alpha: Option<Number>,
+    pub radius: Option<Vec<Number>>,
+    pub skip: Option<u64>,
+    pub max: Option<u64>,
+    pub tsv_rounding: Option<Rounding>,
+    /// What an earlier run found.
+    pub values: Option<usize>,
+    pub compare: Vec<PathBuf>,
 }
 
 impl Defense {

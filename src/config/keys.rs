@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use clap::ValueEnum;
 use toml::Value;
 
+use super::certify::Rounding;
 use super::settings::{Score, SelectBy};
 use crate::attack::{ATTACKS, HandOver, Loss, Norm, Profile, Space};
 use crate::data::prepare::Fit;
@@ -54,6 +55,8 @@ pub enum Kind {
     Json,
     /// A file or folder, relative to the config or, from the command line, to where one is.
     Path,
+    /// A list of them.
+    Paths,
     Word(fn() -> Vec<String>),
     /// A word or the number of a class.
     Target,
@@ -78,6 +81,7 @@ impl Kind {
             Kind::Text => "text".into(),
             Kind::Json => "table".into(),
             Kind::Path => "path".into(),
+            Kind::Paths => "list of paths".into(),
             Kind::Word(words) => words().join(", "),
             Kind::Target => "none, random, least-likely, second-likely, next, or a class".into(),
             Kind::Whole => "integer".into(),
@@ -96,7 +100,7 @@ impl Kind {
         match self {
             Kind::Text => "TEXT",
             Kind::Json => "JSON",
-            Kind::Path => "PATH",
+            Kind::Path | Kind::Paths => "PATH",
             Kind::Word(_) => "WORD",
             Kind::Target => "TARGET",
             Kind::Whole => "N",
@@ -126,7 +130,7 @@ impl Kind {
             Kind::Whole => whole(text).ok_or_else(|| found("a whole number")),
             Kind::Share => float(text).ok_or_else(|| found("a number")),
             Kind::Switch => text.parse().map(Value::Boolean).map_err(|_| found("true or false")),
-            Kind::Texts => Ok(Value::Array(vec![string(text)])),
+            Kind::Texts | Kind::Paths => Ok(Value::Array(vec![string(text)])),
             Kind::Numbers => Ok(Value::Array(parts().map(string).collect())),
             Kind::Triple => list(parts().map(float).collect())
                 .filter(|v| v.as_array().is_some_and(|v| v.len() == 3))
@@ -465,7 +469,7 @@ pub static KEYS: &[Key] = &[
         Kind::Path,
         "of kind demo: the embedded one",
         Made("--denoiser"),
-        "a diffusion network, as safetensors or .pt",
+        "a diffusion network, as safetensors or .pt; none: noise alone, which the classifier then gets as it is",
     ),
     key(
         "defense.crc32",
@@ -567,15 +571,49 @@ pub static KEYS: &[Key] = &[
         Flag::None,
         "false: the classifier gets the denoiser's [-1, 1]",
     ),
+    key("certify.n0", Kind::Whole, "`100`", Made("--n0"), "draws of noise that choose the class of an image"),
+    key(
+        "certify.n",
+        Kind::Whole,
+        "1000 for demo, else 100000",
+        Made("--n"),
+        "draws that bound its share; with certify.radius at most",
+    ),
+    key("certify.alpha", Kind::Number, "`0.001`", Made("--alpha"), "chance of a wrong certificate, per image"),
+    key(
+        "certify.radius",
+        Kind::Numbers,
+        "none: n draws for every image",
+        Made("--radius"),
+        "L2 radii for pixels in [0, 1]: drawing ends once each is certified or out of reach, by a bound that holds at every n",
+    ),
+    key("certify.skip", Kind::Whole, "none", Made("--skip"), "only images whose number is a multiple of it"),
+    key("certify.max", Kind::Whole, "none", Made("--max"), "only images of smaller numbers"),
+    key(
+        "certify.tsv_rounding",
+        Kind::Word(words::<Rounding>),
+        "`\"down\"`",
+        Made("--tsv-rounding"),
+        "how radii become the three digits of the published table; nearest: as the published code",
+    ),
+    key("certify.values", Kind::Whole, "none", Flag::None, "values of an image, written by a run"),
+    key(
+        "certify.compare",
+        Kind::Paths,
+        "none",
+        Made("--compare"),
+        "published tables of others (TSV), whose curves are drawn beside",
+    ),
 ];
 
 /// The tables, and what each is about.
-pub const TABLES: [(&str, &str); 5] = [
+pub const TABLES: [(&str, &str); 6] = [
     ("", "At the top of the file"),
     ("dataset", "the images"),
     ("models", "once per network"),
     ("attack", "the attack"),
     ("defense", "the denoised channel"),
+    ("certify", "certificates of randomised smoothing, at the sigmas of `[defense]`; its presence asks for them"),
 ];
 
 impl Key {

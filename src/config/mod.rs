@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub mod certify;
 mod dataset;
 mod defense;
 mod file;
@@ -15,6 +16,7 @@ pub mod settings;
 pub mod starter;
 mod wrong;
 
+use certify::Certify;
 pub use dataset::DatasetConfig;
 use dataset::resolve as resolve_dataset;
 pub use defense::DefenseConfig;
@@ -57,6 +59,8 @@ pub struct Config {
     pub models: Vec<ModelConfig>,
     pub attack: attack::Spec,
     pub defense: DefenseConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certify: Option<Certify>,
 }
 
 impl Config {
@@ -119,11 +123,14 @@ impl Config {
         let source = self.dataset.said.path.as_ref().or(self.dataset.said.images.as_ref());
         let source = source.cloned().unwrap_or_else(|| PathBuf::from(&dataset.name));
         pin::note(&mut self.dataset.crc32, dataset.crc32(), &source)?;
+        if let Some(certify) = &mut self.certify {
+            certify.values = Some(dataset.image_len());
+        }
         for model in &mut self.models {
             pin::weights(&model.weights, &mut model.crc32)?;
         }
-        if let Some(weights) = &self.defense.weights {
-            pin::weights(weights, &mut self.defense.crc32)?;
+        if let Some(weights) = self.defense.denoiser().map(str::to_owned) {
+            pin::weights(&weights, &mut self.defense.crc32)?;
         }
         Ok(())
     }
@@ -140,7 +147,9 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
         return Err(wrong.at("seed", format!("expected at most {}, found {seed}", i64::MAX)));
     }
     let (mut dataset, row) = resolve_dataset(file.dataset, wrong)?;
-    let limit = o.limit.or(file.limit).unwrap_or(row.limit);
+    // Among how many images a certification picks is for it to say.
+    let picked = file.certify.as_ref().and_then(|certify| certify.max.or(certify.skip.map(|_| ALL)));
+    let limit = o.limit.or(file.limit).unwrap_or(picked.map_or(row.limit, |most| most as usize));
     if file.limit.is_some_and(|own| own != limit) {
         // It was of other images.
         dataset.crc32 = None;
@@ -164,7 +173,9 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
     if attack.early_stop && score == Score::Last {
         return Err(wrong.at("score", "early stop ends an attack before its last iterate: set score = \"any\""));
     }
-    let defense = resolve_defense(file.defense, row.denoiser, &attack, wrong)?;
+    let certified = file.certify.is_some() || o.certify;
+    let defense = resolve_defense(file.defense, row.denoiser, certified, &attack, wrong)?;
+    let certify = certify::resolve(file.certify, row.denoiser.is_some(), &defense, wrong)?;
     if attack.nest && !defense.sigma.is_empty() {
         return Err(wrong
             .at("attack.nest", "images are attacked within some budgets only: leave out the defence (--no-defense)"));
@@ -192,8 +203,12 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
         dataset,
         attack,
         defense,
+        certify,
     })
 }
+
+/// More images than there are.
+const ALL: u64 = 1_000_000_000;
 
 /// What the command line says comes first.
 fn resolve_attack(file: Said, wrong: &Wrong) -> Result<attack::Spec> {

@@ -4,6 +4,7 @@ use std::path::{Path, absolute};
 
 use toml::{Table, Value};
 
+use super::defense::NO_DENOISER;
 use super::file::File;
 use super::keys::{self, Kind};
 use super::wrong::Set;
@@ -43,9 +44,19 @@ impl Set {
 
     /// With its path as it is meant where one is; refused if a config that says this alone could not be read.
     fn checked(mut self, kind: Kind) -> Result<Set> {
-        if let (Kind::Path, Value::String(path)) = (kind, &mut self.value)
-            && !path.starts_with("demo:")
-        {
+        let paths = match (kind, &mut self.value) {
+            (Kind::Path | Kind::Paths, Value::String(path)) => vec![path],
+            (Kind::Paths, Value::Array(paths)) => paths
+                .iter_mut()
+                .filter_map(|path| match path {
+                    Value::String(path) => Some(path),
+                    _ => None,
+                })
+                .collect(),
+            _ => vec![],
+        };
+        let own = |path: &str| path.starts_with("demo:") || (self.key == "defense.weights" && path == NO_DENOISER);
+        for path in paths.into_iter().filter(|path| !own(path)) {
             let full = absolute(Path::new(path.as_str()));
             let full = full.map_err(|e| Error::usage(&self.by, format!("`{}`: {e}", short(path))))?;
             *path =

@@ -43,6 +43,8 @@ pub struct Overrides {
     pub as_written: bool,
     /// The undefended channel only, whatever the config says of a defence.
     pub no_defense: bool,
+    /// Certify, though the config says nothing of it.
+    pub certify: bool,
     /// Keys of the config by their names; none of those above.
     pub set: Vec<Set>,
 }
@@ -161,7 +163,7 @@ impl<'a> Wrong<'a> {
 fn is_field(name: &str) -> bool {
     let (table, own) = name.split_once('.').unwrap_or(("", name));
     let word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b"_.".contains(&b));
-    matches!(table, "" | "attack" | "defense" | "dataset" | "models") && word(own)
+    matches!(table, "" | "attack" | "defense" | "certify" | "dataset" | "models") && word(own)
 }
 
 /// Whether names of experiments and models, which become names of files, may hold it.

@@ -25,20 +25,31 @@ fn of_metadata(error: Error, weights: &Weights) -> Error {
     }
 }
 
-/// A denoising network, its schedule, and how it counts time.
+/// A denoising network, its schedule, and how it counts time; or noise alone, which the classifier then gets as it is, unclipped.
 pub struct Denoiser {
     device: Device,
     precision: Precision,
-    net: UNet,
-    schedule: Schedule,
-    /// timesteps as the network was trained on them, per step of the schedule
-    tau_scale: f32,
+    way: Way,
     /// images at another size than the network's
     resizes: Option<Resizes>,
     /// of images on their way in and out
     ranges: [Range; 2],
     /// per step
     known: Mutex<HashMap<usize, Arc<Conditioning>>>,
+}
+
+/// What becomes of noisy images.
+enum Way {
+    Network(Box<Diffusion>),
+    /// Nothing; images that a thread of the host should take at once.
+    Noise(usize),
+}
+
+struct Diffusion {
+    net: UNet,
+    schedule: Schedule,
+    /// timesteps as the network was trained on them, per step of the schedule
+    tau_scale: f32,
 }
 
 /// Between the size of images and that of the network, both ways.
@@ -63,7 +74,8 @@ pub enum Gradient {
 pub struct Level {
     pub sigma: f64,
     pub step: Step,
-    conditioning: Arc<Conditioning>,
+    /// Of the network, where there is one.
+    conditioning: Option<Arc<Conditioning>>,
 }
 
 impl Denoiser {
@@ -112,13 +124,24 @@ impl Denoiser {
         Ok(Denoiser {
             device: device.clone(),
             precision,
-            net,
-            schedule,
-            tau_scale,
+            way: Way::Network(Box::new(Diffusion { net, schedule, tau_scale })),
             resizes: None,
             ranges: [Range::TO_SIGNED, Range::TO_UNIT],
             known: Mutex::default(),
         })
+    }
+
+    /// No network: `x + sigma * noise` in units of pixels, not clipped, as randomised smoothing has it (Cohen et al. 2019). `at_once`
+    /// images are what a thread of the host should take at a time.
+    pub fn noise(device: &Device, precision: Precision, at_once: usize) -> Self {
+        Denoiser {
+            device: device.clone(),
+            precision,
+            way: Way::Noise(at_once.max(1)),
+            resizes: None,
+            ranges: [Range::SAME; 2],
+            known: Mutex::default(),
+        }
     }
 
     /// The network at `size` for images of another one (H, W): they are resized on their way in and back on their way out, with
@@ -140,7 +163,8 @@ impl Denoiser {
     /// # Errors
     /// What is wrong with it.
     pub fn takes(&self, [h, w]: [usize; 2]) -> Result<(), String> {
-        let multiple = self.net.config().multiple();
+        let Way::Network(network) = &self.way else { return Ok(()) };
+        let multiple = network.net.config().multiple();
         match h.is_multiple_of(multiple) && w.is_multiple_of(multiple) {
             true => Ok(()),
             false => Err(format!("expected images with sides of a multiple of {multiple}, found {h}x{w}")),
@@ -175,12 +199,12 @@ impl Denoiser {
         self.precision
     }
 
-    pub fn net(&self) -> &UNet {
-        &self.net
-    }
-
-    pub fn schedule(&self) -> &Schedule {
-        &self.schedule
+    /// Of the network, where there is one.
+    pub fn schedule(&self) -> Option<&Schedule> {
+        match &self.way {
+            Way::Network(network) => Some(&network.schedule),
+            Way::Noise(_) => None,
+        }
     }
 
     /// The step that adds noise of `sigma`, in units of pixels in `[0, 1]`. Its conditioning is computed once.
@@ -188,23 +212,30 @@ impl Denoiser {
     /// # Errors
     /// [`Error::Usage`] for a sigma the schedule does not reach.
     pub fn level(&self, sigma: f64) -> Result<Level> {
-        let step = self.schedule.match_sigma(sigma)?;
+        let network = match &self.way {
+            Way::Network(network) => network,
+            Way::Noise(_) => return Ok(Level { sigma, step: Step::added(sigma), conditioning: None }),
+        };
+        let step = network.schedule.match_sigma(sigma)?;
         let mut known = self.known.lock().expect("no panic while locked");
         let conditioning = match known.get(&step.t) {
             Some(c) => c.clone(),
             None => {
-                let c = Arc::new(self.net.condition(&[step.t as f32 * self.tau_scale])?);
+                let c = Arc::new(network.net.condition(&[step.t as f32 * network.tau_scale])?);
                 known.insert(step.t, c.clone());
                 c
             }
         };
-        Ok(Level { sigma, step, conditioning })
+        Ok(Level { sigma, step, conditioning: Some(conditioning) })
     }
 
     /// How many images a thread of the host should take at once.
     pub(crate) fn chunk(&self, h: usize, w: usize) -> usize {
         let [h, w, _] = self.noise_shape(h, w);
-        chunk(&self.device, self.net.widest(h, w), self.net.parameters())
+        match &self.way {
+            Way::Network(network) => chunk(&self.device, network.net.widest(h, w), network.net.parameters()),
+            Way::Noise(at_once) => *at_once,
+        }
     }
 
     /// The one-shot estimate of images in `[0, 1]` under given noise, on a graph, so that gradients run through it.
@@ -231,10 +262,11 @@ impl Denoiser {
         let coefficients = vec![[s.image, s.noise]; noise.shape().first().copied().unwrap_or(0)];
         let small = self.resizes.as_ref().map(|r| resize(g, x, &r.down)).transpose()?;
         let x_t = q_sample(g, small.as_ref().unwrap_or(x), noise, &coefficients, self.ranges[0])?;
+        let (Way::Network(network), Some(conditioning)) = (&self.way, &level.conditioning) else { return Ok(x_t) };
         // What is not recorded is a constant.
         let apart = Graph::inference(&self.device, self.precision);
         let of_net = if gradient == Gradient::Identity { &apart } else { g };
-        let predicted = self.net.forward(of_net, &to_precision(of_net, &x_t)?, &level.conditioning)?;
+        let predicted = network.net.forward(of_net, &to_precision(of_net, &x_t)?, conditioning)?;
         let straight = gradient != Gradient::Exact;
         let y = denoise(g, &x_t, &predicted, Estimate { x_t: s.inverse, noise: s.ratio, straight }, range)?;
         match &self.resizes {

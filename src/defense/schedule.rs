@@ -37,6 +37,13 @@ pub struct Step {
     pub ratio: f32,
 }
 
+impl Step {
+    /// Of noise that is added to an image in `[0, 1]` and stays there: no step of a schedule.
+    pub fn added(sigma: f64) -> Step {
+        Step { t: 0, image: 1.0, noise: sigma as f32, inverse: 1.0, ratio: sigma as f32 }
+    }
+}
+
 impl Schedule {
     /// `steps` steps: linear in beta from `0.1 / steps` to `20 / steps`, or the squared cosine with betas of at most 0.999.
     ///

@@ -11,9 +11,11 @@ use sha2::{Digest, Sha256};
 use super::heat;
 use crate::error::{Error, Result};
 
-const TEMPLATES: [(&str, &str); 5] = [
+const TEMPLATES: [(&str, &str); 7] = [
     ("base.html", include_str!("html/base.html")),
     ("parts.html", include_str!("html/parts.html")),
+    ("certificate.html", include_str!("html/certificate.html")),
+    ("certify.html", include_str!("html/certify.html")),
     ("run.html", include_str!("html/run.html")),
     ("compare.html", include_str!("html/compare.html")),
     ("maps.html", include_str!("html/maps.html")),

@@ -126,6 +126,11 @@ impl Classifier {
         })
     }
 
+    /// How many images a thread of the host should take at once.
+    pub(crate) fn chunk(&self) -> usize {
+        self.chunk
+    }
+
     fn check(&self, images: &Tensor) -> Result<usize> {
         let [n, h, w, c] = images.dims4("classifier")?;
         if [h, w, c] != self.shape {

@@ -1,5 +1,6 @@
 //! What is said of a run: verdicts on its attack, paired comparisons, tables and figure, images and maps, and the page of it all.
 
+pub mod certificate;
 pub mod checks;
 pub mod maps;
 pub mod page;

@@ -1,6 +1,7 @@
 //! `report.html`: a run, or several side by side, from what they left in their directories.
 
 mod by_class;
+mod certificate;
 mod compared;
 mod figure;
 mod lead;
@@ -10,6 +11,7 @@ mod what;
 use serde::Serialize;
 
 use self::by_class::{ByClass, by_class};
+use self::certificate::{Certificate, certificate};
 use self::compared::{Comparisons, compared};
 use self::figure::{Figure, figure};
 use self::lead::{Lead, lead};
@@ -42,6 +44,7 @@ struct RunPage {
     /// Which of its attacks decides.
     decided: Vec<String>,
     beside: Vec<String>,
+    certificate: Option<Certificate>,
     pairs: Option<Comparisons>,
     by_class: Option<ByClass>,
     checks: Vec<Check>,
@@ -49,6 +52,15 @@ struct RunPage {
     verdicts: String,
     samples: Option<Sample>,
     models: Vec<String>,
+}
+
+/// The page of a run that only certifies.
+#[derive(Serialize)]
+struct CertifyPage {
+    title: String,
+    what: Vec<Fact>,
+    times: Vec<Phase>,
+    certificate: Certificate,
 }
 
 /// Several runs on one page.
@@ -103,6 +115,10 @@ impl html::Page for RunPage {
     const TEMPLATE: &'static str = "run.html";
 }
 
+impl html::Page for CertifyPage {
+    const TEMPLATE: &'static str = "certify.html";
+}
+
 impl html::Page for ComparePage {
     const TEMPLATE: &'static str = "compare.html";
 }
@@ -116,7 +132,21 @@ impl html::Page for MapsPage {
 /// # Errors
 /// [`crate::Error::File`] for damaged files of the run, [`crate::Error::Failed`] when the page cannot be made.
 pub fn of_run(run: &Ledger) -> Result<String> {
-    render(&gather(run)?)
+    match certificate(run)? {
+        Some(certificate) if run.progress().0 == 0 => render(&CertifyPage {
+            title: format!("{}: certified accuracy", run.config.name),
+            what: what::of_certificates(run),
+            times: times(run)?,
+            certificate,
+        }),
+        certificate => render(&RunPage { certificate, ..gather(run)? }),
+    }
+}
+
+/// How long the phases of a run took.
+fn times(run: &Ledger) -> Result<Vec<Phase>> {
+    let times: Vec<(String, f64)> = stored(&run.dir, rundir::TIMES)?.unwrap_or_default();
+    Ok(times.into_iter().map(|(name, seconds)| Phase { name, seconds }).collect())
 }
 
 /// Several runs on one page.
@@ -130,7 +160,6 @@ pub fn of_runs(runs: &[Ledger]) -> Result<String> {
 fn gather(run: &Ledger) -> Result<RunPage> {
     let samples = Samples::stored(&run.dir)?;
     let trials: Option<Trials> = stored(&run.dir, Trials::FILE)?;
-    let times: Vec<(String, f64)> = stored(&run.dir, rundir::TIMES)?.unwrap_or_default();
     let checks = checks::all(run, trials.as_ref());
     let unfinished = unfinished(run);
     let (suite, decided) = summary::suite(run).unzip();
@@ -140,12 +169,13 @@ fn gather(run: &Ledger) -> Result<RunPage> {
         lead: lead(run, &checks, unfinished.is_some()),
         unfinished,
         what: what(run),
-        times: times.into_iter().map(|(name, seconds)| Phase { name, seconds }).collect(),
+        times: times(run)?,
         figure: figure(run)?,
         stages: summary::stages(run),
         adaptive: summary::adaptive(run).map_or(vec![], |text| text.lines().map(str::to_owned).collect()),
         suite,
         decided,
+        certificate: None,
         beside: summary::beside(run).map_or(vec![], |text| text.lines().map(str::to_owned).collect()),
         pairs: compared(paired::models(run)),
         by_class: by_class(run),

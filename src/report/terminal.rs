@@ -1,11 +1,13 @@
 //! A sweep as its terminal shows it, and what it leaves in the run directory for people: figure, pictures, page.
 
+use super::certificate::{self, Certificates};
 use super::words::count;
 use super::{checks, page, summary};
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::error::Result;
 use crate::number::eps_label;
+use crate::run::certify;
 use crate::run::engine::AttackEngine;
 use crate::run::ledger::Ledger;
 use crate::run::progress::{Phase, note};
@@ -19,11 +21,14 @@ use super::samples::Samples;
 /// Plan and progress go to stderr, the tables to `print`.
 pub struct Terminal<'a> {
     pub print: &'a dyn Fn(&str) -> Result<()>,
+    /// Whether nothing is attacked.
+    pub certifies: bool,
 }
 
 impl Presenter for Terminal<'_> {
     fn begins(&mut self, engine: &AttackEngine, dir: &RunDir) -> Result<()> {
-        note(plan(engine.config(), engine.dataset(), &engine.device_name()));
+        let (config, dataset, device) = (engine.config(), engine.dataset(), engine.device_name());
+        note(if self.certifies { certify_plan(config, dataset, &device) } else { plan(config, dataset, &device) });
         note(format!("into {}", dir.path().display()));
         Ok(())
     }
@@ -47,6 +52,20 @@ impl Presenter for Terminal<'_> {
     }
 
     fn closes(&mut self, run: &Ledger, dir: &RunDir) -> Result<()> {
+        if let Some(certify) = &run.config.certify {
+            certificate::keep_compared(&certify.compare, dir)?;
+        }
+        let certificates = Certificates::of_run(run)?;
+        if let Some(certificates) = &certificates {
+            certificates.write(run, dir)?;
+            (self.print)(&format!("\n{}\n{}", certificates.words().join("\n"), certificates.text().trim_end()))?;
+        }
+        if run.progress().0 == 0 && certificates.is_some() {
+            dir.write("report.html", page::of_run(run)?.as_bytes())?;
+            let path = dir.path().display();
+            note(format!("report.html, certify/ and plots/certified.{{svg,png,pdf}} are in {path}"));
+            return Ok(());
+        }
         let checks = checks::of_run(run)?;
         dir.write(
             "results.csv",
@@ -58,6 +77,20 @@ impl Presenter for Terminal<'_> {
         note(format!("report.html, results.csv, plots/accuracy.{{svg,png,pdf}} and images/ are in {path}"));
         Ok(())
     }
+}
+
+/// Two lines: what will be certified.
+pub fn certify_plan(config: &Config, dataset: &Dataset, device: &str) -> String {
+    let models: Vec<&str> = config.models.iter().map(|model| model.name.as_str()).collect();
+    format!(
+        "{}: device {device}, {} · {} · seed {} · {}\n{}",
+        config.name,
+        config.precision,
+        dataset.name,
+        config.seed,
+        models.join(", "),
+        certify::plan(config, dataset).unwrap_or_default()
+    )
 }
 
 /// Two or three lines: what will be run on what.
@@ -91,8 +124,9 @@ pub fn plan(config: &Config, dataset: &Dataset, device: &str) -> String {
             )
         }
     };
+    let certified = certify::plan(config, dataset).map_or(String::new(), |plan| format!("\n{plan}"));
     format!(
-        "{}: device {device}, {} · {} of {}{skipped} · seed {}\n{} {}, {}, {} · eps {} · {}{denoised}",
+        "{}: device {device}, {} · {} of {}{skipped} · seed {}\n{} {}, {}, {} · eps {} · {}{denoised}{certified}",
         config.name,
         config.precision,
         cells.join(" x "),

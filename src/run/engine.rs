@@ -102,7 +102,13 @@ impl<'a> AttackEngine<'a> {
             }
             engine.models.push(net);
         }
-        if let Some(name) = &config.defense.weights {
+        if config.defense.noise_alone() {
+            let at_once = engine.models.iter().map(Classifier::chunk).min().unwrap_or(1);
+            let denoiser = Denoiser::noise(&engine.device, config.precision, at_once);
+            let levels = config.defense.sigma.iter().map(|&sigma| denoiser.level(sigma)).collect::<Result<_>>()?;
+            engine.denoiser = Some((denoiser, levels));
+        }
+        if let Some(name) = config.defense.denoiser() {
             let weights = open(name)?;
             let denoiser = Denoiser::load(&engine.device, config.precision, &weights)?;
             let images = [dataset.height, dataset.width];

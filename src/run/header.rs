@@ -15,7 +15,7 @@ pub struct Header {
 }
 
 /// What changes no record.
-const NO_MATTER: [&str; 1] = ["batch"];
+const NO_MATTER: [&str; 2] = ["batch", "certify"];
 /// Where files lie, which changes nothing while their checksums agree.
 const PLACES: [&str; 6] = ["path", "images", "labels", "classes", "list", "weights"];
 

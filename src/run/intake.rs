@@ -49,7 +49,7 @@ impl Intake {
             model.clean_test_accuracy = model.clean_test_accuracy.or(own);
             models.push((model.name.clone(), checkpoint));
         }
-        let denoiser = match &config.defense.weights {
+        let denoiser = match config.defense.denoiser() {
             Some(name) => {
                 let weights = open(name)?;
                 Denoiser::described(&weights)?;

@@ -57,7 +57,7 @@ impl Ledger {
         let (device, version) = (known(begun.device), known(begun.version));
         let Begun { date, command, .. } = begun;
         let mut run = Ledger { device, version, date, command, ..Ledger::empty(dir, config) };
-        let header = records::each(&records_file, |record| run.take(&record))?;
+        let header = records::each(&records_file, |record: Record| run.take(&record))?;
         // Older versions wrote none.
         if let Some(begun) = header {
             Header::of(&run.config)?.agrees(&begun).map_err(|problem| Error::file(&records_file, problem))?;

@@ -1,5 +1,6 @@
 //! What is done: models x epsilons x channels over the same images, recorded batch by batch and resumable at any point.
 
+pub mod certify;
 pub mod engine;
 pub mod evaluate;
 pub mod header;
@@ -13,6 +14,7 @@ pub mod results;
 pub mod rundir;
 pub mod runner;
 mod saving;
+pub mod shard;
 pub mod study;
 mod through;
 pub mod trials;

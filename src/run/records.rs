@@ -1,9 +1,13 @@
-//! `records.jsonl`: one line per image and cell, only ever appended to, below a line that says which settings they come from.
+//! `records.jsonl`: one line per image and cell, only ever appended to, below a line that says which settings they come from. Other files of
+//! lines are kept the same way.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use std::marker::PhantomData;
+
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::header::Header;
@@ -52,8 +56,16 @@ impl Found {
     }
 }
 
-impl Record {
+/// What such a file has a line per.
+pub trait Line: Serialize + DeserializeOwned {
     /// JSON has no word for NaN or infinity: an engine that produced one is broken.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] with the value that is none.
+    fn check_finite(&self) -> Result<()>;
+}
+
+impl Line for Record {
     fn check_finite(&self) -> Result<()> {
         let values = match &self.found {
             Found::Attacked(o) => vec![("margin", o.margin), ("loss", o.loss), ("linf", o.linf), ("l2", o.l2)],
@@ -70,22 +82,23 @@ impl Record {
 }
 
 /// The open file, positioned behind its last whole record.
-pub struct Records {
+pub struct Records<L = Record> {
     path: PathBuf,
     file: File,
     len: u64,
     /// Whether the first line is a header: a run of an older version has none, and gets none.
     headed: bool,
+    _line: PhantomData<L>,
 }
 
-impl Records {
+impl<L: Line> Records<L> {
     /// Opens the file, which may be new, and returns what it holds. A last line that a killed run left unfinished is
     /// cut off. The caller holds the run directory, so that nobody else writes the line meanwhile.
     ///
     /// # Errors
     /// [`Error::File`] naming the line when any other line is no record, or the first says other settings than `header`;
     /// [`Error::Io`].
-    pub fn open(path: &Path, header: &Header) -> Result<(Self, Vec<Record>)> {
+    pub fn open(path: &Path, header: &Header) -> Result<(Self, Vec<L>)> {
         let io = |action| move |e| Error::io(path, action, e);
         let mut options = files::own();
         options.read(true).write(true).create(true).truncate(false);
@@ -106,7 +119,7 @@ impl Records {
             file.set_len(len).and_then(|()| file.sync_data()).map_err(io("cut off an unfinished record"))?;
         }
         file.seek(SeekFrom::Start(len)).map_err(io("read the records"))?;
-        let mut opened = Records { path: path.into(), file, len, headed: found.is_some() };
+        let mut opened = Records { path: path.into(), file, len, headed: found.is_some(), _line: PhantomData };
         if len == 0 {
             let mut line = serde_json::to_vec(header).map_err(|e| Error::io(path, "write the settings", e.into()))?;
             line.push(b'\n');
@@ -128,7 +141,7 @@ impl Records {
     /// # Errors
     /// [`Error::Io`] on a full disk and the like: the file then ends with the batch before. [`Error::Failed`] when a
     /// value is not finite: nothing is written.
-    pub fn append(&mut self, batch: &[Record]) -> Result<()> {
+    pub fn append(&mut self, batch: &[L]) -> Result<()> {
         let mut lines = Vec::new();
         for record in batch {
             record.check_finite()?;
@@ -177,7 +190,7 @@ impl Records {
 ///
 /// # Errors
 /// As [`Records::open`]; what `take` finds wrong, with the line.
-pub fn each(path: &Path, take: impl FnMut(Record) -> Result<(), String>) -> Result<Option<Header>> {
+pub fn each<L: Line>(path: &Path, take: impl FnMut(L) -> Result<(), String>) -> Result<Option<Header>> {
     let file = files::open(path, "read the records")?;
     let mut header = None;
     walk(path, &file, &mut header, take)?;
@@ -185,11 +198,11 @@ pub fn each(path: &Path, take: impl FnMut(Record) -> Result<(), String>) -> Resu
 }
 
 /// The length of the part that holds whole lines.
-fn walk(
+fn walk<L: Line>(
     path: &Path,
     file: &File,
     header: &mut Option<Header>,
-    mut take: impl FnMut(Record) -> Result<(), String>,
+    mut take: impl FnMut(L) -> Result<(), String>,
 ) -> Result<u64> {
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let (mut count, mut len, mut line) = (0, 0, Vec::new());
@@ -322,7 +335,7 @@ mod tests {
         file.append(&[record(2)]).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), [head(), lines(3)].concat());
         assert_eq!(open(&path).unwrap().1, [record(0), record(1), record(2)]);
-        assert_eq!(each(&path, |_| Ok(())).unwrap(), Some(header()));
+        assert_eq!(each(&path, |_: Record| Ok(())).unwrap(), Some(header()));
     }
 
     /// A run of an older version.
@@ -333,14 +346,14 @@ mod tests {
         assert_eq!((found.len(), file.first_line()), (2, 1));
         file.append(&[record(2)]).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), lines(3));
-        assert_eq!(each(&path, |_| Ok(())).unwrap(), None);
+        assert_eq!(each(&path, |_: Record| Ok(())).unwrap(), None);
     }
 
     #[test]
     fn a_header_of_other_settings_or_a_damaged_one_is_refused() {
         let (_dir, path) = file_with(&[head(), lines(1)].concat());
         let other = Header::of(&serde_json::json!({ "seed": 5, "steps": 10 })).unwrap();
-        let error = Records::open(&path, &other).map(drop).unwrap_err().to_string();
+        let error = Records::<Record>::open(&path, &other).map(drop).unwrap_err().to_string();
         assert!(error.contains("seed is 5") && error.contains("with seed 4"), "{error}");
         let damaged = String::from_utf8(head()).unwrap().replace("\"seed\":4", "\"seed\":5");
         let (_dir, path) = file_with(damaged.as_bytes());
@@ -430,7 +443,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_full_disk_is_an_error() {
         let file = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut full = Records { path: "records.jsonl".into(), file, len: 0, headed: true };
+        let mut full = Records { path: "records.jsonl".into(), file, len: 0, headed: true, _line: PhantomData };
         let error = full.append(&[record(0)]).unwrap_err();
         assert!(error.to_string().contains("the earlier ones are intact"), "{error}");
         let source = std::error::Error::source(&error).unwrap().to_string();

@@ -3,14 +3,16 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::progress::note;
+use super::shard::Shard;
 use crate::config::Config;
+use crate::config::certify::Certify;
 use crate::device::emulated::{self, Effective};
 use crate::error::{Error, Result};
 use crate::files::{self, write_whole_by};
@@ -28,6 +30,8 @@ pub struct RunDir {
     path: PathBuf,
     /// Kept open as long as this process works on the run.
     _lock: File,
+    /// Which part of it is this process's, where others have the rest.
+    shard: Option<Shard>,
 }
 
 impl RunDir {
@@ -57,7 +61,28 @@ impl RunDir {
         if used && !path.join(CONFIG).is_file() {
             return Err(Error::usage("resume", format!("{shown} holds files but no {CONFIG}: it is no run directory")));
         }
-        RunDir { path, _lock: lock }.probe()
+        no_part_is_held(&path, "out")?;
+        RunDir { path, _lock: lock, shard: None }.probe()
+    }
+
+    /// A folder that several processes work on, each on its part of the run: made where it is not there yet, and gone on with where it is.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when another process has this part, or all of the run; else as [`RunDir::open`].
+    pub fn join(out: Option<&Path>, shard: Shard) -> Result<RunDir> {
+        let Some(path) = out else {
+            return Err(Error::usage("shard", "expected --out DIR beside it, the folder that all parts share"));
+        };
+        fs::create_dir_all(path).map_err(|e| Error::io(path, "create the run directory", e))?;
+        if visible_entries(path)? && !path.join(CONFIG).is_file() {
+            let problem = format!("{} holds files but no {CONFIG}: it is no run directory", path.display());
+            return Err(Error::usage("out", problem));
+        }
+        let own = lock_as(path, &part(shard), "shard")?;
+        // Whoever has the whole run waits for nobody; whoever settles its config is soon done.
+        let whole = patiently(|| lock(path, "out"))?;
+        drop(whole);
+        RunDir { path: path.into(), _lock: own, shard: Some(shard) }.probe()
     }
 
     /// A run directory that a page or an export is added to.
@@ -69,7 +94,7 @@ impl RunDir {
             let problem = format!("{}: expected a run directory with {CONFIG}", path.display());
             return Err(Error::usage("RUN", problem));
         }
-        RunDir { _lock: lock(path, "RUN")?, path: path.into() }.probe()
+        RunDir { _lock: lock(path, "RUN")?, path: path.into(), shard: None }.probe()
     }
 
     pub fn path(&self) -> &Path {
@@ -83,6 +108,8 @@ impl RunDir {
     /// [`Error::Usage`] naming the first field that differs; [`Error::File`] when the old config is no TOML;
     /// [`Error::Io`].
     pub fn settle(&self, config: &Config, device: &str) -> Result<()> {
+        // Of parts that begin at once one writes, and the others compare.
+        let _alone = self.shard.map(|_| patiently(|| lock(&self.path, "out"))).transpose()?;
         let path = self.path.join(CONFIG);
         let emulator = if device == "emulated" { Some(emulated::effective()?) } else { None };
         let text = to_toml(config, device, emulator).map_err(|e| Error::file(&path, e.to_string()))?;
@@ -108,9 +135,26 @@ impl RunDir {
             }
         }
         forget_moved(&mut old, &mut new);
-        let Some((field, was, is)) = difference(&Value::Table(old), &Value::Table(new)) else { return Ok(()) };
+        // Certificates may be added to what is there: no record depends on them.
+        let added = !old.contains_key("certify") && new.remove("certify").is_some();
+        let Some((field, was, is)) = difference(&Value::Table(old), &Value::Table(new)) else {
+            return if added { self.add_certify(config) } else { Ok(()) };
+        };
         let way_out = "resume with the settings the run was started with, or choose another --out";
         Err(Error::usage("resume", format!("{}: {field} is {was} there and {is} here: {way_out}", path.display())))
+    }
+
+    /// Adds the table `[certify]` to the config that began the run.
+    fn add_certify(&self, config: &Config) -> Result<()> {
+        #[derive(Serialize)]
+        struct Added<'a> {
+            certify: &'a Option<Certify>,
+        }
+        let path = self.path.join(CONFIG);
+        let table =
+            toml::to_string(&Added { certify: &config.certify }).map_err(|e| Error::file(&path, e.to_string()))?;
+        let old = files::text(&path, "read the config")?;
+        self.write(CONFIG, format!("{}\n\n{table}", old.trim_end()).as_bytes())
     }
 
     /// Writes a file so that it is either whole or as before. `name` may lie in a subfolder.
@@ -168,7 +212,7 @@ impl RunDir {
 
     /// Finds out now, not after the first batch, whether files can be written here.
     fn probe(self) -> Result<RunDir> {
-        let path = self.path.join(".probe");
+        let path = self.path.join(self.shard.map_or(".probe".into(), |shard| format!(".probe-{}", shard.named())));
         let written = files::create(&path).and_then(|_| fs::remove_file(&path));
         written.map_err(|e| Error::io(&self.path, "write into the run directory", e))?;
         Ok(self)
@@ -201,9 +245,42 @@ pub fn stored<T: DeserializeOwned>(dir: &Path, name: &str) -> Result<Option<T>> 
     Ok(found.ok())
 }
 
+/// The lock of a part.
+fn part(shard: Shard) -> String {
+    format!("{LOCK}-{}", shard.named())
+}
+
+/// Tries again for a while what another process may only just have in its hands.
+fn patiently<T>(mut take: impl FnMut() -> Result<T>) -> Result<T> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let begin = Instant::now();
+    loop {
+        match take() {
+            Err(Error::Usage { .. }) if begin.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(20)),
+            other => return other,
+        }
+    }
+}
+
+/// Whether no other process works on a part of the run.
+fn no_part_is_held(folder: &Path, field: &str) -> Result<()> {
+    let list = |e| Error::io(folder, "list the run directory", e);
+    for entry in fs::read_dir(folder).map_err(list)? {
+        let name = entry.map_err(list)?.file_name().to_string_lossy().into_owned();
+        if name.starts_with(&format!("{LOCK}-")) {
+            lock_as(folder, &name, field)?;
+        }
+    }
+    Ok(())
+}
+
 /// Claims a folder for this process; `field` is what named the folder.
 fn lock(folder: &Path, field: &str) -> Result<File> {
-    let path = folder.join(LOCK);
+    lock_as(folder, LOCK, field)
+}
+
+fn lock_as(folder: &Path, name: &str, field: &str) -> Result<File> {
+    let path = folder.join(name);
     let io = |action| move |e| Error::io(folder, action, e);
     let mut options = files::own();
     let mut file = options
@@ -237,7 +314,7 @@ fn create_numbered(name: &str) -> Result<RunDir> {
     for number in 1u32.. {
         let path = runs.join(format!("{name}-{number}"));
         match fs::create_dir(&path) {
-            Ok(()) => return RunDir { _lock: lock(&path, "out")?, path }.probe(),
+            Ok(()) => return RunDir { _lock: lock(&path, "out")?, path, shard: None }.probe(),
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
             Err(e) => return Err(Error::io(&path, "create the run directory", e)),
         }

@@ -3,13 +3,17 @@
 use std::path::Path;
 use std::time::Instant;
 
+use super::certify::Certification;
 use super::engine::AttackEngine;
+use super::header::Header;
 use super::intake::Intake;
 use super::interrupt;
 use super::ledger::Ledger;
 use super::progress::{Phase, note, unwatched};
+use super::records::{Record, Records};
 use super::rundir::{RunDir, quoted, stored};
 use super::runner::{self, Engine as _};
+use super::shard::Shard;
 use super::trials::Trials;
 use crate::attack::autoattack;
 use crate::config::Config;
@@ -78,6 +82,61 @@ fn left_out(dataset: &Dataset) -> Result<Vec<u8>> {
     csv.into_inner().map_err(|e| failed(e.error()))
 }
 
+/// Certifies without attacking, or does what is left of it; a part of it where others do the rest.
+///
+/// # Errors
+/// As [`sweep`].
+pub fn certify(
+    config: &Config,
+    dataset: &Dataset,
+    options: Options,
+    shard: Option<Shard>,
+    presenter: &mut impl Presenter,
+) -> Result<()> {
+    let mut engine = AttackEngine::new(config, dataset)?;
+    let dir = match shard {
+        Some(_) if options.resume => {
+            return Err(Error::usage("resume", "a part goes on by itself: leave out --resume beside --shard"));
+        }
+        Some(shard) => RunDir::join(options.out, shard)?,
+        None => RunDir::open(options.out, &config.name, options.resume)?,
+    };
+    presenter.begins(&engine, &dir)?;
+    if !dataset.skipped.is_empty() {
+        dir.write("left_out.csv", &left_out(dataset)?)?;
+    }
+    dir.settle(config, &engine.device_name())?;
+    certified(&mut engine, &dir, shard)?;
+    match shard {
+        Some(_) => Ok(()),
+        None => {
+            // A run of certificates alone has no other records.
+            let path = dir.path().join("records.jsonl");
+            if !path.exists() {
+                Records::<Record>::open(&path, &Header::of(config)?)?;
+            }
+            presenter.closes(&Ledger::read(dir.path())?, &dir)
+        }
+    }
+}
+
+/// The draws of a certification, and what they prove.
+fn certified(engine: &mut AttackEngine, dir: &RunDir, shard: Option<Shard>) -> Result<()> {
+    let config = engine.config();
+    if config.certify.is_none() {
+        return Ok(());
+    }
+    let begin = Instant::now();
+    super::certify::run(engine, dir, shard)?;
+    if shard.is_some() {
+        return Ok(());
+    }
+    if let Some(found) = Certification::read(dir.path(), config)? {
+        super::certify::write(dir, config, &found)?;
+    }
+    dir.add_times(&[("certificates", begin.elapsed().as_secs_f64())])
+}
+
 /// Runs the experiment, or what is left of it.
 ///
 /// # Errors
@@ -96,8 +155,9 @@ pub fn sweep(config: &Config, dataset: &Dataset, options: Options, presenter: &m
         quoted(&[dir.path().display().to_string()])
     ));
     let run = runner::run(config, dataset, &mut engine, &dir)?;
-    let pictures = Instant::now();
     engine.watched(unwatched());
+    certified(&mut engine, &dir, None)?;
+    let pictures = Instant::now();
     presenter.ends(&run, &engine, &dir)?;
     let spent = engine.spent();
     let mut times = vec![("attack on the classifiers", spent.attack)];

@@ -1,6 +1,7 @@
 //! The program as one runs it: files, messages, exit codes.
 
 mod attacks;
+mod certify;
 mod cli;
 mod emulated;
 mod evaluate;

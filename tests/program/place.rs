@@ -73,7 +73,7 @@ impl Place {
     pub fn command(&self, args: &str) -> Command {
         let mut command = Command::new(PROGRAM);
         command.current_dir(self.0.path()).args(args.split_whitespace());
-        if args.starts_with("sweep") && !args.contains("--device") {
+        if (args.starts_with("sweep") || args.starts_with("certify")) && !args.contains("--device") {
             command.args(["--device", "host"]);
         }
         command

@@ -15,7 +15,7 @@ pub(super) struct Figure {
     /// SVG, for a wide and for a narrow screen.
     wide: String,
     narrow: String,
-    curves: Vec<Curve>,
+    curves: Vec<Legend>,
     caption: String,
     table: Table,
     /// The label among the five likeliest classes, where that is scored.
@@ -36,8 +36,9 @@ struct Line {
     points: Vec<Option<Scored>>,
 }
 
+/// A curve as the legend names it.
 #[derive(Serialize)]
-struct Curve {
+pub(super) struct Legend {
     name: String,
     colour: String,
     mark: &'static str,
@@ -73,7 +74,7 @@ pub(super) fn figure(run: &Ledger) -> Result<Figure> {
     Ok(Figure {
         wide,
         narrow,
-        curves: drawn.iter().map(curve).collect(),
+        curves: drawn.iter().map(Legend::of).collect(),
         caption: format!(
             "Accuracy in % over ε, n = {n} images of {}. Bands: Wilson 95 % intervals. {}{denoised}.",
             run.dataset,
@@ -84,12 +85,14 @@ pub(super) fn figure(run: &Ledger) -> Result<Figure> {
     })
 }
 
-fn curve(series: &Series) -> Curve {
-    Curve {
-        name: series.name.clone(),
-        colour: plot::css_colour(series.colour),
-        mark: if series.steps { "none" } else { ["circle", "square", "triangle"][series.mark % 3] },
-        dash: plot::dash(series.mark),
+impl Legend {
+    pub(super) fn of(series: &Series) -> Legend {
+        Legend {
+            name: series.name.clone(),
+            colour: plot::css_colour(series.colour),
+            mark: if series.steps { "none" } else { ["circle", "square", "triangle"][series.mark % 3] },
+            dash: plot::dash(series.mark),
+        }
     }
 }
 

@@ -22,6 +22,35 @@ impl Fact {
     }
 }
 
+/// What of it certificates without attacks depend on.
+pub fn of_certificates(run: &Ledger) -> Vec<Fact> {
+    const ATTACKS: [&str; 6] =
+        ["data", "attack", "targeted", "counts", "attacked through the defence", "adaptive suite"];
+    let about = |fact: &Fact| !ATTACKS.contains(&fact.name.as_str()) && !fact.name.starts_with('ε');
+    what(run).into_iter().filter(about).collect()
+}
+
+/// How images are certified, in words.
+fn certificates(config: &Config) -> Option<String> {
+    let certify = config.certify.as_ref()?;
+    let mut words = vec![format!("{} draws choose the class", certify.n0)];
+    words.push(match certify.radius.is_empty() {
+        true => format!("{} bound its share (Clopper-Pearson)", certify.n),
+        false => {
+            let radii: Vec<String> = certify.radius.iter().map(|&radius| eps_label(radius)).collect();
+            format!(
+                "an anytime bound (an extension of the published procedure) until radius {} is decided, {} at most",
+                radii.join(", "),
+                certify.n
+            )
+        }
+    });
+    words.push(format!("α {} per image", certify.alpha));
+    words.extend(certify.skip.map(|skip| format!("images whose number is a multiple of {skip}")));
+    words.extend(certify.max.map(|max| format!("numbers below {max}")));
+    Some(words.join(", "))
+}
+
 /// What was run, as names and values.
 pub fn what(run: &Ledger) -> Vec<Fact> {
     let Config { attack, defense, models, seed, precision, score, .. } = &run.config;
@@ -71,16 +100,11 @@ pub fn what(run: &Ledger) -> Vec<Fact> {
     match defense.sigma.is_empty() {
         true => row("defence", "none".into()),
         false => {
-            let weights = defense.weights.clone().unwrap_or_default();
-            row(
-                "defence",
-                format!(
-                    "one-shot denoising by {weights}{}, {}, {}",
-                    crc(&defense.crc32),
-                    count(defense.draws() as usize, "draw"),
-                    defense.vote()
-                ),
-            );
+            let way = match defense.denoiser() {
+                Some(weights) => format!("one-shot denoising by {weights}{}", crc(&defense.crc32)),
+                None => "noise alone, which the classifier gets as it is".into(),
+            };
+            row("defence", format!("{way}, {}, {}", count(defense.draws() as usize, "draw"), defense.vote()));
             row("σ, pixel units", list(&defense.sigma));
             if let Some(size) = defense.size {
                 let filter = defense.filter.map_or(String::new(), |filter| format!(", {filter}"));
@@ -108,6 +132,9 @@ pub fn what(run: &Ledger) -> Vec<Fact> {
                 row("adaptive suite", how);
             }
         }
+    }
+    if let Some(certificates) = certificates(&run.config) {
+        row("certificates", certificates);
     }
     row("seed", seed.to_string());
     row("device", format!("{}, {precision}", run.device));

@@ -1,0 +1,110 @@
+//! `rampart certify`: randomised smoothing of a classifier, denoised or under noise alone.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args as ClapArgs;
+
+use super::attack::{Given, name, taken};
+use super::common::say;
+use super::emulator::EmulatorArgs;
+use super::settings::Settings;
+use crate::config::{Config, Overrides, Set, Wrong};
+use crate::error::{Error, Result};
+use crate::report::terminal::{Terminal, certify_plan};
+use crate::run::progress::note;
+use crate::run::shard::Shard;
+use crate::run::study::{self, Options};
+
+/// Certify images against L2 perturbations by randomised smoothing (Cohen et al. 2019), without attacking them.
+///
+/// Of the networks and images of a config, of a network and images of one's own, or of the embedded demo. With a denoiser the certificate is of
+/// denoised classification (Carlini et al. 2023), without one of the classifier under noise alone. A `[certify]` table in the config of a sweep
+/// does both, attacks and certificates, and compares the two.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "  rampart certify --limit 100 --sigma 0.25,0.5 --n 1000\n  \
+                          rampart certify network.onnx photographs --sigma 0.25 --n 100000 --skip 20\n  \
+                          rampart certify --sigma 0.25 --radius 0.25,0.5 --n 10000      until each image is decided\n\n\
+                          Every key of a config can be set here: `rampart config --keys` lists them with their flags.")]
+pub struct Args {
+    /// A network of one's own, beside DATA: as of `attack`
+    #[arg(requires = "data")]
+    pub weights: Option<String>,
+
+    /// Images of one's own: as of `attack`
+    #[arg(conflicts_with = "config")]
+    pub data: Option<String>,
+
+    /// The experiment as TOML. With --resume and without this: the config of the run directory
+    #[arg(long, value_name = "FILE.toml")]
+    pub config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub settings: Settings,
+
+    #[command(flatten)]
+    pub emulator: EmulatorArgs,
+
+    /// Run directory; by default the first free of runs/NAME-1, runs/NAME-2, ...
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Go on with the run in --out where it stopped; or add certificates to the sweep there
+    #[arg(long)]
+    pub resume: bool,
+
+    /// Part I of N of the images, for one of several processes that share --out; `--resume` without it joins what they did
+    #[arg(long, value_name = "I/N", requires = "out")]
+    pub shard: Option<Shard>,
+
+    /// Check everything and print the plan, but run nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// # Errors
+/// As [`super::sweep::run`].
+pub fn run(args: &Args) -> Result<()> {
+    let (mut overrides, mut why) = (args.settings.overrides()?, None);
+    let own = args.out.as_ref().map(|out| out.join("config.toml"));
+    let own = own.filter(|file| (args.resume || args.shard.is_some()) && file.is_file());
+    let file = match args.weights.is_some() {
+        true => None,
+        false => args.config.as_deref().or(own.as_deref()),
+    };
+    if let (Some(weights), Some(data)) = (&args.weights, &args.data) {
+        (overrides, why) = given(weights, data, &args.settings)?;
+    }
+    overrides.certify = true;
+    let mut config = Config::load(file, &overrides)?;
+    why.iter().for_each(note);
+    args.emulator.apply(config.device)?;
+    let explained = |e| Wrong::new(file, &overrides).explain(e);
+    let dataset = study::images(&mut config).map_err(explained)?;
+    if args.weights.is_some() {
+        taken(&config, &dataset).iter().for_each(note);
+    }
+    if args.dry_run {
+        return say(&certify_plan(&config, &dataset, &config.device.to_string()));
+    }
+    let options = Options { out: args.out.as_deref(), resume: args.resume, no_trials: true };
+    let mut terminal = Terminal { print: &say, certifies: true };
+    study::certify(&config, &dataset, options, args.shard, &mut terminal).map_err(explained)
+}
+
+/// A network and images, as of `attack`: without a denoiser of the user's, noise alone.
+fn given(weights: &str, data: &str, settings: &Settings) -> Result<(Overrides, Option<String>)> {
+    let given = Given { weights: weights.to_owned(), data: data.to_owned() };
+    let (mut overrides, why) = given.overrides(settings)?;
+    if overrides.sigma.as_ref().is_none_or(Vec::is_empty) && !overrides.set.iter().any(|set| set.key == "defense.sigma")
+    {
+        return Err(Error::usage("--sigma", "noise is what certifies: expected its scale, as in --sigma 0.25"));
+    }
+    let said = |key: &str| overrides.set.iter().any(|set| set.key == key);
+    if !said("defense.weights") && Path::new(data) == Path::new("demo") {
+        overrides.set.push(Set::flag("DATA", "defense.weights", "none")?);
+    }
+    if !overrides.set.iter().any(|set| set.key == "name") {
+        overrides.set.push(Set::flag("WEIGHTS", "name", &name(weights))?);
+    }
+    Ok((overrides, why))
+}

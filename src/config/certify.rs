@@ -1,0 +1,128 @@
+//! The `[certify]` table: randomised smoothing of the same networks, at the sigmas of `[defense]`.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::defense::DefenseConfig;
+use super::file;
+use super::wrong::Wrong;
+use crate::choice::choice;
+use crate::error::Result;
+
+choice! {
+    /// How a radius becomes the three digits of the published table.
+    Rounding {
+        /// Down, so that no image is certified for more than was proved.
+        Down = "down",
+        /// To the nearest, as the published code does.
+        Nearest = "nearest",
+    }
+}
+
+/// Draws that choose the class (Cohen et al. 2019).
+const N0: u32 = 100;
+/// Draws that bound its share (Cohen et al. 2019), and of the demo.
+const N: [u32; 2] = [100_000, 1000];
+const ALPHA: f64 = 0.001;
+/// What counts draws has so many bits.
+const MOST: u32 = 1 << 20;
+/// Draws of a vote under attack that a certificate is to be compared with.
+pub(super) const DRAWS: u32 = 100;
+
+/// A certification with nothing left to choose.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Certify {
+    /// Draws that choose the class.
+    pub n0: u32,
+    /// Draws that bound its share; with radii at most.
+    pub n: u32,
+    /// The chance of a wrong certificate, per image.
+    pub alpha: f64,
+    /// Ascending: sampling ends once all of them are certified or out of reach. Empty: `n` draws in any case.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub radius: Vec<f64>,
+    /// Images whose number is a multiple of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skip: Option<u64>,
+    /// Images of smaller numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<u64>,
+    pub tsv_rounding: Rounding,
+    /// Of an image, all channels; see [`super::Config::pin`]. An L2 radius holds an L-infinity one that is smaller by the root of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub values: Option<usize>,
+    /// Published tables of others, whose curves are drawn beside.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub compare: Vec<PathBuf>,
+}
+
+impl Certify {
+    /// Whether the image of this number is among those that are certified.
+    pub fn takes(&self, id: u64) -> bool {
+        self.max.is_none_or(|max| id < max) && self.skip.is_none_or(|skip| id.is_multiple_of(skip))
+    }
+}
+
+/// Fills in and checks; `None` where nothing is to be certified.
+pub(super) fn resolve(
+    file: Option<file::Certify>,
+    demo: bool,
+    defense: &DefenseConfig,
+    wrong: &Wrong,
+) -> Result<Option<Certify>> {
+    let Some(file) = file.or_else(|| wrong.overrides.certify.then(Default::default)) else { return Ok(None) };
+    if defense.sigma.is_empty() {
+        let problem = "noise is what certifies: expected sigma (--sigma 0.25, as in defense.sigma), found none";
+        return Err(wrong.at("certify", problem));
+    }
+    if defense.sigma[0] == 0.0 {
+        return Err(wrong.at("defense.sigma", "noise of 0 certifies nothing: expected sigmas above 0 beside [certify]"));
+    }
+    for (field, given) in [
+        ("defense.size", defense.size.is_some()),
+        ("defense.rescale_input", defense.rescale_input.is_some()),
+        ("defense.rescale_output", defense.rescale_output.is_some()),
+    ] {
+        if given {
+            let problem = "a certificate needs noise of sigma on the pixels themselves: leave it out beside [certify]";
+            return Err(wrong.at(field, problem));
+        }
+    }
+    let n0 = file.n0.unwrap_or(N0);
+    let n = file.n.unwrap_or(N[usize::from(demo)]);
+    for (field, value) in [("certify.n0", n0), ("certify.n", n)] {
+        if value == 0 || value > MOST {
+            return Err(wrong.at(field, format!("expected 1 to {MOST} draws, found {value}")));
+        }
+    }
+    let alpha = file.alpha.map_or(ALPHA, |alpha| alpha.value);
+    if !(alpha > 0.0 && alpha < 0.5) {
+        return Err(wrong.at("certify.alpha", format!("expected a chance above 0 and below 0.5, found {alpha}")));
+    }
+    let mut radius: Vec<f64> = file.radius.iter().flatten().map(|radius| radius.value).collect();
+    if let Some(bad) = radius.iter().find(|radius| !(radius.is_finite() && **radius > 0.0)) {
+        return Err(wrong.at("certify.radius", format!("expected L2 radii above 0 in pixel units, found {bad}")));
+    }
+    radius.sort_by(f64::total_cmp);
+    if let Some(pair) = radius.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(wrong.at("certify.radius", format!("{} is listed twice", pair[0])));
+    }
+    for (field, value) in [("certify.skip", file.skip), ("certify.max", file.max)] {
+        if value == Some(0) {
+            return Err(wrong.at(field, "expected at least 1, found 0"));
+        }
+    }
+    let compare = file.compare.iter().map(|path| wrong.existing("certify.compare", path)).collect::<Result<_>>()?;
+    Ok(Some(Certify {
+        n0,
+        n,
+        alpha,
+        radius,
+        skip: file.skip,
+        max: file.max,
+        tsv_rounding: file.tsv_rounding.unwrap_or(Rounding::Down),
+        values: file.values,
+        compare,
+    }))
+}

@@ -1,0 +1,86 @@
+//! Certified accuracy over radius, drawn and as numbers.
+
+use serde::Serialize;
+
+use super::super::certificate::cross::cross;
+use super::super::certificate::{AXIS, At, Certificates, Curve, RHO};
+use super::figure::Legend;
+use crate::draw::plot;
+use crate::error::Result;
+use crate::number::eps_label;
+use crate::run::certify::Certification;
+use crate::run::ledger::Ledger;
+
+#[derive(Serialize)]
+pub(super) struct Certificate {
+    /// What it comes to, and what attacks say of it.
+    says: Vec<String>,
+    figure: Drawn,
+    caption: String,
+    radii: Vec<String>,
+    rows: Vec<Row>,
+    /// L-infinity radii that those of the table hold.
+    linf: Option<Vec<String>>,
+}
+
+#[derive(Serialize)]
+struct Drawn {
+    wide: String,
+    narrow: String,
+    curves: Vec<Legend>,
+    caption: String,
+}
+
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    points: Vec<Scored>,
+}
+
+#[derive(Serialize)]
+struct Scored {
+    radius: String,
+    #[serde(flatten)]
+    at: At,
+}
+
+pub(super) fn certificate(run: &Ledger) -> Result<Option<Certificate>> {
+    let Some(all) = Certificates::of_run(run)? else { return Ok(None) };
+    let drawn = all.series();
+    let [wide, narrow] = plot::inline(AXIS, &drawn)?;
+    let row = |curve: &Curve| Row {
+        name: curve.name.clone(),
+        points: all
+            .radii()
+            .iter()
+            .map(|&radius| Scored { radius: eps_label(radius), at: all.at(curve, radius) })
+            .collect(),
+    };
+    let linf: Option<Vec<f64>> = all.radii().iter().map(|&radius| all.linf(radius)).collect();
+    let mut says = all.words().to_vec();
+    if let Some(found) = Certification::read(&run.dir, &run.config)? {
+        let crossed = cross(run, &found);
+        if crossed.compared > 0 {
+            says.extend(crossed.lines());
+        }
+    }
+    Ok(Some(Certificate {
+        says,
+        figure: Drawn {
+            wide,
+            narrow,
+            curves: drawn.iter().map(Legend::of).collect(),
+            caption: format!(
+                "Certified accuracy in % over the L2 radius: {}. Bands: Wilson 95 % intervals.",
+                all.caption(run)
+            ),
+        },
+        caption: format!(
+            "The same as numbers: in %, images of n, [Wilson 95 % interval], and what the accuracy is at least but for a chance of {RHO} (Cohen et \
+             al. 2019). Images that the smoothed classifier abstains on are errors."
+        ),
+        radii: all.radii().iter().map(|&radius| eps_label(radius)).collect(),
+        rows: all.curves.iter().map(row).collect(),
+        linf: linf.map(|linf| linf.into_iter().map(|radius| format!("{radius:.4}")).collect()),
+    }))
+}

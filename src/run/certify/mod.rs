@@ -1,0 +1,284 @@
+//! Randomised smoothing over a dataset: which draws are made of which image, and when there are enough.
+//!
+//! Votes are kept by draw range in `draws.jsonl`, so that a run that was killed, or split into shards, goes on with the next draw of each
+//! image. What is made of them depends on nothing but the votes.
+
+pub mod certified;
+mod files;
+pub mod store;
+pub mod tsv;
+
+use std::time::Instant;
+
+pub use certified::{Cell, Certification, Certified};
+pub use files::write;
+pub use store::Part;
+use store::{Drawn, Store, Tally};
+
+use super::engine::AttackEngine;
+use super::interrupt;
+use super::progress::Progress;
+use super::rundir::{RunDir, quoted};
+use super::shard::Shard;
+use crate::attack::{Purpose, Stream};
+use crate::config::Config;
+use crate::config::certify::Certify;
+use crate::data::Dataset;
+use crate::defense::denoise::Level;
+use crate::defense::sampling::{Smoothing, Wanted};
+use crate::stats::certificate::{anytime_lower, anytime_upper, share, top_two};
+use crate::tensor::Tensor;
+use crate::{Error, Result};
+
+/// Draws of one image at a time, as a multiple of the batch: what a kill may cost.
+const SLICE: usize = 16;
+/// The fewest draws between two looks at whether an image is decided.
+const LOOK: u32 = 8;
+
+/// After how many draws an image that has `n` is looked at next, of `most` at most. A rule of its own, so that results depend on no batch:
+/// every eighth draw at first, then every sixteenth part of the draws so far.
+fn next_look(n: u32, most: u32) -> u32 {
+    (n + (n / 16 / LOOK * LOOK).max(LOOK)).min(most)
+}
+
+/// What is known of each radius that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    Certified,
+    /// The class's share is too low for it; or so it is once all draws are spent.
+    Out,
+    Open,
+}
+
+/// The state of each wanted radius after `k` hits of `n` draws.
+pub fn reached(certify: &Certify, sigma: f64, k: u64, n: u64) -> Vec<Reach> {
+    if certify.radius.is_empty() || n == 0 {
+        return vec![Reach::Open; certify.radius.len()];
+    }
+    let (lower, upper) = (anytime_lower(k, n, certify.alpha), anytime_upper(k, n, certify.alpha));
+    let of = |&radius: &f64| match share(radius, sigma) {
+        needed if lower >= needed => Reach::Certified,
+        needed if upper < needed || n >= u64::from(certify.n) => Reach::Out,
+        _ => Reach::Open,
+    };
+    certify.radius.iter().map(of).collect()
+}
+
+/// Whether nothing more is to be drawn of an image.
+fn is_done(certify: &Certify, sigma: f64, tally: &Tally) -> bool {
+    tally.choice.draws == certify.n0
+        && (tally.bound.draws == certify.n
+            || (!certify.radius.is_empty()
+                && reached(certify, sigma, tally.hits(), u64::from(tally.bound.draws))
+                    .iter()
+                    .all(|&reach| reach != Reach::Open)))
+}
+
+/// Draws what is missing, all of it or a shard's part.
+///
+/// # Errors
+/// [`Error::Usage`] and [`Error::File`] for a run directory of another certification; [`Error::Io`]; what the networks' ops return.
+pub fn run(engine: &AttackEngine, dir: &RunDir, shard: Option<Shard>) -> Result<()> {
+    let (config, dataset) = (engine.config(), engine.dataset());
+    let Some(certify) = &config.certify else { return Ok(()) };
+    let Some((_, levels)) = engine.denoiser() else { return Ok(()) };
+    let mut store = Store::open(dir, config, shard)?;
+    let own: Vec<usize> = (0..dataset.len()).filter(|&image| certify.takes(dataset.ids[image])).collect();
+    if own.is_empty() {
+        let problem = format!("none of the {} images of {} is left", dataset.len(), dataset.name);
+        return Err(Error::usage("certify.skip", problem));
+    }
+    for (&image, label) in own.iter().zip(own.iter().map(|&image| dataset.labels[image])) {
+        store.expect(dataset.ids[image], label)?;
+    }
+    let own: Vec<usize> =
+        own.into_iter().enumerate().filter(|(at, _)| shard.is_none_or(|s| s.takes(*at))).map(|(_, i)| i).collect();
+    let done = |store: &Store, model: usize, level: &Level, image: usize| {
+        is_done(certify, level.sigma, &store.tally(model, level.sigma, dataset.ids[image]))
+    };
+    let cells: Vec<(usize, &Level)> =
+        (0..config.models.len()).flat_map(|model| levels.iter().map(move |level| (model, level))).collect();
+    let already = cells.iter().map(|&(m, level)| own.iter().filter(|&&i| done(&store, m, level, i)).count());
+    let progress = Progress::new((cells.len() * own.len()) as u64, already.sum::<usize>() as u64);
+    let _interrupted = interrupt::says(format!(
+        "interrupted; all draws that were counted are recorded. Go on with: rampart certify --resume --out {}",
+        quoted(&[dir.path().display().to_string()])
+    ));
+    for (model, level) in cells {
+        let todo: Vec<usize> = own.iter().copied().filter(|&image| !done(&store, model, level, image)).collect();
+        let begun = !todo.is_empty();
+        progress.cell(format!("certify {} sigma {}", config.models[model].name, level.sigma));
+        Drawing { engine, certify, model, level, store: &mut store, progress: &progress }.all(&todo)?;
+        if begun {
+            let cell = Cell::of(config, &store.tallies, model, level.sigma);
+            progress.cell_done(&cell.in_words(&certify.radius));
+            // A part knows nothing of what the others have done since.
+            if shard.is_none() {
+                files::write_cell(dir, config, &cell)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One model at one sigma.
+struct Drawing<'a> {
+    engine: &'a AttackEngine<'a>,
+    certify: &'a Certify,
+    model: usize,
+    level: &'a Level,
+    store: &'a mut Store,
+    progress: &'a Progress,
+}
+
+/// Images that are being drawn, uploaded once.
+struct Pool {
+    images: Vec<usize>,
+    ids: Vec<u64>,
+    pixels: Tensor,
+}
+
+impl Drawing<'_> {
+    /// Images one after the other while each takes many draws; where they may be decided early, as many at once as a batch holds.
+    fn all(&mut self, todo: &[usize]) -> Result<()> {
+        let together = if self.certify.radius.is_empty() { 1 } else { self.engine.config().batch };
+        let mut waiting = todo.iter().copied().peekable();
+        let mut pool: Option<Pool> = None;
+        loop {
+            let left: Vec<usize> = pool.iter().flat_map(|pool| &pool.images).copied().collect();
+            let mut images: Vec<usize> = left.iter().copied().filter(|&image| !self.done(image)).collect();
+            self.progress.advance(left.len() - images.len());
+            let changed = images.len() < left.len() || pool.is_none();
+            images.extend(waiting.by_ref().take(together - images.len()));
+            if images.is_empty() {
+                return Ok(());
+            }
+            let pool = match pool.take().filter(|_| !changed) {
+                Some(same) => pool.insert(same),
+                None => pool.insert(self.pool(images)?),
+            };
+            Self::round(self.engine, self.certify, (self.model, self.level), self.store, pool)?;
+        }
+    }
+
+    fn done(&self, image: usize) -> bool {
+        let id = self.engine.dataset().ids[image];
+        is_done(self.certify, self.level.sigma, &self.store.tally(self.model, self.level.sigma, id))
+    }
+
+    fn pool(&self, images: Vec<usize>) -> Result<Pool> {
+        let batch = self.engine.batch(&images)?;
+        Ok(Pool { images, ids: batch.ids, pixels: batch.images })
+    }
+
+    /// The next draws of each image.
+    fn round(
+        engine: &AttackEngine,
+        certify: &Certify,
+        (model, level): (usize, &Level),
+        store: &mut Store,
+        pool: &Pool,
+    ) -> Result<()> {
+        let (config, dataset) = (engine.config(), engine.dataset());
+        let Some((denoiser, _)) = engine.denoiser() else { return Ok(()) };
+        let slice = (SLICE * config.batch).min(1 << 20) as u32;
+        let mut drawn = Vec::new();
+        for part in [Part::Choice, Part::Bound] {
+            let wanted = pool.ids.iter().enumerate().filter_map(|(image, &id)| {
+                let tally = store.tally(model, level.sigma, id);
+                let chosen = tally.choice.draws == certify.n0;
+                let draws = match part {
+                    Part::Choice if !chosen => tally.choice.draws..(tally.choice.draws + slice).min(certify.n0),
+                    Part::Bound if chosen => {
+                        let n = tally.bound.draws;
+                        match certify.radius.is_empty() {
+                            true => n..(n + slice).min(certify.n),
+                            false => n..next_look(n, certify.n),
+                        }
+                    }
+                    _ => return None,
+                };
+                Some(Wanted { image, draws })
+            });
+            let wanted: Vec<Wanted> = wanted.collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let smoothing = Smoothing {
+                classifier: engine.model(model)?,
+                denoiser,
+                level,
+                stream: Stream::new(config.seed, part.purpose()),
+                batch: config.batch,
+            };
+            let begin = Instant::now();
+            let counts = smoothing.counts(&pool.pixels, &pool.ids, &wanted)?;
+            let seconds = begin.elapsed().as_secs_f64();
+            let all: usize = wanted.iter().map(|wanted| wanted.draws.len()).sum();
+            for (Wanted { image, draws }, counts) in wanted.into_iter().zip(counts) {
+                drawn.push(Drawn {
+                    model: config.models[model].name.clone(),
+                    sigma: level.sigma,
+                    image: pool.ids[image],
+                    label: dataset.labels[pool.images[image]],
+                    part,
+                    first: draws.start,
+                    last: draws.end,
+                    votes: counts
+                        .into_iter()
+                        .enumerate()
+                        .filter(|&(_, votes)| votes > 0)
+                        .map(|(class, votes)| (class as u32, votes))
+                        .collect(),
+                    seconds: seconds * draws.len() as f64 / all as f64,
+                });
+            }
+        }
+        store.append(drawn)
+    }
+}
+
+impl Part {
+    fn purpose(self) -> Purpose {
+        match self {
+            Part::Choice => Purpose::CertifyChoice,
+            Part::Bound => Purpose::Certify,
+        }
+    }
+}
+
+/// The class that the first draws chose.
+fn chosen(votes: &[u64]) -> usize {
+    top_two(votes).map_or(0, |(class, _)| class)
+}
+
+/// The images of a dataset that a certification is about, and how often.
+pub fn plan(config: &Config, dataset: &Dataset) -> Option<String> {
+    let certify = config.certify.as_ref()?;
+    let images = dataset.ids.iter().filter(|&&id| certify.takes(id)).count();
+    let sigma: Vec<String> = config.defense.sigma.iter().map(f64::to_string).collect();
+    let draws = match certify.radius.as_slice() {
+        [] => format!("{} + {} draws each", certify.n0, certify.n),
+        radii => {
+            let radii: Vec<String> = radii.iter().map(f64::to_string).collect();
+            format!("{} draws, then until radius {} is decided, {} at most", certify.n0, radii.join(", "), certify.n)
+        }
+    };
+    let what = if config.defense.noise_alone() { "noise alone" } else { "denoised" };
+    Some(format!("certify {images} images at sigma {} ({what}): {draws}, alpha {}", sigma.join(", "), certify.alpha))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_come_at_fixed_draws_and_end() {
+        let looks: Vec<u32> =
+            std::iter::successors(Some(0), |&n| (n < 1000).then(|| next_look(n, 1000))).skip(1).collect();
+        assert_eq!(looks[..5], [8, 16, 24, 32, 40]);
+        assert_eq!(looks.last(), Some(&1000));
+        assert!(looks.windows(2).all(|pair| pair[1] - pair[0] <= 8.max(pair[0] / 16)));
+        assert!(looks.len() < 70, "{}", looks.len());
+    }
+}
