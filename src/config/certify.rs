@@ -20,6 +20,16 @@ choice! {
     }
 }
 
+choice! {
+    /// What is done with the draws; both are Cohen's (2019).
+    Procedure {
+        /// A class and a radius within which no perturbation changes it.
+        Certify = "certify",
+        /// A class alone, unless the second is as likely.
+        Predict = "predict",
+    }
+}
+
 /// Draws that choose the class (Cohen et al. 2019).
 const N0: u32 = 100;
 /// Draws that bound its share (Cohen et al. 2019), and of the demo.
@@ -33,7 +43,8 @@ pub(super) const DRAWS: u32 = 100;
 /// A certification with nothing left to choose.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Certify {
-    /// Draws that choose the class.
+    pub procedure: Procedure,
+    /// Draws that choose the class; 0 of `predict`.
     pub n0: u32,
     /// Draws that bound its share; with radii at most.
     pub n: u32,
@@ -89,10 +100,20 @@ pub(super) fn resolve(
             return Err(wrong.at(field, problem));
         }
     }
-    let n0 = file.n0.unwrap_or(N0);
+    let procedure = file.procedure.unwrap_or(Procedure::Certify);
+    let predict = procedure == Procedure::Predict;
+    for (field, given) in [("certify.n0", file.n0.is_some_and(|n0| n0 > 0)), ("certify.radius", file.radius.is_some())]
+    {
+        if given && predict {
+            return Err(
+                wrong.at(field, "procedure = \"predict\" has no radius and chooses no class before: leave it out")
+            );
+        }
+    }
+    let n0 = if predict { 0 } else { file.n0.unwrap_or(N0) };
     let n = file.n.unwrap_or(N[usize::from(demo)]);
     for (field, value) in [("certify.n0", n0), ("certify.n", n)] {
-        if value == 0 || value > MOST {
+        if (value == 0 && !(predict && field == "certify.n0")) || value > MOST {
             return Err(wrong.at(field, format!("expected 1 to {MOST} draws, found {value}")));
         }
     }
@@ -115,6 +136,7 @@ pub(super) fn resolve(
     }
     let compare = file.compare.iter().map(|path| wrong.existing("certify.compare", path)).collect::<Result<_>>()?;
     Ok(Some(Certify {
+        procedure,
         n0,
         n,
         alpha,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::certify::Rounding;
+use super::certify::{Procedure, Rounding};
 use super::settings::{Score, SelectBy};
 use super::wrong::Overrides;
 use crate::attack;
@@ -107,6 +107,7 @@ pub(super) struct Defense {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Certify {
+    pub procedure: Option<Procedure>,
     pub n0: Option<u32>,
     pub n: Option<u32>,
     pub alpha: Option<Number>,

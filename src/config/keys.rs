@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use clap::ValueEnum;
 use toml::Value;
 
-use super::certify::Rounding;
+use super::certify::{Procedure, Rounding};
 use super::settings::{Score, SelectBy};
 use crate::attack::{ATTACKS, HandOver, Loss, Norm, Profile, Space};
 use crate::data::prepare::Fit;
@@ -570,6 +570,13 @@ pub static KEYS: &[Key] = &[
         "true",
         Flag::None,
         "false: the classifier gets the denoiser's [-1, 1]",
+    ),
+    key(
+        "certify.procedure",
+        Kind::Word(words::<Procedure>),
+        "`\"certify\"`",
+        Made("--procedure"),
+        "certify: a class and its radius; predict: a class alone, as Cohen's predict",
     ),
     key("certify.n0", Kind::Whole, "`100`", Made("--n0"), "draws of noise that choose the class of an image"),
     key(

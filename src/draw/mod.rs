@@ -25,6 +25,8 @@ pub struct Series {
     pub mark: usize,
     /// Whether its value at a point holds until the next one: drawn as steps, without marks.
     pub steps: bool,
+    /// How much less is sure, as a share: a thin line of its own; 0 draws none.
+    pub unsure: f64,
 }
 
 impl Point {

@@ -147,6 +147,11 @@ where
     }
     for curve in series {
         let points: Vec<Pixel> = path(curve, Point::accuracy).into_iter().map(|(eps, share)| at(eps, share)).collect();
+        if curve.unsure > 0.0 {
+            let sure = |point: &Point| (point.accuracy() - curve.unsure).max(0.0);
+            let points: Vec<Pixel> = path(curve, sure).into_iter().map(|(eps, share)| at(eps, share)).collect();
+            root.draw(&PathElement::new(points, colour(curve.colour).stroke_width(1)))?;
+        }
         line(root, &points, curve)?;
         for at in points.into_iter().filter(|_| !curve.steps) {
             marker(root, at, curve)?;
@@ -317,7 +322,14 @@ mod tests {
 
     fn series(name: &str, eps: &[f64], correct: &[u64]) -> Series {
         let points = eps.iter().zip(correct).map(|(&eps, &correct)| Point { eps, correct, n: 256 }).collect();
-        Series { name: name.into(), points, colour: 0, mark: usize::from(name.contains("cbam")), steps: false }
+        Series {
+            name: name.into(),
+            points,
+            colour: 0,
+            mark: usize::from(name.contains("cbam")),
+            steps: false,
+            unsure: 0.0,
+        }
     }
 
     #[test]

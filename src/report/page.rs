@@ -134,7 +134,7 @@ impl html::Page for MapsPage {
 pub fn of_run(run: &Ledger) -> Result<String> {
     match certificate(run)? {
         Some(certificate) if run.progress().0 == 0 => render(&CertifyPage {
-            title: format!("{}: certified accuracy", run.config.name),
+            title: format!("{}: {}", run.config.name, super::certificate::Certificates::heading(run).to_lowercase()),
             what: what::of_certificates(run),
             times: times(run)?,
             certificate,

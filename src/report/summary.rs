@@ -459,6 +459,7 @@ fn series(config: &Config, cells: &[Cell], score: Score, wanted: impl Fn(Channel
                 colour,
                 mark: model,
                 steps: false,
+                unsure: 0.0,
             });
         }
     }

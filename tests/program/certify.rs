@@ -153,6 +153,7 @@ fn what_cannot_be_certified_is_refused() {
         ("certify --radius 0,0.25", "--radius: expected L2 radii above 0"),
         ("certify --radius 0.25,0.25", "0.25 is listed twice"),
         ("certify --denoiser-size 64x64", "a certificate needs noise of sigma on the pixels themselves"),
+        ("certify --procedure predict --radius 0.1", "--radius: procedure = \"predict\" has no radius"),
         ("certify --shard 3/2 --out a", "expected I/N"),
         ("certify --shard 1/2", "--out"),
         ("certify --skip 5000 --limit 3 --max 1 --compare nothing.tsv", "nothing.tsv"),
@@ -163,4 +164,14 @@ fn what_cannot_be_certified_is_refused() {
     place.write("theirs.tsv", "not a table\n");
     let flags = "certify --limit 1 --n 9 --n0 1 --sigma 0.25 --compare theirs.tsv --out x";
     place.run(flags).refused(1, &["theirs.tsv", "line 1: expected the columns"]);
+}
+
+#[test]
+fn predictions_have_no_radius() {
+    let place = place();
+    place.run("certify --config one.toml --limit 4 --sigma 0.25 --n 40 --procedure predict --out a").ok();
+    let table = &made(&place, "a")[0];
+    assert!(table.starts_with("idx\tlabel\tpredict\tcorrect\n0\t9\t9\t1\n"), "{table}");
+    assert!(place.path("a/certify/resnet50-w16-sigma-0.25-predict.tsv").exists());
+    assert!(place.read("a/report.html").contains("Accuracy of the smoothed classifier"));
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::config::certify::Procedure;
 use crate::draw::plot::{self, Figure};
 use crate::draw::{Point, Series};
 use crate::error::Result;
@@ -53,8 +54,10 @@ impl Curve {
         self.certified(radius) as f64 / self.n.max(1) as f64
     }
 
-    /// In steps from one radius to the next.
-    fn series(&self) -> Series {
+    /// In steps from one radius to the next; beside them what is sure but for a chance of [`RHO`].
+    fn series(&self, alpha: f64) -> Series {
+        // The same at every accuracy.
+        let unsure = 1.0 - sure_accuracy(1.0, self.n.max(1), alpha, RHO);
         let point = |eps: f64, correct: usize| Point { eps, correct: correct as u64, n: self.n };
         let mut points = vec![point(0.0, self.radii.len())];
         let mut left = self.radii.len();
@@ -62,7 +65,7 @@ impl Curve {
             left -= same.len();
             points.push(point(same[0], left));
         }
-        Series { name: self.name.clone(), points, colour: self.colour, mark: self.mark, steps: true }
+        Series { name: self.name.clone(), points, colour: self.colour, mark: self.mark, steps: true, unsure }
     }
 }
 
@@ -130,13 +133,21 @@ impl Certificates {
 
     /// Certified accuracy in steps; attacks as points at their budgets.
     pub fn series(&self) -> Vec<Series> {
-        self.curves.iter().map(Curve::series).chain(self.attacked.iter().cloned()).collect()
+        self.curves.iter().map(|curve| curve.series(self.alpha)).chain(self.attacked.iter().cloned()).collect()
+    }
+
+    /// What the accuracies are.
+    pub fn heading(run: &Ledger) -> &'static str {
+        match run.config.certify.as_ref().map(|certify| certify.procedure) {
+            Some(Procedure::Predict) => "Accuracy of the smoothed classifier",
+            _ => "Certified accuracy",
+        }
     }
 
     /// # Errors
     /// [`crate::Error::Failed`] when it cannot be drawn.
     pub fn figure(&self, run: &Ledger) -> Result<Figure> {
-        let title = format!("Certified accuracy: {}", run.dataset);
+        let title = format!("{}: {}", Self::heading(run), run.dataset);
         plot::accuracy(&title, &self.caption(run), AXIS, &self.series())
     }
 
@@ -144,12 +155,13 @@ impl Certificates {
     pub fn caption(&self, run: &Ledger) -> String {
         let Some(certify) = &run.config.certify else { return String::new() };
         let draws = match certify.radius.as_slice() {
+            [] if certify.procedure == Procedure::Predict => format!("{} draws", certify.n),
             [] => format!("{} + {} draws", certify.n0, certify.n),
             _ => format!("anytime bounds (an extension), at most {} + {} draws", certify.n0, certify.n),
         };
         let n = self.curves.first().map_or(0, |curve| curve.n);
         let pipeline = if run.config.defense.noise_alone() { "noise alone" } else { "denoised" };
-        let points = if self.attacked.is_empty() { "" } else { " · points: under L2 attacks" };
+        let points = if self.attacked.is_empty() { "" } else { " · marks: under L2 attacks" };
         format!("{} · {pipeline} · {draws} · α {}{points}", count(n as usize, "image"), certify.alpha)
     }
 
@@ -291,6 +303,7 @@ fn attacked(run: &Ledger, found: &Certification) -> Vec<Series> {
                 colour: place,
                 mark: model,
                 steps: false,
+                unsure: 0.0,
             });
         }
     }
@@ -311,7 +324,7 @@ mod tests {
         let curve = Curve::new("x".into(), Some(0.25), 5, [0.5, 0.0, 0.5].into_iter(), [0, 0]);
         assert_eq!([0.0, 0.1, 0.5, 0.51].map(|r| curve.certified(r)), [3, 2, 2, 0]);
         assert_eq!(curve.accuracy(0.5), 0.4);
-        let points: Vec<(f64, u64)> = curve.series().points.iter().map(|p| (p.eps, p.correct)).collect();
+        let points: Vec<(f64, u64)> = curve.series(0.001).points.iter().map(|p| (p.eps, p.correct)).collect();
         assert_eq!(points, [(0.0, 3), (0.0, 2), (0.5, 0)]);
     }
 

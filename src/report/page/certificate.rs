@@ -13,6 +13,7 @@ use crate::run::ledger::Ledger;
 
 #[derive(Serialize)]
 pub(super) struct Certificate {
+    heading: &'static str,
     /// What it comes to, and what attacks say of it.
     says: Vec<String>,
     figure: Drawn,
@@ -64,14 +65,16 @@ pub(super) fn certificate(run: &Ledger) -> Result<Option<Certificate>> {
             says.extend(crossed.lines());
         }
     }
+    let heading = Certificates::heading(run);
     Ok(Some(Certificate {
+        heading,
         says,
         figure: Drawn {
             wide,
             narrow,
             curves: drawn.iter().map(Legend::of).collect(),
             caption: format!(
-                "Certified accuracy in % over the L2 radius: {}. Bands: Wilson 95 % intervals.",
+                "{heading} in % over the L2 radius: {}. Bands: Wilson 95 % intervals; thin lines: at least that, but for a chance of {RHO}.",
                 all.caption(run)
             ),
         },

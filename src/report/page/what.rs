@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::super::words::{self, count, symbol, target, units, what_counts};
 use crate::attack::StepSize;
 use crate::config::Config;
+use crate::config::certify::Procedure;
 use crate::defense::suite::SUITE;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
@@ -33,8 +34,13 @@ pub fn of_certificates(run: &Ledger) -> Vec<Fact> {
 /// How images are certified, in words.
 fn certificates(config: &Config) -> Option<String> {
     let certify = config.certify.as_ref()?;
-    let mut words = vec![format!("{} draws choose the class", certify.n0)];
+    let predicts = certify.procedure == Procedure::Predict;
+    let mut words = Vec::new();
+    if !predicts {
+        words.push(format!("{} draws choose the class", certify.n0));
+    }
     words.push(match certify.radius.is_empty() {
+        true if predicts => format!("{} draws predict a class, or abstain (binomial test)", certify.n),
         true => format!("{} bound its share (Clopper-Pearson)", certify.n),
         false => {
             let radii: Vec<String> = certify.radius.iter().map(|&radius| eps_label(radius)).collect();

@@ -8,8 +8,8 @@ use super::store::{self, Tallies, Tally};
 use super::{Reach, chosen, is_done, reached};
 use crate::Result;
 use crate::config::Config;
-use crate::config::certify::Certify;
-use crate::stats::certificate::{anytime_lower, certify as by_cohen, decided};
+use crate::config::certify::{Certify, Procedure};
+use crate::stats::certificate::{Certificate, anytime_lower, certify as by_cohen, decided, predict};
 
 /// The certificate of one image.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -28,7 +28,7 @@ pub struct Certified {
     pub n: u32,
     pub k: u64,
     pub n0: u32,
-    /// `clopper-pearson` at an `n` that was fixed before, or `anytime`.
+    /// `clopper-pearson` at an `n` that was fixed before, `anytime`, or none of a prediction.
     pub bound: &'static str,
     /// Of each radius that was asked for, in the order of the config: whether it is certified.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -41,11 +41,18 @@ pub struct Certified {
 
 impl Certified {
     fn of(certify: &Certify, sigma: f64, image: u64, tally: &Tally) -> Certified {
-        let (class, k, n) = (chosen(&tally.choice.votes), tally.hits(), tally.bound.draws);
-        let anytime = !certify.radius.is_empty();
-        let found = match anytime {
-            true => decided(class, anytime_lower(k, n.into(), certify.alpha), sigma),
-            false => by_cohen((class, k, n.into()), sigma, certify.alpha),
+        let n = tally.bound.draws;
+        let (mut class, mut k) = (chosen(&tally.choice.votes), tally.hits());
+        let (found, bound) = match (certify.procedure, certify.radius.is_empty()) {
+            (Procedure::Predict, _) => {
+                let votes = &tally.bound.votes;
+                class = chosen(votes);
+                k = votes.get(class).copied().unwrap_or(0);
+                let found = Certificate { class: predict(votes, certify.alpha), radius: 0.0, lower: 0.0 };
+                (found, "none: predict")
+            }
+            (_, true) => (by_cohen((class, k, n.into()), sigma, certify.alpha), "clopper-pearson"),
+            (_, false) => (decided(class, anytime_lower(k, n.into(), certify.alpha), sigma), "anytime"),
         };
         Certified {
             image,
@@ -58,7 +65,7 @@ impl Certified {
             n,
             k,
             n0: tally.choice.draws,
-            bound: if anytime { "anytime" } else { "clopper-pearson" },
+            bound,
             reached: reached(certify, sigma, k, n.into()).into_iter().map(|r| r == Reach::Certified).collect(),
             votes: tally.bound.votes.clone(),
             seconds: tally.seconds,
@@ -110,17 +117,15 @@ impl Cell {
     /// How many are right, abstained on, and certified at some radii; how long it took.
     pub(super) fn in_words(&self, radii: &[f64]) -> String {
         let n = self.images.len();
-        let some = [0.25];
-        let radii = if radii.is_empty() { &some } else { radii };
-        let at: Vec<String> = radii.iter().map(|&r| format!("{} at radius {r}", self.certified(r))).collect();
-        format!(
-            "of {n}: {} right, {} abstained, {} certified; {:.0} draws and {:.2} s per image",
-            self.certified(0.0),
-            self.images.iter().filter(|image| image.predict < 0).count(),
-            at.join(", "),
+        let abstained = self.images.iter().filter(|image| image.predict < 0).count();
+        let mut words = vec![format!("{} right, {abstained} abstained", self.certified(0.0))];
+        words.extend(radii.iter().map(|&r| format!("{} certified at radius {r}", self.certified(r))));
+        words.push(format!(
+            "{:.0} draws and {:.2} s per image",
             self.draws() as f64 / n.max(1) as f64,
-            self.seconds() / n.max(1) as f64,
-        )
+            self.seconds() / n.max(1) as f64
+        ));
+        format!("of {n}: {}", words.join(", "))
     }
 }
 

@@ -6,6 +6,7 @@ use super::super::rundir::RunDir;
 use super::certified::{Cell, Certification, Certified};
 use super::tsv;
 use crate::config::Config;
+use crate::config::certify::Procedure;
 use crate::{Error, Result};
 
 /// A line of `certify/certified.jsonl`.
@@ -20,14 +21,21 @@ struct Of<'a> {
 
 /// The name of a table, without what stands behind the point. Bounds that hold at every n are labelled.
 pub fn name(config: &Config, cell: &Cell) -> String {
-    let anytime = config.certify.as_ref().is_some_and(|certify| !certify.radius.is_empty());
-    format!("certify/{}-sigma-{}{}", cell.model, cell.sigma, if anytime { "-anytime" } else { "" })
+    let label = match &config.certify {
+        Some(certify) if certify.procedure == Procedure::Predict => "-predict",
+        Some(certify) if !certify.radius.is_empty() => "-anytime",
+        _ => "",
+    };
+    format!("certify/{}-sigma-{}{label}", cell.model, cell.sigma)
 }
 
 /// The published table of one model and sigma.
 pub(super) fn write_cell(dir: &RunDir, config: &Config, cell: &Cell) -> Result<()> {
     let Some(certify) = &config.certify else { return Ok(()) };
-    dir.write(&format!("{}.tsv", name(config, cell)), tsv::table(cell, certify.tsv_rounding).as_bytes())
+    dir.write(
+        &format!("{}.tsv", name(config, cell)),
+        tsv::table(cell, certify.procedure, certify.tsv_rounding).as_bytes(),
+    )
 }
 
 /// All tables, and every image with its votes and its exact radius.

@@ -22,7 +22,7 @@ use super::rundir::{RunDir, quoted};
 use super::shard::Shard;
 use crate::attack::{Purpose, Stream};
 use crate::config::Config;
-use crate::config::certify::Certify;
+use crate::config::certify::{Certify, Procedure};
 use crate::data::Dataset;
 use crate::defense::denoise::Level;
 use crate::defense::sampling::{Smoothing, Wanted};
@@ -111,7 +111,12 @@ pub fn run(engine: &AttackEngine, dir: &RunDir, shard: Option<Shard>) -> Result<
         Drawing { engine, certify, model, level, store: &mut store, progress: &progress }.all(&todo)?;
         if begun {
             let cell = Cell::of(config, &store.tallies, model, level.sigma);
-            progress.cell_done(&cell.in_words(&certify.radius));
+            let radii = match (certify.procedure, certify.radius.as_slice()) {
+                (Procedure::Predict, _) => vec![],
+                (_, []) => vec![level.sigma],
+                (_, radii) => radii.to_vec(),
+            };
+            progress.cell_done(&cell.in_words(&radii));
             // A part knows nothing of what the others have done since.
             if shard.is_none() {
                 files::write_cell(dir, config, &cell)?;
@@ -258,6 +263,7 @@ pub fn plan(config: &Config, dataset: &Dataset) -> Option<String> {
     let images = dataset.ids.iter().filter(|&&id| certify.takes(id)).count();
     let sigma: Vec<String> = config.defense.sigma.iter().map(f64::to_string).collect();
     let draws = match certify.radius.as_slice() {
+        [] if certify.procedure == Procedure::Predict => format!("{} draws each", certify.n),
         [] => format!("{} + {} draws each", certify.n0, certify.n),
         radii => {
             let radii: Vec<String> = radii.iter().map(f64::to_string).collect();
@@ -265,7 +271,12 @@ pub fn plan(config: &Config, dataset: &Dataset) -> Option<String> {
         }
     };
     let what = if config.defense.noise_alone() { "noise alone" } else { "denoised" };
-    Some(format!("certify {images} images at sigma {} ({what}): {draws}, alpha {}", sigma.join(", "), certify.alpha))
+    Some(format!(
+        "{} {images} images at sigma {} ({what}): {draws}, alpha {}",
+        certify.procedure,
+        sigma.join(", "),
+        certify.alpha
+    ))
 }
 
 #[cfg(test)]

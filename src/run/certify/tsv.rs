@@ -7,10 +7,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::certified::Cell;
-use crate::config::certify::Rounding;
+use crate::config::certify::{Procedure, Rounding};
 use crate::{Error, Result, files};
 
 pub const HEADER: &str = "idx\tlabel\tpredict\tradius\tcorrect\ttime";
+/// Of predictions, which have no radius.
+const OF_PREDICT: &str = "idx\tlabel\tpredict\tcorrect\ttime";
 
 /// A radius as Python's `{:.3}` writes it: three significant digits, at least one behind the point.
 pub fn radius(value: f64, rounding: Rounding) -> String {
@@ -64,19 +66,13 @@ pub fn time(seconds: f64) -> String {
 }
 
 /// The table of a model at a sigma.
-pub fn table(cell: &Cell, rounding: Rounding) -> String {
-    let mut out = format!("{HEADER}\n");
+pub fn table(cell: &Cell, procedure: Procedure, rounding: Rounding) -> String {
+    let predicts = procedure == Procedure::Predict;
+    let mut out = format!("{}\n", if predicts { OF_PREDICT } else { HEADER });
     for image in &cell.images {
-        let _ = writeln!(
-            out,
-            "{}\t{}\t{}\t{}\t{}\t{}",
-            image.image,
-            image.label,
-            image.predict,
-            radius(image.radius, rounding),
-            u8::from(image.correct),
-            time(image.seconds)
-        );
+        let radius = if predicts { String::new() } else { radius(image.radius, rounding) + "\t" };
+        let (correct, time) = (u8::from(image.correct), time(image.seconds));
+        let _ = writeln!(out, "{}\t{}\t{}\t{radius}{correct}\t{time}", image.image, image.label, image.predict);
     }
     out
 }
@@ -115,7 +111,8 @@ fn parse(text: &str) -> Result<Vec<Row>, String> {
             format!("line 1: expected the columns `{}`, found `{shown}`", HEADER.replace('\t', " "))
         })
     };
-    let [idx, label, predict, radius] = [column("idx")?, column("label")?, column("predict")?, column("radius")?];
+    let [idx, label, predict] = [column("idx")?, column("label")?, column("predict")?];
+    let radius = column("radius").ok();
     let mut rows: Vec<Row> = Vec::new();
     for (at, line) in lines.enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let fields: Vec<&str> = line.trim_end_matches('\r').split('\t').collect();
@@ -126,7 +123,9 @@ fn parse(text: &str) -> Result<Vec<Row>, String> {
             image: field(idx).parse().map_err(|_| bad("the number of an image under `idx`"))?,
             label: whole(label, "a class under `label`")?,
             predict: whole(predict, "a class or -1 under `predict`")?,
-            radius: field(radius)
+            // Predictions have none.
+            radius: radius
+                .map_or("0", field)
                 .parse()
                 .ok()
                 .filter(|r: &f64| r.is_finite() && *r >= 0.0)
