@@ -85,7 +85,7 @@ pub fn inline(x_axis: &str, series: &[Series]) -> Result<[String; 2]> {
         let svg = dashed(&svg, series);
         // Scales with its column instead of keeping its size.
         let fixed = format!("<svg width=\"{}\" height=\"{}\"", size.0, size.1);
-        let svg = svg.replacen(&fixed, "<svg role=\"img\" aria-label=\"accuracy over epsilon\"", 1);
+        let svg = svg.replacen(&fixed, "<svg role=\"img\" aria-label=\"accuracy over the size of a perturbation\"", 1);
         // Inside a page it needs no namespace.
         Ok(svg.replacen(" xmlns=\"http://www.w3.org/2000/svg\"", "", 1))
     };
@@ -132,7 +132,9 @@ where
         let inner = 1..s.points.len().saturating_sub(1);
         s.points.iter().enumerate().filter(move |(i, _)| !(s.steps && inner.contains(i))).map(|(_, p)| p.eps)
     });
-    let labelled = labelled.collect();
+    let labelled: Vec<f64> = labelled.collect();
+    // What is certified reaches anywhere: round numbers tell more than ends.
+    let labelled = if series.iter().any(|s| s.unsure > 0.0) { round_numbers(largest) } else { labelled };
     axes(root, frame, x_axis, &ticks(labelled, largest, frame), at)?;
     for curve in series {
         let bound = |upper: bool| {
@@ -162,6 +164,14 @@ where
     }
     root.present()?;
     Ok(())
+}
+
+/// Four to ten round numbers from 0 on.
+fn round_numbers(largest: f64) -> Vec<f64> {
+    let tens = 10f64.powf(largest.log10().floor());
+    let step = [0.1, 0.2, 0.25, 0.5].map(|share| share * tens).into_iter().find(|step| largest / step <= 8.0);
+    let step = step.unwrap_or(tens);
+    (0..=(largest / step + 1e-9) as usize).map(|i| (i as f64 * step * 1e9).round() / 1e9).collect()
 }
 
 /// Where a line goes through values of the points: epsilon and share.
@@ -319,6 +329,14 @@ fn colour(i: usize) -> RGBColor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn round_numbers_are_few_and_round() {
+        assert_eq!(round_numbers(0.7), [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]);
+        assert_eq!(round_numbers(1.0), [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]);
+        assert_eq!(round_numbers(4.2), [0.0, 1.0, 2.0, 3.0, 4.0]);
+        assert!(round_numbers(0.034).len() <= 9 && round_numbers(0.034).len() >= 4);
+    }
 
     fn series(name: &str, eps: &[f64], correct: &[u64]) -> Series {
         let points = eps.iter().zip(correct).map(|(&eps, &correct)| Point { eps, correct, n: 256 }).collect();

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::config::certify::Procedure;
+use crate::config::certify::{Certify, Procedure};
 use crate::draw::plot::{self, Figure};
 use crate::draw::{Point, Series};
 use crate::error::Result;
@@ -19,7 +19,7 @@ use crate::run::rundir::RunDir;
 use crate::stats::certificate::sure_accuracy;
 use crate::stats::wilson;
 
-use super::words::count;
+use super::words::{count, list, percent};
 
 /// The chance that the sure accuracy of a table is wrong, over all its images (Cohen et al. 2019).
 pub const RHO: f64 = 0.001;
@@ -54,8 +54,8 @@ impl Curve {
         self.certified(radius) as f64 / self.n.max(1) as f64
     }
 
-    /// In steps from one radius to the next; beside them what is sure but for a chance of [`RHO`].
-    fn series(&self, alpha: f64) -> Series {
+    /// In steps from one radius to the next, up to `last`; beside them what is sure but for a chance of [`RHO`].
+    fn series(&self, alpha: f64, last: f64) -> Series {
         // The same at every accuracy.
         let unsure = 1.0 - sure_accuracy(1.0, self.n.max(1), alpha, RHO);
         let point = |eps: f64, correct: usize| Point { eps, correct: correct as u64, n: self.n };
@@ -64,6 +64,9 @@ impl Curve {
         for same in self.radii.chunk_by(|a, b| a == b) {
             left -= same.len();
             points.push(point(same[0], left));
+        }
+        if points.last().is_some_and(|point| point.eps < last) {
+            points.push(point(last, left));
         }
         Series { name: self.name.clone(), points, colour: self.colour, mark: self.mark, steps: true, unsure }
     }
@@ -80,7 +83,7 @@ pub struct Certificates {
     alpha: f64,
     /// Values of an image: an L2 radius holds an L-infinity one that is smaller by the root of it.
     values: Option<usize>,
-    /// How draws were ended, and how many there were.
+    /// What each cell comes to.
     words: Vec<String>,
 }
 
@@ -118,7 +121,7 @@ impl Certificates {
             radii: grid(most, &certify.radius),
             alpha: certify.alpha,
             values: certify.values,
-            words: cells.iter().map(|cell| drawn(cell, &certify.radius)).collect(),
+            words: cells.iter().map(|cell| drawn(cell, certify)).collect(),
             curves,
         }))
     }
@@ -133,7 +136,8 @@ impl Certificates {
 
     /// Certified accuracy in steps; attacks as points at their budgets.
     pub fn series(&self) -> Vec<Series> {
-        self.curves.iter().map(|curve| curve.series(self.alpha)).chain(self.attacked.iter().cloned()).collect()
+        let last = self.radii.last().copied().unwrap_or(0.0);
+        self.curves.iter().map(|curve| curve.series(self.alpha, last)).chain(self.attacked.iter().cloned()).collect()
     }
 
     /// What the accuracies are.
@@ -252,18 +256,29 @@ fn grid(most: f64, asked: &[f64]) -> Vec<f64> {
     radii
 }
 
-/// How a cell was drawn, in words.
-fn drawn(cell: &Cell, radii: &[f64]) -> String {
+/// What a cell comes to, in words.
+fn drawn(cell: &Cell, certify: &Certify) -> String {
     let n = cell.images.len();
+    let share = |k: u64| percent(k, n as u64);
+    let right = cell.certified(0.0);
+    let abstained = cell.images.iter().filter(|image| image.predict < 0).count() as u64;
+    let usual = [cell.sigma];
+    let radii: &[f64] = match (certify.procedure, certify.radius.is_empty()) {
+        (Procedure::Predict, _) => &[],
+        (_, true) => &usual,
+        (_, false) => &certify.radius,
+    };
+    let what = if certify.procedure == Procedure::Predict { "predicted rightly" } else { "certified for their label" };
+    let mut words = vec![format!("{} {what}", share(right))];
+    words.extend(radii.iter().map(|&radius| format!("{} at radius {}", share(cell.certified(radius)), label(radius))));
+    words.push(format!("{} abstained on", share(abstained)));
     let mean = cell.draws() as f64 / n.max(1) as f64;
-    let begun = if cell.open > 0 { format!(", {} not done", cell.open) } else { String::new() };
-    let anytime = if radii.is_empty() { "" } else { ", each until it was decided" };
-    format!(
-        "{}, σ {}: {} with {mean:.0} draws each on average{anytime}{begun}",
-        cell.model,
-        cell.sigma,
-        count(n, "image")
-    )
+    let draws = match radii.is_empty() || certify.radius.is_empty() {
+        true => format!("{mean:.0} draws each"),
+        false => format!("{mean:.0} draws on average, each until it was decided"),
+    };
+    let open = if cell.open > 0 { format!("; {} more are not done", count(cell.open, "image")) } else { String::new() };
+    format!("{}, σ {}: of {}, {}; {draws}{open}.", cell.model, cell.sigma, count(n, "image"), list(&words))
 }
 
 /// Of the images that are certified: their accuracy under the attacks of the run, where these are in L2.
@@ -324,8 +339,8 @@ mod tests {
         let curve = Curve::new("x".into(), Some(0.25), 5, [0.5, 0.0, 0.5].into_iter(), [0, 0]);
         assert_eq!([0.0, 0.1, 0.5, 0.51].map(|r| curve.certified(r)), [3, 2, 2, 0]);
         assert_eq!(curve.accuracy(0.5), 0.4);
-        let points: Vec<(f64, u64)> = curve.series(0.001).points.iter().map(|p| (p.eps, p.correct)).collect();
-        assert_eq!(points, [(0.0, 3), (0.0, 2), (0.5, 0)]);
+        let points: Vec<(f64, u64)> = curve.series(0.001, 0.6).points.iter().map(|p| (p.eps, p.correct)).collect();
+        assert_eq!(points, [(0.0, 3), (0.0, 2), (0.5, 0), (0.6, 0)]);
     }
 
     #[test]
