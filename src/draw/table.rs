@@ -49,6 +49,7 @@ mod tests {
             colour: 0,
             mark: 0,
             steps: false,
+            unsure: 0.0,
             points: vec![
                 Point { eps: 0.0, correct: correct[0], n: 100 },
                 Point { eps: 8.0 / 255.0, correct: correct[1], n: 100 },
