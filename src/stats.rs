@@ -5,8 +5,8 @@ pub mod certificate;
 
 use statrs::distribution::{Binomial, Discrete, DiscreteCDF};
 
-/// The two-sided 95 % quantile of the normal distribution, as far as published tables carry it.
-pub const Z95: f64 = 1.959964;
+/// The two-sided 95 % quantile of the normal distribution.
+pub const Z95: f64 = 1.959_963_984_540_054;
 
 /// An interval of probabilities, `0 <= lo <= hi <= 1`.
 #[derive(Clone, Copy, Debug, PartialEq)]

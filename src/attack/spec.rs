@@ -310,7 +310,7 @@ impl Spec {
     }
 
     /// Whether the loss is averaged over the batch where steps feel it.
-    pub(super) fn averages(&self) -> bool {
+    pub fn averages(&self) -> bool {
         self.norm == Norm::L2 && matches!(self.profile, Profile::Torchattacks | Profile::Cleverhans)
     }
 

@@ -87,7 +87,7 @@ pub fn run(args: &Args) -> Result<()> {
         return say(&certify_plan(&config, &dataset, &config.device.to_string()));
     }
     let options = Options { out: args.out.as_deref(), resume: args.resume, no_trials: true };
-    let mut terminal = Terminal { print: &say, certifies: true };
+    let mut terminal = Terminal { print: &say, certifies: true, strict: false };
     study::certify(&config, &dataset, options, args.shard, &mut terminal).map_err(explained)
 }
 

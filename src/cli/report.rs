@@ -7,12 +7,11 @@ use serde::Serialize;
 
 use super::common::say;
 use crate::files::write_whole;
-use crate::number::eps_label;
-use crate::report::{checks, page, paired, summary, words};
+use crate::report::mark::Mark;
+use crate::report::{checks, four, page, paired, tables, words};
 use crate::run::ledger::Ledger;
 use crate::run::results;
 use crate::run::rundir::RunDir;
-use crate::stats::wilson;
 use crate::{Error, Result};
 
 /// How a report is written.
@@ -26,6 +25,8 @@ pub enum Format {
     Json,
     /// a table per run
     Markdown,
+    /// the same for a paper
+    Latex,
 }
 
 #[derive(ClapArgs, Debug)]
@@ -35,6 +36,9 @@ pub struct Args {
     runs: Vec<PathBuf>,
     #[arg(long, value_enum, default_value = "html")]
     format: Format,
+    /// Exit with 1, once all is written, where a check fails that forbids to quote the accuracies: S2, S11, S12, S17 or S19
+    #[arg(long)]
+    strict: bool,
     /// Where it goes; by default html of one run to its report.html, all else to standard output. Html of several runs needs a file
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -60,19 +64,26 @@ pub fn run(args: &Args) -> Result<()> {
         (Format::Html, runs) => page::of_runs(runs)?,
         (Format::Csv, runs) => csv(runs)?,
         (Format::Json, runs) => json(runs)?,
-        (Format::Markdown, runs) => markdown(runs)?,
+        (Format::Markdown, runs) => tables(runs, tables::markdown)?,
+        (Format::Latex, runs) => tables(runs, tables::latex)?,
     };
     match (&args.out, args.format, args.runs.as_slice()) {
         (Some(file), ..) => {
             write_whole(file, text.as_bytes())?;
-            say(&file.display().to_string())
+            say(&file.display().to_string())?;
         }
         (None, Format::Html, [dir]) => {
             RunDir::beside(dir)?.write("report.html", text.as_bytes())?;
-            say(&dir.join("report.html").display().to_string())
+            say(&dir.join("report.html").display().to_string())?;
         }
-        _ => say(text.trim_end()),
+        _ => say(text.trim_end())?,
     }
+    for run in runs.iter().filter(|_| args.strict) {
+        if let Some(problem) = Mark::of(&checks::of_run(run)?).note() {
+            return Err(Error::Failed(format!("--strict: {}: {problem}", run.dir.display())));
+        }
+    }
+    Ok(())
 }
 
 fn rows(run: &Ledger, name: &str) -> Result<Vec<Row>> {
@@ -102,7 +113,9 @@ fn json(runs: &[Ledger]) -> Result<String> {
             page::what(run).into_iter().map(|fact| (fact.name, fact.value.into())).collect();
         let (cells, checks) = (rows(run, name)?, checks::of_run(run)?);
         Ok(serde_json::json!({
-            "run": name, "what": what, "checks": checks, "cells": cells, "paired": paired::models(run)
+            "run": name, "what": what, "verdict": checks::summed(&checks), "not_to_be_quoted": Mark::of(&checks),
+            "four": four::numbers(run, Mark::of(&checks).sign()), "checks": checks, "cells": cells,
+            "paired": paired::models(run)
         }))
     };
     let views = runs.iter().zip(&names).map(view).collect::<Result<Vec<_>>>()?;
@@ -110,26 +123,9 @@ fn json(runs: &[Ledger]) -> Result<String> {
     serde_json::to_string_pretty(&value).map_err(|e| Error::Failed(format!("json: {e}")))
 }
 
-/// A table per run: a row per curve, a column per epsilon.
-fn markdown(runs: &[Ledger]) -> Result<String> {
-    let mut lines = Vec::new();
-    for (run, name) in runs.iter().zip(words::names(runs)) {
-        let series = summary::all_series(run);
-        let eps = summary::epsilons(&series);
-        lines.push(format!("**{name}**: accuracy in % [Wilson 95 % interval], n = {}\n", words::images(run)));
-        let cells = |first: &str, rest: Vec<String>| format!("| {first} | {} |", rest.join(" | "));
-        lines.push(cells("ε", eps.iter().map(|&eps| eps_label(eps)).collect()));
-        lines.push(cells("---", vec!["---".into(); eps.len()]));
-        for s in &series {
-            let at = |&eps: &f64| {
-                let Some(p) = s.points.iter().find(|p| p.eps == eps) else { return "–".into() };
-                let interval = wilson(p.correct, p.n);
-                format!("{:.1} [{:.1}, {:.1}]", 100.0 * p.accuracy(), 100.0 * interval.lo, 100.0 * interval.hi)
-            };
-            lines.push(cells(&s.name, eps.iter().map(at).collect()));
-        }
-        let checks = checks::of_run(run)?;
-        lines.push(format!("\n{}\n", checks::in_words(&checks)));
-    }
-    Ok(lines.join("\n"))
+/// A table per run, by whoever writes one.
+fn tables(runs: &[Ledger], table: fn(&Ledger, &str, &[checks::Check]) -> String) -> Result<String> {
+    let names = words::names(runs);
+    let of = |(run, name): (&Ledger, &String)| Ok(table(run, name, &checks::of_run(run)?));
+    Ok(runs.iter().zip(&names).map(of).collect::<Result<Vec<_>>>()?.join("\n"))
 }

@@ -49,6 +49,10 @@ pub struct Going {
     #[arg(long)]
     pub no_checks: bool,
 
+    /// Exit with 1, once all files are written, where a check fails that forbids to quote the accuracies: S2, S11, S12, S17 or S19
+    #[arg(long)]
+    pub strict: bool,
+
     /// Check everything and print the plan, but run nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -88,6 +92,7 @@ impl Going {
             return say(&plan(&config, &dataset, &config.device.to_string()));
         }
         let options = Options { out: self.out.as_deref(), resume: self.resume, no_trials: self.no_checks };
-        study::sweep(&config, &dataset, options, &mut Terminal { print: &say, certifies: false }).map_err(explained)
+        let mut terminal = Terminal { print: &say, certifies: false, strict: self.strict };
+        study::sweep(&config, &dataset, options, &mut terminal).map_err(explained)
     }
 }

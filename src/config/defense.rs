@@ -7,6 +7,7 @@ use super::wrong::Wrong;
 use crate::attack::{Loss, Spec, Target};
 use crate::data::demo;
 use crate::data::resize::Filter;
+use crate::defense::smoothing::{MOST_SEEDS, SEEDS};
 use crate::defense::{Estimator, Vote, suite};
 use crate::error::Result;
 
@@ -25,6 +26,9 @@ pub struct DefenseConfig {
     /// Draws of noise per image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub draws: Option<u32>,
+    /// Seeds of the noise that images are scored under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seeds: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vote: Option<Vote>,
     /// Whether the defended pipeline is attacked as well.
@@ -85,6 +89,11 @@ impl DefenseConfig {
 
     pub fn draws(&self) -> u32 {
         self.draws.unwrap_or(1)
+    }
+
+    /// 1 in the records of older versions.
+    pub fn seeds(&self) -> u32 {
+        self.seeds.unwrap_or(1)
     }
 
     pub fn vote(&self) -> Vote {
@@ -175,6 +184,10 @@ pub(super) fn resolve(
     if draws == 0 || draws > 1 << 16 {
         return Err(wrong.at("defense.draws", format!("expected 1 to 65536, found {draws}")));
     }
+    let seeds = file.seeds.unwrap_or(if wrong.is_past() { 1 } else { SEEDS });
+    if seeds == 0 || seeds as usize > MOST_SEEDS {
+        return Err(wrong.at("defense.seeds", format!("expected 1 to {MOST_SEEDS}, found {seeds}")));
+    }
     if file.vote.is_some() && draws == 1 {
         return Err(wrong.at("defense.vote", "a single draw has nothing to vote on: expected draws above 1 beside it"));
     }
@@ -256,6 +269,7 @@ pub(super) fn resolve(
     Ok(DefenseConfig {
         sigma,
         draws: Some(draws),
+        seeds: Some(seeds),
         vote: (draws > 1).then_some(file.vote.unwrap_or(Vote::Majority)),
         attack: through,
         suite: whole,

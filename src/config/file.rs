@@ -30,6 +30,7 @@ pub(super) struct File {
     pub score: Option<Score>,
     /// Numbers are meant as they stand, however unusual.
     pub as_written: bool,
+    pub checks_budget: Option<f64>,
     pub save: Option<Format>,
     pub dataset: Dataset,
     pub models: Vec<Model>,
@@ -88,6 +89,7 @@ pub(super) struct Defense {
     pub crc32: Option<String>,
     pub sigma: Option<Vec<Number>>,
     pub draws: Option<u32>,
+    pub seeds: Option<u32>,
     pub vote: Option<Vote>,
     /// Whether an attack goes through the defence as well.
     pub attack: bool,
@@ -122,10 +124,11 @@ pub(super) struct Certify {
 
 impl Defense {
     /// The fields that mean nothing without a sigma, by file or flag, and whether they were said.
-    pub fn given(&self, o: &Overrides) -> [(&'static str, bool); 15] {
+    pub fn given(&self, o: &Overrides) -> [(&'static str, bool); 16] {
         [
             ("defense.weights", self.weights.is_some()),
             ("defense.draws", self.draws.or(o.draws).is_some()),
+            ("defense.seeds", self.seeds.is_some()),
             ("defense.vote", self.vote.is_some()),
             ("defense.attack", self.attack || o.attack_through),
             ("defense.suite", self.suite || o.suite),

@@ -201,6 +201,13 @@ pub static KEYS: &[Key] = &[
         "take budgets and noise as they stand, however unusual: grey levels, noise above 1, lists out of order",
     ),
     key(
+        "checks_budget",
+        Kind::Share,
+        "a tenth of the run's own time",
+        Made("--checks-budget"),
+        "seconds that small extra attacks may take to check the attack; what finds no time is named; changes no result",
+    ),
+    key(
         "save",
         Kind::Word(words::<Format>),
         "none",
@@ -486,6 +493,13 @@ pub static KEYS: &[Key] = &[
         "noise of the denoised channel, for pixels in [0, 1]; without it there is no such channel",
     ),
     key("defense.draws", Kind::Whole, "1", Own("--draws"), "draws of noise per image and sigma; they vote"),
+    key(
+        "defense.seeds",
+        Kind::Whole,
+        "3",
+        Made("--noise-seeds"),
+        "seeds of the noise that images are scored under; of several, mean and range stand beside the first",
+    ),
     key(
         "defense.vote",
         Kind::Word(words::<Vote>),

@@ -52,6 +52,9 @@ pub struct Config {
     /// Numbers are meant as they stand, however unusual.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub as_written: bool,
+    /// Seconds that small extra attacks may take for the checks; a tenth of the run's own time where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checks_budget: Option<f64>,
     /// How attacked images are kept, if at all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub save: Option<Format>,
@@ -185,8 +188,8 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
             wrong.at("attack.nest", "images are attacked within some budgets only: leave out save and attack.beside")
         );
     }
-    // What the same scoring makes of clean images stands beside the suite's.
-    if defense.suite && attack.eps.first() != Some(&0.0) {
+    // What the same scoring makes of clean images stands beside every defended number.
+    if !defense.sigma.is_empty() && attack.eps.first() != Some(&0.0) && !wrong.is_past() {
         attack.eps.insert(0, 0.0);
     }
     Ok(Config {
@@ -198,6 +201,7 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
         device: o.device.or(file.device).unwrap_or(DeviceChoice::Auto),
         score,
         as_written,
+        checks_budget: file.checks_budget.map(|seconds| wrong.not_negative("checks_budget", seconds)).transpose()?,
         save: file.save,
         models: models::resolve(file.models, row.models, wrong)?,
         dataset,

@@ -120,6 +120,11 @@ impl<'a> Wrong<'a> {
         }
     }
 
+    /// Whether what is read was run before, perhaps by an older version.
+    pub(super) fn is_past(&self) -> bool {
+        self.past
+    }
+
     pub(super) fn not_negative(&self, field: &str, value: f64) -> Result<f64> {
         let good = value.is_finite() && value >= 0.0;
         if good { Ok(value) } else { Err(self.at(field, format!("expected a number of at least 0, found {value}"))) }

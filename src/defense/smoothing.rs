@@ -41,6 +41,71 @@ pub struct Smoothed {
     /// Whether the vote is for the class that a targeted attack aimed at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_reached: Option<bool>,
+    /// The same scoring under further seeds of the noise; `None` in records of a run without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<Again>,
+}
+
+/// Seeds of the noise at most, and as many as there are where nothing is said.
+pub const MOST_SEEDS: usize = 5;
+pub const SEEDS: u32 = 3;
+
+/// What further seeds of the noise made of an image: whether the vote is right, and how many draws are. In records a list of pairs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<(bool, u32)>", into = "Vec<(bool, u32)>")]
+pub struct Again {
+    votes: [Option<(bool, u32)>; MOST_SEEDS - 1],
+}
+
+impl Again {
+    /// Adds a seed; one beyond the most there are is left out.
+    pub fn push(&mut self, found: &Smoothed) {
+        if let Some(free) = self.votes.iter_mut().find(|vote| vote.is_none()) {
+            *free = Some((found.correct, found.correct_draws));
+        }
+    }
+
+    /// Whether the vote is right, seed by seed.
+    pub fn correct(&self) -> impl Iterator<Item = bool> {
+        self.votes.into_iter().flatten().map(|(correct, _)| correct)
+    }
+}
+
+impl From<Again> for Vec<(bool, u32)> {
+    fn from(again: Again) -> Self {
+        again.votes.into_iter().flatten().collect()
+    }
+}
+
+impl TryFrom<Vec<(bool, u32)>> for Again {
+    type Error = String;
+
+    fn try_from(pairs: Vec<(bool, u32)>) -> std::result::Result<Self, String> {
+        if pairs.len() >= MOST_SEEDS {
+            return Err(format!("again: expected at most {} seeds, found {}", MOST_SEEDS - 1, pairs.len()));
+        }
+        let mut again = Again::default();
+        again.votes.iter_mut().zip(pairs).for_each(|(vote, pair)| *vote = Some(pair));
+        Ok(again)
+    }
+}
+
+impl Smoothed {
+    /// Whether the vote is right under each seed of the noise, the first one first.
+    pub fn over_seeds(&self) -> impl Iterator<Item = bool> {
+        std::iter::once(self.correct)
+            .chain(self.again.into_iter().flat_map(|again| again.correct().collect::<Vec<_>>()))
+    }
+
+    /// Whether it is under most of them; under as many as not, whether it is under the first.
+    pub fn correct_over_seeds(&self) -> bool {
+        let (right, all) = self.over_seeds().fold((0, 0), |(right, all), is| (right + usize::from(is), all + 1));
+        match (2 * right).cmp(&all) {
+            std::cmp::Ordering::Greater => true,
+            std::cmp::Ordering::Less => false,
+            std::cmp::Ordering::Equal => self.correct,
+        }
+    }
 }
 
 /// Sums over the draws of one image.
@@ -94,6 +159,7 @@ impl Tally {
             confidence: (self.softmax[prediction] / f64::from(draws.max(1))) as f32,
             top5: Some(top5 || prediction == known),
             target_reached: None,
+            again: None,
         }
     }
 }
@@ -217,6 +283,30 @@ mod tests {
         let top5 = |vote| (0..7).map(|label| tally.finish(vote, label).top5.unwrap()).collect::<Vec<_>>();
         assert_eq!(top5(Vote::Majority), [true, true, true, true, false, false, true]);
         assert_eq!(top5(Vote::MeanLogits), [true, true, true, true, false, false, true]);
+    }
+
+    #[test]
+    fn further_seeds_are_read_back_and_vote() {
+        let of = |correct| Smoothed {
+            prediction: 0,
+            correct,
+            draws: 1,
+            correct_draws: u32::from(correct),
+            confidence: 0.5,
+            top5: None,
+            target_reached: None,
+            again: None,
+        };
+        let mut again = Again::default();
+        [false, true].iter().for_each(|&correct| again.push(&of(correct)));
+        let three = Smoothed { again: Some(again), ..of(true) };
+        let text = serde_json::to_string(&three).unwrap();
+        assert!(text.contains("\"again\":[[false,0],[true,1]]"), "{text}");
+        assert_eq!(serde_json::from_str::<Smoothed>(&text).unwrap(), three);
+        assert!(three.correct_over_seeds() && three.over_seeds().eq([true, false, true]));
+        assert!(!Smoothed { correct: false, ..three }.correct_over_seeds() && of(true).correct_over_seeds());
+        let many = text.replace("[false,0],", &"[false,0],".repeat(MOST_SEEDS));
+        assert!(serde_json::from_str::<Smoothed>(&many).is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! An image classifier as an attack sees it: pixels in [0, 1] in, logits, losses and pixel gradients out.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::attack::{self, Evaluation, Loss, Query};
@@ -140,6 +141,26 @@ impl Classifier {
     }
 
     fn step(&self, images: &Tensor, query: &Query, gradient: bool) -> Result<Evaluation> {
+        self.pass(images, gradient, |range, _, logits| {
+            let part = Query {
+                labels: &query.labels[range.clone()],
+                targets: query.targets.map(|targets| &targets[range]),
+                ..*query
+            };
+            let out = self.losses(&Graph::inference(&self.device, self.precision), logits, &part)?;
+            let dlogits = out.dlogits.clone();
+            Ok((out, dlogits))
+        })
+    }
+
+    /// Images forward, and their gradient where it is wanted: `of` says what is made of the logits of some images, and the gradient with
+    /// respect to them.
+    pub(crate) fn pass(
+        &self,
+        images: &Tensor,
+        gradient: bool,
+        of: impl Fn(Range<usize>, &Tensor, &Tensor) -> Result<(LossOutput, Tensor)> + Sync,
+    ) -> Result<Evaluation> {
         let n = self.check(images)?;
         let parts = in_chunks(&self.device, self.chunk, n, |range| {
             let x = images.rows(range.start, range.len())?;
@@ -149,16 +170,11 @@ impl Classifier {
                 Graph::inference(&self.device, self.precision)
             };
             let logits = self.forward(&g, &x)?;
-            let part = Query {
-                labels: &query.labels[range.clone()],
-                targets: query.targets.map(|targets| &targets[range.clone()]),
-                ..*query
-            };
-            let out = self.losses(&g, &logits, &part)?;
+            let (out, dlogits) = of(range, &x, &logits)?;
             let prediction = out.prediction.to_i32(&self.device)?.into_iter().map(|p| p as u32).collect();
             let (loss, margin) = (out.loss.to_f32(&self.device)?, out.margin.to_f32(&self.device)?);
             let _range = nvtx::range("gradient");
-            let gradient = gradient.then(|| g.backward(&logits, out.dlogits, &x)).transpose()?;
+            let gradient = gradient.then(|| g.backward(&logits, dlogits, &x)).transpose()?;
             Ok(Evaluation { gradient, loss, margin, prediction })
         })?;
         Evaluation::joined(&self.device, parts)

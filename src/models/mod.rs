@@ -5,6 +5,7 @@ pub mod card;
 pub mod classifier;
 pub mod coatnet;
 pub mod graph;
+pub mod headed;
 pub mod network;
 pub mod probe;
 pub mod resnet;

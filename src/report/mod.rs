@@ -2,11 +2,18 @@
 
 pub mod certificate;
 pub mod checks;
+pub mod curves;
+pub mod four;
 pub mod maps;
+pub mod mark;
 pub mod page;
 pub mod paired;
+pub mod question;
 pub mod samples;
+mod stages;
 mod strips;
+mod suite;
 pub mod summary;
+pub mod tables;
 pub mod terminal;
 pub mod words;

@@ -18,11 +18,13 @@ use self::lead::{Lead, lead};
 pub use self::pictures::{Maps, Says, Shown};
 use self::pictures::{Sample, sample};
 pub use self::what::{Fact, what};
-use super::checks::{self, Check};
+use super::checks::{self, Check, Verdict};
+use super::four::{self, Four};
+use super::mark::Mark;
 use super::paired;
 use super::samples::Samples;
-use super::summary;
 use super::words::names;
+use super::{question, stages, suite, summary};
 use crate::draw::html::{self, render};
 use crate::error::Result;
 use crate::run::ledger::Ledger;
@@ -38,6 +40,9 @@ struct RunPage {
     what: Vec<Fact>,
     times: Vec<Phase>,
     figure: Figure,
+    four: Vec<Four>,
+    /// What stands below everything that must not be quoted.
+    mark: Option<String>,
     stages: Option<String>,
     adaptive: Vec<String>,
     suite: Option<String>,
@@ -46,8 +51,10 @@ struct RunPage {
     beside: Vec<String>,
     certificate: Option<Certificate>,
     pairs: Option<Comparisons>,
+    /// Which of two networks is the more robust, and what that comes from.
+    answers: Vec<String>,
     by_class: Option<ByClass>,
-    checks: Vec<Check>,
+    checks: Vec<Checked>,
     /// How many of them have which verdict.
     verdicts: String,
     samples: Option<Sample>,
@@ -77,9 +84,18 @@ struct ComparePage {
 #[derive(Serialize)]
 struct OfRun {
     name: String,
-    failed: Vec<&'static str>,
+    failed: Vec<String>,
     unfinished: Option<String>,
     figure: Figure,
+}
+
+/// A check, and a line for each of its findings.
+#[derive(Serialize)]
+struct Checked {
+    title: String,
+    rule: &'static str,
+    verdict: Verdict,
+    numbers: Vec<String>,
 }
 
 /// A fact in which runs differ, and its value in each; empty where a run has none.
@@ -109,6 +125,12 @@ pub struct MapsOfImage {
     pub name: String,
     pub pictures: Vec<Shown>,
     pub maps: Maps,
+}
+
+impl Checked {
+    fn new(check: &Check) -> Checked {
+        Checked { title: check.title(), rule: check.rule, verdict: check.verdict, numbers: check.numbers() }
+    }
 }
 
 impl html::Page for RunPage {
@@ -161,26 +183,30 @@ fn gather(run: &Ledger) -> Result<RunPage> {
     let samples = Samples::stored(&run.dir)?;
     let trials: Option<Trials> = stored(&run.dir, Trials::FILE)?;
     let checks = checks::all(run, trials.as_ref());
+    let mark = Mark::of(&checks);
     let unfinished = unfinished(run);
-    let (suite, decided) = summary::suite(run).unzip();
-    let decided = decided.unwrap_or_default();
+    let (suite, decided) = suite::suite(run).unzip();
+    let decided: Vec<String> = decided.unwrap_or_default().iter().map(|line: &String| mark.before_line(line)).collect();
     Ok(RunPage {
         title: format!("{}: accuracy under attack", run.config.name),
-        lead: lead(run, &checks, unfinished.is_some()),
+        lead: lead(run, &checks, &mark, unfinished.is_some()),
         unfinished,
         what: what(run),
         times: times(run)?,
-        figure: figure(run)?,
-        stages: summary::stages(run),
-        adaptive: summary::adaptive(run).map_or(vec![], |text| text.lines().map(str::to_owned).collect()),
-        suite,
-        decided,
         certificate: None,
-        beside: summary::beside(run).map_or(vec![], |text| text.lines().map(str::to_owned).collect()),
+        figure: figure(run, &mark)?,
+        four: four::numbers(run, mark.sign()),
+        mark: mark.note(),
+        stages: stages::stages(run).map(|text| mark.block(text)),
+        adaptive: suite::adaptive(run).map_or(vec![], |text| text.lines().map(|line| mark.before_line(line)).collect()),
+        suite: suite.map(|text| mark.block(text)),
+        decided,
+        beside: summary::beside(run).map_or(vec![], |text| text.lines().map(|line| mark.before_line(line)).collect()),
         pairs: compared(paired::models(run)),
+        answers: question::text(run).map_or(vec![], |text| text.lines().map(|line| mark.before_line(line)).collect()),
         by_class: by_class(run),
         verdicts: checks::verdicts(&checks),
-        checks,
+        checks: checks.iter().map(Checked::new).collect(),
         samples: samples.map(|samples| sample(run, samples)),
         models: run.config.models.iter().map(|m| m.name.clone()).collect(),
     })
@@ -191,11 +217,12 @@ fn gather_all(runs: &[Ledger]) -> Result<ComparePage> {
     let mut views = Vec::new();
     for (run, name) in runs.iter().zip(&names) {
         let trials: Option<Trials> = stored(&run.dir, Trials::FILE)?;
+        let checks = checks::all(run, trials.as_ref());
         views.push(OfRun {
             name: name.clone(),
-            failed: checks::failed(&checks::all(run, trials.as_ref())),
+            failed: checks::failed(&checks),
             unfinished: unfinished(run),
-            figure: figure(run)?,
+            figure: figure(run, &Mark::of(&checks))?,
         });
     }
     let (same, differs) = sides(&runs.iter().map(what).collect::<Vec<_>>());

@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::words;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
-use crate::run::results::{self, Channel};
+use crate::run::records::Found;
+use crate::run::results::{self, Channel, Under};
 use crate::stats::{holm, mcnemar, newcombe};
 
 /// One comparison at one epsilon in one channel.
@@ -31,6 +32,65 @@ pub struct Pair {
     /// McNemar, mid-p, and the same adjusted for all comparisons of the list (Holm).
     pub p: f64,
     pub p_adjusted: f64,
+}
+
+impl Pair {
+    fn new([first, second]: [&String; 2], channel: String, eps: f64, counts: [u64; 4]) -> Pair {
+        let [both, only_first, only_second, neither] = counts;
+        let (difference, interval) = newcombe(both, only_first, only_second, neither);
+        Pair {
+            first: first.clone(),
+            second: second.clone(),
+            channel,
+            eps,
+            eps_label: eps_label(eps),
+            both,
+            only_first,
+            only_second,
+            neither,
+            n: counts.iter().sum(),
+            difference: 100.0 * difference,
+            lo: 100.0 * interval.lo,
+            hi: 100.0 * interval.hi,
+            p: mcnemar(only_first, only_second).mid_p,
+            p_adjusted: 1.0,
+        }
+    }
+}
+
+/// Every pair of models of a run at its middle epsilon, on the images that both have right when clean: undefended where the attacked images
+/// are, and in front of a denoiser behind it. Those of two models follow each other.
+pub fn conditioned(run: &Ledger) -> Vec<Pair> {
+    let (config, mut pairs) = (&run.config, Vec::new());
+    let Some(eps) = config.attack.middle_eps() else { return pairs };
+    for second in 1..config.models.len() {
+        for first in 0..second {
+            for channel in results::shown(config) {
+                let Some(cells) = run.cell(first, channel, eps).zip(run.cell(second, channel, eps)) else { continue };
+                let mut counts = [0; 4];
+                for image in 0..run.ids.len() {
+                    let clean = [first, second].iter().all(|&model| right_when_clean(run, model, channel, image));
+                    let right = right_of(run, cells.0, image).zip(right_of(run, cells.1, image));
+                    if let Some((x, y)) = right.filter(|_| clean) {
+                        counts[2 * usize::from(!x) + usize::from(!y)] += 1;
+                    }
+                }
+                let names = [first, second].map(|model| &config.models[model].name);
+                pairs.push(Pair::new(names, words::channel(config, channel), eps, counts));
+            }
+        }
+    }
+    adjusted(pairs)
+}
+
+/// Without an attack, through the same channel.
+fn right_when_clean(run: &Ledger, model: usize, channel: Channel, image: usize) -> bool {
+    if let Channel::Denoised { sigma, .. } = channel {
+        let clean = run.cell(model, Channel::Denoised { sigma, under: Under::Transferred }, 0.0);
+        return clean.and_then(|cell| right_of(run, cell, image)) == Some(true);
+    }
+    let mut cells = run.config.attack.eps.iter().filter_map(|&eps| run.cell(model, channel, eps));
+    cells.any(|cell| matches!(run.found[cell][image], Some(Found::Attacked(outcome)) if outcome.correct_clean))
 }
 
 /// Every pair of models of a run.
@@ -87,30 +147,21 @@ fn compare((a, first, name_a): Side, (b, second, name_b): Side, pairs: &mut Vec<
             };
             let mut counts = [0; 4];
             for &(i, j) in &both {
-                if let (Some(x), Some(y)) = (a.correct(left, i), b.correct(right, j)) {
+                if let (Some(x), Some(y)) = (right_of(a, left, i), right_of(b, right, j)) {
                     counts[2 * usize::from(!x) + usize::from(!y)] += 1;
                 }
             }
-            let [both, only_first, only_second, neither] = counts;
-            let (difference, interval) = newcombe(both, only_first, only_second, neither);
-            pairs.push(Pair {
-                first: name_a.clone(),
-                second: name_b.clone(),
-                channel: words::channel(&a.config, channel),
-                eps,
-                eps_label: eps_label(eps),
-                both,
-                only_first,
-                only_second,
-                neither,
-                n: counts.iter().sum(),
-                difference: 100.0 * difference,
-                lo: 100.0 * interval.lo,
-                hi: 100.0 * interval.hi,
-                p: mcnemar(only_first, only_second).mid_p,
-                p_adjusted: 1.0,
-            });
+            let channel = words::channel(&a.config, channel);
+            pairs.push(Pair::new([&name_a, &name_b], channel, eps, counts));
         }
+    }
+}
+
+/// Whether an image counts as right; of several seeds of the noise, under most of them.
+fn right_of(run: &Ledger, cell: usize, image: usize) -> Option<bool> {
+    match run.found[cell][image] {
+        Some(Found::Denoised(smoothed)) => Some(smoothed.correct_over_seeds()),
+        _ => run.correct(cell, image),
     }
 }
 

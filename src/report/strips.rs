@@ -1,5 +1,6 @@
 //! Pictures of a few images: clean, attacked, denoised, with what the classifier says of each.
 
+use super::mark::Mark;
 use crate::Result;
 use crate::attack::Oracle as _;
 use crate::draw::strip::{Row, Tile, png};
@@ -16,7 +17,7 @@ impl AttackEngine<'_> {
     ///
     /// # Errors
     /// What attacking and writing return.
-    pub fn strips(&self, dir: &RunDir) -> Result<usize> {
+    pub fn strips(&self, dir: &RunDir, mark: &Mark) -> Result<usize> {
         let config = self.config();
         let attacked: Vec<f64> = config.attack.eps.iter().copied().filter(|&eps| eps > 0.0).collect();
         let Some(&eps) = attacked.get(attacked.len() / 2) else { return Ok(0) };
@@ -24,7 +25,13 @@ impl AttackEngine<'_> {
         for (model, named) in config.models.iter().enumerate() {
             for &each in &attacked {
                 let label = eps_label(each);
-                let title = format!("{}, {} {} eps {label}", named.name, config.attack.label(), config.attack.norm);
+                let title = format!(
+                    "{}, {} {} eps {label}{}",
+                    named.name,
+                    config.attack.label(),
+                    config.attack.norm,
+                    mark.title()
+                );
                 let picture = png(&title, &self.rows(model, each)?, size)?;
                 dir.write(&format!("images/{}-eps-{}.png", named.name, label.replace('/', "_")), &picture)?;
                 if each == eps {

@@ -1,11 +1,13 @@
 //! A sweep as its terminal shows it, and what it leaves in the run directory for people: figure, pictures, page.
 
 use super::certificate::{self, Certificates};
+use super::checks::Verdicts;
+use super::mark::Mark;
 use super::words::count;
-use super::{checks, page, summary};
+use super::{checks, curves, page, summary};
 use crate::config::Config;
 use crate::data::Dataset;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::number::eps_label;
 use crate::run::certify;
 use crate::run::engine::AttackEngine;
@@ -23,6 +25,8 @@ pub struct Terminal<'a> {
     pub print: &'a dyn Fn(&str) -> Result<()>,
     /// Whether nothing is attacked.
     pub certifies: bool,
+    /// Whether a run whose accuracies may not be quoted is an error, once all is written.
+    pub strict: bool,
 }
 
 impl Presenter for Terminal<'_> {
@@ -34,17 +38,20 @@ impl Presenter for Terminal<'_> {
     }
 
     fn ends(&mut self, run: &Ledger, engine: &AttackEngine, dir: &RunDir) -> Result<()> {
-        let figure = summary::figure(run)?;
+        let checks = checks::of_run(run)?;
+        let mark = Mark::of(&checks);
+        let figure = curves::figure(run, &mark)?;
         dir.write("plots/accuracy.svg", figure.svg.as_bytes())?;
         dir.write("plots/accuracy.png", &figure.png)?;
         dir.write("plots/accuracy.pdf", &figure.pdf)?;
-        (self.print)(summary::tables(run).trim_end())?;
+        (self.print)(summary::tables(run, &mark).trim_end())?;
+        (self.print)(&format!("\n{}", checks::in_words(&checks)))?;
         if run.violations() > 0 {
             let count = run.violations();
             note(format!("warning: {count} perturbations exceed their budget; see `violation` in records.jsonl"));
         }
         let _phase = Phase::new("strips, samples and maps");
-        engine.strips(dir)?;
+        engine.strips(dir, &mark)?;
         match engine.samples(run)? {
             Some(samples) => dir.store(Samples::FILE, &samples),
             None => Ok(()),
@@ -71,11 +78,14 @@ impl Presenter for Terminal<'_> {
             "results.csv",
             &results::csv(&run.config, &run.dataset, &run.device, &run.cells, &checks::summed(&checks))?,
         )?;
-        (self.print)(&format!("\n{}", checks::in_words(&checks)))?;
+        dir.store(Verdicts::FILE, &Verdicts::of(&checks))?;
         dir.write("report.html", page::of_run(run)?.as_bytes())?;
         let path = dir.path().display();
         note(format!("report.html, results.csv, plots/accuracy.{{svg,png,pdf}} and images/ are in {path}"));
-        Ok(())
+        match Mark::of(&checks).note().filter(|_| self.strict) {
+            Some(problem) => Err(Error::Failed(format!("--strict: {problem}"))),
+            None => Ok(()),
+        }
     }
 }
 

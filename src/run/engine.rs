@@ -132,6 +132,11 @@ impl<'a> AttackEngine<'a> {
         &self.device
     }
 
+    /// Who is told how far an attack is.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
     /// Seconds that [`Engine::run`] took so far.
     pub fn spent(&self) -> Spent {
         self.spent
@@ -215,8 +220,18 @@ impl AttackEngine<'_> {
         let defense = &self.config.defense;
         let known = (batch.labels.as_slice(), batch.ids.as_slice());
         let told = |done, of| (self.watch)(&format!("denoise at {}", level.sigma), done, Some(of));
-        let scoring = Scoring { vote: defense.vote(), draws: defense.draws(), stream: self.noise(), told: &told };
-        let mut found = smoothing::classify(net, denoiser, images, known, level, &scoring)?;
+        let under = |seed: u32| {
+            // The seeds are restarts of one stream, so that the first of them is what it is alone.
+            let stream = Stream { restart: seed, ..self.noise() };
+            let scoring = Scoring { vote: defense.vote(), draws: defense.draws(), stream, told: &told };
+            smoothing::classify(net, denoiser, images, known, level, &scoring)
+        };
+        let mut found = under(0)?;
+        for seed in 1..defense.seeds() {
+            for (first, more) in found.iter_mut().zip(under(seed)?) {
+                first.again.get_or_insert_default().push(&more);
+            }
+        }
         if !self.config.dataset.top5() {
             found.iter_mut().for_each(|s| s.top5 = None);
         }

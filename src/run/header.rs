@@ -15,7 +15,7 @@ pub struct Header {
 }
 
 /// What changes no record.
-const NO_MATTER: [&str; 2] = ["batch", "certify"];
+const NO_MATTER: [&str; 3] = ["batch", "certify", "checks_budget"];
 /// Where files lie, which changes nothing while their checksums agree.
 const PLACES: [&str; 6] = ["path", "images", "labels", "classes", "list", "weights"];
 
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(header(&Overrides { batch: Some(3), ..Default::default() }), begun);
         for (overrides, field) in [
             (Overrides { seed: Some(5), ..Default::default() }, "seed is 5 in config.toml"),
-            (Overrides { eps: Some(vec![0.5]), ..Default::default() }, "attack.eps is [0.5]"),
+            (Overrides { eps: Some(vec![0.5]), ..Default::default() }, "attack.eps is [0.0,0.5]"),
             (Overrides { limit: Some(7), ..Default::default() }, "limit is 7"),
             (Overrides { draws: Some(9), ..Default::default() }, "defense.draws is 9"),
             (Overrides { early_stop: true, ..Default::default() }, "score is \"any\""),

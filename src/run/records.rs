@@ -294,6 +294,7 @@ mod tests {
             confidence: 0.7,
             top5: None,
             target_reached: None,
+            again: None,
         };
         let denoised = Record { sigma: Some(0.25), channel: 2, found: Found::Denoised(smoothed), ..record(3) };
         for record in [record(3), denoised] {

@@ -153,6 +153,8 @@ pub struct Cell {
     /// Images that a targeted attack drove to its target: at the last point or in the vote, and at any point.
     pub reached: u64,
     pub reached_any: u64,
+    /// Of channel 2, images that are right under each further seed of the noise; none without.
+    pub again: Vec<u64>,
 }
 
 impl Cell {
@@ -172,6 +174,7 @@ impl Cell {
             clean_top5: 0,
             reached: 0,
             reached_any: 0,
+            again: vec![],
         }
     }
 
@@ -196,6 +199,12 @@ impl Cell {
                 self.reached_any += u64::from(smoothed.target_reached == Some(true));
                 self.draws += u64::from(smoothed.draws);
                 self.correct_draws += u64::from(smoothed.correct_draws);
+                for (seed, right) in smoothed.over_seeds().skip(1).enumerate() {
+                    if self.again.len() <= seed {
+                        self.again.push(0);
+                    }
+                    self.again[seed] += u64::from(right);
+                }
             }
         }
     }
@@ -206,9 +215,26 @@ impl Cell {
         (config.attack.targeted != Target::None).then_some(reached)
     }
 
+    /// Seeds of the noise that images were scored under.
+    pub fn seeds(&self) -> usize {
+        1 + self.again.len()
+    }
+
+    /// Images right under the worst seed and under the best; `None` of one seed.
+    pub fn over_seeds(&self) -> Option<[u64; 2]> {
+        let all = || std::iter::once(self.last).chain(self.again.iter().copied());
+        (!self.again.is_empty()).then(|| [all().min().unwrap_or_default(), all().max().unwrap_or_default()])
+    }
+
+    /// The mean over the seeds of the share that is right.
+    pub fn mean_over_seeds(&self) -> f64 {
+        let all = self.last + self.again.iter().sum::<u64>();
+        all as f64 / (self.n.max(1) * self.seeds() as u64) as f64
+    }
+
     /// This cell with the five likeliest classes counted in place of the first.
     pub fn as_top5(&self) -> Cell {
-        Cell { clean: self.clean_top5, last: self.top5, any: self.top5, ..self.clone() }
+        Cell { clean: self.clean_top5, last: self.top5, any: self.top5, again: vec![], ..self.clone() }
     }
 
     /// How many are right: in channel 1 by the score, in channel 2 by the vote.
@@ -264,13 +290,18 @@ pub struct Row {
     pub verdict: String,
     /// Files of the set that are among none of the images.
     pub left_out: usize,
+    /// Seeds of the noise, and over several of them the mean, the least and the largest accuracy.
+    pub seeds: Option<usize>,
+    pub mean: Option<f64>,
+    pub least: Option<f64>,
+    pub most: Option<f64>,
 }
 
 /// The verdict of a run whose attack nobody looked at yet.
 pub const NOT_JUDGED: &str = "not judged";
 
 impl Row {
-    pub const COLUMNS: [&str; 20] = [
+    pub const COLUMNS: [&str; 24] = [
         "model",
         "dataset",
         "attack",
@@ -291,6 +322,10 @@ impl Row {
         "target_reached",
         "verdict",
         "left_out",
+        "seeds",
+        "mean",
+        "least",
+        "most",
     ];
 
     pub fn new(config: &Config, dataset: &str, device: &str, cell: &Cell, verdict: &str) -> Self {
@@ -319,11 +354,15 @@ impl Row {
             target_reached: cell.target_reached(config),
             verdict: verdict.to_owned(),
             left_out: config.dataset.left_out.unwrap_or(0),
+            seeds: cell.over_seeds().map(|_| cell.seeds()),
+            mean: cell.over_seeds().map(|_| cell.mean_over_seeds()),
+            least: cell.over_seeds().map(|[least, _]| least as f64 / cell.n.max(1) as f64),
+            most: cell.over_seeds().map(|[_, most]| most as f64 / cell.n.max(1) as f64),
         }
     }
 
     /// The text of each column.
-    pub fn fields(&self) -> [String; 20] {
+    pub fn fields(&self) -> [String; 24] {
         let share = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.6}"));
         [
             self.model.clone(),
@@ -346,6 +385,10 @@ impl Row {
             self.target_reached.map_or(String::new(), |n| n.to_string()),
             self.verdict.clone(),
             self.left_out.to_string(),
+            self.seeds.map_or(String::new(), |seeds| seeds.to_string()),
+            share(self.mean),
+            share(self.least),
+            share(self.most),
         ]
     }
 }

@@ -101,7 +101,7 @@ impl RunDir {
         &self.path
     }
 
-    /// Writes `config.toml`, or compares it with the one that is there. Only `batch` may differ, which changes no result, and the
+    /// Writes `config.toml`, or compares it with the one that is there. Only `batch` and `checks_budget` may differ, which change no result, and the
     /// places of files whose checksums agree. Date and command stay those that began the run.
     ///
     /// # Errors
@@ -129,6 +129,7 @@ impl RunDir {
         let (mut old, mut new) = (parse(&old)?, parse(&text)?);
         for table in [&mut old, &mut new] {
             table.remove("batch");
+            table.remove("checks_budget");
             if let Some(Value::Table(run)) = table.get_mut("run") {
                 run.remove("date");
                 run.remove("command");

@@ -11,7 +11,7 @@ use super::interrupt;
 use super::ledger::Ledger;
 use super::progress::{Phase, note, unwatched};
 use super::records::{Record, Records};
-use super::rundir::{RunDir, quoted, stored};
+use super::rundir::{RunDir, TIMES, quoted, stored};
 use super::runner::{self, Engine as _};
 use super::shard::Shard;
 use super::trials::Trials;
@@ -19,6 +19,17 @@ use crate::attack::autoattack;
 use crate::config::Config;
 use crate::data::{Dataset, Skipped};
 use crate::{Error, Result};
+
+/// What is a run's own time, by the phases that it is told in.
+const WORK: [&str; 5] = [
+    "attack on the classifiers",
+    "further attacks on the classifiers",
+    "denoising and its votes",
+    "attack through the defence",
+    "certificates",
+];
+/// The share of it that the small attacks of the checks may take where nothing is said.
+const SHARE: f64 = 0.1;
 
 /// What of a sweep can be left out, and where it goes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -157,8 +168,6 @@ pub fn sweep(config: &Config, dataset: &Dataset, options: Options, presenter: &m
     let run = runner::run(config, dataset, &mut engine, &dir)?;
     engine.watched(unwatched());
     certified(&mut engine, &dir, None)?;
-    let pictures = Instant::now();
-    presenter.ends(&run, &engine, &dir)?;
     let spent = engine.spent();
     let mut times = vec![("attack on the classifiers", spent.attack)];
     times.extend(autoattack::stages(config.attack.method).iter().map(|row| row.name).zip(spent.stages));
@@ -169,18 +178,39 @@ pub fn sweep(config: &Config, dataset: &Dataset, options: Options, presenter: &m
     if config.defense.attack || config.defense.suite {
         times.push(("attack through the defence", spent.adaptive));
     }
-    times.push(("strips, samples and maps", pictures.elapsed().as_secs_f64()));
-    // The emulated GPU would take longer over them than over a small sweep.
-    if !options.no_trials && engine.device_name() != "emulated" && stored::<Trials>(dir.path(), Trials::FILE)?.is_none()
-    {
-        let begin = Instant::now();
-        let phase = Phase::new("sanity checks");
-        engine.watched(phase.watch());
-        if let Some(trials) = engine.trials()? {
-            dir.store(Trials::FILE, &trials)?;
-        }
-        times.push(("sanity checks", begin.elapsed().as_secs_f64()));
-    }
     dir.add_times(&times)?;
+    // The emulated GPU would take longer over them than over a small sweep.
+    if !options.no_trials && engine.device_name() != "emulated" {
+        let seconds = tried(config, &run, &mut engine, &dir)?;
+        dir.add_times(&[("sanity checks", seconds)])?;
+    }
+    let pictures = Instant::now();
+    presenter.ends(&run, &engine, &dir)?;
+    dir.add_times(&[("strips, samples and maps", pictures.elapsed().as_secs_f64())])?;
     presenter.closes(&run, &dir)
+}
+
+/// The small attacks of the checks, unless they were made already within as large a budget. Returns the seconds that they took.
+fn tried(config: &Config, run: &Ledger, engine: &mut AttackEngine, dir: &RunDir) -> Result<f64> {
+    let times: Vec<(String, f64)> = stored(dir.path(), TIMES)?.unwrap_or_default();
+    // Stages are parts of the attack, and are listed beside it.
+    let stages = autoattack::stages(config.attack.method);
+    let own =
+        times.iter().filter(|(name, _)| WORK.contains(&name.as_str()) && stages.iter().all(|row| row.name != name));
+    let budget = config.checks_budget.unwrap_or_else(|| SHARE * own.map(|(_, seconds)| seconds).sum::<f64>());
+    let before: Option<Trials> = stored(dir.path(), Trials::FILE)?;
+    if before
+        .is_some_and(|before| before.left.is_empty() || config.checks_budget.is_none_or(|more| more <= before.budget))
+    {
+        return Ok(0.0);
+    }
+    let begin = Instant::now();
+    let phase = Phase::new("sanity checks");
+    engine.watched(phase.watch());
+    let found = engine.trials(run, budget);
+    engine.watched(unwatched());
+    if let Some(trials) = found? {
+        dir.store(Trials::FILE, &trials)?;
+    }
+    Ok(begin.elapsed().as_secs_f64())
 }

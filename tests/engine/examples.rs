@@ -39,7 +39,7 @@ fn every_example_is_accepted() {
 fn the_study_is_as_it_was_run() {
     for (name, eps, sigma) in [
         ("study-cifar.toml", vec![0.0, 0.005, 0.02, 0.04, 0.05, 0.1], vec![0.0, 0.25, 0.5, 1.0, 1.5, 3.0]),
-        ("study-imagenet.toml", vec![0.005, 0.01, 0.03, 0.05, 0.1, 0.5], vec![0.25, 0.5, 1.0, 1.5]),
+        ("study-imagenet.toml", vec![0.0, 0.005, 0.01, 0.03, 0.05, 0.1, 0.5], vec![0.25, 0.5, 1.0, 1.5]),
     ] {
         let config = load(name);
         let (data, attack, defense) = (&config.dataset, &config.attack, &config.defense);

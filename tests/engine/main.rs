@@ -14,6 +14,7 @@ mod onnx;
 mod resnet;
 mod stale;
 mod starts;
+mod statistics;
 mod study;
 mod torch;
 mod traffic;

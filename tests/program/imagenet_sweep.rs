@@ -127,7 +127,7 @@ fn a_folder_is_swept_in_both_channels() {
     let dir = place();
     let (stdout, stderr) = sweep(dir.path(), "--out run");
     for part in [
-        "1 model x 2 epsilons x 5 images of imagenet · 1 file left out",
+        "1 model x 3 epsilons x 5 images of imagenet · 1 file left out",
         "warning: left out: ",
         "n01443537/2.JPEG: not a readable image: the JPEG data is truncated",
         "denoised at 32x32 at sigma 0.25",
@@ -139,7 +139,7 @@ fn a_folder_is_swept_in_both_channels() {
     }
     let run = dir.path().join("run");
     let found = records(&run);
-    assert_eq!(found.len(), 5 * 2 * 3);
+    assert_eq!(found.len(), 5 * 3 * 3);
     for record in &found {
         assert!(record["top5"].is_boolean() && record["label"].as_u64() < Some(1000), "{record}");
         assert_eq!(record["clean_top5"].is_boolean(), record["channel"] == 1, "{record}");
@@ -148,7 +148,7 @@ fn a_folder_is_swept_in_both_channels() {
     }
     let columns = fs::read_to_string(run.join("results.csv")).unwrap();
     assert!(columns.starts_with("model,dataset,attack,norm,eps,steps,step_size,sigma,channel,n,correct,"), "{columns}");
-    assert_eq!(columns.lines().count(), 1 + 2 * 3);
+    assert_eq!(columns.lines().count(), 1 + 3 * 3);
     for name in ["small-eps-0.01.png", "small-eps-0.1.png", "small.png"] {
         let strip = image::open(run.join("images").join(name)).unwrap();
         // Clean, attacked, denoised.

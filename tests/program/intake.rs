@@ -119,7 +119,7 @@ fn numbers_are_classes_in_their_order_and_a_wrong_one_is_a_failed_check() {
     assert_eq!(found, ("40".into(), "5".into()));
     for part in [
         "verdict: DO NOT QUOTE",
-        "fail the clean accuracy is that of the checkpoint (S1): ",
+        "fail S1 the clean accuracy is that of the checkpoint: ",
         "12.5 % of 40 [5.5, 26.1], the checkpoint says 92.27 %",
     ] {
         assert!(ran.stdout.contains(part), "{}| {part}", ran.stdout);
@@ -223,7 +223,7 @@ fn every_kind_passes_over_the_same_files_and_tells_of_the_same() {
         assert_eq!(config["dataset"]["left_out"].as_integer(), Some(left));
         assert_eq!(place.read("run/left_out.csv").lines().count() as i64, 1 + left);
         let results = place.results("run");
-        assert!(results.lines().skip(1).all(|row| row.ends_with(&format!(",{left}"))), "{results}");
+        assert!(results.lines().skip(1).all(|row| row.ends_with(&format!(",{left},,,,"))), "{results}");
         for format in ["html", "markdown", "json"] {
             place.run(&format!("report run --format {format} --out page")).ok();
             let text = place.read("page");

@@ -1,6 +1,7 @@
 //! What a run says of its own attack, and of targets, in every output: terminal, results.csv, exports and page.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use crate::place::*;
 use half::f16;
@@ -62,12 +63,138 @@ fn saturated_logits_are_marked_wherever_their_accuracy_stands() {
     }
 }
 
+/// A small network of tests/fixtures/planted, swept with time for every check.
+fn swept(place: &Place, name: &str, more: &str) -> Ran {
+    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/planted/{name}.onnx"));
+    place.write(
+        "planted.toml",
+        &format!(
+            "limit = 32\n[[models]]\nweights = {weights:?}\n[attack]\neps = [0, 0.02, 0.06]\n[defense]\nsigma = []\n"
+        ),
+    );
+    place.run(&format!("sweep --config planted.toml --checks-budget 60 --out {name} {more}"))
+}
+
+/// The verdicts of `verdicts.json` by id.
+fn verdicts(place: &Place, run: &str) -> HashMap<String, String> {
+    let found: serde_json::Value = serde_json::from_str(&place.read(&format!("{run}/verdicts.json"))).unwrap();
+    let checks = found["checks"].as_array().unwrap().iter();
+    checks.map(|c| (c["id"].as_str().unwrap().to_owned(), c["verdict"].as_str().unwrap().to_owned())).collect()
+}
+
+/// Which planted gradient turns which verdicts, in every output; and no accuracy stands alone then.
+#[test]
+fn planted_gradients_fail_everywhere() {
+    let place = Place::new();
+    for (name, failed) in [
+        ("saturated", &["S11", "S13", "S25"][..]),
+        ("shattered", &["S11", "S12", "S20"]),
+        ("zero", &["S11", "S20", "S27"]),
+    ] {
+        let ran = swept(&place, name, "").ok();
+        let found = verdicts(&place, name);
+        for id in failed {
+            assert_eq!(found[*id], "fail", "{name} {id}: {found:?}");
+            assert!(ran.stdout.contains(&format!("fail {id} ")), "{name} {id}: {}", ran.stdout);
+            let csv = rows(&place.results(name));
+            assert!(csv.iter().all(|row| row["verdict"].contains(&format!("{id} "))), "{name} {id}: {csv:?}");
+        }
+        // No number of a table is without its mark, on the terminal, in exports and on the page.
+        let unmarked = |text: &str, begin: &str| {
+            let own = text.lines().filter(|line| line.starts_with(begin));
+            let cells: Vec<String> = own.flat_map(|line| line.split_whitespace().map(str::to_owned)).collect();
+            cells.into_iter().filter(|cell| cell.parse::<f64>().is_ok_and(|v| v > 1.0)).collect::<Vec<_>>()
+        };
+        assert_eq!(unmarked(&ran.stdout, &format!("{name}, undefended")), [""; 0], "{}", ran.stdout);
+        assert!(ran.stdout.contains("† not to be quoted: of the attack's checks S11"), "{}", ran.stdout);
+        let page = place.read(&format!("{name}/report.html"));
+        let fell = page.split("class=\"fell\">").nth(1).unwrap();
+        assert!(fell.starts_with("Not to be quoted, as S11 the gradient is not masked"), "{}", &fell[..200]);
+        assert!(page.contains(" %†</b>") && !page.contains(" %</b>"), "{name}");
+        assert!(place.read(&format!("{name}/plots/accuracy.svg")).contains("S11"), "{name}");
+        for format in ["markdown", "latex"] {
+            let export = place.run(&format!("report {name} --format {format}")).ok().stdout;
+            assert!(export.contains("not to be quoted") && export.contains(&format!("fail: ")), "{export}");
+            let sign = if format == "latex" { "$^\\dagger$ [" } else { "† [" };
+            let (marked, all) = (export.matches(sign).count(), export.matches(" [").count());
+            assert_eq!(marked + 1, all, "{format}: {export}");
+        }
+    }
+    // Images stand behind a verdict.
+    let text = place.read("zero/verdicts.json");
+    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(found["forbidden_by"][0].as_str().unwrap().starts_with("S11 "), "{text}");
+    let check = found["checks"].as_array().unwrap().iter().find(|c| c["id"] == "S11").unwrap();
+    assert_eq!(check["found"][0]["images"].as_array().unwrap().len(), 16, "{check}");
+}
+
+#[test]
+fn strict_is_an_error_after_all_is_written() {
+    let place = Place::new();
+    swept(&place, "shattered", "--strict").refused(1, &["--strict", "S11"]);
+    for file in ["report.html", "verdicts.json", "results.csv"] {
+        assert!(place.path(&format!("shattered/{file}")).is_file(), "{file}");
+    }
+    place.run("report shattered --format csv --strict").refused(1, &["--strict", "S12"]);
+    let ran = swept(&place, "sound", "--strict").ok();
+    let found = verdicts(&place, "sound");
+    for id in ["S2", "S3", "S4", "S6", "S7", "S10", "S11", "S12", "S13", "S20", "S23", "S24", "S25", "S27"] {
+        assert_eq!(found[id], "pass", "{id}: {found:?}\n{}", ran.stdout);
+    }
+    assert!(!ran.stdout.contains('†') && !place.read("sound/report.html").contains('†'));
+}
+
+/// What found no time says so, and what would give it more; more time on a finished run is used.
+#[test]
+fn checks_stay_within_their_budget() {
+    let place = Place::new();
+    let flags = "--limit 8 --eps 0,0.02 --no-defense --out run";
+    place.run(&format!("sweep {flags} --checks-budget 0")).ok();
+    let trials: serde_json::Value = serde_json::from_str(&place.read("run/trials.json")).unwrap();
+    assert!(trials["models"][0]["longer"].is_null() && trials["models"][0]["gradients"].is_object(), "{trials}");
+    assert!(place.read("run/report.html").contains("--checks-budget gives it more"));
+    assert_eq!(verdicts(&place, "run")["S7"], "not run");
+    place.run(&format!("sweep {flags} --resume --checks-budget 90")).ok();
+    assert_eq!(verdicts(&place, "run")["S23"], "pass");
+    place.run("sweep --limit 2 --checks-budget=-1 --out no").refused(2, &["--checks-budget", "at least 0"]);
+}
+
+/// Three seeds of the noise by default: the first one is that of a run with one, and batches change none.
+#[test]
+fn seeds_of_the_noise_stand_beside_the_first() {
+    let place = Place::new();
+    place.write("one.toml", "[[models]]\nweights = \"demo:resnet50-w16\"\n");
+    let flags = "--config one.toml --limit 12 --eps 0.03 --sigma 0.5 --no-checks";
+    let ran = place.run(&format!("sweep {flags} --out a")).ok();
+    place.run(&format!("sweep {flags} --batch 5 --out b")).ok();
+    place.run(&format!("sweep {flags} --noise-seeds 1 --out one")).ok();
+    assert_eq!((place.records("a"), place.results("a")), (place.records("b"), place.results("b")));
+    let (three, one) = (rows(&place.results("a")), rows(&place.results("one")));
+    for (a, b) in three.iter().zip(&one) {
+        assert_eq!([&a["correct"], &a["accuracy"]], [&b["correct"], &b["accuracy"]]);
+        assert!(b["seeds"].is_empty() && (a["seeds"] == "3") == (a["channel"] == "2"), "{a:?}");
+    }
+    let denoised: Vec<_> = three.iter().filter(|row| row["channel"] == "2").collect();
+    assert_eq!(denoised.len(), 2, "eps 0 stands beside: {three:?}");
+    let of = |row: &HashMap<String, String>, name: &str| row[name].parse::<f64>().unwrap();
+    assert!(denoised.iter().all(|row| of(row, "least") <= of(row, "mean") && of(row, "mean") <= of(row, "most")));
+    assert!(denoised.iter().any(|row| of(row, "least") < of(row, "most")), "{denoised:?}");
+    for part in [
+        "four numbers at eps 0.03",
+        "(over 3 seeds",
+        "(blind, non-adaptive), not run: the number before is non-adaptive",
+    ] {
+        assert!(ran.stdout.contains(part), "{part}: {}", ran.stdout);
+    }
+    place.run("sweep --limit 2 --noise-seeds 9 --out no").refused(2, &["--noise-seeds", "1 to 5, found 9"]);
+}
+
 #[test]
 fn a_sound_attack_passes_with_the_number_of_its_checks() {
     let place = Place::new();
     let ran = place.run("sweep --limit 12 --eps 0,0.06 --no-defense --no-checks --out run").ok();
-    assert!(ran.stdout.contains("verdict: pass, 7 of 13 checks"), "{}", ran.stdout);
-    assert!(rows(&place.results("run")).iter().all(|row| row["verdict"] == "pass: 7 of 13 checks"));
+    assert!(ran.stdout.contains("verdict: pass, 8 of 32 checks"), "{}", ran.stdout);
+    assert!(rows(&place.results("run")).iter().all(|row| row["verdict"] == "pass: 8 of 32 checks"));
 }
 
 #[test]

@@ -182,6 +182,7 @@ mod tests {
                 confidence: 0.5,
                 top5: None,
                 target_reached: None,
+                again: None,
             };
             run.take(&run.record(cell, image, Found::Denoised(vote))).unwrap();
         }

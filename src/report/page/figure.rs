@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::super::summary;
+use super::super::curves;
+use super::super::mark::Mark;
 use super::super::words::{capital, symbol, units, what_counts};
 use crate::draw::{Series, plot};
 use crate::error::Result;
@@ -25,6 +26,8 @@ pub(super) struct Figure {
 #[derive(Serialize)]
 struct Table {
     caption: String,
+    /// Behind each number.
+    sign: &'static str,
     eps: Vec<String>,
     rows: Vec<Line>,
 }
@@ -57,10 +60,10 @@ struct Scored {
     n: u64,
 }
 
-pub(super) fn figure(run: &Ledger) -> Result<Figure> {
-    let (config, series) = (&run.config, summary::all_series(run));
+pub(super) fn figure(run: &Ledger, mark: &Mark) -> Result<Figure> {
+    let (config, series) = (&run.config, curves::all_series(run));
     let axis = format!("ε, {} budget in {}", symbol(config.attack.norm), units(config));
-    let drawn = summary::curves(run);
+    let drawn = curves::curves(run);
     let [wide, narrow] = plot::inline(&axis, &drawn)?;
     let n = run.ids.len();
     let denoised = if config.defense.sigma.is_empty() { "" } else { "; σ: denoised before the classifier" };
@@ -69,18 +72,19 @@ pub(super) fn figure(run: &Ledger) -> Result<Figure> {
         let caption = format!(
             "Top-5 accuracy in %: the label is among the five likeliest classes of the last iterate, or of the vote where denoised; n = {n}."
         );
-        table(caption, &summary::top5_series(run))
+        table(caption + &mark.title(), &curves::top5_series(run), mark)
     });
     Ok(Figure {
         wide,
         narrow,
         curves: drawn.iter().map(Legend::of).collect(),
         caption: format!(
-            "Accuracy in % over ε, n = {n} images of {}. Bands: Wilson 95 % intervals. {}{denoised}.",
+            "Accuracy in % over ε, n = {n} images of {}. Bands: Wilson 95 % intervals. {}{denoised}.{}",
             run.dataset,
-            capital(what_counts(config.score))
+            capital(what_counts(config.score)),
+            mark.title()
         ),
-        table: table(caption, &series),
+        table: table(caption + &mark.title(), &series, mark),
         top5,
     })
 }
@@ -96,8 +100,8 @@ impl Legend {
     }
 }
 
-fn table(caption: String, series: &[Series]) -> Table {
-    let eps = summary::epsilons(series);
+fn table(caption: String, series: &[Series], mark: &Mark) -> Table {
+    let eps = curves::epsilons(series);
     let point = |s: &Series, at: f64| {
         let p = s.points.iter().find(|p| p.eps == at)?;
         let interval = wilson(p.correct, p.n);
@@ -111,5 +115,10 @@ fn table(caption: String, series: &[Series]) -> Table {
         })
     };
     let row = |s: &Series| Line { name: s.name.clone(), points: eps.iter().map(|&at| point(s, at)).collect() };
-    Table { caption, rows: series.iter().map(row).collect(), eps: eps.iter().map(|&eps| eps_label(eps)).collect() }
+    Table {
+        caption,
+        sign: mark.sign(),
+        rows: series.iter().map(row).collect(),
+        eps: eps.iter().map(|&eps| eps_label(eps)).collect(),
+    }
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::super::checks::{Check, Verdict};
+use super::super::mark::Mark;
 use super::super::words::{count, list, percent, symbol};
 use crate::attack::Target;
 use crate::number::eps_label;
@@ -25,12 +26,12 @@ impl Lead {
     }
 }
 
-pub(super) fn lead(run: &Ledger, checks: &[Check], unfinished: bool) -> Lead {
+pub(super) fn lead(run: &Ledger, checks: &[Check], mark: &Mark, unfinished: bool) -> Lead {
     let (believe, verdict) = believe(checks, unfinished);
     let eps = run.config.attack.middle_eps();
     Lead {
-        fell: eps.map_or("Nothing was attacked: every budget is 0.".into(), |eps| fell(run, eps)),
-        came_back: eps.map_or(String::new(), |eps| came_back(run, eps)),
+        fell: mark.before(eps.map_or("Nothing was attacked: every budget is 0.".into(), |eps| fell(run, eps))),
+        came_back: mark.before(eps.map_or(String::new(), |eps| came_back(run, eps))),
         believe,
         verdict,
     }
@@ -105,7 +106,9 @@ fn came_back(run: &Ledger, eps: f64) -> String {
         (true, false) => format!("{back}, but {} under {which}.", shares(run, &through, nothing)),
         (true, true) => format!("{back}; the attack through the denoiser is still to come."),
         (false, _) => {
-            format!("{back}, against an attack that does not know of the denoiser: one that does may leave far less.")
+            format!(
+                "{back}, against an attack that does not know of the denoiser: these are non-adaptive numbers, and one that does may leave far less."
+            )
         }
     }
 }
@@ -113,7 +116,7 @@ fn came_back(run: &Ledger, eps: f64) -> String {
 fn believe(checks: &[Check], unfinished: bool) -> (String, &'static str) {
     let of = |verdict| checks.iter().filter(|check| check.verdict == verdict).count();
     let named = |verdict| {
-        let names = checks.iter().filter(|check| check.verdict == verdict).map(|check| format!("“{}”", check.name));
+        let names = checks.iter().filter(|check| check.verdict == verdict).map(|check| format!("“{}”", check.title()));
         list(&names.collect::<Vec<_>>())
     };
     let (passed, warn, fail, not_run) = (of(Verdict::Pass), of(Verdict::Warn), of(Verdict::Fail), of(Verdict::NotRun));
