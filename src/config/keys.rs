@@ -203,7 +203,7 @@ pub static KEYS: &[Key] = &[
     key(
         "checks_budget",
         Kind::Share,
-        "a tenth of the run's own time",
+        "a tenth of the run's own passes",
         Made("--checks-budget"),
         "seconds that small extra attacks may take to check the attack; what finds no time is named; changes no result",
     ),

@@ -52,7 +52,7 @@ pub struct Config {
     /// Numbers are meant as they stand, however unusual.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub as_written: bool,
-    /// Seconds that small extra attacks may take for the checks; a tenth of the run's own time where nothing is said.
+    /// Seconds that small extra attacks may take for the checks; a tenth of the run's own passes where nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checks_budget: Option<f64>,
     /// How attacked images are kept, if at all.

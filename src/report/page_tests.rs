@@ -216,7 +216,7 @@ fn tried(model: &str) -> Trials {
         clamped: Some(Clamped { pixels: Some(0.5), gates: vec![], dead: vec![("layer1".into(), 0.1)] }),
         ..Trial::default()
     };
-    Trials { eps: 0.02, budget: 9.0, spent: 8.0, models: vec![trial], left: vec![] }
+    Trials { eps: 0.02, budget: None, spent: 8.0, models: vec![trial], left: vec![] }
 }
 
 /// The pointers to all keys of all objects in a value.

@@ -11,7 +11,7 @@ use super::interrupt;
 use super::ledger::Ledger;
 use super::progress::{Phase, note, unwatched};
 use super::records::{Record, Records};
-use super::rundir::{RunDir, TIMES, quoted, stored};
+use super::rundir::{RunDir, quoted, stored};
 use super::runner::{self, Engine as _};
 use super::shard::Shard;
 use super::trials::Trials;
@@ -19,17 +19,6 @@ use crate::attack::autoattack;
 use crate::config::Config;
 use crate::data::{Dataset, Skipped};
 use crate::{Error, Result};
-
-/// What is a run's own time, by the phases that it is told in.
-const WORK: [&str; 5] = [
-    "attack on the classifiers",
-    "further attacks on the classifiers",
-    "denoising and its votes",
-    "attack through the defence",
-    "certificates",
-];
-/// The share of it that the small attacks of the checks may take where nothing is said.
-const SHARE: f64 = 0.1;
 
 /// What of a sweep can be left out, and where it goes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -192,22 +181,15 @@ pub fn sweep(config: &Config, dataset: &Dataset, options: Options, presenter: &m
 
 /// The small attacks of the checks, unless they were made already within as large a budget. Returns the seconds that they took.
 fn tried(config: &Config, run: &Ledger, engine: &mut AttackEngine, dir: &RunDir) -> Result<f64> {
-    let times: Vec<(String, f64)> = stored(dir.path(), TIMES)?.unwrap_or_default();
-    // Stages are parts of the attack, and are listed beside it.
-    let stages = autoattack::stages(config.attack.method);
-    let own =
-        times.iter().filter(|(name, _)| WORK.contains(&name.as_str()) && stages.iter().all(|row| row.name != name));
-    let budget = config.checks_budget.unwrap_or_else(|| SHARE * own.map(|(_, seconds)| seconds).sum::<f64>());
     let before: Option<Trials> = stored(dir.path(), Trials::FILE)?;
-    if before
-        .is_some_and(|before| before.left.is_empty() || config.checks_budget.is_none_or(|more| more <= before.budget))
-    {
+    let more = |before: f64| config.checks_budget.is_some_and(|seconds| seconds > before);
+    if before.is_some_and(|before| before.left.is_empty() || !more(before.budget.unwrap_or_default())) {
         return Ok(0.0);
     }
     let begin = Instant::now();
     let phase = Phase::new("sanity checks");
     engine.watched(phase.watch());
-    let found = engine.trials(run, budget);
+    let found = engine.trials(run);
     engine.watched(unwatched());
     if let Some(trials) = found? {
         dir.store(Trials::FILE, &trials)?;

@@ -8,8 +8,8 @@ use crate::number::or_nan;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Trials {
     pub eps: f64,
-    /// Seconds that they might take, and that they took.
-    pub budget: f64,
+    /// Seconds that they might take, where somebody said how many; and that they took.
+    pub budget: Option<f64>,
     pub spent: f64,
     pub models: Vec<Trial>,
     /// What was left out, and why.

@@ -23,10 +23,8 @@ const DIRECTIONS: u32 = 3;
 /// Steps in pixel units, of directions whose root mean square is 1: what crosses the kinks of many a ReLU at the first does not at the last,
 /// and what drowns in rounding at the last does not at the first.
 const STEPS: [f64; 4] = [1e-3, 3e-4, 1e-4, 3e-5];
-/// What a margin of 1 is off by in float32 after some fifty layers.
-const ROUNDING: f64 = 2e-6;
-/// An error at the largest step beyond which smaller ones do not count.
-const SHATTERED: f64 = 0.5;
+/// The share of a change that a gradient tells of at the largest step along itself, below which smaller steps do not count.
+const FLAT: f64 = 0.1;
 /// Forward passes of an image.
 pub(super) const EVALUATED: u64 = 2 * (1 + DIRECTIONS as u64) * STEPS.len() as u64;
 
@@ -100,7 +98,8 @@ fn compared(lab: &Lab, net: &dyn Classifier, batch: &Batch) -> Result<Difference
         directions.push(drawn.iter().map(|&v| if v < 0.5 { -1.0 } else { 1.0 }).collect());
     }
     let mut worst = vec![0f64; n];
-    for direction in &directions {
+    let mut shattered = vec![false; n];
+    for (number, direction) in directions.iter().enumerate() {
         let mut errors = vec![f64::INFINITY; n];
         for step in STEPS {
             let moved = |by: f64| -> Result<Vec<f32>> {
@@ -124,15 +123,12 @@ fn compared(lab: &Lab, net: &dyn Classifier, batch: &Batch) -> Result<Difference
                 let seen = f64::from(up[i]) - f64::from(down[i]);
                 // A random direction changes the loss by so much on average.
                 let scale = (2.0 * step * length(own)).max(told.abs()).max(seen.abs());
-                let rounding = ROUNDING * (1.0 + f64::from(up[i].abs()));
-                let apart = (told - seen).abs() - rounding;
-                let error = if scale > rounding { apart.max(0.0) / scale } else { 0.0 };
-                let error = if apart.is_nan() { f64::NAN } else { error };
+                let error = if scale > 0.0 { (told - seen).abs() / scale } else { 0.0 };
                 // A slope that holds for no step worth taking is none, however right it is at a point.
-                let shattered = errors[i].is_finite() && errors[i] > SHATTERED;
+                shattered[i] |= number == 0 && step == STEPS[0] && told.abs() < FLAT * seen.abs();
                 errors[i] = match () {
                     () if error.is_nan() => f64::NAN,
-                    () if shattered => errors[i],
+                    () if shattered[i] => 1.0,
                     () => errors[i].min(error),
                 };
             }

@@ -49,16 +49,6 @@ pub(super) struct Attacked {
     pub best: Tensor,
 }
 
-/// Passes over single images that an experiment needs.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Passes {
-    pub gradients: u64,
-    pub forwards: u64,
-    /// The same through the defence.
-    pub defended_gradients: u64,
-    pub defended_forwards: u64,
-}
-
 impl<'a> Lab<'a> {
     pub fn new(engine: &'a AttackEngine, run: &'a Ledger, model: usize, eps: f64, images: usize) -> Result<Lab<'a>> {
         let config = engine.config();

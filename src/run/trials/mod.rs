@@ -1,7 +1,8 @@
-//! Small extra attacks after a sweep that show whether its attack works: what the records cannot tell, within a budget of seconds. A new
+//! Small extra attacks after a sweep that show whether its attack works: what the records cannot tell, within a budget. A new
 //! one is a function and a row of [`EXPERIMENTS`], whose order is that of their importance.
 
 mod attacks;
+mod budget;
 mod defended;
 mod found;
 mod gradients;
@@ -13,11 +14,13 @@ mod signs;
 
 use std::time::Instant;
 
+use self::budget::{Budget, Passes};
+
 pub use self::found::{
     Ablation, Against, Clamped, Differences, Eot, Gradients, Grey, Left, Longer, Planted, Restarts, Signs, Trial,
     Trials,
 };
-use self::lab::{Lab, Passes};
+use self::lab::Lab;
 use super::engine::AttackEngine;
 use super::ledger::Ledger;
 use crate::Result;
@@ -26,10 +29,6 @@ use crate::tape::Precision;
 
 /// Images of a trial.
 const COUNT: usize = 16;
-/// Forward passes that a gradient costs.
-const GRADIENT: f64 = 3.0;
-/// How much dearer a pass through the defence is, before one was timed.
-const DEFENDED: f64 = 10.0;
 
 /// An experiment as the table has it.
 struct Experiment {
@@ -314,52 +313,16 @@ fn follows_gradients(lab: &Lab) -> Option<&'static str> {
     (lab.own.method == "random").then_some("an attack that draws at random follows nothing: needs one with a gradient")
 }
 
-/// Seconds that are left, and how long a pass takes.
-struct Clock {
-    begin: Instant,
-    budget: f64,
-    /// Seconds of a forward pass of one image, on the classifier alone and through the defence.
-    forward: Option<[f64; 2]>,
-}
-
-impl Clock {
-    fn spent(&self) -> f64 {
-        self.begin.elapsed().as_secs_f64()
-    }
-
-    /// Seconds that passes will take.
-    fn needs(&self, passes: Passes) -> f64 {
-        let [plain, defended] = self.forward.unwrap_or_default();
-        plain * weight(passes.gradients, passes.forwards)
-            + defended * weight(passes.defended_gradients, passes.defended_forwards)
-    }
-
-    /// Passes took so long.
-    fn timed(&mut self, passes: Passes, seconds: f64) {
-        let own = weight(passes.gradients, passes.forwards);
-        let behind = weight(passes.defended_gradients, passes.defended_forwards);
-        self.forward = match self.forward {
-            None if own > 0.0 => Some([seconds / own, DEFENDED * seconds / own]),
-            Some([plain, _]) if behind > 0.0 => Some([plain, ((seconds - plain * own) / behind).max(plain)]),
-            known => known,
-        };
-    }
-}
-
-fn weight(gradients: u64, forwards: u64) -> f64 {
-    GRADIENT * gradients as f64 + forwards as f64
-}
-
 impl AttackEngine<'_> {
-    /// Attacks the first images of the dataset in other ways, as far as `budget` seconds go; `None` without an epsilon above 0, and where
+    /// Attacks the first images of the dataset in other ways, as far as its budget goes; `None` without an epsilon above 0, and where
     /// budgets are not those of pixels.
     ///
     /// # Errors
     /// What attacking returns.
-    pub fn trials(&self, run: &Ledger, budget: f64) -> Result<Option<Trials>> {
+    pub fn trials(&self, run: &Ledger) -> Result<Option<Trials>> {
         let attack = &self.config().attack;
         let Some(eps) = attack.middle_eps().filter(|_| !attack.normalised()) else { return Ok(None) };
-        let mut clock = Clock { begin: Instant::now(), budget, forward: None };
+        let mut budget = Budget::new(run);
         let models = 0..self.config().models.len();
         let mut labs = models.map(|model| Lab::new(self, run, model, eps, COUNT)).collect::<Result<Vec<_>>>()?;
         let name = |lab: &Lab| lab.config.models[lab.model].name.clone();
@@ -375,21 +338,16 @@ impl AttackEngine<'_> {
                     continue;
                 }
                 let passes = (experiment.passes)(&labs[model]);
-                let (needs, rest) = (clock.needs(passes), clock.budget - clock.spent());
-                if !experiment.always && needs > rest {
-                    let why = format!(
-                        "no time: about {needs:.1} s with {:.1} s of {budget:.1} left; --checks-budget gives it more",
-                        rest.max(0.0)
-                    );
+                if let Some(why) = budget.lacks(passes).filter(|_| !experiment.always) {
                     leave(&labs[model], why);
                     continue;
                 }
                 let begin = Instant::now();
                 (experiment.make)(&mut labs, model, &mut found[model])?;
-                clock.timed(passes, begin.elapsed().as_secs_f64());
+                budget.took(passes, begin.elapsed().as_secs_f64());
             }
         }
-        Ok(Some(Trials { eps, budget, spent: clock.spent(), models: found, left }))
+        Ok(Some(Trials { eps, budget: run.config.checks_budget, spent: budget.spent(), models: found, left }))
     }
 }
 
