@@ -71,7 +71,8 @@ with-cbam  37.0           0.0
     #[test]
     fn long_tables_go_on_below() {
         let points = (0..9).map(|i| Point { eps: f64::from(i), correct: 1, n: 2 }).collect();
-        let text = accuracy("t", &[Series { name: "m".into(), points, colour: 0, mark: 0, steps: false, unsure: 0.0 }], "");
+        let text =
+            accuracy("t", &[Series { name: "m".into(), points, colour: 0, mark: 0, steps: false, unsure: 0.0 }], "");
         assert_eq!(text.lines().count(), 7);
         assert!(text.lines().all(|line| line.len() < 120));
         assert_eq!(accuracy("t", &[], ""), "t\n");
