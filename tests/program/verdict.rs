@@ -152,7 +152,7 @@ fn checks_stay_within_their_budget() {
     place.run(&format!("sweep {flags} --checks-budget 0")).ok();
     let trials: serde_json::Value = serde_json::from_str(&place.read("run/trials.json")).unwrap();
     assert!(trials["models"][0]["longer"].is_null() && trials["models"][0]["gradients"].is_object(), "{trials}");
-    assert!(place.read("run/report.html").contains("--checks-budget gives it more"));
+    assert!(place.read("run/report.html").contains("--checks-budget SECONDS gives it more"));
     assert_eq!(verdicts(&place, "run")["S7"], "not run");
     place.run(&format!("sweep {flags} --resume --checks-budget 90")).ok();
     assert_eq!(verdicts(&place, "run")["S23"], "pass");
