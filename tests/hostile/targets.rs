@@ -175,7 +175,7 @@ fn demo(folder: &Path) {
 fn of_records(bytes: &[u8], folder: &Path) {
     demo(folder);
     let _ = fs::remove_dir_all(folder.join("images"));
-    let _ = records::each(&put(folder, "records.jsonl", bytes), |_| Ok(()));
+    let _ = records::each(&put(folder, "records.jsonl", bytes), |_: records::Record| Ok(()));
     if let Ok(run) = Ledger::read(folder) {
         let _ = page::of_run(&run);
     }
