@@ -8,6 +8,8 @@ pub const GLOBAL_END: u64 = GLOBAL + (1 << 47);
 pub const SHARED: u64 = 1 << 48;
 pub const LOCAL: u64 = SHARED + (1 << 40);
 pub const PARAM: u64 = SHARED + (2 << 40);
+/// Functions, by their place in the module: nothing can be read there.
+pub const CODE: u64 = SHARED + (3 << 40);
 pub const WINDOW: u64 = 1 << 40;
 /// The first shared address of a block: hardware keeps 1 KiB for itself, and an address of 0 stays wrong.
 pub const SHARED_FIRST: u64 = 1024;

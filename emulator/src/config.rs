@@ -2,9 +2,11 @@
 //!
 //! | variable | key | values | |
 //! |---|---|---|---|
-//! | `PTX_EMULATOR_MODEL` | `model` | `a100` (unless set), `h100` | which GPU |
+//! | `PTX_EMULATOR_MODEL` | `model` | `a100` (unless set), `h100`, `rtx5090` | which GPU |
 //! | `PTX_EMULATOR_CHECKS` | `checks` | 0, 1 (unless set) | memory, race, initialisation and synchronisation checks |
 //! | `PTX_EMULATOR_COUNTERS` | `counters` | 0 (unless set), 1 | counts instructions, sectors, bank conflicts; copies, launches and waits are told at the end |
+//! | `PTX_EMULATOR_LINTS` | `lints` | 0 (unless set), 1 | reports what is legal but seldom meant: barriers after warps have exited |
+//! | `PTX_EMULATOR_LAZY` | `lazy` | 0 (unless set), 1 | compiles a kernel when it is asked for, not when its module is loaded |
 //! | `PTX_EMULATOR_SEED` | `seed` | number | shuffles warps and blocks; 0 (unless set) keeps them in order |
 //! | `PTX_EMULATOR_THREADS` | `threads` | number | host threads; 0 (unless set) takes all |
 
@@ -12,12 +14,14 @@ use crate::device::Model;
 use crate::machine::Options;
 
 /// The variable of each key.
-const VARIABLES: [(&str, &str); 5] = [
+const VARIABLES: [(&str, &str); 7] = [
     ("model", "PTX_EMULATOR_MODEL"),
     ("checks", "PTX_EMULATOR_CHECKS"),
     ("counters", "PTX_EMULATOR_COUNTERS"),
     ("seed", "PTX_EMULATOR_SEED"),
     ("threads", "PTX_EMULATOR_THREADS"),
+    ("lints", "PTX_EMULATOR_LINTS"),
+    ("lazy", "PTX_EMULATOR_LAZY"),
 ];
 
 /// A value or key that is not understood.
@@ -25,7 +29,7 @@ const VARIABLES: [(&str, &str); 5] = [
 pub enum ConfigError {
     #[error("{name}: {value:?} is not {expected}")]
     Value { name: String, value: String, expected: &'static str },
-    #[error("the configuration has no key {0:?}; it has model, checks, counters, seed, threads")]
+    #[error("the configuration has no key {0:?}; it has model, checks, counters, seed, threads, lints, lazy")]
     Key(String),
     #[error("the configuration is not a JSON object: {0}")]
     Json(String),
@@ -80,11 +84,14 @@ fn set(options: &mut Options, key: &str, name: &str, value: &str) -> Result<(), 
             options.model = match value.to_ascii_lowercase().as_str() {
                 "a100" => Model::A100,
                 "h100" => Model::H100,
-                _ => return Err(wrong("a100 or h100")),
+                "rtx5090" => Model::Rtx5090,
+                _ => return Err(wrong("a100, h100 or rtx5090")),
             }
         }
         "checks" => options.checks = switch()?,
         "counters" => options.counters = switch()?,
+        "lints" => options.lints = switch()?,
+        "lazy" => options.lazy = switch()?,
         "seed" => options.seed = value.parse().map_err(|_| wrong("a number from 0 to 2^64 - 1"))?,
         "threads" => options.threads = value.parse().map_err(|_| wrong("a number of threads"))?,
         _ => return Err(ConfigError::Key(name.into())),

@@ -1,6 +1,7 @@
 //! The GPUs that are emulated: limits as `cuDeviceGetAttribute` reports them, rates for the roofline.
 //!
-//! Source: CUDA C++ Programming Guide, "Compute Capabilities", and the data sheets of the A100 80GB SXM and the H100 SXM.
+//! Source: CUDA C++ Programming Guide, "Compute Capabilities", and the data sheets of the A100 80GB SXM and the H100 SXM,
+//! and the whitepaper of the RTX Blackwell architecture.
 
 use crate::ops::formats::MatrixFormat;
 
@@ -9,6 +10,7 @@ use crate::ops::formats::MatrixFormat;
 pub enum Model {
     A100,
     H100,
+    Rtx5090,
 }
 
 /// The limits of a GPU.
@@ -86,6 +88,27 @@ const H100: Device = Device {
     ..A100
 };
 
+const RTX5090: Device = Device {
+    name: "NVIDIA GeForce RTX 5090 (emulated)",
+    compute_capability: (12, 0),
+    multiprocessors: 170,
+    memory: 32 << 30,
+    shared_optin: 99 << 10,
+    shared_per_multiprocessor: 100 << 10,
+    threads_per_multiprocessor: 1536,
+    clock_khz: 2_407_000,
+    memory_clock_khz: 14_001_000,
+    bus_bits: 512,
+    l2_bytes: 96 << 20,
+    bf16_tflops: 209.5,
+    tf32_tflops: 104.8,
+    f64_tflops: 1.64,
+    int8_tops: 838.0,
+    f32_tflops: 104.8,
+    bandwidth: 1.792e12,
+    ..A100
+};
+
 impl Device {
     /// Operations a second of the tensor cores.
     pub fn matrix_rate(&self, format: MatrixFormat) -> f64 {
@@ -108,6 +131,7 @@ impl Model {
         match self {
             Model::A100 => &A100,
             Model::H100 => &H100,
+            Model::Rtx5090 => &RTX5090,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
+use rayon::prelude::*;
+
 use crate::address;
 use crate::compile::compile;
 use crate::count::LaunchCounts;
@@ -37,11 +39,15 @@ pub struct Options {
     pub seed: u64,
     /// Threads of the host that run blocks; 0 takes all.
     pub threads: usize,
+    /// Report what is legal but seldom meant: a barrier of the whole block after some of its warps have exited.
+    pub lints: bool,
+    /// For the driver: compile a kernel when it is asked for, not when its module is loaded.
+    pub lazy: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { model: Model::A100, checks: true, counters: false, seed: 0, threads: 0 }
+        Options { model: Model::A100, checks: true, counters: false, seed: 0, threads: 0, lints: false, lazy: false }
     }
 }
 
@@ -168,6 +174,12 @@ impl Machine {
         self.memory.fill(to, pattern, count)
     }
 
+    /// Lets kernels reach memory of the host, at its own address, until it is freed here; false when there is no memory for what is
+    /// kept of it.
+    pub fn share(&mut self, address: u64, bytes: usize) -> bool {
+        self.memory.share(address, bytes)
+    }
+
     /// Free and total bytes.
     pub fn memory(&self) -> (usize, usize) {
         self.memory.sizes()
@@ -219,6 +231,7 @@ impl Machine {
                     Initial::Bits(bits) => *bits,
                     Initial::Address(name, offset) => {
                         let base = variables.get(name).map(|&(at, _)| at);
+                        let base = base.or_else(|| crate::compile::function_address(&ptx, name));
                         let base = base.ok_or_else(|| PtxError::new(v.line, format!("unknown variable {name}")))?;
                         base.wrapping_add(*offset as u64)
                     }
@@ -259,6 +272,7 @@ impl Machine {
             output: &self.output,
             checks: self.options.checks,
             counters: self.options.counters,
+            lints: self.options.lints,
             seed: self.options.seed,
             multiprocessors: self.options.model.device().multiprocessors,
         };
@@ -363,15 +377,38 @@ impl Module {
         self.ptx.functions.iter().filter(|f| f.entry).map(|f| f.name.clone()).collect()
     }
 
+    /// Compiles every entry, on all threads.
+    ///
+    /// # Errors
+    /// That of the first entry that cannot be compiled, in the order of the text.
+    pub fn compile_all(&mut self) -> Result<(), PtxError> {
+        let names = self.kernel_names();
+        let compiled: Vec<_> = names.par_iter().map(|name| self.compile(name)).collect();
+        for (name, kernel) in names.into_iter().zip(compiled) {
+            if let Some(kernel) = kernel {
+                self.compiled.insert(name, kernel?);
+            }
+        }
+        Ok(())
+    }
+
     /// An entry, compiled when first asked for; `None` when the module has no such entry.
     pub fn kernel(&mut self, name: &str) -> Option<Result<Arc<Kernel>, PtxError>> {
         if let Some(kernel) = self.compiled.get(name) {
             return Some(Ok(kernel.clone()));
         }
+        let kernel = self.compile(name)?;
+        if let Ok(kernel) = &kernel {
+            self.compiled.insert(name.into(), kernel.clone());
+        }
+        Some(kernel)
+    }
+
+    fn compile(&self, name: &str) -> Option<Result<Arc<Kernel>, PtxError>> {
         let entry = self.ptx.functions.iter().find(|f| f.entry && f.name == name)?;
         let addresses = self.variables.iter().map(|(name, &(at, _))| (name.clone(), at)).collect();
         Some(compile(&self.ptx, entry, &addresses, Level::of_this_machine()).map(|program| {
-            let kernel = Arc::new(Kernel {
+            Arc::new(Kernel {
                 name: name.into(),
                 parameters: program.parameters.clone(),
                 parameter_bytes: program.parameter_bytes,
@@ -380,9 +417,7 @@ impl Module {
                 max_threads: program.max_threads,
                 registers: program.pressure,
                 program,
-            });
-            self.compiled.insert(name.into(), kernel.clone());
-            kernel
+            })
         }))
     }
 

@@ -31,6 +31,8 @@ struct Buffer {
     data: *mut u8,
     /// One byte per byte: 1 where something was written. Null without checks.
     written: *mut u8,
+    /// The data are the host's, which gives them back.
+    shared: bool,
 }
 
 /// All buffers of a device.
@@ -142,8 +144,25 @@ impl Memory {
         self.next = (base + taken as u64 + GAP).next_multiple_of(ALIGN as u64);
         self.used += taken;
         self.count += 1;
-        self.live.insert(base, Buffer { bytes, number: self.count, used_for, data, written });
+        self.live.insert(base, Buffer { bytes, number: self.count, used_for, data, written, shared: false });
         Some(base)
+    }
+
+    /// Memory of the host as a buffer at its own address. The host may write it at any time: all of it counts as written.
+    pub fn share(&mut self, address: u64, bytes: usize) -> bool {
+        let taken = bytes.next_multiple_of(ALIGN).max(ALIGN);
+        let written = if self.checks { fresh(taken) } else { std::ptr::null_mut() };
+        if self.checks && written.is_null() {
+            return false;
+        }
+        if self.checks {
+            // SAFETY: just allocated with at least this size.
+            unsafe { written.write_bytes(1, bytes) };
+        }
+        self.count += 1;
+        let (number, data) = (self.count, address as *mut u8);
+        self.live.insert(address, Buffer { bytes, number, used_for: Use::Allocation, data, written, shared: true });
+        true
     }
 
     /// Gives a buffer back; its number.
@@ -180,11 +199,15 @@ impl Memory {
 
     fn release(&mut self, buffer: &Buffer) {
         let taken = buffer.bytes.next_multiple_of(ALIGN).max(ALIGN);
-        self.used -= taken;
+        if !buffer.shared {
+            self.used -= taken;
+        }
         if let Some(l) = layout(taken) {
-            // SAFETY: allocated by `allocate` with this layout, and released once.
+            // SAFETY: allocated by `allocate` or `share` with this layout, and released once.
             unsafe {
-                dealloc(buffer.data, l);
+                if !buffer.shared {
+                    dealloc(buffer.data, l);
+                }
                 if !buffer.written.is_null() {
                     dealloc(buffer.written, l);
                 }

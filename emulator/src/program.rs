@@ -7,7 +7,8 @@ use crate::exec::cta::{Cta, Outcome};
 use crate::exec::warp::Warp;
 use crate::ops::Class;
 use crate::ops::formats::Product;
-use crate::ptx::opcode::{AtomicKind, BarrierKind};
+use crate::ptx::opcode::{AtomicKind, BarrierKind, Order, Scope};
+use crate::ptx::types::Space;
 use crate::registers::{Exec, NO_PREDICATE, Operands, Row};
 
 /// What a memory instruction of a family does; the mask holds the lanes that take part (never 0).
@@ -39,6 +40,7 @@ pub struct Elements {
     pub signed: bool,
     /// Elements go to or come from 64-bit rows.
     pub wide: bool,
+    pub order: Order,
 }
 
 impl Elements {
@@ -58,6 +60,7 @@ pub struct Atomic {
     pub width: u8,
     /// Rows of 64 bits.
     pub wide: bool,
+    pub order: Order,
 }
 
 /// The address of this lane's row in slot 0, the fragments of the matrices in the slots behind it.
@@ -78,6 +81,37 @@ pub struct Copies {
     pub bytes: u8,
     /// Slot 2 holds how much of the source is taken.
     pub sized: bool,
+}
+
+/// Which operand of `mma` a fragment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operand {
+    A,
+    B,
+    Sum,
+}
+
+/// `wmma.load` and `wmma.store`: the address in slot 0, the stride in slot 1, the registers behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    pub kind: Operand,
+    /// Of the matrix as it is named: 16 x 16 of A, B or D.
+    pub rows: u8,
+    pub columns: u8,
+    /// The transpose is what `mma` takes.
+    pub flipped: bool,
+    /// `.col`
+    pub by_columns: bool,
+    /// Each element comes more than once: f16 multiplicands always fill 8 registers.
+    pub doubled: bool,
+    /// Of one element.
+    pub bytes: u8,
+    pub space: Space,
+    pub load: bool,
+    /// Registers.
+    pub count: u8,
+    /// Added to the address.
+    pub offset: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +138,8 @@ pub enum Step {
     Atomic(Access<Atomic>),
     /// `ldmatrix`, `stmatrix`
     Matrices(Access<Matrices>),
+    /// `wmma.load`, `wmma.store`
+    Fragment(Access<Fragment>),
     /// `cp.async`
     Copy(Access<Copies>),
     /// `cp.async.commit_group`, `cp.async.wait_group`, `cp.async.wait_all`
@@ -126,7 +162,9 @@ pub enum Step {
     Barrier(Barrier),
     /// `bar.warp.sync`
     WarpBarrier,
-    /// `membar`, `fence`, `prefetch`, `nanosleep`: nothing that this machine could observe.
+    /// `membar`, `fence`
+    Fence(Scope),
+    /// `prefetch`, `nanosleep`: nothing that this machine could observe.
     Nothing,
     /// `clock`, `clock64`, `globaltimer`: instructions executed so far, into a row of 32 or 64 bits.
     Clock {
@@ -134,6 +172,8 @@ pub enum Step {
     },
     /// `trap`, `brkpt`
     Trap,
+    /// Where an indirect call ends whose address is that of no function it can reach.
+    NoFunction,
 }
 
 /// `bar` and `barrier`: the number in the first source row, threads in the second where `counted`. Reductions take `predicate[1]` to
@@ -161,6 +201,8 @@ pub struct Ins {
     pub guard: u16,
     pub guard_negated: bool,
     pub class: Class,
+    /// Of instructions of a warp: the slot of the operand of 64 bits, 0 where there is none.
+    pub wide_operand: u8,
     /// Of matrix instructions.
     pub product: Option<Product>,
     pub pc: Pc,
@@ -174,6 +216,7 @@ impl Ins {
             guard: NO_PREDICATE,
             guard_negated: false,
             class,
+            wide_operand: 0,
             product: None,
             pc: 0,
         }
@@ -246,6 +289,10 @@ pub struct Program {
     pub required_threads: Option<[u32; 3]>,
     /// Atomics on global memory, or output: blocks run one after another, so that results do not depend on timing.
     pub serial: bool,
+    /// Fences, or accesses that acquire or release: what happens before what is more than barriers say.
+    pub ordering: bool,
+    /// Atomics, of whichever memory.
+    pub atomics: bool,
     /// Barriers that only part of a block takes part in.
     pub partial_barriers: bool,
     /// Log2 of the narrowest access to shared memory, at most 4.

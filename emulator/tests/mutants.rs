@@ -25,6 +25,7 @@ struct Case {
     m: usize,
     extra_blocks: u32,
     cut: usize,
+    lints: bool,
     /// Added to the address of x; an address in its place; not written or freed before the launch.
     offset: u64,
     host_pointer: bool,
@@ -41,6 +42,7 @@ impl Case {
             m: M,
             extra_blocks: 0,
             cut: 0,
+            lints: false,
             offset: 0,
             host_pointer: false,
             write_bias: true,
@@ -50,7 +52,8 @@ impl Case {
 
     /// y and the totals, or what was found.
     fn run(&self) -> Result<(Vec<f32>, Vec<f32>), Box<Finding>> {
-        let options = Options { seed: self.seed, threads: self.threads, ..Options::default() };
+        let Case { seed, threads, lints, .. } = *self;
+        let options = Options { seed, threads, lints, ..Options::default() };
         let mut machine = Machine::new(options);
         let mut module = machine.load(&self.ptx).expect("the mutant parses");
         let kernel = module.kernel("tile").expect("the module has it").expect("the mutant compiles");
@@ -89,12 +92,12 @@ impl Case {
             Err(LaunchError::Found(finding)) => return Err(finding),
             Err(LaunchError::Refused(code, why)) => panic!("refused with {code}: {why}"),
         }
-        let mut download = |at: u64, n: usize| -> Vec<f32> {
+        let mut download = |at: u64, n: usize| -> Result<Vec<f32>, Box<Finding>> {
             let mut bytes = vec![0; 4 * n];
-            machine.read(at, &mut bytes).unwrap();
-            bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+            machine.read(at, &mut bytes)?;
+            Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect())
         };
-        Ok((download(dy, M * N), download(total, blocks)))
+        Ok((download(dy, M * N)?, download(total, blocks)?))
     }
 }
 
@@ -253,9 +256,20 @@ fn a_barrier_that_half_a_warp_reaches_is_diverged() {
 }
 
 #[test]
-fn a_barrier_that_one_warp_skips_is_diverged() {
+fn a_barrier_that_one_warp_skips_is_told_by_the_lints() {
+    // Warps that have exited are legal; without them the barrier is complete.
     let skip = "setp.lt.s32 %p3, %r1, 32;\n\t@%p3 bra $L__BB0_20;\n\tbar.sync \t0;";
-    caught_in(edit(TILE, 1, "bar.sync \t0;", skip), Kind::DivergentBarrier);
+    let ptx = edit(TILE, 1, "bar.sync \t0;", skip);
+    caught(Case { lints: true, ..Case::new(ptx.clone()) }, Kind::DivergentBarrier);
+    // The kernel ends well, and nobody has written the totals.
+    let f = Case::new(ptx).run().unwrap_err();
+    assert!(f.kind == Kind::UninitializedGlobal && f.kernel.is_none(), "{f}");
+}
+
+#[test]
+fn a_barrier_that_one_warp_waits_elsewhere_for_is_a_deadlock() {
+    let skip = "setp.lt.s32 %p3, %r1, 32;\n\t@%p3 bar.sync 1;\n\t@%p3 bra $L__BB0_20;\n\tbar.sync \t0;";
+    caught_in(edit(TILE, 1, "bar.sync \t0;", skip), Kind::Deadlock);
 }
 
 #[test]

@@ -324,6 +324,7 @@ fn registers_and_variables_inside_a_function() {
         registers(Type::Pred, "q", None),
         registers(Type::F32, "v.x", None),
         registers(Type::F32, "v.y", None),
+        Statement::VectorRegister("v".into(), 2),
         Statement::Variable(variable(Space::Param, "t", Type::B8, 4, 40)),
         Statement::Variable(variable(Space::Shared, "s", Type::F64, 16, 64)),
     ];
@@ -349,6 +350,7 @@ fn labels_guards_and_blocks_on_one_line() {
         Statement::BranchTargets("t".into(), vec!["a".into(), "b".into()]),
         label("c", 5),
         guarded("%p1", false, on(5, "exit", vec![])),
+        Statement::CallTargets("f".into(), vec!["g".into(), "h".into()]),
         label("d", 6),
     ];
     assert_eq!(body(text), expected);
@@ -386,5 +388,7 @@ fn a_file_as_a_compiler_writes_it() {
     assert_eq!(call[6], Statement::Instruction(on(67, "call.uni", operands)));
     let operands = vec![list(&["retval0"]), name("%rd1"), list(&["%r1", "%r2"]), name("prototype_1")];
     let Statement::Block(call) = &body[12] else { panic!("{:?}", body[12]) };
-    assert_eq!(call[1], Statement::Instruction(on(79, "call", operands)));
+    let Statement::Prototype(prototype, head) = &call[1] else { panic!("{:?}", call[1]) };
+    assert_eq!((prototype.as_str(), head.parameters.len(), head.returns.len()), ("prototype_1", 2, 1));
+    assert_eq!(call[2], Statement::Instruction(on(79, "call", operands)));
 }

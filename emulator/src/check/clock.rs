@@ -4,7 +4,9 @@
 //! stamped so far before everything later (`all`). Barriers of fewer warps order only between those (`known`).
 //! Source: the epochs of Flanagan & Freund 2009, "FastTrack", with warps as processes.
 
+use super::order::{Known, Memory, Order};
 use crate::address::Pc;
+use crate::ptx::opcode::{self, Scope};
 
 /// A thread of the block: warp * 32 + lane.
 pub type Who = u16;
@@ -30,11 +32,20 @@ pub struct Clock {
     known: Vec<u32>,
     /// The block that began at each stamp.
     starts: Vec<(u32, u64)>,
+    /// Of kernels that order by more than barriers.
+    order: Option<Order>,
+}
+
+/// What a warp knew when it arrived at a barrier of fewer warps.
+pub struct Knowledge {
+    row: Vec<u32>,
+    learnt: Known,
+    pending: Known,
 }
 
 impl Clock {
     pub fn new() -> Self {
-        Clock { now: 1, all: 0, block: 1, launch: 1, warps: 0, known: Vec::new(), starts: Vec::new() }
+        Clock { now: 1, all: 0, block: 1, launch: 1, warps: 0, known: Vec::new(), starts: Vec::new(), order: None }
     }
 
     /// Close to the end of the stamps: shadows must be forgotten and time begins again.
@@ -42,7 +53,12 @@ impl Clock {
         self.now > u32::MAX / 2
     }
 
-    pub fn begin_launch(&mut self, warps: usize) {
+    /// `ordering`: the kernel has fences, or accesses that acquire or release.
+    pub fn begin_launch(&mut self, warps: usize, ordering: bool) {
+        self.order = ordering.then(Order::default);
+        if let Some(order) = &mut self.order {
+            order.begin_launch(warps);
+        }
         self.now += 1;
         self.launch = self.now;
         self.warps = warps;
@@ -57,6 +73,9 @@ impl Clock {
         self.known.clear();
         self.known.resize(self.warps * self.warps, self.all);
         self.starts.push((self.now, number));
+        if let Some(order) = &mut self.order {
+            order.begin_block(self.all);
+        }
     }
 
     /// The block of this launch that was running at a stamp.
@@ -69,6 +88,9 @@ impl Clock {
     pub fn barrier(&mut self) {
         self.all = self.now;
         self.now += 1;
+        if let Some(order) = &mut self.order {
+            order.barrier();
+        }
     }
 
     /// The lanes of one warp have synchronised.
@@ -78,18 +100,104 @@ impl Clock {
     }
 
     /// A warp arrives at a barrier of fewer warps; gives what it knew, for [`Clock::learn`].
-    pub fn arrive(&mut self, warp: usize) -> Vec<u32> {
-        let mut row = self.known[warp * self.warps..][..self.warps].to_vec();
+    pub fn arrive(&mut self, warp: usize) -> Knowledge {
+        let row = self.behind(warp);
+        let known = |of: fn(&Order) -> &[Known]| self.order.as_ref().map(|o| of(o)[warp].clone()).unwrap_or_default();
+        Knowledge { row, learnt: known(|o| &o.learnt), pending: known(|o| &o.pending) }
+    }
+
+    /// What a warp has behind it: what it knows of the others, and all of its own so far.
+    fn behind(&mut self, warp: usize) -> Vec<u32> {
+        let known = &self.known[warp * self.warps..][..self.warps];
+        let mut row: Vec<u32> = known.iter().map(|&k| k.max(self.all)).collect();
         row[warp] = self.now;
         self.now += 1;
         row
     }
 
-    /// A warp leaves a barrier at which others arrived knowing `row`.
-    pub fn learn(&mut self, warp: usize, row: &[u32]) {
+    /// A warp leaves a barrier at which others arrived with this knowledge.
+    pub fn learn(&mut self, warp: usize, others: &Knowledge) {
+        self.learn_row(warp, &others.row);
+        if let Some(order) = &mut self.order {
+            order.learnt[warp].merge(&others.learnt);
+            order.pending[warp].merge(&others.pending);
+        }
+    }
+
+    fn learn_row(&mut self, warp: usize, row: &[u32]) {
         for (k, &r) in self.known[warp * self.warps..][..self.warps].iter_mut().zip(row) {
             *k = (*k).max(r);
         }
+    }
+
+    /// Whether the kernel orders by more than barriers.
+    pub fn is_ordering(&self) -> bool {
+        self.order.is_some()
+    }
+
+    /// A fence of the lanes of a warp: what strong reads saw is ordered from now on, and strong writes release what came before.
+    pub fn fence(&mut self, warp: usize, lanes: u32, scope: Scope) {
+        let Some(order) = &self.order else { return };
+        let seen = order.rows[warp * self.warps..][..self.warps].to_vec();
+        self.learn_row(warp, &seen);
+        let row = self.behind(warp);
+        if let Some(order) = &mut self.order {
+            order.fence(warp, lanes, scope, self.block, row);
+        }
+    }
+
+    /// A strong access of a thread to a place: what it acquires, and then what it releases.
+    pub fn strong(&mut self, memory: Memory, address: u64, me: Who, how: &opcode::Order, reads: bool, writes: bool) {
+        if self.order.is_none() {
+            return;
+        }
+        let (warp, block) = (usize::from(me >> 5), self.block);
+        if reads && let Some(order) = &mut self.order {
+            let row = order.read(memory, address, how.scope, how.acquire, warp, block);
+            if how.acquire {
+                self.learn_row(warp, &row);
+            }
+        }
+        if writes {
+            let row = how.release.then(|| self.behind(warp));
+            let Some(order) = &mut self.order else { return };
+            let releases = match row {
+                Some(row) => Some(order.release(warp, how.scope, block, row)),
+                None => order.fenced(usize::from(me), how.scope),
+            };
+            order.write(memory, address, reads, how.scope, releases, block);
+        }
+    }
+
+    /// Whether a release to a place reaches threads of this block.
+    pub fn released(&self, memory: Memory, address: u64, scope: Scope) -> bool {
+        self.order.as_ref().is_some_and(|order| order.released(memory, address, scope, self.block))
+    }
+
+    /// Whether the warp of a thread learnt anything of other blocks.
+    pub fn knows_others(&self, me: Who) -> bool {
+        self.order.as_ref().is_some_and(|order| order.knows_others(usize::from(me >> 5)))
+    }
+
+    /// Whether what a thread of this block or an earlier one of the launch did at `stamp` is ordered before what `me` does now, which
+    /// is a strong access or a weak one.
+    pub fn before(&self, stamp: u32, earlier: Who, me: Who, strong: bool) -> bool {
+        (stamp >= self.block && earlier == me) || self.all_before(stamp, earlier, me, strong)
+    }
+
+    /// The same for all lanes of the warp of `earlier`.
+    pub fn all_before(&self, stamp: u32, earlier: Who, me: Who, strong: bool) -> bool {
+        let (v, w) = (usize::from(earlier >> 5 & 31), usize::from(me >> 5));
+        if stamp >= self.block {
+            let at = w * self.warps + v;
+            return stamp <= self.all
+                || stamp <= self.known[at]
+                || strong && self.order.as_ref().is_some_and(|order| stamp <= order.rows[at]);
+        }
+        let Some(order) = &self.order else { return false };
+        let start = self.starts.partition_point(|&(start, _)| start <= stamp);
+        let Some(&(block, _)) = start.checked_sub(1).and_then(|i| self.starts.get(i)) else { return false };
+        order.knows(&order.learnt[w], block, v, stamp) || strong && order.knows(&order.pending[w], block, v, stamp)
     }
 
     /// Whether what thread `earlier` did at `stamp`, in this block, is ordered before what `me` does now.
@@ -119,6 +227,25 @@ pub mod readers {
     pub const LANES: u16 = 1 << 13;
     pub const WARPS: u16 = 1 << 14;
     pub const BLOCKS: u16 = 1 << 15;
+    /// All of these reads were volatile, in a kernel that orders by more than barriers.
+    pub const VOLATILE: u16 = 1 << 12;
+
+    /// Who read last, where a read is ordered after the last one or not; `first` is the first stamp that counts.
+    pub fn latest(clock: &super::Clock, first: u32, read: u32, old: u16, me: Who) -> u16 {
+        let earlier = old & 0x3ff;
+        if read < first || clock.before(read, earlier, me, false) {
+            // Reads of other blocks that are not known stay noted.
+            return me | if read >= first { old & BLOCKS } else { 0 };
+        }
+        let more = if read < clock.block {
+            BLOCKS
+        } else if earlier >> 5 == me >> 5 {
+            LANES
+        } else {
+            WARPS
+        };
+        me | old & (LANES | WARPS | BLOCKS) | more
+    }
 
     /// `old` read before in the same phase, now `me` reads.
     #[inline(always)]
@@ -141,7 +268,7 @@ mod tests {
     #[test]
     fn barriers_order_what_they_should() {
         let mut c = Clock::new();
-        c.begin_launch(2);
+        c.begin_launch(2, false);
         c.begin_block(0);
         let (a, b, other) = (0, 1, 32);
         let s = c.now;
@@ -155,7 +282,7 @@ mod tests {
     #[test]
     fn a_barrier_of_two_warps_says_nothing_to_a_third() {
         let mut c = Clock::new();
-        c.begin_launch(3);
+        c.begin_launch(3, false);
         c.begin_block(7);
         let s = c.now;
         let (zero, one) = (c.arrive(0), c.arrive(1));

@@ -1,8 +1,11 @@
 //! Global memory: who wrote and read each granule of a buffer during a launch, as one worker saw it; and, when the launch is
 //! over, what two workers saw of each other's blocks.
 
+use std::collections::HashMap;
+
 use super::clock::{Clock, Who, Write, readers};
 use super::conflict::Conflict;
+use super::strong::{self, Before, Clash, Last, Strong, THREAD};
 use crate::address::Pc;
 use crate::finding::Kind;
 
@@ -15,6 +18,8 @@ pub struct GlobalShadow {
     writer_pc: Vec<Pc>,
     read: Vec<u32>,
     reader: Vec<u16>,
+    /// By granule: the last weak write, where strong ones came after it.
+    weak: HashMap<usize, Before>,
     /// Bytes written and touched during the launch that began at `launch`.
     launch: u32,
     wrote: std::ops::Range<usize>,
@@ -36,6 +41,7 @@ impl GlobalShadow {
             writer_pc: vec![0; n],
             read: vec![0; n],
             reader: vec![0; n],
+            weak: HashMap::new(),
             launch: 0,
             wrote: NOTHING,
             touched: NOTHING,
@@ -47,6 +53,7 @@ impl GlobalShadow {
     pub fn prepare(&mut self, clock: &Clock, width: usize, range: std::ops::Range<usize>, writes: bool) {
         if self.launch != clock.launch {
             self.launch = clock.launch;
+            self.weak.clear();
             self.wrote = NOTHING;
             self.touched = NOTHING;
         }
@@ -70,6 +77,8 @@ impl GlobalShadow {
         self.writer_pc = spread(&self.writer_pc, by, n);
         self.read = spread(&self.read, by, n);
         self.reader = spread(&self.reader, by, n);
+        let weak = std::mem::take(&mut self.weak);
+        self.weak = weak.into_iter().flat_map(|(g, b)| (0..1 << by).map(move |i| ((g << by) + i, b))).collect();
         self.shift = shift;
     }
 
@@ -99,21 +108,63 @@ impl GlobalShadow {
         Ok(())
     }
 
+    /// The same in a kernel that orders by more than barriers: a read that is ordered after the last one stands for both.
+    pub fn read_ordered(&mut self, clock: &Clock, at: usize, bytes: usize, me: Who) -> Result<(), Conflict> {
+        for g in self.granules(at, bytes) {
+            let stamp = self.written[g];
+            if stamp >= clock.launch && !(stamp >= clock.block && stamp <= clock.all) {
+                self.slow_read(clock, g, me)?;
+            }
+            self.reader[g] = readers::latest(clock, clock.launch, self.read[g], self.reader[g], me);
+            self.read[g] = clock.now;
+        }
+        Ok(())
+    }
+
+    /// A strong or volatile access, or an atomic; after [`GlobalShadow::prepare`].
+    pub fn strong(&mut self, clock: &Clock, at: usize, bytes: usize, a: &Strong) -> Result<(), Conflict> {
+        for g in self.granules(at, bytes) {
+            let last = Last {
+                written: self.written[g],
+                writer: self.writer[g],
+                writer_pc: self.writer_pc[g],
+                read: self.read[g],
+                reader: self.reader[g],
+            };
+            let before = self.weak.get(&g).copied();
+            let kind = |stamp| if stamp < clock.block { Kind::BlockRace } else { Kind::GlobalRace };
+            let next = strong::access(clock, clock.launch, last, before, a).map_err(|clash| match clash {
+                Clash::Write(w) => {
+                    let c = Conflict::with_write(kind(w.stamp), g << self.shift, Some((w.writer & THREAD, w.pc)));
+                    if w.stamp < clock.block { c.of_block(clock.block_at(w.stamp)) } else { c }
+                }
+                Clash::Reads => {
+                    let c = Conflict::with_reads(kind(last.read), g << self.shift, last.reader);
+                    if last.read < clock.block { c.of_block(clock.block_at(last.read)) } else { c }
+                }
+            })?;
+            if a.writes && last.written >= clock.launch && !strong::not_weak(last.writer) {
+                self.weak.insert(g, Before { stamp: last.written, writer: last.writer, pc: last.writer_pc });
+            }
+            (self.written[g], self.writer[g], self.writer_pc[g]) = (next.written, next.writer, next.writer_pc);
+            (self.read[g], self.reader[g]) = (next.read, next.reader);
+        }
+        Ok(())
+    }
+
     #[cold]
     fn slow_read(&self, clock: &Clock, g: usize, me: Who) -> Result<(), Conflict> {
         let stamp = self.written[g];
-        if stamp < clock.block {
-            return Err(self.written_by(Kind::BlockRace, clock, g));
-        }
-        if clock.ordered(stamp, self.writer[g], me) {
+        if clock.before(stamp, self.writer[g] & THREAD, me, false) {
             return Ok(());
         }
-        Err(self.written_by(Kind::GlobalRace, clock, g))
+        let kind = if stamp < clock.block { Kind::BlockRace } else { Kind::GlobalRace };
+        Err(self.written_by(kind, clock, g))
     }
 
     fn written_by(&self, kind: Kind, clock: &Clock, g: usize) -> Conflict {
         let block = if kind == Kind::BlockRace { clock.block_at(self.written[g]) } else { None };
-        let by = Some((self.writer[g], self.writer_pc[g]));
+        let by = Some((self.writer[g] & THREAD, self.writer_pc[g]));
         Conflict::with_write(kind, g << self.shift, by).of_block(block)
     }
 
@@ -135,24 +186,27 @@ impl GlobalShadow {
 
     fn slow_write(&self, clock: &Clock, g: usize, me: Who, same: impl Fn() -> bool) -> Result<(), Conflict> {
         let (stamp, read, reader) = (self.written[g], self.read[g], self.reader[g]);
-        if stamp >= clock.launch {
+        if stamp >= clock.launch && !clock.before(stamp, self.writer[g] & THREAD, me, false) {
             if stamp < clock.block {
                 return Err(self.written_by(Kind::BlockRace, clock, g));
             }
-            if !clock.ordered(stamp, self.writer[g], me) && !same() {
+            if !same() {
                 return Err(self.written_by(Kind::GlobalRace, clock, g));
             }
         }
         if read >= clock.launch {
             let conflict = |kind| Conflict::with_reads(kind, g << self.shift, reader);
-            if read < clock.block {
+            if read < clock.block && !clock.all_before(read, reader & THREAD, me, false) {
                 return Err(conflict(Kind::BlockRace).of_block(clock.block_at(read)));
             }
-            if reader & readers::BLOCKS != 0 {
+            if reader & readers::BLOCKS != 0 && !clock.knows_others(me) {
                 return Err(Conflict { other: None, ..conflict(Kind::BlockRace) });
             }
-            let ordered = if reader & readers::WARPS != 0 {
-                read <= clock.all
+            let ordered = if read < clock.block {
+                true
+            } else if reader & readers::WARPS != 0 {
+                // Of several warps the last that read is known; it is taken for all, where more than barriers orders.
+                read <= clock.all || clock.is_ordering() && clock.all_before(read, reader & THREAD, me, false)
             } else if reader & readers::LANES != 0 {
                 clock.warp_ordered(read, reader & 0x3ff, me)
             } else {

@@ -1,7 +1,10 @@
 //! Shared memory: who wrote and read each granule, and when.
 
+use std::collections::HashMap;
+
 use super::clock::{Clock, Who, Write, readers};
 use super::conflict::Conflict;
+use super::strong::{self, Before, Clash, Last, Strong, THREAD};
 use crate::address::Pc;
 use crate::finding::Kind;
 
@@ -16,6 +19,8 @@ pub struct SharedShadow {
     writer_pc: Vec<Pc>,
     read: Vec<u32>,
     reader: Vec<u16>,
+    /// By granule: the last weak write, where strong ones came after it.
+    weak: HashMap<usize, Before>,
 }
 
 impl SharedShadow {
@@ -28,6 +33,7 @@ impl SharedShadow {
             writer_pc: vec![0; n],
             read: vec![0; n],
             reader: vec![0; n],
+            weak: HashMap::new(),
         }
     }
 
@@ -50,6 +56,51 @@ impl SharedShadow {
         Ok(())
     }
 
+    /// The same in a kernel that orders by more than barriers: a read that is ordered after the last one stands for both.
+    pub fn read_ordered(&mut self, clock: &Clock, at: usize, bytes: usize, me: Who) -> Result<(), Conflict> {
+        for g in self.granules(at, bytes) {
+            let (stamp, read, reader) = (self.written[g], self.read[g], self.reader[g]);
+            if !(stamp >= clock.block && (stamp <= clock.all || self.writer[g] & THREAD == me && stamp != PENDING)) {
+                self.slow_read(clock, g, me)?;
+            }
+            self.reader[g] = readers::latest(clock, clock.block, read, reader, me);
+            self.read[g] = clock.now;
+        }
+        Ok(())
+    }
+
+    /// A strong or volatile access, or an atomic.
+    pub fn strong(&mut self, clock: &Clock, at: usize, bytes: usize, a: &Strong) -> Result<(), Conflict> {
+        for g in self.granules(at, bytes) {
+            if self.written[g] == PENDING {
+                return Err(self.conflict(Kind::MissingCopyWait, g, true));
+            }
+            if self.written[g] < clock.block && (a.atomic || !a.writes) {
+                return Err(self.conflict(Kind::UninitializedShared, g, false));
+            }
+            let last = Last {
+                written: self.written[g],
+                writer: self.writer[g],
+                writer_pc: self.writer_pc[g],
+                read: self.read[g],
+                reader: self.reader[g],
+            };
+            let before = self.weak.get(&g).copied();
+            let next = strong::access(clock, clock.block, last, before, a).map_err(|clash| match clash {
+                Clash::Write(w) => {
+                    Conflict::with_write(Kind::SharedRace, g << self.shift, Some((w.writer & THREAD, w.pc)))
+                }
+                Clash::Reads => Conflict::with_reads(Kind::SharedRace, g << self.shift, last.reader),
+            })?;
+            if a.writes && !strong::not_weak(last.writer) {
+                self.weak.insert(g, Before { stamp: last.written, writer: last.writer, pc: last.writer_pc });
+            }
+            (self.written[g], self.writer[g], self.writer_pc[g]) = (next.written, next.writer, next.writer_pc);
+            (self.read[g], self.reader[g]) = (next.read, next.reader);
+        }
+        Ok(())
+    }
+
     #[cold]
     fn slow_read(&self, clock: &Clock, g: usize, me: Who) -> Result<(), Conflict> {
         let stamp = self.written[g];
@@ -57,7 +108,7 @@ impl SharedShadow {
             Kind::MissingCopyWait
         } else if stamp < clock.block {
             Kind::UninitializedShared
-        } else if clock.ordered(stamp, self.writer[g], me) {
+        } else if clock.before(stamp, self.writer[g] & THREAD, me, false) {
             return Ok(());
         } else {
             Kind::SharedRace
@@ -66,7 +117,7 @@ impl SharedShadow {
     }
 
     fn conflict(&self, kind: Kind, g: usize, known: bool) -> Conflict {
-        Conflict::with_write(kind, g << self.shift, known.then(|| (self.writer[g], self.writer_pc[g])))
+        Conflict::with_write(kind, g << self.shift, known.then(|| (self.writer[g] & THREAD, self.writer_pc[g])))
     }
 
     /// A thread writes. `same` says whether a byte range already holds what is written: then two writes do not collide.
@@ -118,29 +169,18 @@ impl SharedShadow {
         if stamp == PENDING {
             return Err(self.conflict(Kind::MissingCopyWait, g, true));
         }
-        if stamp > clock.all && !clock.ordered(stamp, self.writer[g], me) && !same {
+        if stamp > clock.all && !clock.before(stamp, self.writer[g] & THREAD, me, false) && !same {
             return Err(self.conflict(Kind::SharedRace, g, true));
         }
         if read > clock.all && !same {
             let ordered = match reader {
-                r if r & readers::WARPS != 0 => false,
+                // Of several warps the last that read is known; it is taken for all, where more than barriers orders.
+                r if r & readers::WARPS != 0 => clock.is_ordering() && clock.all_before(read, r & THREAD, me, false),
                 r if r & readers::LANES != 0 => clock.warp_ordered(read, r & 0x3ff, me),
                 r => clock.ordered(read, r, me),
             };
             if !ordered {
                 return Err(Conflict::with_reads(Kind::SharedRace, g << self.shift, reader));
-            }
-        }
-        Ok(())
-    }
-
-    /// An atomic: orders itself against other atomics, but needs memory that something wrote, and no copy under way.
-    pub fn atomic(&mut self, clock: &Clock, at: usize, bytes: usize) -> Result<(), Conflict> {
-        for g in self.granules(at, bytes) {
-            match self.written[g] {
-                PENDING => return Err(self.conflict(Kind::MissingCopyWait, g, true)),
-                stamp if stamp < clock.block => return Err(self.conflict(Kind::UninitializedShared, g, false)),
-                _ => {}
             }
         }
         Ok(())

@@ -1,12 +1,14 @@
 //! The state of one compilation, and where variables and labels lie.
 
+use std::collections::HashMap;
+
 use super::lowered::Lowered;
-use super::scope::{Meaning, Scopes};
+use super::scope::Scopes;
 use crate::address;
 use crate::ops::Class;
 use crate::program::{Ins, Location, Step};
 use crate::ptx::PtxError;
-use crate::ptx::ast::{Module, Space, Variable};
+use crate::ptx::ast::{Module, Variable};
 use crate::registers::Level;
 
 /// The state of one compilation.
@@ -23,8 +25,15 @@ pub(super) struct Compiler<'a> {
     pub depth: usize,
     /// Where `ret` goes inside an inlined function.
     pub returns: Vec<usize>,
+    /// The functions that are being inlined, outermost first.
+    pub calling: Vec<String>,
+    /// Where the shared variables of function bodies lie, by the address of their declaration.
+    pub placed: HashMap<*const Variable, u64>,
     pub tables: Vec<Vec<usize>>,
     pub serial: bool,
+    /// Fences, or accesses that acquire or release; atomics.
+    pub ordering: bool,
+    pub atomics: bool,
     pub partial_barriers: bool,
     pub shared_granule: u32,
 }
@@ -42,14 +51,19 @@ impl<'a> Compiler<'a> {
             local_bytes: 0,
             depth: 0,
             returns: Vec::new(),
+            calling: Vec::new(),
+            placed: HashMap::new(),
             tables: Vec::new(),
             serial: false,
+            ordering: false,
+            atomics: false,
             partial_barriers: false,
             shared_granule: 4,
         }
     }
 
-    pub fn shared_variable(&mut self, v: &Variable) -> Result<(), PtxError> {
+    /// Room in the block's shared memory; its address.
+    pub fn shared_variable(&mut self, v: &Variable) -> Result<u64, PtxError> {
         self.static_shared = self.static_shared.next_multiple_of(v.align.max(1) as u32);
         let at = address::SHARED_FIRST + u64::from(self.static_shared);
         self.static_shared = u32::try_from(v.bytes)
@@ -57,8 +71,7 @@ impl<'a> Compiler<'a> {
             .and_then(|n| self.static_shared.checked_add(n))
             .filter(|&n| n <= 1 << 20)
             .ok_or_else(|| PtxError::new(v.line, format!("{}: {} bytes of shared memory", v.name, v.bytes)))?;
-        self.scopes.declare(&v.name, Meaning::Variable(Space::Shared, at));
-        Ok(())
+        Ok(at)
     }
 
     /// Room in each thread's local memory.

@@ -116,6 +116,8 @@ impl Compiler<'_> {
             max_threads,
             required_threads: entry.required_threads,
             serial: self.serial,
+            ordering: self.ordering,
+            atomics: self.atomics,
             partial_barriers: self.partial_barriers,
             shared_granule: self.shared_granule,
         })

@@ -1,21 +1,20 @@
 //! Statements, one instruction at a time: looks its opcode up and resolves its operands.
 
+use super::call::MAX_DEPTH;
 use super::compiler::Compiler;
 use super::lowered::Lowered;
 use super::operands::{Given, Guard, written};
 use super::problem::{Lower, Problem};
-use super::runtime;
 use super::scope::Meaning;
+use super::video::is_video;
 use crate::address::{self, NOWHERE};
 use crate::ops::formats::{MatrixFormat, Product};
 use crate::ops::{self, Arg, Class};
 use crate::program::{Barrier, CopyGroups, Ins, Location, Step};
 use crate::ptx::PtxError;
 use crate::ptx::ast::{self, Instruction, Space, Statement};
-use crate::ptx::opcode::{BarrierKind, Operation};
+use crate::ptx::opcode::{BarrierKind, Operation, Scope};
 
-/// Deepest chain of calls; a cycle is deeper.
-const MAX_DEPTH: usize = 32;
 /// Instructions of one kernel, calls inlined.
 const MAX_CODE: usize = 1 << 20;
 
@@ -41,27 +40,33 @@ impl Compiler<'_> {
                 }
                 Statement::Variable(v) => match v.space {
                     Space::Shared => {
-                        // Placed before; found again by its name in the outermost scope.
-                        if self.scopes.find(&v.name).is_none() {
-                            return Err(PtxError::new(v.line, format!("variable {} is lost", v.name)));
-                        }
+                        // Placed before, once for all calls of its function.
+                        let at = self.placed.get(&(v as *const _)).copied();
+                        let at = at.ok_or_else(|| PtxError::new(v.line, format!("variable {} is lost", v.name)))?;
+                        self.scopes.declare(&v.name, Meaning::Variable(Space::Shared, at, v.ty.bytes() as u8));
                     }
                     Space::Local | Space::Param => {
                         let at = self.local_variable(v)?;
-                        self.scopes.declare(&v.name, Meaning::Variable(Space::Local, at));
+                        self.scopes.declare(&v.name, Meaning::Variable(Space::Local, at, v.ty.bytes() as u8));
                     }
                     _ => {
                         let what = format!("variable {}: expected .shared, .local or .param inside a function", v.name);
                         return Err(PtxError::new(v.line, what));
                     }
                 },
+                Statement::VectorRegister(name, n) => self.scopes.declare(name, Meaning::Vector(*n)),
+                Statement::Static(name, unique) => {
+                    if let Some(meaning) = self.scopes.find(unique) {
+                        self.scopes.declare(name, meaning);
+                    }
+                }
                 Statement::Registers { ty, name, count, line } => self.scopes.registers(*ty, name, *count, *line)?,
                 Statement::Location { file, line, inlined_at } => {
                     self.location =
                         Location { file: *file, line: *line, inlined_at: *inlined_at, ptx_line: self.location.ptx_line }
                 }
                 Statement::Block(inner) => self.statements(inner)?,
-                Statement::BranchTargets(..) => {}
+                Statement::BranchTargets(..) | Statement::CallTargets(..) | Statement::Prototype(..) => {}
                 Statement::Instruction(i) => {
                     self.location.ptx_line = i.line;
                     self.instruction(i, body).map_err(|problem| match problem {
@@ -80,7 +85,26 @@ impl Compiler<'_> {
     }
 
     fn instruction(&mut self, i: &Instruction, body: &[Statement]) -> Lower<()> {
+        // A vector register stands for its elements.
+        let spelled;
+        let i = if i.opcode.operation != Operation::Call && i.operands.iter().any(|o| self.elements_of(o).is_some()) {
+            let spell = |o: &ast::Operand| self.elements_of(o).map_or_else(|| o.clone(), ast::Operand::Vector);
+            spelled = Instruction { operands: i.operands.iter().map(spell).collect(), ..i.clone() };
+            &spelled
+        } else {
+            i
+        };
         let guard = i.guard.as_ref();
+        // The policy of a cache is the last operand, and changes nothing here.
+        let shortened;
+        let i = match i.operands.split_last() {
+            Some((policy, rest)) if i.opcode.parts.iter().any(|p| p == "L2::cache_hint") => {
+                self.source(Given::Written(policy), Arg::From64)?;
+                shortened = Instruction { operands: rest.to_vec(), ..i.clone() };
+                &shortened
+            }
+            _ => i,
+        };
         match i.opcode.operation {
             Operation::Branch => self.branch(i),
             Operation::BranchTable => self.branch_table(i, body),
@@ -90,14 +114,21 @@ impl Compiler<'_> {
             },
             Operation::Exit => self.push(i, Ins::new(Step::Exit, Class::Branch), &[]),
             Operation::Trap => self.push(i, Ins::new(Step::Trap, Class::Other), &[]),
-            Operation::Call => self.call(i),
+            Operation::Call => self.call(i, body),
             Operation::Barrier { kind, aligned } => self.barrier(i, kind, aligned),
             Operation::WarpBarrier => self.push(i, Ins::new(Step::WarpBarrier, Class::Barrier), &[Arg::From32]),
-            Operation::Fence => self.push(i, Ins::new(Step::Nothing, Class::Barrier), &[]),
+            Operation::Fence(scope) => {
+                self.ordering = true;
+                self.serial |= scope == Scope::Device;
+                self.push(i, Ins::new(Step::Fence(scope), Class::Barrier), &[])
+            }
+            Operation::OtherFence => self.push_given(guard, Ins::new(Step::Nothing, Class::Barrier), &[], &[]),
             Operation::Hint => self.push_given(guard, Ins::new(Step::Nothing, Class::Other), &[], &[]),
             Operation::Load(elements) => self.load(i, elements),
             Operation::Store(elements) => self.store(i, elements),
-            Operation::Atomic { space, kind, ty, result } => self.atomic(i, (space, kind, ty), result),
+            Operation::Atomic { space, kind, ty, vector, result, order } => {
+                self.atomics(i, (space, kind, ty, order), vector, result)
+            }
             Operation::LoadMatrix(matrices) => self.matrix(i, matrices, true),
             Operation::StoreMatrix(matrices) => self.matrix(i, matrices, false),
             Operation::Copy { cg } => self.async_copy(i, cg),
@@ -120,6 +151,23 @@ impl Compiler<'_> {
                 let arg = if wide { Arg::To64 } else { Arg::To32 };
                 self.push_given(guard, Ins::new(Step::Clock { wide }, Class::Move), &[arg], &operands[..1])
             }
+            // What it chooses is how long lines stay in a cache.
+            ["createpolicy", kind @ ("fractional" | "range" | "cvt"), ..] => {
+                let (to, zero) = (operands.first().copied().ok_or("expected a register")?, ast::Operand::Integer(0));
+                let expected = if kind == "range" {
+                    4..=4
+                } else if kind == "cvt" {
+                    2..=2
+                } else {
+                    1..=2
+                };
+                if !expected.contains(&operands.len()) {
+                    return Err(format!("expected {} operands, found {}", expected.end(), operands.len()).into());
+                }
+                self.compute(guard, &["mov", "b64"], &[to, Given::Written(&zero)])
+            }
+            ["wmma", ..] => self.wmma(i, &op),
+            [name, ..] if is_video(name) => self.video(guard, &op, &i.operands),
             _ => self.compute(guard, &op, &operands),
         }
     }
@@ -142,6 +190,9 @@ impl Compiler<'_> {
                 let mut ins = Ins::new(step, recipe.class);
                 ins.product = MatrixFormat::of(op).map(|format| Product { format, flops: recipe.flops });
                 ins.operands.extra = recipe.extra;
+                let rows =
+                    recipe.args.iter().filter(|a| matches!(a, Arg::To32 | Arg::To64 | Arg::From32 | Arg::From64));
+                ins.wide_operand = rows.zip(0..).find_map(|(a, n)| (*a == Arg::From64).then_some(n)).unwrap_or(0);
                 // `cvt` may read a register wider than its source type: its low bits count.
                 if op[0] == "cvt"
                     && let [to, from] = *operands
@@ -164,7 +215,14 @@ impl Compiler<'_> {
         self.jump(i.guard.as_ref(), label)
     }
 
-    fn jump(&mut self, guard: Option<&Guard>, label: usize) -> Lower<()> {
+    pub(super) fn jump_on(&mut self, predicate: u32, negated: bool, label: usize) {
+        let mut l = Lowered::new(Ins::new(Step::Branch { target: 0, join: NOWHERE }, Class::Branch), self.location);
+        l.guard = Some((predicate, negated));
+        l.targets.push(label);
+        self.code.push(l);
+    }
+
+    pub(super) fn jump(&mut self, guard: Option<&Guard>, label: usize) -> Lower<()> {
         let mut l = self.begin(guard, Ins::new(Step::Branch { target: 0, join: NOWHERE }, Class::Branch))?;
         l.targets.push(label);
         self.code.push(l);
@@ -187,61 +245,6 @@ impl Compiler<'_> {
             self.begin(i.guard.as_ref(), Ins::new(Step::BranchTable { table, join: NOWHERE }, Class::Branch))?;
         l.rows.push(self.source(Given::Written(index), Arg::From32)?);
         l.targets = targets;
-        self.code.push(l);
-        Ok(())
-    }
-
-    /// Inlines the callee: its parameters become local memory of the caller's threads.
-    fn call(&mut self, i: &Instruction) -> Lower<()> {
-        let (returns, name, arguments): (&[ast::Operand], _, &[ast::Operand]) = match &i.operands[..] {
-            [ast::Operand::List(r), ast::Operand::Name(n), ast::Operand::List(a), ..] => (r, n, a),
-            [ast::Operand::Name(n), ast::Operand::List(a), ..] => (&[], n, a),
-            [ast::Operand::List(r), ast::Operand::Name(n)] => (r, n, &[]),
-            [ast::Operand::Name(n)] => (&[], n, &[]),
-            _ => return Err("expected (results), function, (arguments)".into()),
-        };
-        let module = self.module;
-        let callee = module
-            .function(name)
-            .ok_or_else(|| format!("unknown function {name}; indirect calls are not supported"))?;
-        if let (None, Some(known)) = (&callee.body, runtime::named(name)) {
-            return self.runtime_call(i, &known, returns, arguments);
-        }
-        let body = callee.body.as_ref().ok_or_else(|| format!("function {name} has no body in this module"))?;
-        if callee.parameters.len() != arguments.len() || callee.returns.len() != returns.len() {
-            let (p, r) = (callee.parameters.len(), callee.returns.len());
-            return Err(format!("{name} takes {p} arguments and returns {r}").into());
-        }
-        if self.returns.len() >= MAX_DEPTH {
-            return Err(format!("calls of {name} nest too deep; recursion is not supported").into());
-        }
-        // Lanes that the guard leaves out jump over the body.
-        let after = self.new_label();
-        if let Some((guard, negated)) = &i.guard {
-            self.jump(Some(&(guard.clone(), !negated)), after)?;
-        }
-        let mut bound = Vec::new();
-        for (p, o) in callee.parameters.iter().zip(arguments).chain(callee.returns.iter().zip(returns)) {
-            let ast::Operand::Name(argument) = o else {
-                return Err(format!("expected a .param variable or register for {}, found {o:?}", p.name).into());
-            };
-            let meaning = self.scopes.find(argument).ok_or_else(|| format!("unknown name {argument}"))?;
-            bound.push((p.name.clone(), meaning));
-        }
-        self.scopes.open();
-        for (name, meaning) in bound {
-            self.scopes.declare(&name, meaning);
-        }
-        self.returns.push(after);
-        let location = self.location;
-        let done = self.statements(body);
-        self.returns.pop();
-        self.scopes.close();
-        self.location = location;
-        done?;
-        self.place_label(after);
-        // Something must stand at the label, whatever follows.
-        let l = Lowered::new(Ins::new(Step::Nothing, Class::Other), self.location);
         self.code.push(l);
         Ok(())
     }

@@ -21,9 +21,14 @@ struct Placed<'a> {
 
 impl Compiler<'_> {
     /// The row, how it becomes addresses, and the state space of a variable that the address names.
-    fn address(&self, o: &ast::Operand) -> Lower<(Operand, Addressing, Option<Space>)> {
+    pub(super) fn address(&self, o: &ast::Operand) -> Lower<(Operand, Addressing, Option<Space>)> {
         let (base, offset) = match o {
             ast::Operand::Address(base, offset) => (base.as_deref(), *offset),
+            // `ld.shared.b32 %r, array[3]`
+            ast::Operand::Element(name, n) => match self.scopes.find(name) {
+                Some(Meaning::Variable(_, _, bytes)) => (Some(&name[..]), n.wrapping_mul(i64::from(bytes))),
+                _ => return Err(format!("{name}[{n}]: {name} is no variable").into()),
+            },
             _ => return Err(format!("expected an address in brackets, found {o:?}").into()),
         };
         let Some(name) = base else {
@@ -34,9 +39,14 @@ impl Compiler<'_> {
                 0 => Err(format!("{name} is a predicate, not an address").into()),
                 width => Ok((Operand::Register(v), Addressing { wide: width == 2, offset }, None)),
             },
-            Some(Meaning::Variable(space, at)) => {
+            Some(Meaning::Variable(space, at, _)) => {
                 Ok((Operand::Constant(at, true), Addressing { wide: true, offset }, Some(space)))
             }
+            Some(Meaning::Argument(_)) => {
+                Err(format!("{name} is a value that a call gave: only `ld.param` and `st.param` of all of it reach it")
+                    .into())
+            }
+            Some(Meaning::Vector(_)) => Err(format!("{name} is a vector register, not an address").into()),
             None => Err(format!("unknown name {name}").into()),
         }
     }
@@ -111,7 +121,7 @@ impl Compiler<'_> {
 
     /// Where elements lie in memory and in registers.
     fn place<'o>(&mut self, elements: opcode::Elements, data: Given<'o>, address: &ast::Operand) -> Lower<Placed<'o>> {
-        let opcode::Elements { space, vector, ty } = elements;
+        let opcode::Elements { space, vector, ty, order } = elements;
         let (row, addressing, named) = self.address(address)?;
         let data = match data {
             Given::Written(ast::Operand::Vector(v)) => written(v),
@@ -130,7 +140,11 @@ impl Compiler<'_> {
             Some(1) => false,
             _ => ty.bytes() == 8,
         };
-        let memory = Elements { addressing, width: ty.bytes() as u8, count: vector, signed: false, wide };
+        if order.strong && !matches!(space, Space::Local | Space::Param | Space::Const) {
+            self.ordering = true;
+            self.serial |= space != Space::Shared && order.scope == opcode::Scope::Device;
+        }
+        let memory = Elements { addressing, width: ty.bytes() as u8, count: vector, signed: false, wide, order };
         if matches!(space, Space::Shared | Space::Generic) {
             self.narrow(memory.bytes());
         }
@@ -146,18 +160,52 @@ impl Compiler<'_> {
     fn register_argument(&self, space: Space, address: &ast::Operand) -> Option<u32> {
         let (Space::Param, ast::Operand::Address(Some(name), 0)) = (space, address) else { return None };
         match self.scopes.find(name) {
-            Some(Meaning::Register(v)) if !name.starts_with('%') => Some(v),
+            Some(Meaning::Argument(v)) => Some(v),
             _ => None,
         }
     }
 
     /// Notes an access of `bytes` bytes to shared memory.
-    fn narrow(&mut self, bytes: usize) {
+    pub(super) fn narrow(&mut self, bytes: usize) {
         self.shared_granule = self.shared_granule.min(bytes.trailing_zeros());
     }
 
-    pub(super) fn atomic(&mut self, i: &Instruction, what: (Space, AtomicKind, Type), result: bool) -> Lower<()> {
-        let (space, kind, ty) = what;
+    /// A vector is so many atomics, each of which is one by itself.
+    pub(super) fn atomics(
+        &mut self,
+        i: &Instruction,
+        what: (Space, AtomicKind, Type, opcode::Order),
+        vector: u8,
+        result: bool,
+    ) -> Lower<()> {
+        if vector == 1 {
+            return self.atomic(i, what, result);
+        }
+        let at = usize::from(result);
+        let Some(ast::Operand::Address(base, offset)) = i.operands.get(at) else {
+            return Err("expected an address in brackets".into());
+        };
+        let element = |o: &ast::Operand, n: usize| match o {
+            ast::Operand::Vector(v) if v.len() == usize::from(vector) => Ok(v[n].clone()),
+            _ => Err(format!("expected a vector of {vector}")),
+        };
+        for n in 0..usize::from(vector) {
+            let mut operands = Vec::new();
+            for (k, o) in i.operands.iter().enumerate() {
+                operands.push(match k == at {
+                    true => ast::Operand::Address(base.clone(), offset + (n * what.2.bytes()) as i64),
+                    false => element(o, n)?,
+                });
+            }
+            self.atomic(&Instruction { operands, ..i.clone() }, what, result)?;
+        }
+        Ok(())
+    }
+
+    fn atomic(&mut self, i: &Instruction, what: (Space, AtomicKind, Type, opcode::Order), result: bool) -> Lower<()> {
+        let (space, kind, ty, order) = what;
+        self.ordering |= order.acquire || order.release;
+        self.atomics = true;
         let wide = ty.bytes() == 8;
         let run: Run<Atomic> = match space {
             Space::Shared => atomic::shared,
@@ -176,7 +224,7 @@ impl Compiler<'_> {
             false => Operand::Sink,
         };
         let (row, addressing, _) = self.address(operands.next().ok_or("expected an address")?)?;
-        let memory = Atomic { addressing, kind, width: ty.bytes() as u8, wide };
+        let memory = Atomic { addressing, kind, width: ty.bytes() as u8, wide, order };
         let mut l = self.begin(i.guard.as_ref(), Ins::new(Step::Atomic(Access { run, memory }), Class::Atomic))?;
         l.rows.extend([row, destination]);
         l.writes = 1 << 1;
@@ -260,7 +308,7 @@ impl Compiler<'_> {
                 l.rows.push(self.source(Given::Written(o), Arg::From32)?);
                 memory.sized = true;
             }
-            _ => return Err("too many operands (cache policies are not supported)".into()),
+            _ => return Err("too many operands".into()),
         }
         l.ins.step = Step::Copy(Access { run: async_copy::copy(self.level), memory });
         self.code.push(l);

@@ -1,6 +1,7 @@
 //! From parsed PTX to a [`Program`]: names are resolved, calls inlined, opcodes looked up, registers given rows.
 
 mod allocate;
+mod call;
 mod compiler;
 mod finish;
 mod flow;
@@ -11,11 +12,14 @@ mod operands;
 mod problem;
 mod runtime;
 mod scope;
+mod video;
+mod wmma;
 
 use std::collections::{BTreeMap, HashMap};
 
 use self::compiler::Compiler;
 use self::scope::Meaning;
+pub(crate) use self::scope::function_address;
 use crate::address;
 use crate::program::Program;
 use crate::ptx::PtxError;
@@ -34,45 +38,85 @@ pub fn compile(
     level: Level,
 ) -> Result<Program, PtxError> {
     let mut c = Compiler::new(module, level);
+    let done = lower(&mut c, entry, variables);
+    let location = c.location;
+    let program = match done {
+        Ok((parameters, bytes)) => c.finish(entry, parameters, bytes),
+        Err(e) => Err(e),
+    };
+    program.map_err(|e| {
+        let file = module.files.iter().find(|(n, _)| *n == location.file && location.ptx_line == e.line);
+        e.of_kernel(&entry.name, file.map(|(_, name)| (name.clone(), location.line)))
+    })
+}
+
+/// The code of an entry; its parameters, and their bytes.
+fn lower(
+    c: &mut Compiler,
+    entry: &Function,
+    variables: &HashMap<String, u64>,
+) -> Result<(Vec<(usize, usize)>, usize), PtxError> {
+    let module = c.module;
     c.scopes.open();
     let mut external = Vec::new();
     for v in &module.variables {
         match v.space {
             Space::Shared if v.bytes == 0 => external.push(v),
-            Space::Shared => c.shared_variable(v)?,
+            Space::Shared => {
+                let at = c.shared_variable(v)?;
+                c.scopes.declare(&v.name, Meaning::Variable(Space::Shared, at, v.ty.bytes() as u8));
+            }
             _ => {
                 let address = variables.get(&v.name).copied();
                 let address = address
                     .ok_or_else(|| PtxError::new(v.line, format!("variable {} has no address (extern?)", v.name)))?;
-                c.scopes.declare(&v.name, Meaning::Variable(v.space, address));
+                c.scopes.declare(&v.name, Meaning::Variable(v.space, address, v.ty.bytes() as u8));
             }
         }
     }
     let mut parameters = Vec::new();
+    let mut named = Vec::new();
     let mut at = 0usize;
     for p in &entry.parameters {
         at = at.next_multiple_of(p.align.max(1));
         parameters.push((at, p.bytes));
-        c.scopes.declare(&p.name, Meaning::Variable(Space::Param, address::PARAM + at as u64));
+        named.push((&p.name, Meaning::Variable(Space::Param, address::PARAM + at as u64, p.ty.bytes() as u8)));
         at += p.bytes;
     }
     let body = entry.body.as_ref().ok_or_else(|| PtxError::new(entry.line, format!("{} has no body", entry.name)))?;
     // Arrays inside the function lie before dynamic shared memory, whose start is known only when all are placed.
-    place_shared(&mut c, body)?;
-    for callee in reachable(module, body).values() {
+    place_shared(c, body)?;
+    let mut callees = reachable(module, body);
+    callees.extend(call::indirect(module, body).into_iter().map(|f| (f.name.as_str(), f)));
+    let more: Vec<_> = callees
+        .values()
+        .filter_map(|f| f.body.as_deref())
+        .flat_map(|b| {
+            let mut more = reachable(module, b);
+            more.extend(call::indirect(module, b).into_iter().map(|f| (f.name.as_str(), f)));
+            more
+        })
+        .collect();
+    callees.extend(more);
+    for callee in callees.values() {
         if let Some(body) = &callee.body {
-            place_shared(&mut c, body)?;
+            place_shared(c, body)?;
         }
     }
     let dynamic = external.iter().map(|v| v.align as u32).max().unwrap_or(16).max(16);
     c.static_shared = c.static_shared.next_multiple_of(if external.is_empty() { 1 } else { dynamic });
     for v in external {
-        c.scopes.declare(&v.name, Meaning::Variable(Space::Shared, address::SHARED_FIRST + u64::from(c.static_shared)));
+        let at = address::SHARED_FIRST + u64::from(c.static_shared);
+        c.scopes.declare(&v.name, Meaning::Variable(Space::Shared, at, v.ty.bytes() as u8));
+    }
+    c.scopes.open_function();
+    for (name, meaning) in named {
+        c.scopes.declare(name, meaning);
     }
     c.statements(body)?;
     c.location.ptx_line = entry.line;
     c.emit_exit();
-    c.finish(entry, parameters, at)
+    Ok((parameters, at))
 }
 
 /// Shared variables of a function body keep their place wherever the function is inlined.
@@ -82,7 +126,10 @@ fn place_shared(c: &mut Compiler, body: &[Statement]) -> Result<(), PtxError> {
         for s in statements {
             match s {
                 Statement::Block(inner) => work.push(inner),
-                Statement::Variable(v) if v.space == Space::Shared => c.shared_variable(v)?,
+                Statement::Variable(v) if v.space == Space::Shared => {
+                    let at = c.shared_variable(v)?;
+                    c.placed.insert(v, at);
+                }
                 _ => {}
             }
         }

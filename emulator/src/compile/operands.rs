@@ -3,7 +3,7 @@
 use super::compiler::Compiler;
 use super::lowered::{Lowered, Operand, TRUE};
 use super::problem::Lower;
-use super::scope::Meaning;
+use super::scope::{Meaning, function_address};
 use crate::ops::Arg;
 use crate::program::{Ins, LaneMask, Special};
 use crate::ptx::ast::{self, Instruction};
@@ -75,14 +75,16 @@ impl Compiler<'_> {
                     l.predicate_writes |= 1 << l.predicates.len();
                     let predicate = match given {
                         Given::Written(ast::Operand::Name(n)) if n == "_" => None,
+                        Given::Register(v) => Some(v),
                         _ => Some(self.predicate(given.written()?)?.0),
                     };
                     l.predicates.push(predicate);
                 }
                 Arg::FromPredicate => {
-                    let (v, negated) = match given.written()? {
-                        ast::Operand::Integer(v) => (TRUE, *v == 0),
-                        o => self.predicate(o)?,
+                    let (v, negated) = match given {
+                        Given::Register(v) => (v, false),
+                        Given::Written(ast::Operand::Integer(v)) => (TRUE, *v == 0),
+                        Given::Written(o) => self.predicate(o)?,
                     };
                     l.predicates.push(Some(v));
                     l.ins.operands.negated |= u16::from(negated) << source_predicates;
@@ -171,9 +173,16 @@ impl Compiler<'_> {
                 }
                 match self.scopes.find(name) {
                     Some(Meaning::Register(v)) => self.check_width(name, v, wide).map(|()| Operand::Register(v)),
-                    Some(Meaning::Variable(_, at)) => Ok(constant(at)),
+                    Some(Meaning::Variable(_, at, _)) => Ok(constant(at)),
+                    Some(Meaning::Argument(_)) => {
+                        Err(format!("{name} is a value that a call gave, which has no address").into())
+                    }
+                    Some(Meaning::Vector(_)) => Err(format!("{name} is a vector register").into()),
                     None if name == "WARP_SZ" => Ok(constant(32)),
-                    None => Err(format!("unknown name {name}").into()),
+                    None => match function_address(self.module, name) {
+                        Some(at) => Ok(constant(at)),
+                        None => Err(format!("unknown name {name}").into()),
+                    },
                 }
             }
             ast::Operand::Integer(v) if arg == Arg::From16 => Ok(constant(*v as u64 & 0xffff)),
@@ -185,8 +194,19 @@ impl Compiler<'_> {
             }
             ast::Operand::Address(Some(name), offset) => match self.scopes.find(name) {
                 // `mov.u64 %rd, array+8`
-                Some(Meaning::Variable(_, at)) => Ok(constant(at.wrapping_add(*offset as u64))),
+                Some(Meaning::Variable(_, at, _)) => Ok(constant(at.wrapping_add(*offset as u64))),
+                Some(Meaning::Register(_)) => {
+                    let sum = format!("{name}{offset:+}");
+                    Err(format!("{sum}: a value is a register or a number, not their sum; add it before").into())
+                }
                 _ => Err(format!("unknown variable {name}").into()),
+            },
+            ast::Operand::Element(name, n) => match self.scopes.find(name) {
+                // `mov.u64 %rd, array[3]`
+                Some(Meaning::Variable(_, at, bytes)) => {
+                    Ok(constant(at.wrapping_add(n.wrapping_mul(i64::from(bytes)) as u64)))
+                }
+                _ => Err(format!("{name}[{n}]: {name} is no variable").into()),
             },
             _ => Err(format!("expected a register or a number, found {o:?}").into()),
         }

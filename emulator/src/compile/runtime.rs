@@ -6,8 +6,8 @@ use super::problem::Lower;
 use crate::exec::runtime;
 use crate::ops::{Arg, Class};
 use crate::program::{Ins, Run, Step};
-use crate::ptx::ast::{self, Instruction, Space, Type};
-use crate::ptx::opcode::Elements;
+use crate::ptx::ast::{self, Space, Type};
+use crate::ptx::opcode::{Elements, Order};
 
 /// A function that the emulator brings.
 pub(super) struct Function {
@@ -33,7 +33,6 @@ impl Compiler<'_> {
     /// Arguments become registers, the function one instruction on them, and its result goes where the caller reads it.
     pub(super) fn runtime_call(
         &mut self,
-        i: &Instruction,
         function: &Function,
         returns: &[ast::Operand],
         arguments: &[ast::Operand],
@@ -43,7 +42,7 @@ impl Compiler<'_> {
             return Err(format!("expected {a} arguments and {r} results").into());
         }
         self.serial |= function.ordered;
-        let guard = i.guard.as_ref();
+        let guard = None;
         let (mut operands, mut args) = (Vec::new(), Vec::new());
         if let Some(bits) = function.returns {
             operands.push(Given::Register(self.scopes.fresh((bits / 32) as u8)));
@@ -65,7 +64,12 @@ impl Compiler<'_> {
 
 /// One parameter of a call.
 fn parameter(bits: u32) -> Elements {
-    Elements { space: Space::Param, vector: 1, ty: if bits == 64 { Type::B64 } else { Type::B32 } }
+    Elements {
+        space: Space::Param,
+        vector: 1,
+        ty: if bits == 64 { Type::B64 } else { Type::B32 },
+        order: Order::default(),
+    }
 }
 
 /// Where the variable or register lies that an argument or result names.

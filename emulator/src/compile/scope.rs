@@ -2,16 +2,21 @@
 
 use std::collections::HashMap;
 
+use crate::address;
 use crate::ptx::PtxError;
-use crate::ptx::ast::{Space, Type};
+use crate::ptx::ast::{Module, Space, Type};
 
 /// What a name stands for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Meaning {
     /// A virtual register.
     Register(u32),
-    /// A variable: its state space, and its address there.
-    Variable(Space, u64),
+    /// A register that a call gave for a `.param`: `ld.param` and `st.param` of its name are moves.
+    Argument(u32),
+    /// A variable: its state space, its address there, and the bytes of one element.
+    Variable(Space, u64, u8),
+    /// A vector register, whose elements are registers of its name and `.x`, `.y`, `.z`, `.w`: how many.
+    Vector(usize),
 }
 
 /// How many rows a register takes: 0 for a predicate.
@@ -23,11 +28,19 @@ pub fn width(ty: Type) -> Result<u8, String> {
     }
 }
 
+/// The address of a function: its place among those of the module.
+pub(crate) fn function_address(module: &Module, name: &str) -> Option<u64> {
+    let at = module.functions.iter().position(|f| f.name == name && !f.entry)?;
+    Some(address::CODE + 16 * at as u64)
+}
+
 /// Nested scopes of one function.
 #[derive(Default)]
 pub struct Scopes {
     /// Names and families (`%r<7>`: prefix, first register, count), innermost last.
     levels: Vec<Level>,
+    /// Where the function that is being inlined begins: it sees its own levels, and the outermost, which is the module's.
+    floors: Vec<usize>,
     /// Rows of each virtual register, 0 for predicates.
     pub widths: Vec<u8>,
 }
@@ -46,6 +59,23 @@ impl Scopes {
 
     pub fn close(&mut self) {
         self.levels.pop();
+    }
+
+    /// The level of a function of its own: nothing of its caller is visible in it.
+    pub fn open_function(&mut self) {
+        self.floors.push(self.levels.len());
+        self.open();
+    }
+
+    pub fn close_function(&mut self) {
+        self.floors.pop();
+        self.close();
+    }
+
+    /// What is visible, innermost first.
+    fn visible(&self) -> impl Iterator<Item = &Level> {
+        let floor = self.floors.last().copied().unwrap_or(0).min(self.levels.len());
+        self.levels[floor..].iter().rev().chain(self.levels[..floor].first())
     }
 
     fn innermost(&mut self) -> &mut Level {
@@ -87,14 +117,14 @@ impl Scopes {
     }
 
     pub fn find_label(&self, name: &str) -> Option<usize> {
-        self.levels.iter().rev().find_map(|l| l.labels.get(name).copied())
+        self.visible().find_map(|l| l.labels.get(name).copied())
     }
 
     pub fn find(&self, name: &str) -> Option<Meaning> {
         let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
         let (prefix, number) = name.split_at(name.len() - digits);
         let number = number.parse::<u32>().ok();
-        for level in self.levels.iter().rev() {
+        for level in self.visible() {
             if let Some(meaning) = level.names.get(name) {
                 return Some(meaning.clone());
             }

@@ -34,6 +34,10 @@ impl Driver {
         self.report_leaks(handle);
         let buffers: Vec<CUdeviceptr> = self.buffers.iter().filter(|(_, c)| **c == handle).map(|(at, _)| *at).collect();
         for at in buffers {
+            if self.managed.contains_key(&at) {
+                let _ = self.free_managed(at);
+                continue;
+            }
             self.buffers.remove(&at);
             // It is live: the table is kept in step with the machine.
             let _ = self.machine().free(at);
@@ -49,6 +53,9 @@ impl Driver {
         let graphs = &self.graphs;
         self.nodes.retain(|graph| graphs.get(*graph).is_some());
         self.execs.retain(|exec| exec.context != handle);
+        let mapped: Vec<usize> =
+            self.pinned.iter().filter(|(_, p)| p.context == handle && p.mapped).map(|(at, _)| *at).collect();
+        mapped.into_iter().for_each(|base| self.unmap_pinned(base));
         // The program may still hold addresses of pinned memory: it stays allocated.
         self.pinned.retain(|_, pinned| pinned.context != handle);
         if let Some(context) = self.contexts.get_mut(handle) {

@@ -102,6 +102,7 @@ pub unsafe extern "C" fn cuDeviceGetUuid_v2(uuid: *mut CUuuid, device: CUdevice)
         known(device)?;
         let text = match driver.options.as_ref().map(|options| options.model) {
             Some(Model::H100) => b"ptx-emulator-H10",
+            Some(Model::Rtx5090) => b"ptx-emulator-509",
             _ => b"ptx-emulator-A10",
         };
         // SAFETY: `uuid` is null or room for the answer: the caller's promise.
@@ -148,6 +149,7 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_in
             14 | 30 => 512, // alignment of textures and surfaces
             15 => 1,        // copies and kernels overlap
             16 => d.multiprocessors,
+            19 => 1, // mapped host memory
             31 => 1, // concurrent kernels
             32 => 1, // error correction
             35 => 1, // no display
@@ -162,23 +164,25 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_in
             76 => d.compute_capability.1,
             78..=80 => 1, // priorities, caching of global and local memory
             81 => d.shared_per_multiprocessor,
-            87 => 2, // single to double precision
-            90 => 1, // preemption
+            83 | 89 => 1, // managed memory, of host and device at once
+            87 => 2,      // single to double precision
+            90 => 1,      // preemption
             97 => d.shared_optin,
             99 => 1, // registering host memory
             106 => super::occupancy::MAX_BLOCKS,
             111 => super::occupancy::RESERVED_SHARED,
             115 => 1, // memory pools
             126 => 1, // memory synchronisation domains
-            // Textures, surfaces, mapped and managed memory, cooperative and cluster launches, peers, sharing between
+            // Textures, surfaces, cooperative and cluster launches, peers, sharing between
             // processes: not emulated.
-            17..=29
+            17..=18
+            | 20..=29
             | 33..=34
             | 42..=50
             | 52..=74
             | 77
-            | 83..=86
-            | 88..=89
+            | 84..=86
+            | 88
             | 91..=96
             | 98
             | 100..=105

@@ -1,10 +1,12 @@
-//! Graphs: recorded by stream capture, run in the order of recording.
+//! Graphs: recorded by stream capture or made of kernel nodes, run in that order.
 
-use std::ffi::{c_char, c_int, c_uint};
+use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::sync::Arc;
 
 use super::border::{border, lock, out};
-use super::failure::{Outcome, fail, invalid};
+use super::failure::{Outcome, fail, failure, invalid};
 use super::handles::{Graph, GraphExec};
+use super::launch::{Request, prepare};
 use super::state::Driver;
 use super::submit::submit_all;
 use super::types::*;
@@ -15,7 +17,7 @@ const AUTO_FREE: u64 = 1;
 const DEVICE_LAUNCH: u64 = 4;
 const FLAGS: u64 = AUTO_FREE | 2 | DEVICE_LAUNCH | 8;
 
-/// An empty graph: only capture adds nodes.
+/// An empty graph.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuGraphCreate(graph: *mut CUgraph, flags: c_uint) -> CUresult {
     border("cuGraphCreate", || {
@@ -161,9 +163,102 @@ pub unsafe extern "C" fn cuGraphNodeGetType(node: CUgraphNode, kind: *mut c_int)
             Work::Copy(_) => 1,
             Work::Fill(_) => 2,
             Work::Host(..) => 3,
+            Work::Empty => 5,
             Work::Wait => 6,
             Work::Record(_) => 7,
         });
+        Ok(())
+    })
+}
+
+/// `CUDA_KERNEL_NODE_PARAMS_v2`
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct CUDA_KERNEL_NODE_PARAMS {
+    pub func: CUfunction,
+    pub gridDimX: c_uint,
+    pub gridDimY: c_uint,
+    pub gridDimZ: c_uint,
+    pub blockDimX: c_uint,
+    pub blockDimY: c_uint,
+    pub blockDimZ: c_uint,
+    pub sharedMemBytes: c_uint,
+    pub kernelParams: *mut *mut c_void,
+    pub extra: *mut *mut c_void,
+    pub kern: CUkernel,
+    pub ctx: CUcontext,
+}
+
+/// Nodes run in the order in which they were added: what a node depends on was there before it.
+fn add(
+    driver: &mut Driver,
+    graph: CUgraph,
+    dependencies: *const CUgraphNode,
+    count: usize,
+    work: Work,
+) -> Outcome<usize> {
+    let handle = graph as usize;
+    let found = driver.graphs.get(handle).ok_or_else(|| invalid("graph"))?;
+    if count > 0 && dependencies.is_null() {
+        return fail(ERROR_INVALID_VALUE, "the dependencies are null");
+    }
+    for n in 0..count {
+        // SAFETY: the caller gives `count` nodes.
+        let node = unsafe { dependencies.add(n).read() } as usize;
+        if !found.nodes.iter().any(|(known, _)| *known == node) {
+            return Err(invalid("node of this graph"));
+        }
+    }
+    let node = driver.nodes.insert(handle);
+    if let Some(graph) = driver.graphs.get_mut(handle) {
+        graph.nodes.push((node, Arc::new(work)));
+    }
+    Ok(node)
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddKernelNode_v2(
+    node: *mut CUgraphNode,
+    graph: CUgraph,
+    dependencies: *const CUgraphNode,
+    count: usize,
+    parameters: *const CUDA_KERNEL_NODE_PARAMS,
+) -> CUresult {
+    border("cuGraphAddKernelNode_v2", || {
+        let mut driver = lock()?;
+        // SAFETY: `node` is null or room for the answer, `parameters` is null or holds them: the caller's promise.
+        let (answer, p) = unsafe { (out(node)?, parameters.as_ref()) };
+        let p = p.ok_or_else(|| failure(ERROR_INVALID_VALUE, "the parameters are null"))?;
+        let request = Request {
+            function: if p.func.is_null() { p.kern } else { p.func },
+            grid: [p.gridDimX, p.gridDimY, p.gridDimZ],
+            block: [p.blockDimX, p.blockDimY, p.blockDimZ],
+            shared_bytes: p.sharedMemBytes,
+            stream: std::ptr::null_mut(),
+            arguments: p.kernelParams.cast_const().cast(),
+            extra: p.extra,
+        };
+        // SAFETY: the caller gives arguments or extras as the driver's contract says.
+        let launch = unsafe { prepare(&mut driver, &request)? };
+        driver.permit(&launch)?;
+        answer.write(add(&mut driver, graph, dependencies, count, Work::Launch(launch))? as CUgraphNode);
+        Ok(())
+    })
+}
+
+/// A node that only stands between others.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuGraphAddEmptyNode(
+    node: *mut CUgraphNode,
+    graph: CUgraph,
+    dependencies: *const CUgraphNode,
+    count: usize,
+) -> CUresult {
+    border("cuGraphAddEmptyNode", || {
+        let mut driver = lock()?;
+        // SAFETY: `node` is null or room for the answer: the caller's promise.
+        let answer = unsafe { out(node)? };
+        answer.write(add(&mut driver, graph, dependencies, count, Work::Empty)? as CUgraphNode);
         Ok(())
     })
 }

@@ -124,10 +124,42 @@ pub struct Pinned {
     pub bytes: usize,
     /// `None` for memory of the program that was registered.
     pub layout: Option<Layout>,
+    /// `CU_MEMHOSTALLOC_*`
+    pub flags: u32,
+    /// Kernels reach it.
+    pub mapped: bool,
+}
+
+/// Memory that host and device share.
+pub struct Managed {
+    pub bytes: usize,
+    pub layout: Layout,
 }
 
 impl Stream {
     pub fn new(context: usize, kind: StreamKind) -> Self {
         Stream { context, flags: 0, priority: 0, capture: None, kind }
     }
+}
+
+/// A module that belongs to no context.
+pub struct Library {
+    pub ptx: String,
+    /// Its kernels.
+    pub names: Vec<String>,
+    /// The module in each context.
+    pub modules: HashMap<usize, usize>,
+}
+
+/// An entry of a library.
+pub struct LibraryKernel {
+    pub library: usize,
+    pub name: CString,
+}
+
+/// What has been given to link, and the result, whose bytes the caller reads until the state is destroyed.
+#[derive(Default)]
+pub struct Link {
+    pub parts: Vec<String>,
+    pub image: Option<Box<[u8]>>,
 }

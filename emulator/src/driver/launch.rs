@@ -11,17 +11,17 @@ use super::work::{KernelLaunch, Work};
 use crate::finding::{Finding, Kind};
 use crate::machine::Machine;
 
-/// What `cuLaunchKernel` and `cuLaunchKernelEx` have in common.
-struct Request {
-    function: CUfunction,
-    grid: [u32; 3],
-    block: [u32; 3],
-    shared_bytes: u32,
-    stream: CUstream,
+/// What launches and kernel nodes have in common.
+pub(super) struct Request {
+    pub function: CUfunction,
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub shared_bytes: u32,
+    pub stream: CUstream,
     /// Addresses of the arguments, one for each parameter.
-    arguments: *const *const c_void,
+    pub arguments: *const *const c_void,
     /// Or `CU_LAUNCH_PARAM_*` and their values.
-    extra: *const *mut c_void,
+    pub extra: *const *mut c_void,
 }
 
 #[unsafe(no_mangle)]
@@ -104,12 +104,25 @@ fn supported(attribute: &CUlaunchAttribute) -> Outcome {
 /// # Safety
 /// The arguments are as `cuLaunchKernel` describes them.
 unsafe fn launch(mut driver: Guard, request: &Request) -> Outcome {
-    let function = driver.function(request.function)?;
-    let (kernel, context, shared_limit) = (function.kernel.clone(), function.context, function.shared_limit);
     let stream = driver.stream(request.stream)?;
-    if driver.context_of(stream)? != context {
+    let of_stream = driver.context_of(stream)?;
+    let handle = driver.resolve(request.function as usize)?;
+    if driver.function(handle as CUfunction)?.context != of_stream {
         return fail(ERROR_INVALID_HANDLE, "the function and the stream are of different contexts");
     }
+    // SAFETY: the same contract.
+    let launch = unsafe { prepare(&mut driver, request)? };
+    submit(driver, request.stream, Work::Launch(launch), "cuLaunchKernel")
+}
+
+/// The launch with its arguments.
+///
+/// # Safety
+/// The arguments are as `cuLaunchKernel` describes them.
+pub(super) unsafe fn prepare(driver: &mut Driver, request: &Request) -> Outcome<KernelLaunch> {
+    let handle = driver.resolve(request.function as usize)?;
+    let function = driver.function(handle as CUfunction)?;
+    let (kernel, context, shared_limit) = (function.kernel.clone(), function.context, function.shared_limit);
     driver.healthy(context)?;
     let parameters = match (request.arguments.is_null(), request.extra.is_null()) {
         (false, false) => return fail(ERROR_INVALID_VALUE, "both kernelParams and extra are given"),
@@ -118,12 +131,12 @@ unsafe fn launch(mut driver: Guard, request: &Request) -> Outcome {
             return fail(ERROR_INVALID_VALUE, format!("{}: neither kernelParams nor extra is given", kernel.name));
         }
         // SAFETY: the caller's arguments are one address for each parameter of the kernel.
-        (false, true) => unsafe { gathered(&mut driver, request.arguments, &kernel)? },
+        (false, true) => unsafe { gathered(driver, request.arguments, &kernel)? },
         // SAFETY: the caller's list of extras is well formed and ends.
-        (true, false) => unsafe { packed(&mut driver, request.extra, &kernel)? },
+        (true, false) => unsafe { packed(driver, request.extra, &kernel)? },
     };
     let launch = KernelLaunch {
-        function: request.function as usize,
+        function: handle,
         kernel,
         grid: request.grid,
         block: request.block,
@@ -131,7 +144,7 @@ unsafe fn launch(mut driver: Guard, request: &Request) -> Outcome {
         shared_limit,
         parameters,
     };
-    submit(driver, request.stream, Work::Launch(launch), "cuLaunchKernel")
+    Ok(launch)
 }
 
 fn wrong(kernel: &crate::machine::Kernel, kind: Kind, what: String) -> Finding {

@@ -26,6 +26,9 @@ impl Driver {
         if address == 0 {
             return fail(ERROR_INVALID_VALUE, "a free of a null address");
         }
+        if self.free_managed(address)? {
+            return Ok(());
+        }
         if self.buffers.remove(&address).is_none()
             && self.machine().buffer_at(address).is_some_and(|(base, _)| base == address)
         {
@@ -129,21 +132,95 @@ pub unsafe extern "C" fn cuMemGetAddressRange_v2(
     })
 }
 
-/// For device buffers and pinned memory: context (1), kind of memory (2), addresses (3, 4), managed (8), device (9), range (11, 12),
-/// mapped (13).
+/// For device buffers, managed and pinned memory: context (1), kind of memory (2), addresses (3, 4), synchronous operations (6), number
+/// of the buffer (7), managed (8), device (9), range (11, 12), mapped (13), kinds of sharing (14), access (16), pool (17).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuPointerGetAttribute(value: *mut c_void, attribute: c_int, address: CUdeviceptr) -> CUresult {
-    const HOST: c_uint = 1;
-    const DEVICE: c_uint = 2;
     border("cuPointerGetAttribute", || {
         let mut driver = lock()?;
         driver.working()?;
         if value.is_null() {
             return fail(ERROR_INVALID_VALUE, "the address for the answer is null");
         }
-        let (base, bytes, kind) = match (driver.machine().buffer_at(address), driver.pinned_at(address as usize)) {
-            (Some((base, bytes)), _) => (base, bytes, DEVICE),
-            (None, Some((base, pinned))) => (base as u64, pinned.bytes, HOST),
+        // SAFETY: the caller gives room for a value of the attribute's type.
+        unsafe { driver.attribute_of(value, attribute, address) }
+    })
+}
+
+/// Several attributes; what an address does not have is zero, also where it is none that the driver knows.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuPointerGetAttributes(
+    count: c_uint,
+    attributes: *mut c_int,
+    values: *mut *mut c_void,
+    address: CUdeviceptr,
+) -> CUresult {
+    border("cuPointerGetAttributes", || {
+        let mut driver = lock()?;
+        driver.working()?;
+        if count == 0 || attributes.is_null() || values.is_null() {
+            return fail(ERROR_INVALID_VALUE, "no attributes, or the addresses are null");
+        }
+        for n in 0..count as usize {
+            // SAFETY: the caller gives `count` attributes and addresses for the answers.
+            let (attribute, value) = unsafe { (attributes.add(n).read(), values.add(n).read()) };
+            let bytes = width_of(attribute)?;
+            if value.is_null() {
+                return fail(ERROR_INVALID_VALUE, "the address for an answer is null");
+            }
+            // SAFETY: the caller gives room for a value of each attribute's type.
+            unsafe {
+                value.cast::<u8>().write_bytes(0, bytes);
+                if let Err(failure) = driver.attribute_of(value, attribute, address)
+                    && failure.code != ERROR_INVALID_VALUE
+                {
+                    return Err(failure);
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Whether operations on the memory are synchronous (6), as all are.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cuPointerSetAttribute(
+    value: *const c_void,
+    attribute: c_int,
+    address: CUdeviceptr,
+) -> CUresult {
+    border("cuPointerSetAttribute", || {
+        let mut driver = lock()?;
+        driver.working()?;
+        if value.is_null() || attribute != 6 || driver.machine().buffer_at(address).is_none() {
+            return fail(ERROR_INVALID_VALUE, format!("pointer attribute {attribute} of {address:#x} cannot be set"));
+        }
+        Ok(())
+    })
+}
+
+/// Bytes of an attribute's value.
+fn width_of(attribute: c_int) -> Outcome<usize> {
+    match attribute {
+        1 | 3 | 4 | 7 | 11 | 12 | 14 | 17 => Ok(8),
+        2 | 6 | 8 | 9 | 10 | 13 | 16 => Ok(4),
+        5..=21 => fail(ERROR_NOT_SUPPORTED, format!("pointer attribute {attribute} is not emulated")),
+        _ => fail(ERROR_INVALID_VALUE, format!("there is no pointer attribute {attribute}")),
+    }
+}
+
+impl Driver {
+    /// # Safety
+    /// `value` has room for a value of the attribute's type.
+    unsafe fn attribute_of(&mut self, value: *mut c_void, attribute: c_int, address: CUdeviceptr) -> Outcome {
+        const HOST: c_uint = 1;
+        const DEVICE: c_uint = 2;
+        let managed = self.managed_at(address).is_some();
+        let pinned = self.pinned_at(address as usize).map(|(base, pinned)| (base as u64, pinned.bytes, pinned.mapped));
+        let mapped = pinned.is_some_and(|(.., mapped)| mapped);
+        let (base, bytes, kind) = match (pinned, self.machine().buffer_at(address)) {
+            (Some((base, bytes, _)), _) => (base, bytes, HOST),
+            (None, Some((base, bytes))) => (base, bytes, DEVICE),
             (None, None) => {
                 return fail(
                     ERROR_INVALID_VALUE,
@@ -152,28 +229,34 @@ pub unsafe extern "C" fn cuPointerGetAttribute(value: *mut c_void, attribute: c_
             }
         };
         let context = match kind {
-            DEVICE => driver.buffers.get(&base).copied(),
-            _ => driver.pinned.get(&(base as usize)).map(|pinned| pinned.context),
+            DEVICE => self.buffers.get(&base).copied(),
+            _ => self.pinned.get(&(base as usize)).map(|pinned| pinned.context),
         };
         // A module's variable belongs to the context of the module, which is not looked up here.
-        let context = context.map_or_else(|| driver.current(), Ok)?;
+        let context = context.map_or_else(|| self.current(), Ok)?;
+        width_of(attribute)?;
         // SAFETY: the caller gives room for a value of the attribute's type.
         unsafe {
             match attribute {
                 1 => value.cast::<CUcontext>().write(context as CUcontext),
                 2 => value.cast::<c_uint>().write(kind),
-                3 if kind == DEVICE => value.cast::<CUdeviceptr>().write(address),
-                4 if kind == HOST => value.cast::<CUdeviceptr>().write(address),
+                3 if kind == DEVICE || mapped => value.cast::<CUdeviceptr>().write(address),
+                4 if kind == HOST || managed => value.cast::<CUdeviceptr>().write(address),
                 3 | 4 => return fail(ERROR_INVALID_VALUE, "the memory has no address on that side: it is not mapped"),
-                8 => value.cast::<c_uint>().write(0),
+                // Operations are synchronous.
+                6 => value.cast::<c_uint>().write(1),
+                7 => value.cast::<u64>().write(base),
+                8 => value.cast::<c_uint>().write(u32::from(managed)),
                 9 => value.cast::<c_int>().write(0),
+                10 => value.cast::<c_uint>().write(0),
                 11 => value.cast::<CUdeviceptr>().write(base),
                 12 => value.cast::<usize>().write(bytes),
-                13 => value.cast::<c_uint>().write(u32::from(kind == DEVICE)),
-                5..=21 => return fail(ERROR_NOT_SUPPORTED, format!("pointer attribute {attribute} is not emulated")),
-                _ => return fail(ERROR_INVALID_VALUE, format!("there is no pointer attribute {attribute}")),
+                13 => value.cast::<c_uint>().write(u32::from(kind == DEVICE || mapped)),
+                14 | 17 => value.cast::<u64>().write(0),
+                // Read and write.
+                _ => value.cast::<c_uint>().write(3),
             }
         }
         Ok(())
-    })
+    }
 }

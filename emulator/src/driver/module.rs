@@ -27,7 +27,8 @@ impl From<PtxError> for Failure {
 }
 
 impl Driver {
-    fn load(&mut self, context: usize, ptx: &str) -> Outcome<usize> {
+    /// The target of a text, if the device can run it.
+    pub fn fits(&self, ptx: &str) -> Outcome<u32> {
         let Some(target) = fatbin::target_of(ptx) else {
             return fail(ERROR_INVALID_IMAGE, "the image is no PTX: it has no .target");
         };
@@ -35,8 +36,34 @@ impl Driver {
         if target > major * 10 + minor {
             return fail(ERROR_INVALID_PTX, format!("the PTX is for sm_{target}, the device is sm_{major}{minor}"));
         }
-        let module = self.machine().load(ptx)?;
+        Ok(target)
+    }
+
+    pub fn load(&mut self, context: usize, ptx: &str) -> Outcome<usize> {
+        let target = self.fits(ptx)?;
+        let lazy = self.options.as_ref().is_some_and(|options| options.lazy);
+        let mut module = self.machine().load(ptx)?;
+        if !lazy && let Err(e) = module.compile_all() {
+            self.machine().unload(module);
+            return Err(e.into());
+        }
         Ok(self.modules.insert(Module { context, module, target }))
+    }
+
+    /// The function of a module's kernel, which is compiled when it is first asked for.
+    pub fn function_of(&mut self, handle: usize, name: &str) -> Outcome<usize> {
+        let entry = self.modules.get_mut(handle).ok_or_else(|| invalid("module"))?;
+        let context = entry.context;
+        let kernel = entry.module.kernel(name);
+        self.healthy(context)?;
+        let kernel = kernel.ok_or_else(|| failure(ERROR_NOT_FOUND, format!("the module has no kernel {name}")))??;
+        let known = self.functions.iter().find(|(_, f)| f.module == handle && f.kernel.name == name);
+        if let Some((known, _)) = known {
+            return Ok(known);
+        }
+        let name = CString::new(name).map_err(|_| failure(ERROR_INVALID_VALUE, "a name with a NUL"))?;
+        let function = Function { context, module: handle, kernel, name, shared_limit: 0, carveout: -1 };
+        Ok(self.functions.insert(function))
     }
 }
 
@@ -90,14 +117,14 @@ pub unsafe extern "C" fn cuModuleLoadDataEx(
 }
 
 /// The log buffers of `CUjit_option`s 3 to 6: address and bytes, and where the bytes used are returned.
-struct Logs {
+pub(super) struct Logs {
     buffers: [(*mut c_char, usize, Option<*mut *mut c_void>); 2],
 }
 
 impl Logs {
     /// # Safety
     /// Both arrays hold `count` entries.
-    unsafe fn read(count: usize, options: *const c_int, values: *mut *mut c_void) -> Outcome<Self> {
+    pub(super) unsafe fn read(count: usize, options: *const c_int, values: *mut *mut c_void) -> Outcome<Self> {
         let mut logs = Logs { buffers: [(std::ptr::null_mut(), 0, None); 2] };
         if count > 0 && (options.is_null() || values.is_null()) {
             return fail(ERROR_INVALID_VALUE, "the options are null");
@@ -179,19 +206,7 @@ pub unsafe extern "C" fn cuModuleGetFunction(
         let mut driver = lock()?;
         // SAFETY: `function` is null or room for the answer, and `name` is null or a string that ends in a NUL: the caller's promise.
         let (answer, name) = unsafe { (out(function)?, text(name)?) };
-        let handle = module as usize;
-        let entry = driver.modules.get_mut(handle).ok_or_else(|| invalid("module"))?;
-        let context = entry.context;
-        let kernel = entry.module.kernel(name);
-        driver.healthy(context)?;
-        let kernel = kernel.ok_or_else(|| failure(ERROR_NOT_FOUND, format!("the module has no kernel {name}")))??;
-        let known = driver.functions.iter().find(|(_, f)| f.module == handle && f.kernel.name == name);
-        let known = known.map(|(handle, _)| handle);
-        answer.write(known.unwrap_or_else(|| {
-            let name = CString::new(name).expect("a C string has no NUL within");
-            let function = Function { context, module: handle, kernel, name, shared_limit: 0, carveout: -1 };
-            driver.functions.insert(function)
-        }) as CUfunction);
+        answer.write(driver.function_of(module as usize, name)? as CUfunction);
         Ok(())
     })
 }

@@ -1,4 +1,4 @@
-//! Page-locked host memory. Kernels cannot reach it: mapping it to the device is not emulated.
+//! Page-locked host memory. Kernels reach what is mapped, at the address that the host has.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::ffi::{c_uint, c_void};
@@ -45,9 +45,6 @@ fn allocate(answer: *mut *mut c_void, bytes: usize, flags: c_uint) -> Outcome {
     let context = driver.working()?;
     // SAFETY: `answer` is null or room for the answer: the caller's promise.
     let answer = unsafe { out(answer)? };
-    if flags & DEVICE_MAP != 0 {
-        return fail(ERROR_NOT_SUPPORTED, "host memory mapped to the device is not emulated");
-    }
     if flags & !7 != 0 || bytes == 0 {
         return fail(ERROR_INVALID_VALUE, format!("{bytes} bytes with flags {flags:#x}"));
     }
@@ -62,7 +59,10 @@ fn allocate(answer: *mut *mut c_void, bytes: usize, flags: c_uint) -> Outcome {
     // SAFETY: just allocated with this size.
     unsafe { memory.write_bytes(0xFF, bytes) };
     driver.freed_pinned.remove(&(memory as usize));
-    driver.pinned.insert(memory as usize, Pinned { context, bytes, layout: Some(layout) });
+    driver.pinned.insert(memory as usize, Pinned { context, bytes, layout: Some(layout), flags, mapped: false });
+    if flags & DEVICE_MAP != 0 {
+        driver.map_pinned(memory as usize)?;
+    }
     answer.write(memory.cast());
     Ok(())
 }
@@ -89,6 +89,7 @@ pub unsafe extern "C" fn cuMemFreeHost(memory: *mut c_void) -> CUresult {
         let Some(layout) = driver.pinned.get(&address).and_then(|pinned| pinned.layout) else {
             return Err(driver.not_pinned(address));
         };
+        driver.unmap_pinned(address);
         driver.pinned.remove(&address);
         driver.freed_pinned.insert(address);
         // SAFETY: allocated by `allocate` with this layout; leaving the table, it is freed once.
@@ -103,9 +104,6 @@ pub unsafe extern "C" fn cuMemHostRegister_v2(memory: *mut c_void, bytes: usize,
         let mut driver = lock()?;
         let context = driver.working()?;
         let address = memory as usize;
-        if flags & DEVICE_MAP != 0 {
-            return fail(ERROR_NOT_SUPPORTED, "host memory mapped to the device is not emulated");
-        }
         let end = address.checked_add(bytes).filter(|_| !memory.is_null() && bytes > 0 && flags & !0xF == 0);
         let end = end
             .ok_or_else(|| failure(ERROR_INVALID_VALUE, format!("{bytes} bytes at {address:#x}, flags {flags:#x}")))?;
@@ -119,7 +117,10 @@ pub unsafe extern "C" fn cuMemHostRegister_v2(memory: *mut c_void, bytes: usize,
         if overlaps {
             return fail(ERROR_HOST_MEMORY_ALREADY_REGISTERED, "part of the memory is pinned already");
         }
-        driver.pinned.insert(address, Pinned { context, bytes, layout: None });
+        driver.pinned.insert(address, Pinned { context, bytes, layout: None, flags, mapped: false });
+        if flags & DEVICE_MAP != 0 {
+            driver.map_pinned(address)?;
+        }
         Ok(())
     })
 }
@@ -133,6 +134,7 @@ pub unsafe extern "C" fn cuMemHostUnregister(memory: *mut c_void) -> CUresult {
         if driver.pinned.get(&address).is_none_or(|pinned| pinned.layout.is_some()) {
             return fail(ERROR_HOST_MEMORY_NOT_REGISTERED, format!("{address:#x} was not registered"));
         }
+        driver.unmap_pinned(address);
         driver.pinned.remove(&address);
         driver.healthy(context)
     })

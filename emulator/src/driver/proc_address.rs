@@ -8,12 +8,13 @@ use super::types::*;
 use super::{
     context::*, copy::*, device::*, errors::*, event::*, function::*, graph::*, launch::*, memory::*, module::*,
 };
+use super::{header, library::*, link::*, managed::*, peer::*, rectangles::*};
 use super::{occupancy::*, pinned::*, pool::*, stream::*, unsupported::*};
 
 macro_rules! table {
     ($($function:ident)*) => {
-        /// Names and addresses of all functions of the driver.
-        pub(super) fn functions() -> [(&'static str, *mut c_void); [$(stringify!($function)),*].len()] {
+        /// Names and addresses of the functions that do something, or refuse with a reason.
+        fn emulated() -> [(&'static str, *mut c_void); [$(stringify!($function)),*].len()] {
             [$((stringify!($function), $function as *mut c_void)),*]
         }
     };
@@ -47,31 +48,50 @@ table! {
     cuGraphCreate cuGraphDestroy cuGraphInstantiate_v2 cuGraphInstantiateWithFlags cuGraphExecDestroy cuGraphLaunch cuGraphUpload
     cuGraphGetNodes cuGraphNodeGetType
     cuMemAllocManaged cuMemPrefetchAsync_v2 cuMemAdvise_v2
+    cuMemPrefetchAsync cuMemAdvise cuMemHostGetDevicePointer_v2 cuMemHostGetFlags cuPointerGetAttributes cuPointerSetAttribute
+    cuMemAllocPitch_v2 cuMemcpy2DUnaligned_v2 cuMemcpy3D_v2 cuMemcpy3DAsync_v2 cuMemcpyPeer
+    cuMemsetD2D8_v2 cuMemsetD2D16_v2 cuMemsetD2D32_v2 cuMemsetD2D8Async cuMemsetD2D16Async cuMemsetD2D32Async
+    cuDeviceComputeCapability cuDeviceGetPCIBusId cuDeviceGetByPCIBusId cuDeviceCanAccessPeer cuCtxGetApiVersion cuCtxGetId
+    cuStreamGetCtx cuStreamGetId cuModuleGetLoadingMode cuFuncGetModule cuGetExportTable
+    cuLinkCreate_v2 cuLinkAddData_v2 cuLinkAddFile_v2 cuLinkComplete cuLinkDestroy
+    cuLibraryLoadData cuLibraryLoadFromFile cuLibraryUnload cuLibraryGetKernel cuLibraryGetKernelCount cuLibraryEnumerateKernels
+    cuLibraryGetModule cuLibraryGetGlobal cuKernelGetFunction cuKernelGetLibrary cuKernelGetName cuKernelGetAttribute
+    cuKernelSetAttribute cuKernelSetCacheConfig cuKernelGetParamInfo cuGraphAddKernelNode_v2 cuGraphAddEmptyNode
     cuImportExternalMemory cuExternalMemoryGetMappedBuffer cuDestroyExternalMemory
 }
 
+/// Names and addresses of all functions of the driver.
+pub(super) fn functions() -> Vec<(&'static str, *mut c_void)> {
+    emulated().into_iter().chain(header::functions()).collect()
+}
+
 /// Names whose forms differ in their arguments, with the CUDA version that brought each; later ones first.
-const FORMS: [(&str, c_int, &str); 8] = [
+const FORMS: [(&str, c_int, &str); 11] = [
     ("cuCtxCreate", 12_050, "cuCtxCreate_v4"),
     ("cuCtxCreate", 11_040, "cuCtxCreate_v3"),
     ("cuCtxCreate", 3_020, "cuCtxCreate_v2"),
     ("cuGraphInstantiate", 12_000, "cuGraphInstantiateWithFlags"),
     ("cuGraphInstantiate", 11_000, "cuGraphInstantiate_v2"),
     ("cuGetProcAddress", 12_000, "cuGetProcAddress_v2"),
+    ("cuGetProcAddress", 11_030, "cuGetProcAddress"),
     ("cuMemPrefetchAsync", 12_020, "cuMemPrefetchAsync_v2"),
+    ("cuMemPrefetchAsync", 8_000, "cuMemPrefetchAsync"),
     ("cuMemAdvise", 12_020, "cuMemAdvise_v2"),
+    ("cuMemAdvise", 8_000, "cuMemAdvise"),
 ];
 
 /// The address of a name for a version of CUDA, or whether the version is too old for it.
 fn find(name: &str, version: c_int) -> Result<*mut c_void, bool> {
-    let table = functions();
+    // What is emulated under another form goes before what is not.
+    let table = emulated();
     let exact = |name: &str| table.iter().find(|(known, _)| *known == name).map(|(_, address)| *address);
     let mut forms = FORMS.iter().filter(|(known, ..)| *known == name).peekable();
     if forms.peek().is_some() {
         let form = forms.find(|(_, since, _)| version >= *since);
-        return form.and_then(|(_, _, form)| exact(form)).or_else(|| exact(name)).ok_or(true);
+        return form.and_then(|(_, _, form)| exact(form)).ok_or(true);
     }
-    exact(name).or_else(|| exact(&format!("{name}_v2"))).ok_or(false)
+    let refused = || header::functions().into_iter().find(|(known, _)| *known == name).map(|(_, address)| address);
+    exact(name).or_else(|| exact(&format!("{name}_v2"))).or_else(refused).ok_or(false)
 }
 
 /// Flags choose default streams, of which there is one kind here.
@@ -133,10 +153,15 @@ mod tests {
             include_str!("function.rs"),
             include_str!("graph.rs"),
             include_str!("launch.rs"),
+            include_str!("library.rs"),
+            include_str!("link.rs"),
+            include_str!("managed.rs"),
             include_str!("memory.rs"),
             include_str!("module.rs"),
             include_str!("occupancy.rs"),
+            include_str!("peer.rs"),
             include_str!("pinned.rs"),
+            include_str!("rectangles.rs"),
             include_str!("pool.rs"),
             include_str!("stream.rs"),
             include_str!("unsupported.rs"),
@@ -170,7 +195,9 @@ mod tests {
         assert_eq!(find("cuCtxCreate", 12_000), Ok(address("cuCtxCreate_v3")));
         assert_eq!(find("cuGraphInstantiate", 13_000), Ok(address("cuGraphInstantiateWithFlags")));
         assert_eq!(find("cuEventElapsedTime", 11_000), Ok(address("cuEventElapsedTime")));
-        assert_eq!(find("cuMemAdvise", 11_000), Err(true));
-        assert_eq!(find("cuTexRefCreate", 13_000), Err(false));
+        assert_eq!(find("cuMemAdvise", 11_000), Ok(address("cuMemAdvise")));
+        assert_eq!(find("cuMemAdvise", 7_000), Err(true));
+        assert_eq!(find("cuTexRefCreate", 13_000), Ok(address("cuTexRefCreate")), "which refuses");
+        assert_eq!(find("cuNothing", 13_000), Err(false));
     }
 }

@@ -7,7 +7,8 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::failure::{Failure, Outcome, fail, failure, invalid};
 use super::handles::{
-    Capture, Context, Event, Function, Graph, GraphExec, Module, Pinned, Pool, Primary, Stream, StreamKind,
+    Capture, Context, Event, Function, Graph, GraphExec, Library, LibraryKernel, Link, Managed, Module, Pinned, Pool,
+    Primary, Stream, StreamKind,
 };
 use super::table::Table;
 use super::tally::Tally;
@@ -66,6 +67,7 @@ impl Findings {
         let text = finding.to_string();
         if self.printed.insert(text.clone()) {
             texts::tell(&text);
+            texts::note_finding(finding);
         }
         self.recent.push(finding.clone());
     }
@@ -92,11 +94,17 @@ pub struct Driver {
     pub nodes: Table<usize>,
     pub execs: Table<GraphExec>,
     pub pools: Table<Pool>,
+    pub links: Table<Link>,
+    pub libraries: Table<Library>,
+    /// Kernels of libraries.
+    pub kernels: Table<LibraryKernel>,
     /// The device's own pool, and the one in use.
     pub default_pool: Option<usize>,
     pub device_pool: Option<usize>,
     /// The context of each device buffer, by its first address.
     pub buffers: BTreeMap<CUdeviceptr, usize>,
+    /// By first address; also among the buffers.
+    pub managed: BTreeMap<CUdeviceptr, Managed>,
     pub pinned: BTreeMap<usize, Pinned>,
     /// First addresses of pinned memory that was freed and not handed out again.
     pub freed_pinned: BTreeSet<usize>,
@@ -127,9 +135,13 @@ impl Default for Driver {
             nodes: Table::new(0xC7),
             execs: Table::new(0xC8),
             pools: Table::new(0xC9),
+            links: Table::new(0xCA),
+            libraries: Table::new(0xCB),
+            kernels: Table::new(0xCC),
             default_pool: None,
             device_pool: None,
             buffers: BTreeMap::new(),
+            managed: BTreeMap::new(),
             pinned: BTreeMap::new(),
             freed_pinned: BTreeSet::new(),
             findings: Findings::default(),

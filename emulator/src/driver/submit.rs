@@ -74,12 +74,12 @@ impl Driver {
                 }
                 None => Err(invalid("event")),
             },
-            Work::Wait | Work::Host(..) => Ok(()),
+            Work::Wait | Work::Empty | Work::Host(..) => Ok(()),
         }
     }
 
     /// Refuses a launch that hardware refuses, before it is recorded.
-    fn permit(&mut self, launch: &KernelLaunch) -> Outcome {
+    pub fn permit(&mut self, launch: &KernelLaunch) -> Outcome {
         match self.machine().check(&launch.kernel, &launch.as_launch()) {
             Ok(()) => Ok(()),
             Err(LaunchError::Refused(code, why)) => fail(code, why),
@@ -138,7 +138,7 @@ impl Driver {
 
     /// Refuses a host address where a copy needs one of the device. What else can be wrong with it, the machine knows.
     fn device_side(&mut self, address: u64, side: &str, bytes: usize) -> Outcome {
-        if Machine::is_device_address(address) || address < 4096 {
+        if Machine::is_device_address(address) || address < 4096 || self.machine().buffer_at(address).is_some() {
             return Ok(());
         }
         let what = format!("the {side} of a copy of {bytes} bytes should be a device address, found one of the host");

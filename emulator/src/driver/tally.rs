@@ -57,7 +57,7 @@ impl Tally {
                 *copies += 1;
                 *bytes += copy.bytes as u64;
             }
-            Work::Host(..) | Work::Record(_) | Work::Wait => {}
+            Work::Host(..) | Work::Record(_) | Work::Wait | Work::Empty => {}
         }
     }
 }

@@ -7,10 +7,21 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use super::failure::Failure;
 use super::types::CUresult;
+use crate::finding::Finding;
 
 /// Says something on standard error, which may be a file on a full disk.
 pub fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "emulator: {line}");
+}
+
+/// Adds a finding to the file that `PTX_EMULATOR_FINDINGS` names: a JSON object a line, so that several processes can share it.
+pub fn note_finding(finding: &Finding) {
+    let Some(path) = std::env::var_os("PTX_EMULATOR_FINDINGS") else { return };
+    let Ok(json) = serde_json::to_string(finding) else { return };
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(&path);
+    if let Err(e) = opened.and_then(|mut file| file.write_all(format!("{json}\n").as_bytes())) {
+        tell(&format!("{}: {e}", path.to_string_lossy()));
+    }
 }
 
 /// Number, name, usual text.

@@ -14,6 +14,9 @@ pub type CUgraph = *mut c_void;
 pub type CUgraphNode = *mut c_void;
 pub type CUgraphExec = *mut c_void;
 pub type CUmemoryPool = *mut c_void;
+pub type CUlinkState = *mut c_void;
+pub type CUlibrary = *mut c_void;
+pub type CUkernel = *mut c_void;
 
 /// `CUhostFn`: runs in stream order.
 pub type CUhostFn = Option<unsafe extern "C" fn(*mut c_void)>;

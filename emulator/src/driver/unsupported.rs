@@ -4,6 +4,7 @@ use std::ffi::{c_int, c_uint, c_void};
 
 use super::border::{border, lock};
 use super::failure::fail;
+use super::texts;
 use super::types::*;
 
 #[unsafe(no_mangle)]
@@ -28,13 +29,32 @@ macro_rules! unsupported {
     )*};
 }
 
+/// Functions of cuda.h that nothing more is known of: whatever they are given, they answer `CUDA_ERROR_NOT_SUPPORTED`, and the first
+/// call of each says its name.
+macro_rules! not_emulated {
+    ($($name:ident)*) => {
+        $(
+            #[unsafe(no_mangle)]
+            pub unsafe extern "C" fn $name() -> $crate::driver::types::CUresult {
+                static TOLD: std::sync::Once = std::sync::Once::new();
+                $crate::driver::unsupported::refuse(stringify!($name), &TOLD)
+            }
+        )*
+
+        /// Names and addresses of these functions.
+        pub(super) fn functions() -> Vec<(&'static str, *mut std::ffi::c_void)> {
+            vec![$((stringify!($name), $name as *mut std::ffi::c_void)),*]
+        }
+    };
+}
+pub(super) use not_emulated;
+
+pub(super) fn refuse(name: &'static str, told: &std::sync::Once) -> CUresult {
+    told.call_once(|| texts::tell(&format!("{name} is not emulated: it answers CUDA_ERROR_NOT_SUPPORTED")));
+    border(name, || fail(ERROR_NOT_SUPPORTED, format!("{name} is not emulated")))
+}
+
 unsupported! {
-    cuMemAllocManaged(*mut CUdeviceptr, usize, c_uint) "managed memory is";
-    cuMemPrefetchAsync_v2(CUdeviceptr, usize, CUmemLocation, c_uint, CUstream) "managed memory is";
-    cuMemAdvise_v2(CUdeviceptr, usize, c_int, CUmemLocation) "managed memory is";
-    cuStreamAttachMemAsync(CUstream, CUdeviceptr, usize, c_uint) "managed memory is";
-    cuMemcpy2D_v2(*const c_void) "copies of rectangles are";
-    cuMemcpy2DAsync_v2(*const c_void, CUstream) "copies of rectangles are";
     cuLaunchCooperativeKernel(CUfunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, CUstream, *mut *mut c_void)
         "cooperative launches are";
     cuOccupancyMaxActiveClusters(*mut c_int, CUfunction, *const CUlaunchConfig) "clusters are";

@@ -12,6 +12,8 @@ pub enum Work {
     Host(unsafe extern "C" fn(*mut std::ffi::c_void), usize),
     /// Records an event when a graph runs (`CU_EVENT_RECORD_EXTERNAL`).
     Record(usize),
+    /// Nothing: a node between others.
+    Empty,
     /// Waits for an event when a graph runs (`CU_EVENT_WAIT_EXTERNAL`): it has passed, work runs in order.
     Wait,
 }

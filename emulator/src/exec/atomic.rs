@@ -3,11 +3,11 @@
 
 use super::cta::{Cta, Outcome};
 use super::elements::{get, put, read_elements, write_elements};
+use super::strong::Kinds;
 use super::touch::{Touch, addresses, lanes};
 use super::warp::Warp;
 use super::{global, shared};
 use crate::address::{SHARED, SHARED_FIRST, WINDOW};
-use crate::finding::Kind;
 use crate::ops::atomic::apply;
 use crate::program::{Atomic, Ins};
 
@@ -54,14 +54,10 @@ fn global_at(warp: &mut Warp, cta: &mut Cta, memory: &Atomic, t: &Touch) -> Outc
     while left != 0 {
         let (view, group) = global::find(warp, cta, &t.of(left))?;
         let v = cta.shape.views[view];
+        if cta.shape.checks {
+            global::strong(warp, cta, &t.of(group), view, Kinds { order: memory.order, reads: true, writes: true })?;
+        }
         for l in lanes(group) {
-            // SAFETY: `find` has checked that the element lies within the view; with checks, views know what was written.
-            if cta.shape.checks && unsafe { !v.all_written((t.at[l] - v.base) as usize, t.bytes) } {
-                let what = format!("atomic on {} bytes that nothing wrote", t.bytes);
-                let mut f = warp.finding(cta, t.ins, Kind::UninitializedGlobal, l, what);
-                global::locate(&mut f, t.at[l], v.name());
-                return Err(f);
-            }
             pointers[l] = v.data(t.at[l]);
         }
         left &= !group;
@@ -75,13 +71,7 @@ fn shared_at(warp: &mut Warp, cta: &mut Cta, memory: &Atomic, t: &Touch) -> Outc
     shared::inside(warp, cta, t)?;
     shared::count(cta, t);
     if cta.shape.checks {
-        for l in lanes(t.mask) {
-            let at = (t.at[l] - SHARED_FIRST) as usize;
-            if let Err(c) = cta.shared_shadow.atomic(&cta.clock, at, t.bytes) {
-                let access = format!("atomic on {} bytes", t.bytes);
-                return Err(shared::locate(warp.conflict(cta, t.ins, l, &access, c), c));
-            }
-        }
+        shared::strong(warp, cta, t, Kinds { order: memory.order, reads: true, writes: true })?;
     }
     let base = cta.shared();
     let pointers = std::array::from_fn(|l| base.wrapping_add(t.at[l].wrapping_sub(SHARED_FIRST) as usize));

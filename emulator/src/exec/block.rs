@@ -2,6 +2,7 @@
 
 use super::cta::{Cta, Outcome};
 use super::warp::{Pause, Warp};
+use crate::check::clock::Knowledge;
 use crate::finding::{Finding, Kind};
 use crate::program::{Barrier, Ins, Step};
 use crate::ptx::opcode::BarrierKind;
@@ -27,7 +28,7 @@ struct Arrivals {
     /// Threads it takes, where the instruction says so.
     wanted: Option<usize>,
     /// What those who arrived knew.
-    knowledge: Vec<Vec<u32>>,
+    knowledge: Vec<Knowledge>,
 }
 
 /// Shuffles in place; a small generator is enough to vary schedules.
@@ -147,7 +148,7 @@ fn release(cta: &mut Cta, warps: &mut [Warp], state: &mut [State], arrivals: &mu
         if !complete {
             continue;
         }
-        if here.wanted.is_none() && running < warps.len() && cta.shape.checks {
+        if here.wanted.is_none() && running < warps.len() && cta.shape.lints {
             let w = here.waiting[0];
             let (ins, lane) = (last(cta, &warps[w]), warps[w].active.trailing_zeros() as usize);
             let gone = warps.len() - running;

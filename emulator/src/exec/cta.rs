@@ -33,6 +33,7 @@ pub struct Shape<'a> {
     pub output: &'a Mutex<Output>,
     pub checks: bool,
     pub counters: bool,
+    pub lints: bool,
     pub seed: u64,
     pub multiprocessors: u32,
 }

@@ -4,11 +4,13 @@ use std::ops::Range;
 
 use super::cta::{Cta, Outcome};
 use super::elements::{Place, empty_rows, fill_rows, stores_nothing_new};
+use super::strong::{Kinds, is_strong};
 use super::touch::{Touch, addresses, lanes, with_addresses};
 use super::warp::Warp;
 use super::{private, shared};
 use crate::address;
 use crate::check::global::GlobalShadow;
+use crate::check::order::Memory;
 use crate::finding::{BufferName, Finding, Kind};
 use crate::memory::{View, explain};
 use crate::program::{Elements, Ins, Run};
@@ -25,13 +27,17 @@ pub fn store(level: Level) -> Run<Elements> {
 }
 
 #[inline(always)]
-fn load_from(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: &Touch) -> Outcome {
+pub(super) fn load_from(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: &Touch) -> Outcome {
     count(cta, t);
     let mut left = t.mask;
     while left != 0 {
         let (view, group) = find(warp, cta, &t.of(left))?;
         if cta.shape.checks {
-            check_read(warp, cta, &t.of(group), view)?;
+            if is_strong(cta, memory) {
+                strong(warp, cta, &t.of(group), view, Kinds::load(memory))?;
+            } else {
+                check_read(warp, cta, &t.of(group), view)?;
+            }
         }
         // SAFETY: `find` has checked that these lanes lie within the view.
         unsafe { fill_rows(warp, memory, &t.of(group), place(&cta.shape.views[view], t.at)) };
@@ -41,19 +47,65 @@ fn load_from(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: &Touch) -> Ou
 }
 
 #[inline(always)]
-fn store_to(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: &Touch) -> Outcome {
+pub(super) fn store_to(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: &Touch) -> Outcome {
     count(cta, t);
     let mut left = t.mask;
     while left != 0 {
         let (view, group) = find(warp, cta, &t.of(left))?;
         if cta.shape.checks {
-            check_write(warp, cta, memory, &t.of(group), view)?;
+            if is_strong(cta, memory) {
+                strong(warp, cta, &t.of(group), view, Kinds::store(memory))?;
+            } else {
+                check_write(warp, cta, memory, &t.of(group), view)?;
+            }
         }
         // SAFETY: `find` has checked that these lanes lie within the view.
         unsafe { empty_rows(warp, memory, &t.of(group), place(&cta.shape.views[view], t.at)) };
         left &= !group;
     }
     Ok(())
+}
+
+/// Checks the strong accesses of lanes that lie in one view, and lets them synchronise.
+#[cold]
+pub(super) fn strong(warp: &Warp, cta: &mut Cta, t: &Touch, view: usize, kinds: Kinds) -> Outcome {
+    shadow(cta, view);
+    let v = &cta.shape.views[view];
+    let mut failed = None;
+    {
+        let Cta { global_shadows, clock, .. } = cta;
+        let shadow = global_shadows[view].as_mut().expect("just made");
+        shadow.prepare(clock, t.bytes.min(16), extent(t, v.base), kinds.writes);
+        for l in lanes(t.mask) {
+            let (at, me) = ((t.at[l] - v.base) as usize, warp.who(l));
+            // SAFETY: `find` has checked that the lanes lie within the view; with checks, views know what was written.
+            if kinds.reads && unsafe { !v.all_written(at, t.bytes) } {
+                failed = Some((l, None));
+                break;
+            }
+            let released = clock.released(Memory::Global, t.at[l], kinds.order.scope);
+            if let Err(c) = shadow.strong(clock, at, t.bytes, &kinds.of_lane(t, me, released)) {
+                failed = Some((l, Some(c)));
+                break;
+            }
+            clock.strong(Memory::Global, t.at[l], me, &kinds.order, kinds.reads, kinds.writes);
+            if kinds.writes {
+                // SAFETY: as above.
+                unsafe { v.mark_written(at, t.bytes) };
+            }
+        }
+    }
+    let Some((l, conflict)) = failed else { return Ok(()) };
+    let access = match t.access {
+        "atomic" => format!("atomic on {} bytes", t.bytes),
+        access => format!("{access} of {} bytes", t.bytes),
+    };
+    let mut f = match conflict {
+        Some(c) => warp.conflict(cta, t.ins, l, &access, c),
+        None => warp.finding(cta, t.ins, Kind::UninitializedGlobal, l, format!("{access} that nothing wrote")),
+    };
+    locate(&mut f, t.at[l], v.name());
+    Err(f)
 }
 
 /// Places by device addresses.
@@ -168,7 +220,11 @@ pub(super) fn check_read(warp: &Warp, cta: &mut Cta, t: &Touch, view: usize) -> 
                 failed = Some((l, None));
                 break;
             }
-            if let Err(c) = shadow.read(clock, at, t.bytes, warp.who(l)) {
+            let read = match clock.is_ordering() {
+                true => shadow.read_ordered(clock, at, t.bytes, warp.who(l)),
+                false => shadow.read(clock, at, t.bytes, warp.who(l)),
+            };
+            if let Err(c) = read {
                 failed = Some((l, Some(c)));
                 break;
             }
@@ -249,21 +305,28 @@ type At = fn(&mut Warp, &mut Cta, &Elements, &Touch) -> Outcome;
 
 /// `ld` without a state space: each lane goes where its address lies.
 pub fn load_generic(warp: &mut Warp, cta: &mut Cta, ins: &Ins, memory: &Elements, mask: u32) -> Outcome {
-    let (a, groups) = windows(warp, ins, memory, mask);
-    let t = Touch { ins, mask, at: &a, bytes: memory.bytes(), access: "read" };
-    let to: [At; 4] = [load_from, shared::load_from, private::load_local, private::load_param];
-    groups
-        .into_iter()
-        .zip(to)
-        .filter(|(group, _)| *group != 0)
-        .try_for_each(|(group, run)| run(warp, cta, memory, &t.of(group)))
+    let a = addresses(&warp.registers, ins.operands.slot[0], &memory.addressing);
+    load_anywhere(warp, cta, memory, &Touch { ins, mask, at: &a, bytes: memory.bytes(), access: "read" })
 }
 
 /// `st` without a state space.
 pub fn store_generic(warp: &mut Warp, cta: &mut Cta, ins: &Ins, memory: &Elements, mask: u32) -> Outcome {
-    let (a, groups) = windows(warp, ins, memory, mask);
-    let t = Touch { ins, mask, at: &a, bytes: memory.bytes(), access: "write" };
-    let to: [At; 4] = [store_to, shared::store_to, private::store_local, private::store_param];
+    let a = addresses(&warp.registers, ins.operands.slot[0], &memory.addressing);
+    store_anywhere(warp, cta, memory, &Touch { ins, mask, at: &a, bytes: memory.bytes(), access: "write" })
+}
+
+/// Addresses are generic.
+pub(super) fn load_anywhere(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: &Touch) -> Outcome {
+    each_window(warp, cta, memory, t, [load_from, shared::load_from, private::load_local, private::load_param])
+}
+
+pub(super) fn store_anywhere(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: &Touch) -> Outcome {
+    each_window(warp, cta, memory, t, [store_to, shared::store_to, private::store_local, private::store_param])
+}
+
+fn each_window(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: &Touch, to: [At; 4]) -> Outcome {
+    let (a, groups) = windows(t);
+    let t = Touch { at: &a, ..*t };
     groups
         .into_iter()
         .zip(to)
@@ -272,10 +335,10 @@ pub fn store_generic(warp: &mut Warp, cta: &mut Cta, ins: &Ins, memory: &Element
 }
 
 /// Divides the lanes over the windows: global, shared, local, parameters; their addresses become those of the window.
-fn windows(warp: &Warp, ins: &Ins, memory: &Elements, mask: u32) -> ([u64; 32], [u32; 4]) {
-    let mut a = addresses(&warp.registers, ins.operands.slot[0], &memory.addressing);
+fn windows(t: &Touch) -> ([u64; 32], [u32; 4]) {
+    let mut a = *t.at;
     let mut groups = [0u32; 4];
-    for l in lanes(mask) {
+    for l in lanes(t.mask) {
         let window = |first: u64| a[l] >= first && a[l] < first + address::WINDOW;
         let n = if window(address::SHARED) {
             a[l] -= address::SHARED;

@@ -44,7 +44,7 @@ pub fn run(shape: &Shape, workers: &mut [Worker]) -> Result<Counts, Box<Finding>
             *worker = Worker::default();
         }
         let mut clock = std::mem::take(&mut worker.clock);
-        clock.begin_launch(shape.warps());
+        clock.begin_launch(shape.warps(), shape.checks && shape.program.ordering);
         let mut cta = Cta::new(shape, clock, std::mem::take(&mut worker.shadows), k as u32);
         let mut warps: Vec<Warp> = (0..shape.warps()).map(|w| Warp::new(w, &cta)).collect();
         let mut found = None;

@@ -65,7 +65,7 @@ pub(super) fn store_local(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: 
 
 /// Offsets into `Warp::local`, where each lane has `size` bytes.
 fn offsets(a: &[u64; 32], size: usize) -> [u64; 32] {
-    std::array::from_fn(|l| (l * size) as u64 + a[l].wrapping_sub(LOCAL_FIRST))
+    std::array::from_fn(|l| ((l * size) as u64).wrapping_add(a[l].wrapping_sub(LOCAL_FIRST)))
 }
 
 fn inside(warp: &Warp, cta: &Cta, t: &Touch) -> Outcome {

@@ -39,7 +39,13 @@ impl Warp {
         let what = match c.kind {
             Kind::UninitializedShared => format!("{access} of shared memory that nothing wrote in this block"),
             Kind::MissingCopyWait => format!("{access} while a cp.async that {other} started{at} is under way"),
+            Kind::BlockRace if program.ordering => {
+                format!("{access}; {other}{block} {did} the same bytes{at}, and no release and acquire orders them")
+            }
             Kind::BlockRace => format!("{access}; {other}{block} {did} the same bytes{at} in this launch"),
+            _ if program.ordering => {
+                format!("{access}; {other} {did} the same bytes{at} with nothing between that orders them")
+            }
             _ => format!("{access}; {other} {did} the same bytes{at} with no barrier between"),
         };
         self.finding(cta, ins, c.kind, lane, what)

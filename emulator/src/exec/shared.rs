@@ -2,10 +2,12 @@
 
 use super::cta::{Cta, Outcome};
 use super::elements::{Place, empty_rows, fill_rows, stores_nothing_new};
+use super::strong::{Kinds, is_strong};
 use super::touch::{Touch, lanes, with_addresses};
 use super::warp::Warp;
 use crate::address::SHARED_FIRST;
 use crate::check::conflict::Conflict;
+use crate::check::order::Memory;
 use crate::finding::{Finding, Kind};
 use crate::program::{Elements, Ins, Run};
 use crate::registers::Level;
@@ -32,8 +34,12 @@ pub(super) fn load_from(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: &T
     inside(warp, cta, t)?;
     count(cta, t);
     if cta.shape.checks {
-        for l in lanes(t.mask) {
-            check_read(warp, cta, t, l)?;
+        if is_strong(cta, memory) {
+            strong(warp, cta, t, Kinds::load(memory))?;
+        } else {
+            for l in lanes(t.mask) {
+                check_read(warp, cta, t, l)?;
+            }
         }
     }
     // SAFETY: `inside` has checked the lanes of the mask.
@@ -46,7 +52,9 @@ pub(super) fn store_to(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: &To
     inside(warp, cta, t)?;
     count(cta, t);
     let to = place(cta, t.at);
-    if cta.shape.checks {
+    if cta.shape.checks && is_strong(cta, memory) {
+        strong(warp, cta, t, Kinds::store(memory))?;
+    } else if cta.shape.checks {
         let mut failed = None;
         {
             let Cta { shared_shadow, clock, .. } = cta;
@@ -73,10 +81,38 @@ pub(super) fn store_to(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: &To
 pub(super) fn check_read(warp: &Warp, cta: &mut Cta, t: &Touch, l: usize) -> Outcome {
     let Cta { shared_shadow, clock, .. } = cta;
     let at = (t.at[l] - SHARED_FIRST) as usize;
-    match shared_shadow.read(clock, at, t.bytes, warp.who(l)) {
+    let read = match clock.is_ordering() {
+        true => shared_shadow.read_ordered(clock, at, t.bytes, warp.who(l)),
+        false => shared_shadow.read(clock, at, t.bytes, warp.who(l)),
+    };
+    match read {
         Ok(()) => Ok(()),
         Err(c) => Err(locate(warp.conflict(cta, t.ins, l, &format!("read of {} bytes", t.bytes), c), c)),
     }
+}
+
+/// Checks strong accesses, and lets them synchronise.
+#[cold]
+pub(super) fn strong(warp: &Warp, cta: &mut Cta, t: &Touch, kinds: Kinds) -> Outcome {
+    let mut failed = None;
+    {
+        let Cta { shared_shadow, clock, .. } = cta;
+        for l in lanes(t.mask) {
+            let (at, me) = ((t.at[l] - SHARED_FIRST) as usize, warp.who(l));
+            let released = clock.released(Memory::Shared, t.at[l], kinds.order.scope);
+            if let Err(c) = shared_shadow.strong(clock, at, t.bytes, &kinds.of_lane(t, me, released)) {
+                failed = Some((l, c));
+                break;
+            }
+            clock.strong(Memory::Shared, t.at[l], me, &kinds.order, kinds.reads, kinds.writes);
+        }
+    }
+    let Some((l, c)) = failed else { return Ok(()) };
+    let access = match t.access {
+        "atomic" => format!("atomic on {} bytes", t.bytes),
+        access => format!("{access} of {} bytes", t.bytes),
+    };
+    Err(locate(warp.conflict(cta, t.ins, l, &access, c), c))
 }
 
 /// Adds where a conflict is.

@@ -3,21 +3,16 @@
 use super::copies::Copies;
 use super::cta::{Cta, Outcome};
 use super::touch::lanes;
+use super::waiting::Waiting;
 use crate::address::{NOWHERE, Pc};
 use crate::finding::{Finding, Kind};
+use crate::ops::Class;
+use crate::ops::warp::shuffle_source;
 use crate::program::{Access, Barrier, Ins, LaneMask, Special, Step};
 use crate::registers::{ALL, NO_PREDICATE, Registers, Row, Value, ZERO};
 
 /// Instructions after which another warp gets its turn even without a barrier, so that spinning warps cannot starve the rest.
 const TURN: u64 = 1 << 16;
-
-/// Lanes that wait at a position for the others of their branch.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    pc: Pc,
-    mask: u32,
-    join: Pc,
-}
 
 /// Why a warp stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +31,13 @@ pub struct Warp {
     pub pc: Pc,
     /// Lanes that run now, and where they meet the others.
     pub active: u32,
-    join: Pc,
-    stack: Vec<Waiting>,
-    /// Lanes that have not exited.
+    pub(super) join: Pc,
+    pub(super) stack: Vec<Waiting>,
+    /// Lanes may be held, in an entry of the stack.
+    pub(super) holding: bool,
+    /// Lanes that have not exited, and those that began.
     pub live: u32,
+    begun: u32,
     pub copies: Copies,
     /// Local memory, lane after lane, and which bytes were written.
     pub local: Vec<u8>,
@@ -63,7 +61,9 @@ impl Warp {
             active: 0,
             join: NOWHERE,
             stack: Vec::new(),
+            holding: false,
             live: 0,
+            begun: 0,
             copies: Copies::default(),
             local: vec![0; local],
             local_written: vec![false; if cta.shape.checks { local } else { 0 }],
@@ -75,10 +75,12 @@ impl Warp {
         let shape = cta.shape;
         let left = shape.threads() - self.number * 32;
         self.live = if left >= 32 { ALL } else { (1 << left) - 1 };
+        self.begun = self.live;
         self.active = self.live;
         self.pc = 0;
         self.join = NOWHERE;
         self.stack.clear();
+        self.holding = false;
         self.copies.clear();
         self.local_written.fill(false);
         for &slot in &shape.program.undefined {
@@ -154,19 +156,26 @@ impl Warp {
                 Step::Elements(ref access) => self.access(cta, ins, access, mask)?,
                 Step::Atomic(ref access) => self.access(cta, ins, access, mask)?,
                 Step::Matrices(ref access) => self.access(cta, ins, access, mask)?,
+                Step::Fragment(ref access) => self.access(cta, ins, access, mask)?,
                 Step::Copy(ref access) => self.access(cta, ins, access, mask)?,
                 Step::CopyGroups(ref access) => self.access(cta, ins, access, mask)?,
                 Step::Call(run) => self.access(cta, ins, &Access { run, memory: () }, mask)?,
                 Step::WarpWide { exec, members } => {
                     if mask != 0 {
-                        self.check_members(cta, ins, members, mask)?;
+                        if !self.all_here(cta, ins, members, mask)? {
+                            self.hold(cta, mask)?;
+                            continue;
+                        }
+                        if self.live != self.begun && cta.shape.checks {
+                            self.sources_live(cta, ins, mask)?;
+                        }
                         // SAFETY: as for `Compute`; all lanes that it exchanges values with are here.
                         unsafe { exec(&mut self.registers, &ins.operands, mask) };
                     }
                 }
                 Step::Join => {
                     if self.pc == self.join {
-                        self.meet();
+                        self.meet(cta)?;
                         continue;
                     }
                 }
@@ -188,7 +197,7 @@ impl Warp {
                         if counting {
                             cta.counts.diverged(ins.pc);
                         }
-                        self.split(join, &mut [(self.pc + 1, not), (target, mask)]);
+                        self.split(cta, join, &mut [(self.pc + 1, not), (target, mask)])?;
                         continue;
                     }
                 }
@@ -203,7 +212,7 @@ impl Warp {
                         self.live &= !mask;
                         self.active &= !mask;
                         if self.active == 0 {
-                            if !self.resume() {
+                            if !self.resume(cta)? {
                                 return Ok(Pause::Done);
                             }
                             continue;
@@ -212,8 +221,9 @@ impl Warp {
                 }
                 Step::Barrier(barrier) => {
                     if mask != 0 {
-                        if self.active != self.live || mask != self.active {
-                            return Err(self.diverged(cta, ins, mask, "bar.sync"));
+                        if mask != self.live {
+                            self.hold(cta, mask)?;
+                            continue;
                         }
                         return Ok(Pause::Barrier(barrier));
                     }
@@ -222,7 +232,10 @@ impl Warp {
                     if mask != 0 {
                         // SAFETY: slot 0 of a compiled `bar.warp.sync` is a row of its warp.
                         let members = unsafe { u32::read(&self.registers, ins.operands.slot[0]) };
-                        self.check_mask(cta, ins, members, mask)?;
+                        if !self.named_here(cta, ins, members, mask)? {
+                            self.hold(cta, mask)?;
+                            continue;
+                        }
                         if cta.shape.checks {
                             cta.clock.warp_barrier(self.number);
                         }
@@ -239,7 +252,18 @@ impl Warp {
                         }
                     }
                 }
+                Step::Fence(scope) => {
+                    if mask != 0 && cta.shape.checks {
+                        cta.clock.fence(self.number, mask, scope);
+                    }
+                }
                 Step::Nothing => {}
+                Step::NoFunction => {
+                    if mask != 0 {
+                        let what = "a call through an address that is no function of this type, or that calls itself";
+                        return Err(self.finding(cta, ins, Kind::Trap, mask.trailing_zeros() as usize, what));
+                    }
+                }
                 Step::Trap => {
                     if mask != 0 {
                         return Err(self.finding(cta, ins, Kind::Trap, mask.trailing_zeros() as usize, "trap"));
@@ -258,55 +282,6 @@ impl Warp {
         }
         // SAFETY: the compiler gave it rows and predicates of this warp, and chose it for this processor.
         unsafe { (access.run)(self, cta, ins, &access.memory, mask) }
-    }
-
-    /// Divides the active lanes over several targets; the last runs first.
-    fn split(&mut self, join: Pc, sides: &mut [(Pc, u32)]) {
-        let all = self.active;
-        let mut meeting = self.join;
-        if join != NOWHERE && join != self.join {
-            self.stack.push(Waiting { pc: join, mask: all, join: self.join });
-            meeting = join;
-        }
-        // Lanes that are at the meeting point already only wait there.
-        let there = |pc: Pc| pc == meeting && join != NOWHERE;
-        let mut running = None;
-        for &mut (pc, mask) in sides {
-            if there(pc) || mask == 0 {
-                continue;
-            }
-            if let Some((pc, mask)) = running.replace((pc, mask)) {
-                self.stack.push(Waiting { pc, mask, join: meeting });
-            }
-        }
-        match running {
-            Some((pc, mask)) => {
-                self.pc = pc;
-                self.active = mask;
-                self.join = meeting;
-            }
-            None => self.meet(),
-        }
-    }
-
-    /// The lanes that run have reached their meeting point: the next ones take over.
-    fn meet(&mut self) {
-        self.active = 0;
-        self.resume();
-    }
-
-    /// Goes on with the lanes that waited last; false when there are none.
-    fn resume(&mut self) -> bool {
-        while let Some(next) = self.stack.pop() {
-            let mask = next.mask & self.live;
-            if mask != 0 {
-                self.pc = next.pc;
-                self.active = mask;
-                self.join = next.join;
-                return true;
-            }
-        }
-        false
     }
 
     fn branch_table(&mut self, cta: &mut Cta, ins: &Ins, table: usize, join: Pc, mask: u32) -> Outcome {
@@ -328,44 +303,52 @@ impl Warp {
         if let [(pc, _)] = sides[..] {
             self.pc = pc;
         } else {
-            self.split(join, &mut sides);
+            self.split(cta, join, &mut sides)?;
         }
         Ok(())
     }
 
-    fn check_members(&self, cta: &Cta, ins: &Ins, members: Option<u16>, mask: u32) -> Outcome {
+    /// Whether all lanes that an instruction of the warp waits for are here.
+    #[inline(always)]
+    fn all_here(&self, cta: &Cta, ins: &Ins, members: Option<u16>, mask: u32) -> Result<bool, Box<Finding>> {
         match members {
             // SAFETY: the compiler put the member mask into a row of this warp.
-            Some(slot) => self.check_mask(cta, ins, unsafe { u32::read(&self.registers, slot) }, mask),
-            None if mask == ALL => Ok(()),
-            None => Err(self.diverged(cta, ins, mask, "a matrix instruction")),
+            Some(slot) => self.named_here(cta, ins, unsafe { u32::read(&self.registers, slot) }, mask),
+            None if mask == ALL => Ok(true),
+            None if self.live != ALL => Err(self.diverged(cta, ins, mask, "a matrix instruction")),
+            None => Ok(false),
         }
     }
 
-    /// Each lane's mask must name itself and only lanes that are here.
-    fn check_mask(&self, cta: &Cta, ins: &Ins, members: [u32; 32], mask: u32) -> Outcome {
+    /// Each lane's mask must name itself; whether all that it names, and that have not exited, are here.
+    fn named_here(&self, cta: &Cta, ins: &Ins, members: [u32; 32], mask: u32) -> Result<bool, Box<Finding>> {
+        let mut missing = 0;
         for l in lanes(mask) {
-            let missing = members[l] & self.live & !mask;
-            if missing != 0 || members[l] >> l & 1 == 0 {
-                let what = if missing != 0 {
-                    format!(
-                        "member mask {:#010x} names lane {}, which is not here",
-                        members[l],
-                        missing.trailing_zeros()
-                    )
-                } else {
-                    format!("member mask {:#010x} leaves out lane {l} itself", members[l])
-                };
+            if members[l] >> l & 1 == 0 {
+                let what = format!("member mask {:#010x} leaves out lane {l} itself", members[l]);
+                return Err(self.finding(cta, ins, Kind::DivergentBarrier, l, what));
+            }
+            missing |= members[l];
+        }
+        Ok(missing & self.live & !mask == 0)
+    }
+
+    /// No lane takes a value from one that has exited: it would be undefined.
+    #[cold]
+    pub(super) fn sources_live(&self, cta: &Cta, ins: &Ins, mask: u32) -> Outcome {
+        let gone = self.begun & !self.live;
+        if gone == 0 || ins.class != Class::Shuffle {
+            return Ok(());
+        }
+        let slot = ins.operands.slot;
+        // SAFETY: slots 2 and 3 of a compiled `shfl` are rows of its warp; other instructions have no source lanes.
+        let (b, c) = unsafe { (u32::read(&self.registers, slot[2]), u32::read(&self.registers, slot[3])) };
+        for l in lanes(mask) {
+            if let Some(from) = shuffle_source(ins.operands.extra, l, b[l], c[l]).filter(|from| gone >> from & 1 == 1) {
+                let what = format!("shfl takes the value of lane {from}, which has exited");
                 return Err(self.finding(cta, ins, Kind::DivergentBarrier, l, what));
             }
         }
         Ok(())
-    }
-
-    fn diverged(&self, cta: &Cta, ins: &Ins, mask: u32, what: &str) -> Box<Finding> {
-        let missing = self.live & !mask;
-        let lane = mask.trailing_zeros() as usize;
-        let missing = format!("{what} reached by lanes {mask:#010x} of the warp; lanes {missing:#010x} are elsewhere");
-        self.finding(cta, ins, Kind::DivergentBarrier, lane, missing)
     }
 }

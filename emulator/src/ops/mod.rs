@@ -2,7 +2,7 @@
 
 pub mod atomic;
 pub mod formats;
-mod lanes;
+pub(crate) mod lanes;
 pub mod matrix;
 pub mod select;
 pub mod shapes;

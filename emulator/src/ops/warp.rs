@@ -10,6 +10,12 @@ mod vote;
 use super::{Arg, Class, Recipe};
 use crate::registers::{Exec, Level};
 
+/// The lane that `shfl` takes a value from: by `Operands::extra`, the lane, and its operands b and c. `None` where it keeps its own, and
+/// for other instructions.
+pub fn shuffle_source(extra: u32, lane: usize, b: u32, c: u32) -> Option<usize> {
+    shuffle::source(extra, lane, b, c)
+}
+
 /// Finds the instructions of this module; see [`super::Select`]. Where a recipe is `warp_wide`, its last row operand is the member
 /// mask.
 ///
@@ -49,5 +55,7 @@ pub fn select(opcode: &[&str], operands: usize, _vectors: &[usize], level: Level
     if operands != expected {
         return Err(format!("expected {expected} operands, found {operands}"));
     }
-    Ok(Some(Recipe { exec, args, extra: 0, class: Class::Shuffle, flops: 0, warp_wide: sync }))
+    let mode = opcode.iter().find_map(|part| shuffle::MODES[1..].iter().position(|m| m == part));
+    let extra = if opcode[0] == "shfl" { mode.map_or(0, |n| n as u32 + 1) } else { 0 };
+    Ok(Some(Recipe { exec, args, extra, class: Class::Shuffle, flops: 0, warp_wide: sync }))
 }

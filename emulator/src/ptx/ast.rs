@@ -86,6 +86,14 @@ pub enum Statement {
         line: u32,
         inlined_at: Option<(u32, u32)>,
     },
+    /// A vector register, whose elements are declared before: its name and their number.
+    VectorRegister(String, usize),
+    /// A `.global` or `.const` variable of this function: its name here, and the one it has among the variables of the module.
+    Static(String, String),
+    /// `name: .calltargets f, g;`
+    CallTargets(String, Vec<String>),
+    /// `name: .callprototype (...) _ (...);`
+    Prototype(String, Box<Function>),
     /// `{ ... }`: names declared inside are not seen outside.
     Block(Vec<Statement>),
     /// `name: .branchtargets a, b;`
@@ -119,6 +127,8 @@ pub enum Operand {
     Pair(Box<Operand>, Box<Operand>),
     /// `{%f1, %f2}`
     Vector(Vec<Operand>),
+    /// `array[3]`: an element of a variable, counted in elements.
+    Element(String, i64),
     /// `[base+offset]`; the base is a name, or none when the address is a number. Also `array+8` without brackets.
     Address(Option<String>, i64),
     /// The parenthesised lists of `call`.

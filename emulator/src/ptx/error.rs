@@ -1,15 +1,40 @@
 //! Errors that name a line.
 
+use std::fmt;
+
 /// What is wrong with a PTX file, and where.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("PTX line {line}: {problem}")]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct PtxError {
+    /// Of the PTX.
     pub line: u32,
     pub problem: String,
+    /// The kernel that cannot be compiled, and where its source has the line, as far as `.loc` says.
+    pub kernel: Option<String>,
+    pub source: Option<(String, u32)>,
 }
 
 impl PtxError {
     pub fn new(line: u32, problem: impl Into<String>) -> Self {
-        PtxError { line, problem: problem.into() }
+        PtxError { line, problem: problem.into(), kernel: None, source: None }
+    }
+
+    /// The same, in a kernel.
+    pub fn of_kernel(self, kernel: &str, source: Option<(String, u32)>) -> Self {
+        PtxError { kernel: Some(kernel.into()), source, ..self }
     }
 }
+
+impl fmt::Display for PtxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PTX line {}: {}", self.line, self.problem)?;
+        if let Some(kernel) = &self.kernel {
+            write!(f, "; kernel {kernel}")?;
+        }
+        if let Some((file, line)) = &self.source {
+            write!(f, ", {file}:{line}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for PtxError {}

@@ -26,7 +26,10 @@ pub enum Operation {
         aligned: bool,
     },
     WarpBarrier,
-    Fence,
+    /// `fence` and `membar`.
+    Fence(Scope),
+    /// A fence that orders nothing that is emulated: of mbarriers and proxies.
+    OtherFence,
     /// Prefetches, hints to caches and the profiler, `nanosleep`: nothing to observe.
     Hint,
     Load(Elements),
@@ -36,7 +39,10 @@ pub enum Operation {
         space: Space,
         kind: AtomicKind,
         ty: Type,
+        /// `.v2`, `.v4`, `.v8`, or 1.
+        vector: u8,
         result: bool,
+        order: Order,
     },
     LoadMatrix(Matrices),
     StoreMatrix(Matrices),
@@ -66,6 +72,44 @@ pub struct Elements {
     /// `.v2`, `.v4`, `.v8`, or 1.
     pub vector: u8,
     pub ty: Type,
+    pub order: Order,
+}
+
+/// How an access is ordered with others (PTX ISA 9.0, chapter 8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Order {
+    /// `.relaxed`, `.acquire`, `.release`, `.acq_rel`, `.sc` and atomics: it never races with another of its kind whose scope
+    /// includes its thread.
+    pub strong: bool,
+    pub volatile: bool,
+    pub acquire: bool,
+    pub release: bool,
+    pub scope: Scope,
+}
+
+impl Order {
+    /// Not ordered by itself.
+    pub fn weak(&self) -> bool {
+        !self.strong && !self.volatile
+    }
+}
+
+/// The threads among which an operation orders: a block's, or the device's (and the system's, which are no others here).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    Block,
+    #[default]
+    Device,
+}
+
+impl Scope {
+    fn named(part: &str) -> Option<Scope> {
+        match part {
+            "cta" => Some(Scope::Block),
+            "cluster" | "gpu" | "gl" | "sys" => Some(Scope::Device),
+            _ => None,
+        }
+    }
 }
 
 /// `ldmatrix` and `stmatrix`.
@@ -94,6 +138,13 @@ pub enum AtomicKind {
     AddInteger,
     AddF32,
     AddF64,
+    /// Of one f16 or bf16, or two in 32 bits.
+    AddF16,
+    AddBf16,
+    MinF16,
+    MinBf16,
+    MaxF16,
+    MaxBf16,
     And,
     Or,
     Xor,
@@ -110,7 +161,7 @@ pub enum AtomicKind {
 }
 
 /// Parts of an opcode that change no result here: caching, ordering, scope.
-const HINTS: [&str; 26] = [
+const HINTS: [&str; 27] = [
     "ca",
     "cg",
     "cs",
@@ -136,6 +187,7 @@ const HINTS: [&str; 26] = [
     "L2::64B",
     "L2::128B",
     "L2::256B",
+    "L2::cache_hint",
     "sc",
 ];
 
@@ -156,9 +208,12 @@ fn operation(op: &[&str]) -> Result<Operation, String> {
         ["trap"] | ["brkpt"] => Operation::Trap,
         ["call"] | ["call", "uni"] => Operation::Call,
         ["bar" | "barrier", rest @ ..] => barrier(op[0] == "bar", rest)?,
-        ["membar", "cta" | "gl" | "sys"]
-        | ["fence", "sc" | "acq_rel" | "acquire" | "release", "cta" | "gpu" | "sys"]
-        | ["fence", "mbarrier_init", ..] => Operation::Fence,
+        ["membar", scope @ ("cta" | "gl" | "sys")]
+        | ["fence", scope @ ("cta" | "cluster" | "gpu" | "sys")]
+        | ["fence", "sc" | "acq_rel" | "acquire" | "release", scope @ ("cta" | "cluster" | "gpu" | "sys")] => {
+            Operation::Fence(Scope::named(scope).unwrap_or_default())
+        }
+        ["fence", "mbarrier_init", ..] | ["fence" | "membar", "proxy", ..] => Operation::OtherFence,
         ["prefetch" | "prefetchu", ..] | ["nanosleep", "u32"] | ["pmevent", ..] | ["discard" | "applypriority", ..] => {
             Operation::Hint
         }
@@ -213,10 +268,18 @@ fn space(part: &str) -> Option<Space> {
     })
 }
 
-/// State space and length of vector, and what else is said; hints are dropped.
-fn place<'a>(rest: &[&'a str]) -> (Space, u8, Vec<&'a str>) {
-    let (mut found, mut vector, mut left) = (Space::Generic, 1, Vec::new());
+/// State space, length of vector, order, and what else is said; hints are dropped.
+fn place<'a>(rest: &[&'a str]) -> (Space, u8, Order, Vec<&'a str>) {
+    let (mut found, mut vector, mut order, mut left) = (Space::Generic, 1, Order::default(), Vec::new());
     for &part in rest {
+        match part {
+            "volatile" => order.volatile = true,
+            "relaxed" => order.strong = true,
+            "acquire" => (order.strong, order.acquire) = (true, true),
+            "release" => (order.strong, order.release) = (true, true),
+            "acq_rel" | "sc" => (order.strong, order.acquire, order.release) = (true, true, true),
+            _ => order.scope = Scope::named(part).unwrap_or(order.scope),
+        }
         let length = part.strip_prefix('v').and_then(|n| n.parse::<u8>().ok()).filter(|n| [2, 4, 8].contains(n));
         if let Some(s) = space(part) {
             found = s;
@@ -226,26 +289,35 @@ fn place<'a>(rest: &[&'a str]) -> (Space, u8, Vec<&'a str>) {
             left.push(part);
         }
     }
-    (found, vector, left)
+    (found, vector, order, left)
 }
 
 fn elements(rest: &[&str]) -> Result<Elements, String> {
-    let (space, vector, rest) = place(rest);
+    let (space, vector, order, rest) = place(rest);
     let [ty] = rest[..] else { return Err(format!("expected one type, found {rest:?}")) };
     let ty = Type::named(ty).filter(|t| t.bytes() > 0 && t.bytes() <= 8).ok_or("unknown type of element")?;
-    Ok(Elements { space, vector, ty })
+    Ok(Elements { space, vector, ty, order })
 }
 
 fn atomic(rest: &[&str], result: bool) -> Result<Operation, String> {
-    let (space, vector, mut rest) = place(rest);
+    let (space, vector, order, mut rest) = place(rest);
     rest.retain(|part| *part != "noftz");
-    let ([name, ty], 1) = (&rest[..], vector) else {
-        return Err("expected an operation and a type".into());
+    // Vectors name the type first: `red.global.v2.f32.add`.
+    let (name, ty) = match rest[..] {
+        [ty, name] if vector > 1 && Type::named(ty).is_some() => (name, ty),
+        [name, ty] => (name, ty),
+        _ => return Err("expected an operation and a type".into()),
     };
     let kind = AtomicKind::named(name, ty).ok_or_else(|| format!("unknown operation {name}.{ty}"))?;
+    if vector > 1 && (space == Space::Shared || !matches!(ty, "f32" | "f16" | "bf16" | "f16x2" | "bf16x2")) {
+        return Err(format!("unknown vector of .{ty}"));
+    }
     let ty = Type::named(ty).ok_or("unknown type")?;
+    let order = Order { strong: true, ..order };
     match space {
-        Space::Global | Space::Shared | Space::Generic => Ok(Operation::Atomic { space, kind, ty, result }),
+        Space::Global | Space::Shared | Space::Generic => {
+            Ok(Operation::Atomic { space, kind, ty, vector, result, order })
+        }
         _ => Err("expected .global or .shared".into()),
     }
 }
@@ -260,6 +332,12 @@ impl AtomicKind {
         Some(match name {
             "add" if ty == "f32" => AddF32,
             "add" if ty == "f64" => AddF64,
+            "add" if matches!(ty, "f16" | "f16x2") => AddF16,
+            "add" if matches!(ty, "bf16" | "bf16x2") => AddBf16,
+            "min" if matches!(ty, "f16" | "f16x2") => MinF16,
+            "min" if matches!(ty, "bf16" | "bf16x2") => MinBf16,
+            "max" if matches!(ty, "f16" | "f16x2") => MaxF16,
+            "max" if matches!(ty, "bf16" | "bf16x2") => MaxBf16,
             "add" if integer => AddInteger,
             "and" if bits => And,
             "or" if bits => Or,

@@ -7,7 +7,7 @@ mod declare;
 mod function;
 mod operand;
 
-use super::ast::{Function, Module, Space};
+use super::ast::{Function, Module, Space, Statement};
 use super::error::PtxError;
 use super::lex::{Lexer, Literal, Token, literal};
 
@@ -173,6 +173,7 @@ impl<'a> Parser<'a> {
             let line = aliases[MAX_ALIASES].line;
             return Err(PtxError::new(line, format!("more than {MAX_ALIASES} aliases")));
         }
+        hoist(&mut module);
         for alias in aliases {
             resolve(&alias, &mut module.functions)?;
         }
@@ -275,6 +276,27 @@ impl<'a> Parser<'a> {
         let target = self.name("the name of a function")?;
         self.expect(';')?;
         Ok(Alias { name, target, line })
+    }
+}
+
+/// `.global` and `.const` variables of functions become variables of the module, under a name that no other can have.
+fn hoist(module: &mut Module) {
+    for f in &mut module.functions {
+        let (name, mut work) = (&f.name, Vec::from_iter(f.body.as_mut()));
+        while let Some(statements) = work.pop() {
+            for s in statements {
+                match s {
+                    Statement::Block(inner) => work.push(inner),
+                    Statement::Variable(v) if matches!(v.space, Space::Global | Space::Const) => {
+                        let unique = format!("{name}::{}::{}", v.name, module.variables.len());
+                        let here = std::mem::replace(&mut v.name, unique.clone());
+                        module.variables.push(v.clone());
+                        *s = Statement::Static(here, unique);
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::ffi::c_void;
 use std::ptr::null_mut;
 
 use crate::common::*;
-use ptx_emulator::driver::{copy::*, memory::*, pinned::*, pool::*, stream::*, types::*, unsupported::*};
+use ptx_emulator::driver::{copy::*, memory::*, pinned::*, pool::*, stream::*, types::*};
 use ptx_emulator::finding::Kind;
 
 /// The one finding since the last look.
@@ -49,7 +49,6 @@ fn copies_in_every_direction() {
         ok(cuMemcpyHtoD_v2(a, std::ptr::null(), 0));
         fails(cuMemcpyHtoD_v2(a, std::ptr::null(), 4), ERROR_INVALID_VALUE, "null");
         fails(cuMemcpyDtoHAsync_v2(host.as_mut_ptr().cast(), a, 4, 77 as CUstream), ERROR_INVALID_HANDLE, "stream");
-        fails(cuMemcpy2D_v2(std::ptr::null()), ERROR_NOT_SUPPORTED, "rectangles");
     }
     free(a);
     free(b);
@@ -154,7 +153,6 @@ fn allocations_are_counted_and_limited() {
         fails(cuMemGetAddressRange_v2(&mut base, &mut bytes, 0x5000), ERROR_NOT_FOUND, "0x5000");
         ok(cuMemFreeAsync(at, null_mut()));
         fails(cuMemGetAddressRange_v2(&mut base, &mut bytes, at), ERROR_NOT_FOUND, "no buffer");
-        fails(cuMemAllocManaged(&mut at, 4, 1), ERROR_NOT_SUPPORTED, "managed");
     }
 }
 
@@ -185,7 +183,6 @@ fn pinned_memory_is_tracked() {
         found(Kind::DoubleFree);
         ok(cuMemFreeHost(b));
         fails(cuMemFreeHost(null_mut()), ERROR_INVALID_VALUE, "null");
-        fails(cuMemHostAlloc(&mut a, 64, 2), ERROR_NOT_SUPPORTED, "mapped");
         fails(cuMemHostAlloc(&mut a, 0, 0), ERROR_INVALID_VALUE, "0 bytes");
         fails(cuMemHostAlloc(&mut a, 64, 8), ERROR_INVALID_VALUE, "flags 0x8");
     }

@@ -39,16 +39,16 @@ fn text_is_loaded_and_refused() {
     fails(load(c"\x7fELF\x02\x01"), ERROR_NO_BINARY_FOR_GPU, "cubin needs a GPU");
     fails(load(c".version 9.0\n.target sm_90\n.address_size 64\n"), ERROR_INVALID_PTX, "sm_90");
     let unknown = c".version 9.0\n.target sm_80\n.address_size 64\n.visible .entry f() {\n frobnicate.u32;\n}\n";
-    let loaded = load(unknown);
-    if loaded == SUCCESS {
-        // Refused when the kernel is compiled.
-        let mut module = null_mut();
-        ok(unsafe { cuModuleLoadData(&mut module, unknown.as_ptr().cast()) });
-        let compiled = unsafe { cuModuleGetFunction(&mut function, module, c"f".as_ptr()) };
-        fails(compiled, ERROR_INVALID_PTX, "frobnicate");
-    } else {
-        fails(loaded, ERROR_INVALID_PTX, "frobnicate");
-    }
+    fails(load(unknown), ERROR_INVALID_PTX, "frobnicate");
+    fails(load(unknown), ERROR_INVALID_PTX, "kernel f");
+    drop(session);
+    // Or when the kernel is asked for.
+    let _session = Session::with(r#"{"lazy": true, "seed": 0, "threads": 1}"#);
+    let mut module = null_mut();
+    ok(unsafe { cuModuleLoadData(&mut module, unknown.as_ptr().cast()) });
+    let compiled = unsafe { cuModuleGetFunction(&mut function, module, c"f".as_ptr()) };
+    fails(compiled, ERROR_INVALID_PTX, "frobnicate");
+    ok(unsafe { ptx_emulator::driver::module::cuModuleUnload(module) });
 }
 
 #[test]

@@ -58,7 +58,6 @@ fn stale_and_foreign_handles_are_refused() {
             fails(cuStreamDestroy_v2(default as CUstream), ERROR_INVALID_HANDLE, "default streams");
         }
         fails(cuEventSynchronize(null_mut()), ERROR_INVALID_HANDLE, "event");
-        fails(cuStreamAttachMemAsync(later, 0, 0, 0), ERROR_NOT_SUPPORTED, "managed");
     }
 }
 

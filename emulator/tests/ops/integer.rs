@@ -214,9 +214,8 @@ fn carries() {
         }
         for (op, takes, gives) in [("sub.cc", false, true), ("subc", true, false), ("subc.cc", true, true)] {
             check(&format!("{op}.{ty}"), &kinds[1..], |l| {
-                // A borrow is what the subtraction takes from the bit above.
-                let from = u(l.s[0]).wrapping_sub(u(l.s[1])).wrapping_sub(u128::from(takes && l.carry));
-                carry_out(from, bits, gives)
+                // The complement is added: the flag is clear after a borrow, and a clear flag is one.
+                carry_out(u(l.s[0]) + u(low(!i128::from(l.s[1]), bits)) + u128::from(!takes || l.carry), bits, gives)
             });
         }
         for (op, high, takes, gives) in [

@@ -6,10 +6,14 @@ use crate::registers::{Exec, Level, Operands, Registers, Value};
 /// The predicate that holds the carry flag.
 pub const CARRY: usize = 0;
 
-/// An instruction that may read and write the carry: result and carry-out (for a subtraction, borrow-out).
+/// An instruction that may read and write the carry: result and carry-out. A subtraction adds the complement, `a + !b + 1`: the flag
+/// is set where it does not borrow, and one that takes a carry borrows where it is clear. So `sub.cc` then `addc`, or `add.cc` then
+/// `subc`, give what a GPU gives.
 pub trait Carry<T> {
     /// Row operands behind the destination.
     const SOURCES: usize;
+    /// The carry of an instruction that takes none.
+    const FIRST: bool = false;
     fn f(a: T, b: T, c: T, carry: bool) -> (T, bool);
 }
 
@@ -37,11 +41,10 @@ macro_rules! unsigned {
         }
         impl Carry<$t> for Sub {
             const SOURCES: usize = 2;
+            const FIRST: bool = true;
             #[inline(always)]
             fn f(a: $t, b: $t, _: $t, carry: bool) -> ($t, bool) {
-                let (d, first) = a.overflowing_sub(b);
-                let (d, second) = d.overflowing_sub($t::from(carry));
-                (d, first | second)
+                sum!($t, a, !b, carry)
             }
         }
         impl Carry<$t> for MadLo {
@@ -87,7 +90,7 @@ pub fn carry<T: Value, F: Carry<T>>(takes: bool, gives: bool, level: Level) -> E
             let mut d = [T::default(); 32];
             let mut bit = [0u32; 32];
             for l in 0..32 {
-                let (value, out) = F::f(a[l], b[l], c[l], TAKES && before >> l & 1 == 1);
+                let (value, out) = F::f(a[l], b[l], c[l], if TAKES { before >> l & 1 == 1 } else { F::FIRST });
                 d[l] = value;
                 bit[l] = u32::from(out) << l;
             }

@@ -1,7 +1,8 @@
-//! `cvt` (PTX ISA 9.7.9.21) and `cvt.pack`. The 8-, 6- and 4-bit floating-point formats of later GPUs are not known.
+//! `cvt` (PTX ISA 9.7.9.21) and `cvt.pack`. Of the 8-, 6- and 4-bit floating-point formats `e4m3` and `e5m2` are known.
 
 use super::request::{Answer, Request, by_rounding, by_type, from, to, unknown_modifier, unknown_type};
 use crate::ops::lanes::convert::*;
+use crate::ops::lanes::fp8::{E4m3, E5m2, Narrow, Widen};
 use crate::ops::lanes::rounding::{Mode, Rn};
 use crate::ops::lanes::values::{Bf16, F16, Pair};
 use crate::ops::shapes::{Flags1, flags1, op1, op2, op3, seldom_flags1, seldom_flags2, seldom1};
@@ -74,6 +75,9 @@ pub fn select(q: &mut Request) -> Answer {
     }
     let a = q.last()?;
     let d = q.last()?;
+    if let Some(found) = eight_bits(q, d, a) {
+        return found;
+    }
     let known = |ty| is_integer(ty) || is_float(ty);
     if let Some(ty) = [d, a].into_iter().find(|ty| !known(ty) && !matches!(*ty, "tf32" | "f16x2" | "bf16x2")) {
         return Err(unknown_type(ty));
@@ -127,6 +131,31 @@ pub fn select(q: &mut Request) -> Answer {
             float_to_float(q, &cvt)
         }
     }
+}
+
+/// To and from pairs of 8-bit numbers; `None` where neither type is one.
+fn eight_bits(q: &mut Request, d: &str, a: &str) -> Option<Answer> {
+    let eight = |ty| matches!(ty, "e4m3x2" | "e5m2x2");
+    if !eight(d) && !eight(a) {
+        return None;
+    }
+    if q.rounding() != Some(Mode::Rn) {
+        return Some(Err("expected .rn".into()));
+    }
+    if eight(d) && !q.take("satfinite") {
+        return Some(Err("expected .satfinite".into()));
+    }
+    let flags = if q.take("relu") { RELU } else { 0 };
+    let (exec, args): (Exec, &[Arg]) = match (d, a) {
+        ("e4m3x2", "f32") => (seldom_flags2::<f32, f32, u16, Narrow<E4m3>>(), &[Arg::To32, Arg::From32, Arg::From32]),
+        ("e5m2x2", "f32") => (seldom_flags2::<f32, f32, u16, Narrow<E5m2>>(), &[Arg::To32, Arg::From32, Arg::From32]),
+        ("e4m3x2", "f16x2") => (seldom_flags1::<Pair<F16>, u16, Narrow<E4m3>>(), &[Arg::To32, Arg::From32]),
+        ("e5m2x2", "f16x2") => (seldom_flags1::<Pair<F16>, u16, Narrow<E5m2>>(), &[Arg::To32, Arg::From32]),
+        ("f16x2", "e4m3x2") => (seldom_flags1::<u16, Pair<F16>, Widen<E4m3>>(), &[Arg::To32, Arg::From16]),
+        ("f16x2", "e5m2x2") => (seldom_flags1::<u16, Pair<F16>, Widen<E5m2>>(), &[Arg::To32, Arg::From16]),
+        _ => return Some(Err(format!("unknown conversion to .{d} from .{a}"))),
+    };
+    Some(q.finish(exec, args, Class::Convert).map(|recipe| Recipe { extra: flags, ..recipe }))
 }
 
 fn no_rounding(cvt: &Cvt) -> Result<(), String> {

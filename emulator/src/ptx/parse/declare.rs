@@ -10,6 +10,10 @@ const MAX_ALIGN: u32 = 1 << 20;
 const MAX_INITIAL: usize = 1 << 24;
 /// Dimensions of an array; braces nest no deeper.
 const MAX_DIMENSIONS: usize = 8;
+/// The elements of a vector register.
+const PARTS: [&str; 4] = ["x", "y", "z", "w"];
+/// `.reg .v4 .b32 %v<n>`
+const MAX_VECTORS: u32 = 1 << 12;
 
 /// What stands between the state space and the name.
 #[derive(Clone, Copy)]
@@ -137,6 +141,18 @@ impl<'a> Parser<'a> {
                 self.pointer()?;
             }
             let (v, dimensions) = self.named(space, kind, false)?;
+            if space == Space::Generic && dimensions == [Some(kind.lanes)] && (2..=PARTS.len()).contains(&kind.lanes) {
+                // A vector register is passed element by element.
+                for part in &PARTS[..kind.lanes] {
+                    let (name, bytes) = (format!("{}.{part}", v.name), kind.ty.bytes());
+                    parameters.push(Variable { name, bytes, align: bytes.max(1), ..v.clone() });
+                }
+                if !self.accept(',')? {
+                    self.expect(')')?;
+                    return Ok(parameters);
+                }
+                continue;
+            }
             if space == Space::Generic && (!dimensions.is_empty() || kind.align.is_some()) {
                 return problem(&v, "is a register, not an array");
             }
@@ -172,20 +188,30 @@ impl<'a> Parser<'a> {
         loop {
             let line = self.line;
             let name = self.name("the name of a register")?;
-            let mut push = |name: String, count| into.push(Statement::Registers { ty: kind.ty, name, count, line });
-            if self.at('<') {
-                if kind.lanes > 1 {
-                    return self.error(format!("numbered vector registers {name}<...> are not supported"));
+            if kind.lanes > PARTS.len() {
+                return self.error(format!("vector register {name} has more than four elements"));
+            }
+            let mut vector = |name: String| {
+                for part in &PARTS[..kind.lanes] {
+                    into.push(Statement::Registers { ty: kind.ty, name: format!("{name}.{part}"), count: None, line });
                 }
+                into.push(Statement::VectorRegister(name, kind.lanes));
+            };
+            if self.at('<') {
                 self.bump()?;
-                push(name.into(), Some(self.count("a number of registers")?));
+                let count = self.count("a number of registers")?;
+                if kind.lanes == 1 {
+                    into.push(Statement::Registers { ty: kind.ty, name: name.into(), count: Some(count), line });
+                } else if count > MAX_VECTORS {
+                    return self.error(format!("{count} vector registers {name}: more than {MAX_VECTORS}"));
+                } else {
+                    (0..count).for_each(|n| vector(format!("{name}{n}")));
+                }
                 self.expect('>')?;
             } else if kind.lanes == 1 {
-                push(name.into(), None);
-            } else if kind.lanes <= 4 {
-                ["x", "y", "z", "w"][..kind.lanes].iter().for_each(|part| push(format!("{name}.{part}"), None));
+                into.push(Statement::Registers { ty: kind.ty, name: name.into(), count: None, line });
             } else {
-                return self.error(format!("vector register {name} has more than four elements"));
+                vector(name.into());
             }
             if !self.accept(',')? {
                 return self.expect(';');

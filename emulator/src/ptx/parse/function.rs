@@ -155,11 +155,10 @@ impl Parser<'_> {
                 self.bump()?;
                 into.push(Statement::BranchTargets(name.into(), self.names("a label")?));
             }
-            // An indirect call names its prototype or possible targets for the compiler's sake; the function's own head
-            // says the same.
+            // What an indirect call may reach.
             Token::Directive("calltargets") => {
                 self.bump()?;
-                self.names("a function")?;
+                into.push(Statement::CallTargets(name.into(), self.names("a function")?));
             }
             Token::Directive("callprototype") => {
                 self.bump()?;
@@ -171,6 +170,7 @@ impl Parser<'_> {
                     ));
                 }
                 self.expect(';')?;
+                into.push(Statement::Prototype(name.into(), Box::new(prototype)));
             }
             _ => into.push(Statement::Label(name.into(), line)),
         }

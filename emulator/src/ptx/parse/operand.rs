@@ -67,6 +67,13 @@ impl Parser<'_> {
                 if self.at('+') || self.at('-') {
                     return Ok(Operand::Address(Some(name.into()), self.offset()?));
                 }
+                if self.accept('[')? {
+                    let Literal::Integer(at) = self.constant("the number of an element")? else {
+                        return self.error("the number of an element is an integer");
+                    };
+                    self.expect(']')?;
+                    return Ok(Operand::Element(name.into(), at));
+                }
                 Ok(Operand::Name(name.into()))
             }
             _ => Ok(match self.constant("an operand")? {

@@ -1,0 +1,99 @@
+//! Compiles every kernel of PTX files, and says what it takes or why it does not compile.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use ptx_emulator::machine::{Machine, Options};
+use ptx_emulator::ptx::PtxError;
+use serde::Serialize;
+
+use super::Failure;
+
+/// One kernel, or a file that is none.
+#[derive(Serialize)]
+struct Line {
+    file: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registers: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shared_bytes: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    local_bytes: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameter_bytes: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<PtxError>,
+}
+
+pub fn check(arguments: &[OsString]) -> Result<ExitCode, Failure> {
+    let json = arguments.iter().any(|a| a == "--json");
+    let files: Vec<&OsString> = arguments.iter().filter(|a| *a != "--json").collect();
+    if let Some(option) = files.iter().find(|f| f.to_string_lossy().starts_with('-')) {
+        return Err(Failure::Usage(format!("no option {}", option.to_string_lossy())));
+    }
+    if files.is_empty() {
+        return Err(Failure::Usage("no file to check".into()));
+    }
+    let mut failed = false;
+    for path in files {
+        let file = path.to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(path).map_err(|e| Failure::Failed(format!("{file}: {e}")))?;
+        for line in lines(&file, &text) {
+            failed |= line.error.is_some();
+            match json {
+                true => println!("{}", serde_json::to_string(&line).unwrap_or_default()),
+                false => tell(&line),
+            }
+        }
+    }
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
+fn lines(file: &str, text: &str) -> Vec<Line> {
+    let empty = |kernel, error| Line {
+        file: file.into(),
+        kernel,
+        registers: None,
+        shared_bytes: None,
+        local_bytes: None,
+        parameter_bytes: None,
+        error,
+    };
+    let mut machine = Machine::new(Options { checks: false, threads: 1, ..Options::default() });
+    let mut module = match machine.load(text) {
+        Ok(module) => module,
+        Err(e) => return vec![empty(None, Some(e))],
+    };
+    let names = module.kernel_names();
+    if names.is_empty() {
+        return vec![empty(None, None)];
+    }
+    let one = |name: String| match module.kernel(&name)? {
+        Ok(kernel) => Some(Line {
+            registers: Some(kernel.registers),
+            shared_bytes: Some(kernel.static_shared),
+            local_bytes: Some(kernel.local_bytes),
+            parameter_bytes: Some(kernel.parameter_bytes),
+            ..empty(Some(name), None)
+        }),
+        Err(e) => Some(empty(Some(name), Some(e))),
+    };
+    names.into_iter().filter_map(one).collect()
+}
+
+fn tell(line: &Line) {
+    let name = line.kernel.as_deref().unwrap_or("no kernel");
+    match (&line.error, line.registers) {
+        (Some(e), _) => println!("{}: {name}: {e}", line.file),
+        (None, Some(registers)) => println!(
+            "{}: {name}: {registers} registers, {} bytes of shared, {} of local memory, {} of parameters",
+            line.file,
+            line.shared_bytes.unwrap_or(0),
+            line.local_bytes.unwrap_or(0),
+            line.parameter_bytes.unwrap_or(0)
+        ),
+        (None, None) => println!("{}: {name}", line.file),
+    }
+}

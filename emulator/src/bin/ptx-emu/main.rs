@@ -1,0 +1,59 @@
+//! `ptx-emu run -- PROGRAM` runs a CUDA program on the emulator, `ptx-emu check FILE.ptx` says what it knows of a file.
+
+mod check;
+mod run;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+ptx-emu: runs CUDA programs without a GPU, and says what is wrong with their kernels
+
+  ptx-emu run [OPTIONS] [--] PROGRAM [ARGUMENTS]   with the emulator as its CUDA driver
+  ptx-emu check [--json] FILE.ptx...               whether every kernel of a file compiles
+
+options of run
+  --model NAME         which GPU: a100 (unless said), h100, rtx5090
+  --seed N             another order of warps and blocks
+  --threads N          threads of the host
+  --no-checks          nothing is checked
+  --counters           instructions, sectors and bank conflicts are counted
+  --lints              what is legal but seldom meant is reported too
+  --lazy               a kernel is compiled when it is asked for, not when its module is loaded
+  --findings FILE      what was found, a JSON object a line
+
+exit code: that of the program; 1 where it succeeded and something was found; 2 for wrong usage
+";
+
+/// What a command says at its end.
+pub enum Failure {
+    /// Wrong arguments, and what to do.
+    Usage(String),
+    Failed(String),
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
+    let command = arguments.first().map(|a| a.to_string_lossy().into_owned());
+    let done = match command.as_deref() {
+        Some("run") => run::run(&arguments[1..]),
+        Some("check") => check::check(&arguments[1..]),
+        Some("help" | "-h" | "--help") => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Some("version" | "-V" | "--version") => {
+            println!("ptx-emu {}", env!("CARGO_PKG_VERSION"));
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(other) => Err(Failure::Usage(format!("no command {other}; there are run and check"))),
+        None => Err(Failure::Usage("no command; there are run and check".into())),
+    };
+    done.unwrap_or_else(|failure| {
+        let (text, code) = match failure {
+            Failure::Usage(text) => (format!("{text} (ptx-emu --help)"), 2),
+            Failure::Failed(text) => (text, 1),
+        };
+        eprintln!("ptx-emu: {text}");
+        ExitCode::from(code)
+    })
+}

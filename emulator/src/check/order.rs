@@ -1,0 +1,248 @@
+//! What fences, releases and acquires order beyond barriers (PTX ISA 9.0, chapter 8, "Memory Consistency Model").
+//!
+//! A thread releases by a `.release` operation, or by a fence before a strong write or atomic; another acquires by an `.acquire`
+//! operation, or by a strong read or atomic before a fence, of what it reads. Everything before the release is then before everything
+//! after the acquire, if the scopes of both include the other thread. Atomics read and write, and so pass on what was released to
+//! them before; a plain strong store does not.
+//!
+//! Time is that of [`Clock`](super::clock::Clock), with warps as processes: a release notes what its warp knows of each warp of its
+//! block, and what it learnt of other blocks. Blocks of a kernel that orders this way run one after another, so that the releases
+//! to one place lie in the order of their blocks: to know a place's first n releases is to know the work of those blocks.
+//!
+//! What a strong read saw before any fence is pending: it orders the strong accesses that follow (which look past the first-level
+//! cache, as the threadfence reduction of the programming guide relies on), and after a fence all.
+//! Sources: Flanagan & Freund 2009, "FastTrack"; Lustig, Sahasrabuddhe & Giroux 2019, "A Formal Analysis of the NVIDIA PTX Memory
+//! Consistency Model".
+
+use std::collections::HashMap;
+
+use crate::ptx::opcode::Scope;
+
+/// Places that one warp remembers; one that has seen more takes everything for ordered, as nothing wrong is then reported.
+const MAX_PLACES: usize = 64;
+
+/// The first releases to so many places.
+#[derive(Clone, Default)]
+pub struct Known {
+    /// Place, and how many of its releases.
+    places: Vec<(u32, u32)>,
+    everything: bool,
+}
+
+impl Known {
+    fn add(&mut self, place: u32, releases: u32) {
+        match self.places.iter().position(|p| p.0 == place) {
+            Some(n) => self.places[n].1 = self.places[n].1.max(releases),
+            None => {
+                self.everything |= self.places.len() == MAX_PLACES;
+                if !self.everything {
+                    self.places.push((place, releases));
+                }
+            }
+        }
+    }
+
+    pub fn merge(&mut self, other: &Known) {
+        self.everything |= other.everything;
+        other.places.iter().for_each(|p| self.add(p.0, p.1));
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty() && !self.everything
+    }
+}
+
+/// What a thread had behind it when it released: stamps of the warps of its block, and other blocks.
+struct Release {
+    block: u32,
+    row: Box<[u32]>,
+    known: Known,
+    device: bool,
+}
+
+/// A place that was released to.
+#[derive(Default)]
+struct Place {
+    /// Releases that other blocks may see, in order.
+    log: Vec<u32>,
+    /// What those releases knew.
+    known: Known,
+    /// All releases of the block that runs: the stamp it began with, and what they had behind them.
+    block: u32,
+    row: Vec<u32>,
+    inside: Known,
+}
+
+/// The state of one launch, of one worker.
+#[derive(Default)]
+pub struct Order {
+    warps: usize,
+    releases: Vec<Release>,
+    places: Vec<Place>,
+    /// By address, of global and of shared memory.
+    at: [HashMap<u64, u32>; 2],
+    /// By thread: the release of its last fence, of its last of device scope. Counted from 1.
+    fences: Vec<[u32; 2]>,
+    /// By warp: what it learnt of other blocks; what it has seen of them, before a fence.
+    pub learnt: Vec<Known>,
+    pub pending: Vec<Known>,
+    /// As [`Clock::known`](super::clock::Clock): stamps of the block's warps that strong accesses may rely on.
+    pub rows: Vec<u32>,
+}
+
+/// Global or shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    Global,
+    Shared,
+}
+
+impl Order {
+    pub fn begin_launch(&mut self, warps: usize) {
+        *self = Order { warps, ..Order::default() };
+    }
+
+    /// `before` is the last stamp before the block.
+    pub fn begin_block(&mut self, before: u32) {
+        self.at[Memory::Shared as usize].clear();
+        self.fences.clear();
+        self.fences.resize(32 * self.warps, [0; 2]);
+        for known in [&mut self.learnt, &mut self.pending] {
+            known.clear();
+            known.resize(self.warps, Known::default());
+        }
+        self.rows.clear();
+        self.rows.resize(self.warps * self.warps, before);
+    }
+
+    /// Whether anything of another block is known to the warp.
+    pub fn knows_others(&self, warp: usize) -> bool {
+        !self.learnt[warp].is_empty() || !self.pending[warp].is_empty()
+    }
+
+    /// All warps tell each other what they know.
+    pub fn barrier(&mut self) {
+        for known in [&mut self.learnt, &mut self.pending] {
+            if known.iter().any(|k| !k.is_empty()) {
+                let mut all = Known::default();
+                known.iter().for_each(|k| all.merge(k));
+                known.fill(all);
+            }
+        }
+    }
+
+    fn note(&mut self, block: u32, row: Vec<u32>, warp: usize, device: bool) -> u32 {
+        self.releases.push(Release { block, row: row.into(), known: self.learnt[warp].clone(), device });
+        self.releases.len() as u32
+    }
+
+    /// A fence of the lanes of a warp, which knew `row` of its block.
+    pub fn fence(&mut self, warp: usize, lanes: u32, scope: Scope, block: u32, row: Vec<u32>) {
+        let device = scope == Scope::Device;
+        if device {
+            let Order { learnt, pending, .. } = self;
+            learnt[warp].merge(&pending[warp]);
+        }
+        let release = self.note(block, row, warp, device);
+        for l in (0..32).filter(|l| lanes >> l & 1 == 1) {
+            let fences = &mut self.fences[32 * warp + l];
+            fences[0] = release;
+            if device {
+                fences[1] = release;
+            }
+        }
+    }
+
+    /// A `.release` operation of a warp that knew `row`: what it has behind it.
+    pub fn release(&mut self, warp: usize, scope: Scope, block: u32, row: Vec<u32>) -> u32 {
+        self.note(block, row, warp, scope == Scope::Device)
+    }
+
+    /// What a strong write of a thread releases without saying so: its last fence.
+    pub fn fenced(&self, thread: usize, scope: Scope) -> Option<u32> {
+        let [any, device] = self.fences[thread];
+        let release = match scope {
+            // The wider fence may be the older one; what came before it is behind the newer as well, in the block.
+            Scope::Device if device != 0 => device,
+            _ => any,
+        };
+        (release != 0).then_some(release)
+    }
+
+    /// A strong write: an atomic keeps what was released to the place before, a plain store does not.
+    pub fn write(&mut self, memory: Memory, address: u64, atomic: bool, scope: Scope, releases: Option<u32>, now: u32) {
+        let at = &mut self.at[memory as usize];
+        if !atomic {
+            at.remove(&address);
+        }
+        let Some(number) = releases else { return };
+        let place = *at.entry(address).or_insert_with(|| {
+            self.places.push(Place::default());
+            self.places.len() as u32 - 1
+        });
+        let (release, place) = (&self.releases[number as usize - 1], &mut self.places[place as usize]);
+        if place.block != now {
+            (place.block, place.inside) = (now, Known::default());
+            place.row.clear();
+        }
+        place.row.resize(release.row.len(), 0);
+        place.row.iter_mut().zip(&release.row).for_each(|(a, b)| *a = (*a).max(*b));
+        place.inside.merge(&release.known);
+        if release.device && scope == Scope::Device && place.log.last() != Some(&number) {
+            place.log.push(number);
+            place.known.merge(&release.known);
+        }
+    }
+
+    /// Whether anything was released to a place, for threads of the block that began at `block` or for others.
+    pub fn released(&self, memory: Memory, address: u64, scope: Scope, block: u32) -> bool {
+        self.at[memory as usize].get(&address).is_some_and(|place| {
+            let place = &self.places[*place as usize];
+            place.block == block || scope == Scope::Device && !place.log.is_empty()
+        })
+    }
+
+    /// A strong read of a warp: what was released to the place, by its own block and by others. Gives the stamps of its own block.
+    pub fn read(
+        &mut self,
+        memory: Memory,
+        address: u64,
+        scope: Scope,
+        acquire: bool,
+        warp: usize,
+        block: u32,
+    ) -> Vec<u32> {
+        let Some(&number) = self.at[memory as usize].get(&address) else { return Vec::new() };
+        let place = &self.places[number as usize];
+        let mut seen = Known::default();
+        let mut row = Vec::new();
+        if place.block == block {
+            row.clone_from(&place.row);
+            seen.merge(&place.inside);
+        }
+        if scope == Scope::Device && !place.log.is_empty() {
+            seen.merge(&place.known);
+            seen.add(number, place.log.len() as u32);
+        }
+        if acquire {
+            self.learnt[warp].merge(&seen);
+        }
+        self.pending[warp].merge(&seen);
+        let own = &mut self.rows[warp * self.warps..][..self.warps];
+        own.iter_mut().zip(&row).for_each(|(a, b)| *a = (*a).max(*b));
+        row
+    }
+
+    /// Whether what warp `warp` of the block that began at `block` did at `stamp` is known to a warp of a later block.
+    pub fn knows(&self, known: &Known, block: u32, warp: usize, stamp: u32) -> bool {
+        if known.everything {
+            return true;
+        }
+        known.places.iter().any(|&(place, releases)| {
+            let log = &self.places[place as usize].log[..releases as usize];
+            let of = |number: &u32| &self.releases[*number as usize - 1];
+            let first = log.partition_point(|n| of(n).block < block);
+            log[first..].iter().map(of).take_while(|r| r.block == block).any(|r| r.row[warp] >= stamp)
+        })
+    }
+}

@@ -1,0 +1,53 @@
+//! PTX whose effect is known by the PTX ISA or by what ptxas 13.0 makes of it: values, or what a checker must find.
+//!
+//! `cases/*.ptx` are modules that ptxas accepts. Each entry is a case, `k(.param .u64 out, .param .u64 a)`, and the comments before it
+//! say how it runs:
+//!
+//! | comment | |
+//! |---|---|
+//! | `//: block=64 grid=2 a=0x10 shared=256 lints` | threads, blocks, the value of `a`, dynamic shared memory; 1, 1, 0, 0 and no lints unless said |
+//! | `//< u32 1 2 3` | `a` is the address of a buffer with these |
+//! | `//> u32 0 9` | what lies at `out`, which is zero before; several lines follow one another |
+//! | `//! block-race text; text` | the kind that is found, and what the report says |
+//!
+//! Types are `u8` to `u64`, `s8` to `s64`, `f32` and `f64`; numbers are decimal, `0x...`, or `7*3` for seven threes. Every case runs in
+//! four schedules.
+
+mod case;
+
+use std::path::{Path, PathBuf};
+
+use case::{Case, cases_of};
+
+fn all() -> Vec<Case> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/isa/cases");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder).expect("the folder").map(|f| f.unwrap().path()).collect();
+    files.sort();
+    files.iter().flat_map(|f| cases_of(f)).collect()
+}
+
+#[test]
+fn every_case_gives_what_it_must() {
+    let cases = all();
+    let failed: Vec<String> = cases.iter().filter_map(|case| case.run().err()).collect();
+    assert!(failed.is_empty(), "{} of {} cases:\n{}", failed.len(), cases.len(), failed.join("\n"));
+    // A file that is lost, or an entry whose comments are, would not be missed otherwise.
+    assert!(cases.len() >= 150, "{} cases", cases.len());
+}
+
+/// A case that expects nothing proves only that it loads and runs; there are few.
+#[test]
+fn most_cases_expect_something() {
+    let cases = all();
+    let silent = cases.iter().filter(|case| case.expects_nothing()).count();
+    assert!(silent * 5 < cases.len(), "{silent} of {} cases expect nothing", cases.len());
+}
+
+#[test]
+fn a_wrong_value_is_noticed() {
+    let ptx = ".version 8.0\n.target sm_80\n.address_size 64\n//> u32 7\n.visible .entry k(.param .u64 out, .param .u64 a)\n\
+        { .reg .b64 %o; ld.param.u64 %o, [out]; st.global.u32 [%o], 8; ret; }\n";
+    let cases = case::cases_in(Path::new("wrong.ptx"), ptx);
+    let problem = cases[0].run().unwrap_err();
+    assert!(problem.contains("wrong.ptx") && problem.contains("0x8") && problem.contains("0x7"), "{problem}");
+}

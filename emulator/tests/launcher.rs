@@ -1,0 +1,96 @@
+//! `ptx-emu` as a user types it: exit codes, what a program is given, and what a check says.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn ptx_emu(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ptx-emu"));
+    // What a program loads does not matter here: none of these opens it.
+    command.env("PTX_EMULATOR_LIBRARY", env!("CARGO_BIN_EXE_ptx-emu")).args(arguments);
+    command.output().expect("it starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A file of this test, gone at its end.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> Self {
+        let at = std::env::temp_dir().join(format!("ptx-emu-test-{}-{name}", std::process::id()));
+        std::fs::write(&at, text).unwrap();
+        File(at)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_program_finds_the_driver_under_its_names() {
+    let script = "test -e ${LD_LIBRARY_PATH%%:*}/libcuda.so.1 && test -e ${LD_LIBRARY_PATH%%:*}/libcuda.so && \
+                  echo $PTX_EMULATOR_MODEL $PTX_EMULATOR_SEED $PTX_EMULATOR_CHECKS; exit 7";
+    let done = ptx_emu(&["run", "--model", "h100", "--seed", "3", "--no-checks", "--", "sh", "-c", script]);
+    assert_eq!((done.status.code(), text(&done.stdout)), (Some(7), "h100 3 0\n".into()), "{}", text(&done.stderr));
+}
+
+#[test]
+fn findings_fail_a_program_that_succeeds() {
+    let kept = File::new("findings", "of an earlier run\n");
+    let script = "echo '{}' >> $PTX_EMULATOR_FINDINGS; echo '{}' >> $PTX_EMULATOR_FINDINGS";
+    let done = ptx_emu(&["run", "--findings", kept.path(), "sh", "-c", script]);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(text(&done.stderr).contains("2 findings"), "{}", text(&done.stderr));
+    assert_eq!(std::fs::read_to_string(kept.path()).unwrap(), "{}\n{}\n");
+    assert_eq!(ptx_emu(&["run", "true"]).status.code(), Some(0));
+    assert_eq!(ptx_emu(&["run", "sh", "-c", "kill -9 $$"]).status.code(), Some(137));
+}
+
+#[test]
+fn wrong_usage_is_2_and_says_the_way_out() {
+    for (arguments, words) in [
+        (&[][..], "run and check"),
+        (&["walk"], "no command walk"),
+        (&["run"], "no program"),
+        (&["run", "--fast", "true"], "no option --fast"),
+        (&["run", "--seed"], "takes a value"),
+        (&["check"], "no file"),
+        (&["check", "--all", "x.ptx"], "no option --all"),
+    ] {
+        let done = ptx_emu(arguments);
+        assert_eq!(done.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&done.stderr).contains(words), "{arguments:?}: {}", text(&done.stderr));
+    }
+    let done = ptx_emu(&["run", "/nowhere/to/be/found"]);
+    assert!(done.status.code() == Some(1) && text(&done.stderr).contains("/nowhere/to/be/found"));
+    assert!(text(&ptx_emu(&["--help"]).stdout).contains("exit code"));
+}
+
+#[test]
+fn a_check_names_kernel_and_line() {
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels/tile.ptx");
+    let done = ptx_emu(&["check", kernels.to_str().unwrap()]);
+    assert!(done.status.success() && text(&done.stdout).contains("tile: "), "{}", text(&done.stdout));
+    let broken = File::new(
+        "broken.ptx",
+        ".version 8.0\n.target sm_80\n.address_size 64\n.file 1 \"a.cu\"\n.visible .entry good() { ret; }\n\
+         .visible .entry bad() {\n.reg .b32 %r;\n.loc 1 42 3\nadd.q32 %r, %r, 1;\nret;\n}\n",
+    );
+    let done = ptx_emu(&["check", broken.path()]);
+    let said = text(&done.stdout);
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(said.contains("good: ") && said.contains("PTX line 9") && said.contains("kernel bad, a.cu:42"), "{said}");
+    let json = text(&ptx_emu(&["check", "--json", broken.path()]).stdout);
+    let lines: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[1]["kernel"], &lines[1]["error"]["line"]), (2, &"bad".into(), &9.into()), "{json}");
+    assert_eq!(ptx_emu(&["check", "/nowhere.ptx"]).status.code(), Some(1));
+}
