@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Runs NVRTC, Triton and CuPy, as PyPI has them, on whatever libcuda.so.1 is found, and compares with NumPy.
+"""Runs NVRTC, NVIDIA's Python bindings and Triton, as PyPI has them, on whatever libcuda.so.1 is found, and compares with NumPy.
 
-    ptx-emu run -- "$(tools/emulator/install_python.sh DIRECTORY)" tools/emulator/frameworks.py [nvrtc] [triton] [cupy]
+    ptx-emu run -- "$(tools/emulator/install_python.sh DIRECTORY)" tools/emulator/frameworks.py [nvrtc] [bindings] [triton]
 
 A vector addition, a reduction with atomics, a softmax over rows and a product of matrices each.
 """
 
 import ctypes
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
+
 from driver import Driver
 
 SIZE = 1000
@@ -53,7 +53,7 @@ extern "C" __global__ void total(const float* x, float* o, int n) {
 extern "C" __global__ void softmax(const float* x, float* o, int n) {
   __shared__ float part[128];
   x += blockIdx.x * n, o += blockIdx.x * n;
-  float m = -INFINITY, sum = 0;
+  float m = -3.4e38f, sum = 0;
   for (int i = threadIdx.x; i < n; i += 128) m = fmaxf(m, x[i]);
   part[threadIdx.x] = m;
   __syncthreads();
@@ -168,29 +168,46 @@ def triton():
     driver.close()
 
 
-def cupy():
-    # Machine code is not executed: NVRTC is asked for PTX.
-    os.environ["CUPY_COMPILE_WITH_PTX"] = "1"
-    import cupy as cp
+def bindings():
+    """NVIDIA's own Python bindings of driver and NVRTC."""
+    from cuda.bindings import driver as cu
+    from cuda.bindings import nvrtc as rtc
 
-    x, y, rows, a, b = inputs()
-    agree("add", cp.asnumpy(cp.asarray(x) + cp.asarray(y)), x + y)
-    source = cp.RawModule(code=CUDA)
-    device, out = cp.asarray(x), cp.zeros(1, cp.float32)
-    source.get_function("total")((3,), (128,), (device, out, cp.int32(SIZE)))
-    agree("sum with atomics", cp.asnumpy(out), x.sum(dtype=np.float64), 1e-4)
-    r = cp.asarray(rows)
-    e = cp.exp(r - r.max(axis=1, keepdims=True))
-    agree("softmax", cp.asnumpy(e / e.sum(axis=1, keepdims=True)), softmax(rows))
-    c = cp.zeros((M, N), cp.float32)
-    blocks = ((N + 15) // 16, (M + 15) // 16)
-    arguments = (cp.asarray(a), cp.asarray(b), c, cp.int32(M), cp.int32(N), cp.int32(K))
-    source.get_function("matmul")(blocks, (16, 16), arguments)
-    agree("matmul", cp.asnumpy(c), a @ b)
+    def ok(answer):
+        code, *values = answer
+        if code.value:
+            sys.exit(f"bindings: {code}")
+        return values[0] if len(values) == 1 else values
+
+    ok(cu.cuInit(0))
+    device = ok(cu.cuDeviceGet(0))
+    ok(cu.cuCtxSetCurrent(ok(cu.cuDevicePrimaryCtxRetain(device))))
+    program = ok(rtc.nvrtcCreateProgram(CUDA.encode(), b"kernels.cu", 0, [], []))
+    ok(rtc.nvrtcCompileProgram(program, 1, [b"--gpu-architecture=compute_80"]))
+    ptx = bytearray(ok(rtc.nvrtcGetPTXSize(program)))
+    ptx = bytes(ptx)
+    ok(rtc.nvrtcGetPTX(program, ptx))
+    # A library, whose kernels are launched as they are.
+    library = ok(cu.cuLibraryLoadData(ptx, [], [], 0, [], [], 0))
+    kernel = ok(cu.cuLibraryGetKernel(library, b"add"))
+    x, y, *_ = inputs()
+    o = np.zeros_like(x)
+    addresses = [ok(cu.cuMemAlloc(x.nbytes)) for _ in range(3)]
+    for at, array in zip(addresses, (x, y, o), strict=True):
+        ok(cu.cuMemcpyHtoD(at, array.ctypes.data, array.nbytes))
+    types = (ctypes.c_void_p,) * 3 + (ctypes.c_int,)
+    values = (*(int(at) for at in addresses), SIZE)
+    ok(cu.cuLaunchKernel(kernel, 4, 1, 1, 256, 1, 1, 0, 0, (values, types), 0))
+    ok(cu.cuMemcpyDtoH(o.ctypes.data, addresses[2], o.nbytes))
+    agree("add", o, x + y)
+    for at in addresses:
+        ok(cu.cuMemFree(at))
+    ok(cu.cuLibraryUnload(library))
+    ok(cu.cuDevicePrimaryCtxRelease(device))
 
 
 if __name__ == "__main__":
-    parts = {"nvrtc": nvrtc, "triton": triton, "cupy": cupy}
+    parts = {"nvrtc": nvrtc, "bindings": bindings, "triton": triton}
     for name in sys.argv[1:] or parts:
         if name not in parts:
             sys.exit(f"no part {name}; there are {', '.join(parts)}")

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a virtual environment with CuPy, Triton and NVRTC as PyPI has them, and prints its python: what frameworks.py runs on the
+# Makes a virtual environment with NVRTC, NVIDIA's bindings and Triton as PyPI has them, and prints its python: what frameworks.py runs on the
 # emulator. No GPU, no driver.
 #
 #     PYTHON="$(tools/emulator/install_python.sh DIRECTORY)"

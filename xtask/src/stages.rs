@@ -11,7 +11,7 @@ pub struct Stage {
 }
 
 /// Stages of one build profile and one processor stand together, so that each finds what the last one built.
-pub const STAGES: [Stage; 8] = [
+pub const STAGES: [Stage; 9] = [
     Stage { name: "lint", about: "format, clippy, docs; ruff for tools/", run: lint },
     Stage { name: "test", about: "every test, optimised; the tests of tools/", run: test },
     Stage {
@@ -38,6 +38,11 @@ pub const STAGES: [Stage; 8] = [
         name: "cuda",
         about: "nvcc builds every kernel; prebuilt PTX and resources.csv compared with it",
         run: cuda,
+    },
+    Stage {
+        name: "frameworks",
+        about: "NVRTC, NVIDIA's Python bindings and Triton, as PyPI has them, run on the emulator",
+        run: frameworks,
     },
     Stage {
         name: "wheel",
@@ -243,7 +248,16 @@ fn cuda(run: &mut Run) -> Result {
         let args = format!("tools/cuda/{tool}.py --check --built");
         run.step(run.command("python3", &args).arg(&out).env("NVCC", &nvcc))?;
     }
-    Ok(())
+    // What the emulator refuses by name is what the toolkit's header has beside what it does.
+    run.step(run.command("python3", "tools/cuda/driver_functions.py --check").env("NVCC", &nvcc))?;
+    run.step(run.command("python3", "tools/cuda/check_ptx.py emulator/tests/isa/cases").env("NVCC", &nvcc))
+}
+
+fn frameworks(run: &mut Run) -> Result {
+    run.step(&mut run.cargo("build --release --package ptx-emulator --locked"))?;
+    let python = run.installed("tools/emulator/install_python.sh target/frameworks-venv")?;
+    let launcher = run.root.join("target/release/ptx-emu");
+    run.step(run.command(&launcher, "run --").arg(python).arg("tools/emulator/frameworks.py"))
 }
 
 #[cfg(test)]
