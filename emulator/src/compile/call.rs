@@ -79,10 +79,10 @@ pub(super) fn indirect<'a>(module: &'a Module, body: &'a [Statement]) -> Vec<&'a
         for s in statements {
             match s {
                 Statement::Block(inner) => work.push(inner),
-                Statement::Instruction(i) if i.opcode.operation == Operation::Call => {
-                    if Call::of(i).is_ok_and(|c| c.prototype.is_some()) {
-                        return taken(module);
-                    }
+                Statement::Instruction(i)
+                    if i.opcode.operation == Operation::Call && Call::of(i).is_ok_and(|c| c.prototype.is_some()) =>
+                {
+                    return taken(module);
                 }
                 _ => {}
             }
@@ -190,7 +190,7 @@ impl Compiler<'_> {
         let mut results = Vec::new();
         for (p, o) in callee.returns.iter().zip(&returns) {
             let Operand::Name(given) = o else {
-                return Err(format!("expected a .param variable or register for {}, found {o:?}", p.name).into());
+                return Err(format!("expected a .param variable or register for {}, found {o}", p.name).into());
             };
             let meaning = self.scopes.find(given).ok_or_else(|| format!("unknown name {given}"))?;
             bound.push((

@@ -29,7 +29,7 @@ impl Compiler<'_> {
                 Some(Meaning::Variable(_, _, bytes)) => (Some(&name[..]), n.wrapping_mul(i64::from(bytes))),
                 _ => return Err(format!("{name}[{n}]: {name} is no variable").into()),
             },
-            _ => return Err(format!("expected an address in brackets, found {o:?}").into()),
+            _ => return Err(format!("expected an address in brackets, found {o}").into()),
         };
         let Some(name) = base else {
             return Ok((Operand::Constant(offset as u64, true), Addressing { wide: true, offset: 0 }, None));
@@ -318,8 +318,7 @@ impl Compiler<'_> {
     pub(super) fn wait_group(&mut self, i: &Instruction) -> Lower<()> {
         let pending = match &i.operands[..] {
             [o] => self.integer(o)?,
-            [] => return Err("expected 1 operands".into()),
-            more => return Err(format!("expected 1 operands, found {}", more.len()).into()),
+            others => return Err(format!("expected one operand, found {}", others.len()).into()),
         };
         self.push_given(i.guard.as_ref(), groups(CopyGroups::Wait(pending as u32)), &[], &[])
     }

@@ -118,7 +118,7 @@ impl Compiler<'_> {
             Given::Written(o) => o,
         };
         let ast::Operand::Name(name) = o else {
-            return Err(format!("expected a register to write, found {o:?}").into());
+            return Err(format!("expected a register to write, found {o}").into());
         };
         if name == "_" {
             return Ok(Operand::Sink);
@@ -208,7 +208,7 @@ impl Compiler<'_> {
                 }
                 _ => Err(format!("{name}[{n}]: {name} is no variable").into()),
             },
-            _ => Err(format!("expected a register or a number, found {o:?}").into()),
+            _ => Err(format!("expected a register or a number, found {o}").into()),
         }
     }
 
@@ -216,7 +216,7 @@ impl Compiler<'_> {
         let (name, negated) = match o {
             ast::Operand::Name(n) => (n, false),
             ast::Operand::Not(n) => (n, true),
-            _ => return Err(format!("expected a predicate, found {o:?}").into()),
+            _ => return Err(format!("expected a predicate, found {o}").into()),
         };
         self.named_predicate(name).map(|v| (v, negated))
     }
@@ -224,7 +224,8 @@ impl Compiler<'_> {
     fn named_predicate(&self, name: &str) -> Lower<u32> {
         match self.scopes.find(name) {
             Some(Meaning::Register(v)) if self.scopes.widths[v as usize] == 0 => Ok(v),
-            _ => Err(format!("expected a predicate, found {name}").into()),
+            Some(_) => Err(format!("expected a predicate, found {name}, which is none").into()),
+            None => Err(format!("unknown predicate {name}").into()),
         }
     }
 
@@ -232,12 +233,12 @@ impl Compiler<'_> {
         match o {
             ast::Operand::Integer(v) => Ok(*v),
             ast::Operand::Name(n) if n == "WARP_SZ" => Ok(32),
-            _ => Err(format!("expected a number, found {o:?}").into()),
+            _ => Err(format!("expected a number, found {o}").into()),
         }
     }
 
     pub(super) fn label(&self, o: &ast::Operand) -> Lower<usize> {
-        let ast::Operand::Name(name) = o else { return Err(format!("expected a label, found {o:?}").into()) };
+        let ast::Operand::Name(name) = o else { return Err(format!("expected a label, found {o}").into()) };
         self.named_label(name)
     }
 

@@ -76,6 +76,6 @@ fn parameter(bits: u32) -> Elements {
 fn place(parameter: &ast::Operand) -> Lower<ast::Operand> {
     match parameter {
         ast::Operand::Name(name) => Ok(ast::Operand::Address(Some(name.clone()), 0)),
-        _ => Err(format!("expected a .param variable or register, found {parameter:?}").into()),
+        _ => Err(format!("expected a .param variable or register, found {parameter}").into()),
     }
 }

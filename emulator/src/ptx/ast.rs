@@ -1,5 +1,7 @@
 //! PTX as written: names are text, nothing is resolved. Every piece knows its line.
 
+use std::fmt;
+
 use super::opcode::Opcode;
 pub use super::types::{Space, Type};
 
@@ -133,4 +135,28 @@ pub enum Operand {
     Address(Option<String>, i64),
     /// The parenthesised lists of `call`.
     List(Vec<Operand>),
+}
+
+/// As PTX is written, for reports.
+impl fmt::Display for Operand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |f: &mut fmt::Formatter<'_>, open: char, all: &[Operand], close: char| {
+            let all: Vec<String> = all.iter().map(Operand::to_string).collect();
+            write!(f, "{open}{}{close}", all.join(", "))
+        };
+        match self {
+            Operand::Name(name) => f.write_str(name),
+            Operand::Integer(v) => write!(f, "{v}"),
+            Operand::F32(bits) => write!(f, "0f{bits:08x}"),
+            Operand::F64(bits) => write!(f, "0d{bits:016x}"),
+            Operand::Not(name) => write!(f, "!{name}"),
+            Operand::Pair(a, b) => write!(f, "{a}|{b}"),
+            Operand::Vector(all) => list(f, '{', all, '}'),
+            Operand::Element(name, n) => write!(f, "{name}[{n}]"),
+            Operand::Address(Some(name), 0) => write!(f, "[{name}]"),
+            Operand::Address(Some(name), offset) => write!(f, "[{name}{offset:+}]"),
+            Operand::Address(None, at) => write!(f, "[{at}]"),
+            Operand::List(all) => list(f, '(', all, ')'),
+        }
+    }
 }

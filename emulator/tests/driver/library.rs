@@ -162,7 +162,7 @@ fn a_device_has_no_peers_and_a_place() {
         assert_eq!(version, 3020);
         let mut uuid = CUuuid { bytes: [0x6b; 16] };
         ok(cuDeviceGetUuid_v2(&mut uuid, 0));
-        let mut table = 1 as *const c_void;
+        let mut table: *const c_void = (&raw const uuid).cast();
         fails(cuGetExportTable(&mut table, &uuid), ERROR_NOT_FOUND, "no table");
         assert!(table.is_null());
     }

@@ -48,7 +48,7 @@ fn narrow<E: Eight>(x: f32, flags: u32) -> u8 {
     let exponent = exponent.max(1 - E::BIAS);
     // In units of the last place; at most 2^(FRACTION + 1), which carries into the exponent.
     let units = (a / 2f64.powi(exponent - E::FRACTION as i32)).round_ties_even() as u8;
-    sign | (((exponent + E::BIAS - 1) as u8) << E::FRACTION) + units
+    sign | ((((exponent + E::BIAS - 1) as u8) << E::FRACTION) + units)
 }
 
 /// Exact: f16 holds every number of both formats.

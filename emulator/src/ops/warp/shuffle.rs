@@ -63,11 +63,11 @@ pub(super) fn source(mode: u32, lane: usize, b: u32, c: u32) -> Option<usize> {
     let (clamp, segment) = ((c & 31) as i32, (c >> 8 & 31) as i32);
     let min = lane as i32 & segment;
     let (lane, b, max) = (lane as i32, (b & 31) as i32, min | clamp & !segment);
-    let (from, valid) = match MODES.get(mode as usize)? {
-        &"up" => Up::source(lane, b, min, max, segment),
-        &"down" => Down::source(lane, b, min, max, segment),
-        &"bfly" => Butterfly::source(lane, b, min, max, segment),
-        &"idx" => Index::source(lane, b, min, max, segment),
+    let (from, valid) = match *MODES.get(mode as usize)? {
+        "up" => Up::source(lane, b, min, max, segment),
+        "down" => Down::source(lane, b, min, max, segment),
+        "bfly" => Butterfly::source(lane, b, min, max, segment),
+        "idx" => Index::source(lane, b, min, max, segment),
         _ => return None,
     };
     (valid && (0..32).contains(&from)).then_some(from as usize)
