@@ -105,7 +105,12 @@ impl Compiler<'_> {
         if lanes == 0 {
             for (part, choice) in how.part.iter_mut().zip(&choices) {
                 if let Some(choice) = choice {
-                    let [kind, n] = choice[..] else { return Err("expected one part of the register".into()) };
+                    let [kind @ (b'b' | b'h'), n @ 0..=3] = choice[..] else {
+                        return Err("expected one part of the register: .b0 to .b3, .h0, .h1".into());
+                    };
+                    if kind == b'h' && n > 1 {
+                        return Err("expected one half of the register: .h0 or .h1".into());
+                    }
                     *part = if kind == b'h' { 4 + n } else { n };
                 }
             }
@@ -113,6 +118,9 @@ impl Compiler<'_> {
                 return Err("expected a third source".into());
             }
         } else if let Some(choice) = &choices[0] {
+            if choice[1..].iter().any(|n| *n >= lanes) {
+                return Err(format!("expected elements from 0 to {} to write", lanes - 1).into());
+            }
             how.mask = choice[1..].iter().fold(0, |mask, n| mask | 1 << n);
         }
         let zero = Operand::Integer(0);

@@ -85,7 +85,9 @@ impl Compiler<'_> {
             (true, ty) => return Err(format!("unknown type .{ty}").into()),
         };
         let depth = match (sum, *ty, k) {
-            (true, ..) => [16, 8, 4].contains(&k),
+            (true, "f64", 4) => (m, n) == (8, 8),
+            (true, "f32", 8) => (m, n) == (16, 16),
+            (true, _, k) => k == 16 && WIDE.contains(&(m, n)),
             (false, ty, k) => format(ty).is_some_and(|f| f.k == k && f.shapes.contains(&(m, n))),
         };
         if !depth {

@@ -51,3 +51,33 @@ fn a_wrong_value_is_noticed() {
     let problem = cases[0].run().unwrap_err();
     assert!(problem.contains("wrong.ptx") && problem.contains("0x8") && problem.contains("0x7"), "{problem}");
 }
+
+/// What is no PTX is refused with a reason, whatever comes of it.
+#[test]
+fn what_does_not_exist_is_refused() {
+    use ptx_emulator::machine::{Machine, Options};
+    for (line, words) in [
+        ("wmma.load.c.sync.aligned.row.m1n1k16.f32 {%r}, [%o];", "m1n1k16"),
+        ("wmma.load.a.sync.aligned.row.m300n16k16.f16 {%r}, [%o];", "m300n16k16"),
+        ("wmma.mma.sync.aligned.row.col.m16n16k16.f32.f32 {%r}, {%r}, {%r}, {%r};", "8 registers of d"),
+        ("vadd.s32.u32.u32 %r.b7, %r, %r, %r;", ".b0 to .b3"),
+        ("vadd4.u32.u32.u32 %r, %r.b0199, %r, %r;", "elements"),
+        ("vshl4.u32.u32.u32 %r, %r, %r, %r;", "unknown opcode"),
+        ("cvt.rn.e4m3x2.f32 %r, %r, %r;", "satfinite"),
+        ("atom.shared.add.noftz.v2.f16x2 {%r, %r}, [%o], {%r, %r};", "vector"),
+        ("red.global.add.noftz.v2.f16x2 [%o], {%r};", "vector of 2"),
+        ("mov.u64 %o, %o[3];", "no variable"),
+        ("st.global.u32 [%o], %r+4;", "%r+4"),
+        ("call %o, (), nowhere;", "nowhere"),
+        ("@%q ret;", "unknown predicate %q"),
+        ("createpolicy.range.b64 %o, [%o];", "4 operands"),
+    ] {
+        let ptx = format!(
+            ".version 8.1\n.target sm_90\n.address_size 64\n.visible .entry k() {{ .reg .b32 %r; .reg .b64 %o;\n{line}\nret; }}\n"
+        );
+        let mut machine = Machine::new(Options::default());
+        let found = machine.load(&ptx).and_then(|mut module| module.kernel("k").expect("it is there").map(drop));
+        let problem = found.expect_err(line).to_string();
+        assert!(problem.contains(words) && problem.contains("PTX line 5"), "{line}: {problem}");
+    }
+}
