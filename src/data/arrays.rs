@@ -7,12 +7,12 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use npyz::{DType, Endianness, NpyHeader, TypeChar};
 use safetensors::Dtype;
 use zip::ZipArchive;
 
 use super::classes::Classes;
 use super::dataset::Dataset;
+use super::npy::{self, Header};
 use super::prepared::Pixels;
 use super::source::{Named, Order, Row, Source, wrong};
 use super::subset::Select;
@@ -211,30 +211,34 @@ fn members(archive: &ZipArchive<BufReader<File>>) -> Vec<String> {
 
 /// What values follow, and in which shape.
 fn header(file: &Path, from: &mut impl Read) -> Result<(Kind, Vec<usize>)> {
-    // A header of 64 kB holds any shape; a length beyond it is damage.
-    let mut bounded = from.take(1 << 16);
-    let header = NpyHeader::from_reader(&mut bounded)
-        .map_err(|e| Error::file(file, format!("expected an array of NumPy, found one that does not parse: {e}")))?;
-    let DType::Plain(plain) = header.dtype() else {
-        return Err(Error::file(file, format!("expected plain numbers, found {}", header.dtype().descr())));
+    let bad = |problem: String| Error::file(file, problem);
+    let Header { descr, fortran, shape } =
+        npy::read(from).map_err(|e| bad(format!("expected an array of NumPy, found one that does not parse: {e}")))?;
+    // The order of bytes, the kind, the bytes of a value: `<f4`.
+    let (order, kind) = match descr.split_at_checked(1) {
+        Some((order @ ("<" | ">" | "|" | "="), kind)) => (order, kind),
+        _ => return Err(bad(format!("expected plain numbers, found {descr}"))),
     };
-    let (size, descr) = (plain.size_field() as usize, header.dtype().descr());
-    let kind = match (plain.type_char(), size) {
-        (TypeChar::Uint, 1 | 2 | 4 | 8) => Kind::Unsigned(size),
-        (TypeChar::Int, 1 | 2 | 4 | 8) => Kind::Signed(size),
-        (TypeChar::Float, 4 | 8) => Kind::Float(size),
-        _ => return Err(Error::file(file, format!("expected integers, float32 or float64, found {descr}"))),
+    let kind = match kind {
+        "u1" => Kind::Unsigned(1),
+        "u2" => Kind::Unsigned(2),
+        "u4" => Kind::Unsigned(4),
+        "u8" => Kind::Unsigned(8),
+        "i1" => Kind::Signed(1),
+        "i2" => Kind::Signed(2),
+        "i4" => Kind::Signed(4),
+        "i8" => Kind::Signed(8),
+        "f4" => Kind::Float(4),
+        "f8" => Kind::Float(8),
+        _ => return Err(bad(format!("expected integers, float32 or float64, found '{descr}'"))),
     };
-    if plain.endianness() == Endianness::Big && size > 1 {
-        return Err(Error::file(file, format!("expected little-endian numbers, found {descr}: save a.astype('<f4')")));
+    if order == ">" && kind.bytes() > 1 {
+        return Err(bad(format!("expected little-endian numbers, found '{descr}': save a.astype('<f4')")));
     }
-    if header.order() != npyz::Order::C && header.shape().len() > 1 {
-        return Err(Error::file(
-            file,
-            "expected the order of C, found that of Fortran: save numpy.ascontiguousarray(a)",
-        ));
+    if fortran && shape.len() > 1 {
+        return Err(bad("expected the order of C, found that of Fortran: save numpy.ascontiguousarray(a)".into()));
     }
-    Ok((kind, header.shape().iter().map(|&side| usize::try_from(side).unwrap_or(usize::MAX)).collect()))
+    Ok((kind, shape))
 }
 
 /// The classes of a file's images.

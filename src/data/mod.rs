@@ -15,6 +15,7 @@ pub mod imagenet;
 mod labels;
 pub mod listing;
 mod mat;
+mod npy;
 mod pickle;
 pub mod prepare;
 mod prepared;

@@ -16,7 +16,6 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::Path;
 
-use npyz::WriterBuilder as _;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
@@ -24,6 +23,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use super::arrays::{self, Beyond, IMAGES, LABELS};
+use super::npy;
 use super::prepared::Pixels;
 use super::tensors::TensorFile;
 use crate::choice::choice;
@@ -145,10 +145,8 @@ fn member<'a, W: Write + Seek>(
     shape: &[usize],
 ) -> io::Result<&'a mut ZipWriter<W>> {
     archive.start_file(format!("{name}.npy"), options)?;
-    let shape: Vec<u64> = shape.iter().map(|&side| side as u64).collect();
-    let dtype = npyz::DType::Plain(descr.parse().map_err(io::Error::other)?);
-    let header = npyz::WriteOptions::new_header_only().dtype(dtype).shape(&shape);
-    header.writer(archive).write_header_only()
+    archive.write_all(&npy::written(descr, shape))?;
+    Ok(archive)
 }
 
 /// `(H, W, 3)` as `(3, H, W)`.

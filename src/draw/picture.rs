@@ -4,12 +4,9 @@ use std::io::Cursor;
 use std::sync::{Arc, OnceLock};
 
 use image::{ExtendedColorType, ImageEncoder as _, codecs::png::PngEncoder};
-use krilla::Document;
-use krilla::geom::Size;
-use krilla::page::PageSettings;
-use krilla_svg::{SurfaceExt as _, SvgSettings};
 use resvg::tiny_skia::{PixmapMut, Transform};
 use resvg::usvg::{Options, Tree, fontdb};
+use svg2pdf::{ConversionOptions, PageOptions};
 
 use crate::error::{Error, Result};
 
@@ -80,15 +77,7 @@ pub(super) fn raster(tree: &Tree) -> Result<Vec<u8>> {
 /// # Errors
 /// [`Error::Failed`] when it cannot be converted.
 pub(super) fn pdf(tree: &Tree) -> Result<Vec<u8>> {
-    let failed = |why: &str| Error::Failed(format!("a PDF cannot be made: {why}"));
     // As wide on paper as on a screen of 96 pixels per inch.
-    let (width, height) = (0.75 * tree.size().width(), 0.75 * tree.size().height());
-    let size = Size::from_wh(width, height).ok_or_else(|| failed("it has no size"))?;
-    let mut document = Document::new();
-    let mut page = document.start_page_with(PageSettings::new(size));
-    let mut surface = page.surface();
-    surface.draw_svg(tree, size, SvgSettings::default()).ok_or_else(|| failed("its figure cannot be drawn"))?;
-    surface.finish();
-    page.finish();
-    document.finish().map_err(|_| failed("its font or its figure cannot be written"))
+    svg2pdf::to_pdf(tree, ConversionOptions::default(), PageOptions { dpi: 96.0 })
+        .map_err(|e| Error::Failed(format!("a PDF cannot be made: {e}")))
 }
