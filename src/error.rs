@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
 
+use crate::shown::brief;
+
 /// The result of anything that can fail in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -50,11 +52,11 @@ impl Error {
     }
 
     pub fn tensor(file: &Path, name: impl Into<String>, problem: impl Into<String>) -> Self {
-        Error::Tensor { file: file.into(), name: name.into(), problem: problem.into() }
+        Error::Tensor { file: file.into(), name: brief(name.into()), problem: brief(problem.into()) }
     }
 
     pub fn file(file: &Path, problem: impl Into<String>) -> Self {
-        Error::File { file: file.into(), problem: problem.into() }
+        Error::File { file: file.into(), problem: brief(problem.into()) }
     }
 
     pub fn io(file: &Path, action: &'static str, source: std::io::Error) -> Self {
@@ -62,11 +64,11 @@ impl Error {
     }
 
     pub fn usage(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Error::Usage { field: field.into(), problem: problem.into() }
+        Error::Usage { field: brief(field.into()), problem: brief(problem.into()) }
     }
 
     pub fn device(problem: impl Into<String>) -> Self {
-        Error::Device { problem: problem.into(), source: None }
+        Error::Device { problem: brief(problem.into()), source: None }
     }
 
     /// The process exit code: 2 for usage, 1 for everything else.

@@ -13,7 +13,14 @@ fn main() -> ExitCode {
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
     }
-    match Cli::parse().run() {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version, or what is wrong with the flags; help that nobody gets is a failure.
+        Err(e) => {
+            return ExitCode::from(if e.print().is_err() { 1.max(e.exit_code() as u8) } else { e.exit_code() as u8 });
+        }
+    };
+    match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             let mut text = format!("rampart: {e}\n");
@@ -23,7 +30,7 @@ fn main() -> ExitCode {
                 cause = c.source();
             }
             // Where nothing can be said, on a full disk above all, the exit code still says it.
-            let _ = io::stderr().write_all(shown::plain(&text).as_bytes());
+            let _ = io::stderr().write_all(shown::plain(&shown::brief(text)).as_bytes());
             ExitCode::from(e.exit_code())
         }
     }

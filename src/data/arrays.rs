@@ -13,7 +13,7 @@ use zip::ZipArchive;
 use super::classes::Classes;
 use super::dataset::Dataset;
 use super::npy::{self, Header};
-use super::prepared::Pixels;
+use super::prepared::{self, Pixels};
 use super::source::{Named, Order, Row, Source, wrong};
 use super::subset::Select;
 use super::tensors::TensorFile;
@@ -337,6 +337,7 @@ pub(super) fn images(file: &Path, names: &[&str], keep: &[usize], labels: usize,
                 )));
             }
         };
+        prepared::held(keep.len(), [height, width], if float { size_of::<f32>() } else { 1 }).map_err(bad)?;
         let plane = height * width;
         let place = |pixel: usize, c: usize| match (channels, planar) {
             (1, _) => pixel,
@@ -467,6 +468,12 @@ mod tests {
             (vec![("x", x(&[1, 4, 4, 3])), ("y", npy("<f4", &[1], &[0; 4]))], "expected integers"),
             (vec![("x", npy("|u1", &[usize::MAX, 3, 4, 4], b"")), ("y", y(&[0]))], "expected as many as labels"),
             (vec![("x", npy("|u1", &[1, 1 << 60, 4, 3], b"")), ("y", y(&[0]))], "expected sides"),
+            (
+                vec![("x", npy("<f8", &[100, 2048, 2048, 3], b"")), ("y", y(&[0; 100]))],
+                "found 100 of 2048x2048 pixels, 4.7 GiB",
+            ),
+            (vec![("x", npy(">f4", &[1, 4, 4, 3], b"")), ("y", y(&[0]))], "save a.astype('<f4')"),
+            (vec![("x", npy("<c8", &[1, 4, 4, 3], b"")), ("y", y(&[0]))], "found '<c8'"),
         ] {
             let error = load(&npz(dir.path(), "bad.npz", &arrays), None).unwrap_err().to_string();
             assert!(error.contains(part) && error.contains("bad.npz"), "{error} | {part}");

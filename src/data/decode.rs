@@ -38,15 +38,65 @@ const LARGE: u64 = 16 << 20;
 /// [`Error::File`] for another extension, a damaged or a truncated file, and an image larger than the limits, which are looked at
 /// before it is decoded; [`Error::Io`] when it cannot be read.
 pub fn decode(file: &Path) -> Result<Rgb8> {
+    decode_if(file, None)?.map_err(|Other { found: (h, w), .. }| Error::file(file, format!("found {h}x{w} pixels")))
+}
+
+/// [`decode`] of an image whose header has the sides wanted, (height, width); of another its pixels are never made.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_if(file: &Path, wanted: Option<(usize, usize)>) -> Result<Result<Rgb8, Other>> {
     static LARGE_ONES: Mutex<()> = Mutex::new(());
     if !is_image(file) {
         let extension = file.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
         return Err(Error::file(file, format!("expected an image ({}), found `.{extension}`", EXTENSIONS.join(", "))));
     }
-    let bytes = files::read(file, "open", MOST)?;
+    let bytes = without_profile(files::read(file, "open", MOST)?);
     let size = Size::of(file, &bytes)?;
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != size.sides()) {
+        return Ok(Err(Other { wanted, found: size.sides() }));
+    }
     let _alone = (size.bytes > LARGE).then(|| LARGE_ONES.lock().unwrap_or_else(PoisonError::into_inner));
-    pixels(file, bytes, size)
+    pixels(file, bytes, size).map(Ok)
+}
+
+/// An image of other sides than wanted, (height, width).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Other {
+    pub wanted: (usize, usize),
+    pub found: (usize, usize),
+}
+
+/// The sides of an image, (height, width), as its header has them.
+///
+/// # Errors
+/// As [`decode`].
+pub fn sides(file: &Path) -> Result<(usize, usize)> {
+    let bytes = without_profile(files::read(file, "open", MOST)?);
+    Ok(Size::of(file, &bytes)?.sides())
+}
+
+/// A PNG without its colour profiles, at which nothing here looks and which may inflate to more than the image. Other files as they are.
+fn without_profile(mut bytes: Vec<u8>) -> Vec<u8> {
+    const BEGIN: &[u8] = b"\x89PNG\r\n\x1a\n";
+    if !bytes.starts_with(BEGIN) {
+        return bytes;
+    }
+    let (mut from, mut to) = (BEGIN.len(), BEGIN.len());
+    while let Some([a, b, c, d, kind @ ..]) = bytes.get(from..).and_then(|rest| rest.first_chunk::<8>()) {
+        // Length and kind before the data, a checksum behind it.
+        let profile = kind == b"iCCP";
+        let end =
+            from.saturating_add(12).saturating_add(u32::from_be_bytes([*a, *b, *c, *d]) as usize).min(bytes.len());
+        if !profile {
+            bytes.copy_within(from..end, to);
+            to += end - from;
+        }
+        from = end;
+    }
+    bytes.copy_within(from.., to);
+    bytes.truncate(to + bytes.len() - from);
+    bytes
 }
 
 /// What an image will take, by what its header says.
@@ -59,6 +109,11 @@ struct Size {
 }
 
 impl Size {
+    /// Height and width.
+    fn sides(self) -> (usize, usize) {
+        (self.height as usize, self.width as usize)
+    }
+
     fn of(file: &Path, bytes: &[u8]) -> Result<Size> {
         let reader = reader(file, bytes)?;
         let format = reader.format();
@@ -69,6 +124,9 @@ impl Size {
         let decoder = reader.into_decoder().map_err(|e| unreadable(file, e))?;
         let ((width, height), color) = (decoder.dimensions(), decoder.color_type());
         let found = format!("{width}x{height} pixels of {} bytes", color.bytes_per_pixel());
+        if width == 0 || height == 0 {
+            return Err(Error::file(file, format!("expected at least one pixel, found {width}x{height}")));
+        }
         if width > SIDE || height > SIDE {
             return Err(Error::file(file, format!("expected sides of at most {SIDE} pixels, found {found}")));
         }
@@ -110,7 +168,7 @@ fn pixels(file: &Path, bytes: Vec<u8>, size: Size) -> Result<Rgb8> {
     if matches!(image, DynamicImage::ImageRgb32F(_) | DynamicImage::ImageRgba32F(_)) {
         return Err(unreadable(file, "expected pixels of 8 or 16 bits, found floating-point values"));
     }
-    let (height, width) = (size.height as usize, size.width as usize);
+    let (height, width) = size.sides();
     let pixels = to_rgb(image);
     match pixels.len() == height * width * 3 {
         true => Ok(Rgb8 { height, width, pixels }),
@@ -255,6 +313,51 @@ mod tests {
         }
         let thin = decoded("a.png", |p| png(p, 65_535, 2, ExtendedColorType::L8)).unwrap();
         assert_eq!((thin.width, thin.height), (65_535, 2));
+    }
+
+    /// A profile of 64 MB that deflates to 64 kB, in front of the pixels and between others.
+    #[test]
+    fn profiles_of_a_png_are_never_inflated() {
+        use std::io::Write as _;
+        let image = ImageBuffer::from_fn(3, 2, |x, y| Rgb([x as u8, y as u8, 9u8]));
+        let mut plain = Cursor::new(Vec::new());
+        image.write_to(&mut plain, ImageFormat::Png).unwrap();
+        let plain = plain.into_inner();
+        let mut packed = flate2::write::ZlibEncoder::new(b"x\0\0".to_vec(), flate2::Compression::best());
+        (0..64).for_each(|_| packed.write_all(&vec![0; 1 << 20]).unwrap());
+        let data = packed.finish().unwrap();
+        let mut checksum = flate2::Crc::new();
+        checksum.update(&[b"iCCP", &data[..]].concat());
+        let chunk = [&(data.len() as u32).to_be_bytes()[..], b"iCCP", &data, &checksum.sum().to_be_bytes()].concat();
+        // Behind signature and header.
+        let with = [&plain[..33], &chunk, &chunk, &plain[33..]].concat();
+        assert_eq!(without_profile(with.clone()), plain);
+        let found = decoded("a.png", |p| std::fs::write(p, &with).unwrap()).unwrap();
+        assert_eq!(found.pixels, image.into_raw());
+        // What is cut off stays as it is, to be refused by the decoder.
+        for len in 0..plain.len() {
+            assert_eq!(without_profile(plain[..len].to_vec()), plain[..len]);
+        }
+        assert!(decoded("a.png", |p| std::fs::write(p, &with[..100]).unwrap()).is_err());
+    }
+
+    #[test]
+    fn an_image_without_pixels_is_refused() {
+        for text in ["P5 0 0 255\n", "P5 0 5 255\n", "P6 5 0 255\n"] {
+            let error = decoded("a.pgm", |p| std::fs::write(p, text).unwrap()).unwrap_err().to_string();
+            assert!(error.contains("expected at least one pixel, found"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_image_of_other_sides_is_not_decoded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.ppm");
+        // Its pixels are missing, which decoding would tell.
+        std::fs::write(&path, "P6 7 5 255\n").unwrap();
+        assert_eq!(sides(&path).unwrap(), (5, 7));
+        assert_eq!(decode_if(&path, Some((4, 4))).unwrap(), Err(Other { wanted: (4, 4), found: (5, 7) }));
+        assert!(decode_if(&path, Some((5, 7))).is_err() && decode_if(&path, None).is_err());
     }
 
     #[test]

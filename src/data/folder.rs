@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::chosen::chosen;
 use super::classes::{self, Classes, is_imagenet, natural, place};
 use super::dataset::Dataset;
-use super::decode::decode;
+use super::decode::{Other, decode_if, sides};
 use super::listing::{self, name};
 use super::prepare::Prepare;
 use super::prepared::{self, HELD, Pixels, choose};
@@ -190,26 +190,33 @@ pub struct Place<'a> {
 /// [`Error::File`] when there is no class or no image, or the size of one differs; [`Error::Io`] when a folder cannot be read.
 pub fn load(place: Place, size: Option<(usize, usize)>, limit: Option<usize>, select: Select) -> Result<Dataset> {
     let Found { files, labels, ids, mut skipped } = found(place)?;
-    let (images, unreadable) = choose(&files, &labels, (limit, select), decode);
+    // Before any is decoded: of files that are a few bytes each the pixels may be more than memory holds.
+    let first = || select.indices(&labels, limit).into_iter().find_map(|i| sides(&files[i]).ok());
+    let expected = size.or_else(first);
+    let (height, width) = expected.unwrap_or_default();
+    let images = limit.unwrap_or(files.len()).min(files.len());
+    prepared::held(images, [height, width], size_of::<f32>())
+        .map_err(|problem| Error::file(place.dir, format!("{problem}; dataset.fit makes them smaller")))?;
+    let (images, unreadable) = choose(&files, &labels, (limit, select), |file| decode_if(file, expected));
     if images.is_empty() {
         return Err(none_readable(place.dir, &unreadable, &skipped));
     }
     skipped.extend(unreadable);
-    let mut expected = size;
+    if let Some((i, Other { found: (h, w), .. })) =
+        images.iter().find_map(|(i, image)| Some((i, image.as_ref().err()?)))
+    {
+        let problem = format!(
+            "expected {height}x{width} pixels (height x width), found {h}x{w}; dataset.fit crop or squash, with dataset.size, makes \
+             images of any size one"
+        );
+        return Err(Error::file(&files[*i], problem));
+    }
     let (mut pixels, mut kept) = (Vec::new(), Vec::new());
-    for (i, Rgb8 { height: h, width: w, pixels: bytes }) in images {
-        let (height, width) = *expected.get_or_insert((h, w));
-        if (h, w) != (height, width) {
-            let problem = format!(
-                "expected {height}x{width} pixels (height x width), found {h}x{w}; dataset.fit crop or squash, with dataset.size, makes \
-                 images of any size one"
-            );
-            return Err(Error::file(&files[i], problem));
-        }
+    for (i, image) in images {
+        let Ok(Rgb8 { pixels: bytes, .. }) = image else { continue };
         pixels.extend(bytes.into_iter().map(unit));
         kept.push(i);
     }
-    let (height, width) = expected.unwrap_or_default();
     Ok(Dataset {
         name: name(place.dir),
         height,
@@ -428,5 +435,22 @@ mod tests {
         }
         assert!(message(None).contains("found none; ") && message(None).contains("1.png: not a readable image"));
         assert!(matches!(load_all(&dir.path().join("none")), Err(Error::Io { .. })));
+    }
+
+    /// Their pixels are not even there.
+    #[test]
+    fn what_no_memory_holds_is_told_from_the_headers() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("a")).unwrap();
+        (0..5).for_each(|i| fs::write(dir.path().join(format!("a/{i}.ppm")), "P6 9000 9000 255\n").unwrap());
+        let message = |size, limit| load_some(dir.path(), size, limit, Select::First).unwrap_err().to_string();
+        assert!(
+            message(None, None).contains("at most 4 GiB in memory, found 5 of 9000x9000 pixels"),
+            "{}",
+            message(None, None)
+        );
+        assert!(message(None, None).contains("dataset.fit"));
+        assert!(message(None, Some(4)).contains("0.ppm: not a readable image"));
+        assert!(message(Some((8, 8)), None).contains("0.ppm: expected 8x8 pixels (height x width), found 9000x9000"));
     }
 }

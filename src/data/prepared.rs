@@ -19,6 +19,26 @@ use crate::error::{Error, Result};
 /// Memory that prepared images may take; a larger set is decoded again, batch by batch.
 pub const HELD: usize = 2 << 30;
 
+/// Memory that images may take which are held as they are. A packed file that says more is far smaller than that.
+const MOST_HELD: usize = 4 << 30;
+
+/// Whether images that are held at so many bytes per value take no more than memory should be asked for.
+///
+/// # Errors
+/// What they would take, in words, and the way out.
+pub(super) fn held(images: usize, [height, width]: [usize; 2], bytes: usize) -> Result<(), String> {
+    let all = [height, width, 3, bytes].into_iter().fold(images, usize::saturating_mul);
+    if all <= MOST_HELD {
+        return Ok(());
+    }
+    let gb = |bytes: usize| bytes as f64 / f64::from(1 << 30);
+    Err(format!(
+        "expected images that take at most {:.0} GiB in memory, found {images} of {height}x{width} pixels, {:.1} GiB: a limit takes fewer",
+        gb(MOST_HELD),
+        gb(all)
+    ))
+}
+
 /// `(N, H, W, 3)`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pixels {
@@ -202,5 +222,22 @@ pub(super) fn read(
 impl Prepare {
     fn file(&self, path: &Path) -> Result<Vec<u8>> {
         Ok(self.apply(&super::decode::decode(path)?).pixels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::held;
+
+    #[test]
+    fn more_than_memory_should_hold_is_refused_with_the_way_out() {
+        assert_eq!(held(50_000, [32, 32], 4), Ok(()));
+        assert_eq!(held(7_000, [224, 224], 4), Ok(()));
+        let problem = held(1000, [2048, 2048], 4).unwrap_err();
+        assert!(
+            problem.contains("at most 4 GiB") && problem.contains("1000 of 2048x2048 pixels, 46.9 GiB"),
+            "{problem}"
+        );
+        assert!(held(usize::MAX, [usize::MAX, 2], 4).is_err());
     }
 }

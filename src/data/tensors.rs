@@ -30,6 +30,9 @@ impl AsRef<[u8]> for Bytes {
     }
 }
 
+/// Bytes of a safetensors header: that of a network of a thousand layers is a hundredth of it. What is made of one is ten times as large.
+const HEADER: u64 = files::TEXT;
+
 /// Bytes that show what a file is.
 const START: u64 = 1 << 16;
 
@@ -37,6 +40,17 @@ const START: u64 = 1 << 16;
 fn header_end(start: &[u8]) -> Option<u64> {
     let length = u64::from_le_bytes(*start.first_chunk()?);
     (start.get(LENGTH) == Some(&b'{')).then_some(length.checked_add(LENGTH as u64)?)
+}
+
+/// Refuses a header that no network needs.
+fn of_a_network(path: &Path, start: &[u8]) -> Result<()> {
+    match header_end(start).map(|end| end - LENGTH as u64) {
+        Some(length) if length > HEADER => {
+            let found = format!("one whose header has {length} bytes, more than {HEADER}");
+            Err(Error::file(path, format!("expected a safetensors file or a .pth of PyTorch, found {found}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An open file.
@@ -73,6 +87,9 @@ impl TensorFile {
             let found = recognise(path, &start).unwrap_or("one that does not parse: no header of its length");
             return Err(Error::file(path, format!("expected a safetensors file or a .pth of PyTorch, found {found}")));
         }
+        if !torch::is_torch(&start) {
+            of_a_network(path, &start)?;
+        }
         Self::parse(path, Bytes::Owned(files::read(path, "read", u64::MAX)?))
     }
 
@@ -108,6 +125,7 @@ impl TensorFile {
                 tensors: tensors.into_iter().collect(),
             });
         }
+        of_a_network(origin, content)?;
         let (length, header) = SafeTensors::read_metadata(content).map_err(|e| {
             let found =
                 recognise(origin, content).map_or_else(|| format!("one that does not parse: {e}"), str::to_owned);

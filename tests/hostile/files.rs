@@ -91,6 +91,56 @@ fn a_hundred_thousand_names_are_read_in_linear_time() {
     }
 }
 
+/// A header of safetensors may be as long as its file; what is made of one takes ten times its length.
+#[test]
+fn a_header_that_no_network_needs_is_refused_unread() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("a.safetensors");
+    let text = format!("{{\"__metadata__\":{{}}{}}}", " ".repeat(17 << 20));
+    fs::write(&path, [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()).unwrap();
+    fs::write(place.path().join("a.toml"), "[[models]]\nweights = \"a.safetensors\"\n").unwrap();
+    let (code, stderr) = rampart(place.path(), &["sweep", "--config", "a.toml", "--dry-run"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains(&format!("header has {} bytes, more than 16777216", text.len())), "{stderr}");
+    let whole = rampart::data::tensors::TensorFile::owned(&path, fs::read(&path).unwrap()).map(drop);
+    assert!(whole.unwrap_err().to_string().contains("more than 16777216"));
+}
+
+#[test]
+fn no_message_repeats_a_file() {
+    let place = tempfile::tempdir().unwrap();
+    let long = "x".repeat(130_000);
+    let header = |metadata: &str, name: &str| {
+        let tensor = format!("\"{name}\":{{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}");
+        let text = format!("{{\"__metadata__\":{{{metadata}}},{tensor}}}");
+        fs::write(
+            place.path().join("a.safetensors"),
+            [&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), &[0; 4]].concat(),
+        )
+        .unwrap();
+    };
+    let weights = "[[models]]\nweights = \"a.safetensors\"\n";
+    let configs = [
+        (format!("\"arch\":\"resnet\",\"config\":\"[{long}\""), "w", weights.to_owned()),
+        (format!("\"arch\":\"{long}\",\"config\":\"{{}}\""), "w", weights.to_owned()),
+        (String::new(), long.as_str(), weights.to_owned()),
+        (String::new(), "w", format!("{long} = 1\n")),
+        (String::new(), "w", format!("[attack]\nmethod = \"{long}\"\n")),
+        (
+            String::new(),
+            "w",
+            format!("[[models]]\nweights = \"a.safetensors\"\nname = \"{long}\"\narch = \"{long}\"\n"),
+        ),
+    ];
+    for (metadata, name, config) in &configs {
+        header(metadata, name);
+        fs::write(place.path().join("a.toml"), config).unwrap();
+        let (code, stderr) = rampart(place.path(), &["sweep", "--config", "a.toml", "--dry-run"]);
+        assert!(matches!(code, Some(1 | 2)), "{stderr}");
+        assert!((10..20_000).contains(&stderr.len()), "{} bytes: {}", stderr.len(), &stderr[..1000]);
+    }
+}
+
 #[test]
 fn a_checkpoint_that_shrinks_while_it_is_read_is_no_signal() {
     let place = tempfile::tempdir().unwrap();
@@ -128,6 +178,11 @@ fn a_full_standard_error_is_an_exit_code() {
     };
     assert_eq!(run(&["parity", "nowhere.safetensors"]).status.code(), Some(1));
     assert_eq!(run(&["sweep", "--config", "nowhere.toml"]).status.code(), Some(2));
+    // Help that nobody gets is no success either.
+    for args in [&["--help"][..], &["sweep", "--help"], &["--version"]] {
+        let run = Command::new(PROGRAM).args(args).stdout(full.try_clone().unwrap()).output().unwrap();
+        assert_eq!(run.status.code(), Some(1), "{args:?}");
+    }
 }
 
 /// No user may start more threads than it has: what the system then refuses is said, as another user than the one that root is.
