@@ -57,11 +57,11 @@ impl Ledger {
         let (device, version) = (known(begun.device), known(begun.version));
         let Begun { date, command, .. } = begun;
         let mut run = Ledger { device, version, date, command, ..Ledger::empty(dir, config) };
-        let header = records::each(&records_file, |record: Record| run.take(&record))?;
-        // Older versions wrote none.
-        if let Some(begun) = header {
+        // Before any record: one that does not fit says less than the field that was changed. Older versions wrote none.
+        if let Some(begun) = records::header(&records_file)? {
             Header::of(&run.config)?.agrees(&begun).map_err(|problem| Error::file(&records_file, problem))?;
         }
+        records::each(&records_file, |record: Record| run.take(&record))?;
         Ok(run)
     }
 

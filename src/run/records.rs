@@ -185,6 +185,26 @@ impl<L: Line> Records<L> {
     }
 }
 
+/// What the first line of a file says of its settings, if it does.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::File`] when the line was changed.
+pub fn header(path: &Path) -> Result<Option<Header>> {
+    let (mut reader, mut line) = (BufReader::new(files::open(path, "read the records")?), Vec::new());
+    let read = (&mut reader).take(LINE + 1).read_until(b'\n', &mut line);
+    read.map_err(|e| Error::io(path, "read the records", e))?;
+    of_line(path, &line)
+}
+
+/// A header, whole, if it is one.
+fn of_line(path: &Path, line: &[u8]) -> Result<Option<Header>> {
+    let found = line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice::<Header>(line).ok());
+    if let Some(header) = &found {
+        header.check().map_err(|problem| Error::file(path, format!("line 1: {problem}")))?;
+    }
+    Ok(found)
+}
+
 /// Reads a file without changing it, record by record; a last line that is unfinished is left out. What its first line says of its
 /// settings, if it does.
 ///
@@ -222,10 +242,8 @@ fn walk<L: Line>(
         }
         let whole = line.ends_with(b"\n");
         if count == 0
-            && whole
-            && let Ok(found) = serde_json::from_slice::<Header>(&line)
+            && let Some(found) = of_line(path, &line)?
         {
-            found.check().map_err(|problem| Error::file(path, format!("line 1: {problem}")))?;
             *header = Some(found);
             (count, len) = (1, read);
             continue;
@@ -237,6 +255,8 @@ fn walk<L: Line>(
                 len += read;
             }
             Ok(_) => broken = Some("no end of line".into()),
+            // What a killed process left has no end; a line that has one was written by somebody else.
+            Err(e) if whole => return Err(Error::file(path, format!("line {}: not a record: {e}", count + 1))),
             Err(e) => broken = Some(e.to_string()),
         }
     }
@@ -406,9 +426,21 @@ mod tests {
     }
 
     #[test]
+    fn a_last_line_that_has_an_end_was_written_by_somebody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("records.jsonl");
+        for text in ["precious\n", "{\"x\":1}\n", "\n"] {
+            std::fs::write(&path, text).unwrap();
+            let error = each(&path, |_: Record| Ok(())).unwrap_err().to_string();
+            assert!(error.contains("line 1: not a record"), "{error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
     fn an_unfinished_last_line_is_cut_off() {
         let whole = [head(), lines(2)].concat();
-        let tails: [&[u8]; 4] = [b"{\"model\":\"m", b"{\"model\":\"m\"}\n", &lines(1)[..lines(1).len() - 1], b"\0\0\0"];
+        let tails: [&[u8]; 3] = [b"{\"model\":\"m", &lines(1)[..lines(1).len() - 1], b"\0\0\0"];
         for tail in tails {
             let (_dir, path) = file_with(&[&whole[..], tail].concat());
             let (mut file, found) = open(&path).unwrap();
