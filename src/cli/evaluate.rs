@@ -14,7 +14,7 @@ use crate::device::{Device, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::files::write_whole;
 use crate::models::classifier::Classifier;
-use crate::number::{Number, eps_label};
+use crate::number::{Number, eps_label, plausible};
 use crate::run::evaluate::{Limit, Scored, score};
 use crate::run::progress::note;
 use crate::stats::wilson;
@@ -151,6 +151,9 @@ impl Args {
                 None => Ok(None),
             };
         };
+        if let Some(number) = &self.eps {
+            plausible(std::slice::from_ref(number), f64::INFINITY).map_err(|problem| Error::usage("--eps", problem))?;
+        }
         let flag = if self.eps.is_some() { "--eps".to_owned() } else { format!("{}: eps", self.file.display()) };
         if !(eps.is_finite() && eps >= 0.0) {
             return Err(Error::usage(flag, format!("expected a number of at least 0, found {eps}")));

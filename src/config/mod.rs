@@ -160,10 +160,17 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
     let as_written = o.as_written || file.as_written;
     let sigma = file.defense.sigma.as_deref().filter(|_| o.sigma.is_none() && !o.no_defense);
     let eps = file.attack.eps.as_deref().filter(|_| o.eps.is_none());
-    for (field, list, most) in [("attack.eps", eps, f64::INFINITY), ("defense.sigma", sigma, 1.0)] {
+    let step = file.attack.step_size.as_ref().map(std::slice::from_ref);
+    for (field, list, most) in
+        [("attack.eps", eps, f64::INFINITY), ("attack.step_size", step, f64::INFINITY), ("defense.sigma", sigma, 1.0)]
+    {
         if let Some(Err(problem)) = list.filter(|_| !as_written).map(|list| number::plausible(list, most)) {
             return Err(wrong.at(field, format!("{problem}; as_written = true takes numbers as they stand")));
         }
+    }
+    if let Some(share) = file.attack.rel_step.as_ref().map(|n| n.value).filter(|&share| share > 10.0 && !as_written) {
+        let problem = format!("found {share}, that many times epsilon: write {} if percent were meant", share / 100.0);
+        return Err(wrong.at("attack.rel_step", format!("{problem}; as_written = true takes numbers as they stand")));
     }
     let mut attack = resolve_attack(file.attack, wrong)?;
     let any = attack.early_stop || attack.nest;

@@ -249,13 +249,17 @@ fn numbers_that_cannot_be_meant_are_asked_about() {
         ("[attack]\neps = [0, 8]", "attack.eps", "8/255"),
         ("[attack]\neps = [0.1, 0.05]", "attack.eps", "write 0.05,0.1"),
         ("[attack]\nnorm = \"l2\"\neps = [0, 3]", "attack.eps", "else 3.0"),
+        ("[attack]\nstep_size = 2", "attack.step_size", "2/255"),
+        ("[attack]\nrel_step = 25", "attack.rel_step", "write 0.25 if percent"),
         ("[defense]\nsigma = [64]", "defense.sigma", "64/255"),
         ("[defense]\nsigma = [0.25, 1.5]", "defense.sigma", "beyond 1"),
     ] {
         let message = load(text).unwrap_err().to_string();
         assert!(message.contains(field) && message.contains(hint) && message.contains("as_written"), "{message}");
     }
-    load("as_written = true\n[defense]\nsigma = [0.25, 1.5]\n[attack]\nnorm = \"l2\"\neps = [3, 0]").unwrap();
+    load("as_written = true\n[defense]\nsigma = [0.25, 1.5]\n[attack]\nnorm = \"l2\"\neps = [3, 0]\nrel_step = 25")
+        .unwrap();
+    load("[attack]\nnorm = \"l2\"\nstep_size = 2.0").unwrap();
 }
 
 /// What is accepted, resolved, written and read again is the same.

@@ -170,6 +170,7 @@ fn what_cannot_be_meant_is_refused() {
     place.run(&line(&format!("{file} --model nothing.onnx"))).refused(2, &["--model", "nothing.onnx"]);
     place.run(&line(&format!("nothing.npz --model {NET}"))).refused(2, &["nothing.npz"]);
     place.run(&line(&format!("{file} --model {NET} --eps -1"))).refused(2, &["--eps", "-1"]);
+    place.run(&line(&format!("{file} --model {NET} --eps 8"))).refused(2, &["--eps", "8/255"]);
     place.run(&line(&format!("{file} --model {NET} --limit 0"))).refused(2, &["--limit"]);
     place.run(&line(&format!("{file} --model {NET} --steps 3"))).refused(2, &["--steps"]);
     place.write("a.npy", b"");
