@@ -79,5 +79,43 @@ pub(super) fn raster(tree: &Tree) -> Result<Vec<u8>> {
 pub(super) fn pdf(tree: &Tree) -> Result<Vec<u8>> {
     // As wide on paper as on a screen of 96 pixels per inch.
     svg2pdf::to_pdf(tree, ConversionOptions::default(), PageOptions { dpi: 96.0 })
+        .map(ordered)
         .map_err(|e| Error::Failed(format!("a PDF cannot be made: {e}")))
+}
+
+/// A PDF with the resources of its pages in the order of their names. svg2pdf writes them in that of a hash map, another one in each
+/// run; one stands on a line, so that none of the objects moves.
+fn ordered(mut pdf: Vec<u8>) -> Vec<u8> {
+    const RESOURCES: [&[u8]; 6] =
+        [b"/ColorSpace <<\n", b"/ExtGState <<\n", b"/Font <<\n", b"/Pattern <<\n", b"/Shading <<\n", b"/XObject <<\n"];
+    let find = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|window| window == what);
+    for kind in RESOURCES {
+        let mut begin = 0;
+        while let Some(at) = find(&pdf[begin..], kind) {
+            begin += at + kind.len();
+            let end = begin + find(&pdf[begin..], b">>").unwrap_or(0);
+            // Behind the last line is what stands before the end.
+            let end = begin + pdf[begin..end].iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+            let mut lines: Vec<&[u8]> = pdf[begin..end].split_inclusive(|&b| b == b'\n').collect();
+            lines.sort_unstable();
+            let sorted = lines.concat();
+            pdf[begin..end].copy_from_slice(&sorted);
+        }
+    }
+    pdf
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ordered;
+
+    #[test]
+    fn resources_of_a_pdf_are_in_the_order_of_their_names() {
+        let pdf = |names: &[&str]| {
+            let lines: String = names.iter().map(|name| format!("      /{name} 1 0 R\n")).collect();
+            format!("<<\n /XObject <<\n{lines}    >>\n /Font <<\n      /fo0 9 0 R\n    >>\n>>\nstream\n/XObject <<")
+        };
+        let found = ordered(pdf(&["xo2", "xo0", "xo1"]).into_bytes());
+        assert_eq!(String::from_utf8(found).unwrap(), pdf(&["xo0", "xo1", "xo2"]));
+    }
 }
