@@ -173,12 +173,20 @@ impl Drop for HostDevice {
     }
 }
 
+/// Threads that may be asked for, more than any machine has processors: the system would give out ten thousands, one after the other.
+const MOST_THREADS: usize = 1024;
+
 /// Starts the threads that work is spread over, once.
 ///
 /// # Errors
-/// [`Error::Device`] when the system refuses them: left to itself, the pool would panic where it is first used.
+/// [`Error::Usage`] for more than [`MOST_THREADS`]; [`Error::Device`] when the system refuses them: left to itself, the pool would panic where it is first used.
 pub fn start_threads() -> Result<()> {
     static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
+    const ASKED: &str = "RAYON_NUM_THREADS";
+    let asked = std::env::var(ASKED).ok().and_then(|text| text.trim().parse::<usize>().ok());
+    if let Some(asked) = asked.filter(|&asked| asked > MOST_THREADS) {
+        return Err(Error::usage(ASKED, format!("expected at most {MOST_THREADS} threads, found {asked}")));
+    }
     let start = || match rayon::ThreadPoolBuilder::new().build_global() {
         // Without a cause, somebody else started the pool.
         Err(e) if std::error::Error::source(&e).is_some() => Err(e.to_string()),

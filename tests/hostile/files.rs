@@ -204,6 +204,16 @@ fn without_threads_it_says_so() {
 }
 
 #[test]
+fn more_threads_than_any_machine_has_are_refused() {
+    for args in [&["info"][..], &["sweep", "--dry-run"]] {
+        let run = Command::new(PROGRAM).args(args).env("RAYON_NUM_THREADS", "100000").output().unwrap();
+        let stderr = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(stderr.contains("RAYON_NUM_THREADS: expected at most 1024 threads, found 100000"), "{stderr}");
+    }
+}
+
+#[test]
 fn one_bad_dump_ends_no_replay() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let place = tempfile::tempdir().unwrap();
