@@ -66,7 +66,8 @@ fn every_input_is_read_or_refused_within_its_limits() {
         for (path, bytes) in of(name) {
             let begin = Instant::now();
             run(target, &bytes);
-            assert!(begin.elapsed() < Duration::from_secs(20), "{}: {:?}", path.display(), begin.elapsed());
+            // The longest takes two seconds of a processor, of which a busy machine gives a part.
+            assert!(begin.elapsed() < Duration::from_secs(60), "{}: {:?}", path.display(), begin.elapsed());
         }
     }
     if let (Some(before), Some(after)) = (before, peak()) {
