@@ -121,9 +121,8 @@ fn solve(mut matrix: Vec<Vec<f64>>) -> Option<Vec<f64>> {
         right.swap(i, pivot);
         for row in i + 1..n {
             let factor = matrix[row][i] / matrix[i][i];
-            for column in i..n {
-                matrix[row][column] -= factor * matrix[i][column];
-            }
+            let above = matrix[i].clone();
+            matrix[row].iter_mut().zip(&above).skip(i).for_each(|(value, above)| *value -= factor * above);
             right[row] -= factor * right[i];
         }
     }

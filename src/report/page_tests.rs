@@ -569,7 +569,7 @@ fn what_has_no_records_is_not_measured() {
     let mut trials = tried("m");
     trials.models[0].longer.as_mut().unwrap().best = vec![f64::NAN];
     let trials = serde_json::to_string(&trials).unwrap();
-    fs::write(dir.path().join(Trials::FILE), trials.to_string()).unwrap();
+    fs::write(dir.path().join(Trials::FILE), trials).unwrap();
     assert!(of_run(&Ledger::read(dir.path()).unwrap()).unwrap().contains("a mean loss is not finite"));
 }
 

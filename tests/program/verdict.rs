@@ -68,7 +68,7 @@ fn swept(place: &Place, name: &str, more: &str) -> Ran {
     let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/planted/{name}.onnx"));
     place.write(
         "planted.toml",
-        &format!(
+        format!(
             "limit = 32\n[[models]]\nweights = {weights:?}\n[attack]\neps = [0, 0.02, 0.06]\n[defense]\nsigma = []\n"
         ),
     );
@@ -114,7 +114,7 @@ fn planted_gradients_fail_everywhere() {
         assert!(place.read(&format!("{name}/plots/accuracy.svg")).contains("S11"), "{name}");
         for format in ["markdown", "latex"] {
             let export = place.run(&format!("report {name} --format {format}")).ok().stdout;
-            assert!(export.contains("not to be quoted") && export.contains(&format!("fail: ")), "{export}");
+            assert!(export.contains("not to be quoted") && export.contains("fail: "), "{export}");
             let sign = if format == "latex" { "$^\\dagger$ [" } else { "† [" };
             let (marked, all) = (export.matches(sign).count(), export.matches(" [").count());
             assert_eq!(marked + 1, all, "{format}: {export}");

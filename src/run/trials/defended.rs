@@ -100,7 +100,7 @@ pub(super) fn clamped(lab: &Lab) -> Result<Clamped> {
     let stages = net.stages();
     for (name, values) in gates.iter().zip(lab.net.probe(images, &gates)?) {
         let values = values.to_f32(lab.device())?;
-        let shut = values.iter().filter(|&&v| v < SHUT || v > 1.0 - SHUT).count();
+        let shut = values.iter().filter(|v| !(SHUT..=1.0 - SHUT).contains(*v)).count();
         found.gates.push((name.clone(), shut as f64 / values.len().max(1) as f64));
     }
     for (name, out) in stages.iter().zip(lab.net.probe(images, &stages)?) {
