@@ -21,7 +21,7 @@ pub(super) struct Passes {
 
 /// Forward passes of a classifier that a gradient costs, and a pass through the defence.
 const GRADIENT: f64 = 2.0;
-const DEFENDED: f64 = 8.0;
+const DEFENDED: f64 = 6.0;
 /// The share of the run's own work that experiments may take where nothing is said.
 const SHARE: f64 = 0.1;
 
