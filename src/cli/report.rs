@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::common::say;
 use crate::files::write_whole;
+use crate::report::certificate::Certificates;
 use crate::report::mark::Mark;
 use crate::report::{checks, four, page, paired, tables, words};
 use crate::run::ledger::Ledger;
@@ -64,8 +65,8 @@ pub fn run(args: &Args) -> Result<()> {
         (Format::Html, runs) => page::of_runs(runs)?,
         (Format::Csv, runs) => csv(runs)?,
         (Format::Json, runs) => json(runs)?,
-        (Format::Markdown, runs) => tables(runs, tables::markdown)?,
-        (Format::Latex, runs) => tables(runs, tables::latex)?,
+        (Format::Markdown, runs) => tables(runs, tables::markdown, Certificates::markdown)?,
+        (Format::Latex, runs) => tables(runs, tables::latex, Certificates::latex)?,
     };
     match (&args.out, args.format, args.runs.as_slice()) {
         (Some(file), ..) => {
@@ -112,10 +113,11 @@ fn json(runs: &[Ledger]) -> Result<String> {
         let what: serde_json::Map<_, _> =
             page::what(run).into_iter().map(|fact| (fact.name, fact.value.into())).collect();
         let (cells, checks) = (rows(run, name)?, checks::of_run(run)?);
+        let certificates = Certificates::of_run(run)?.map(|all| all.json());
         Ok(serde_json::json!({
             "run": name, "what": what, "verdict": checks::summed(&checks), "not_to_be_quoted": Mark::of(&checks),
             "four": four::numbers(run, Mark::of(&checks).sign()), "checks": checks, "cells": cells,
-            "paired": paired::models(run)
+            "paired": paired::models(run), "certificates": certificates
         }))
     };
     let views = runs.iter().zip(&names).map(view).collect::<Result<Vec<_>>>()?;
@@ -124,8 +126,15 @@ fn json(runs: &[Ledger]) -> Result<String> {
 }
 
 /// A table per run, by whoever writes one.
-fn tables(runs: &[Ledger], table: fn(&Ledger, &str, &[checks::Check]) -> String) -> Result<String> {
+fn tables(
+    runs: &[Ledger],
+    table: fn(&Ledger, &str, &[checks::Check]) -> String,
+    certificates: fn(&Certificates) -> String,
+) -> Result<String> {
     let names = words::names(runs);
-    let of = |(run, name): (&Ledger, &String)| Ok(table(run, name, &checks::of_run(run)?));
+    let of = |(run, name): (&Ledger, &String)| {
+        let certified = Certificates::of_run(run)?.map_or(String::new(), |all| format!("\n{}", certificates(&all)));
+        Ok(table(run, name, &checks::of_run(run)?) + &certified)
+    };
     Ok(runs.iter().zip(&names).map(of).collect::<Result<Vec<_>>>()?.join("\n"))
 }

@@ -130,6 +130,11 @@ fn a_sweep_is_certified_and_the_two_are_compared() {
     assert!(said.contains("certified accuracy in %"), "{said}");
     let page = fs::read_to_string(place.path("a/report.html")).unwrap();
     assert!(page.contains("attacked images lie inside their certified radius") && page.contains("id=\"certificate\""));
+    let json: serde_json::Value = serde_json::from_str(&place.run("report a --format json").ok().stdout).unwrap();
+    let of = &json["runs"][0]["certificates"];
+    assert!(of["curves"][0]["at"][0]["accuracy"]["n"] == 4 && of["not_to_be_quoted"] == false, "{of}");
+    let [markdown, latex] = ["markdown", "latex"].map(|f| place.run(&format!("report a --format {f}")).ok().stdout);
+    assert!(markdown.contains("| certified accuracy, % | r = 0 |") && latex.contains("$r = 0$"), "{markdown}{latex}");
     // What was there before stays.
     let later =
         "sweep --config one.toml --limit 4 --sigma 0.25 --eps 0,0.1 --norm l2 --steps 2 --draws 12 --no-checks --out b";

@@ -19,6 +19,7 @@ use crate::run::rundir::RunDir;
 use crate::stats::certificate::sure_accuracy;
 use crate::stats::wilson;
 
+use self::cross::{Crossed, cross};
 use super::words::{count, list, percent};
 
 /// The chance that the sure accuracy of a table is wrong, over all its images (Cohen et al. 2019).
@@ -83,6 +84,8 @@ pub struct Certificates {
     alpha: f64,
     /// Values of an image: an L2 radius holds an L-infinity one that is smaller by the root of it.
     values: Option<usize>,
+    /// Every vote under an L2 attack within a certified radius.
+    pub crossed: Crossed,
     /// What each cell comes to.
     words: Vec<String>,
 }
@@ -115,11 +118,13 @@ impl Certificates {
             let look = [config.defense.sigma.len() + at, config.models.len() + at];
             curves.push(Curve::new(name, None, rows.len(), right, look));
         }
+        let crossed = cross(run, &found);
         let most = curves.iter().filter_map(|curve| curve.radii.last()).copied().fold(0.0, f64::max);
         Ok(Some(Certificates {
             attacked: attacked(run, &found),
             radii: grid(most, &certify.radius),
             alpha: certify.alpha,
+            crossed,
             values: certify.values,
             words: cells.iter().map(|cell| drawn(cell, certify)).collect(),
             curves,
@@ -140,6 +145,11 @@ impl Certificates {
         self.curves.iter().map(|curve| curve.series(self.alpha, last)).chain(self.attacked.iter().cloned()).collect()
     }
 
+    /// What stands beside every one of its numbers where an attack breaks certificates beyond chance.
+    pub fn flaw(&self) -> &'static str {
+        if self.crossed.violations() > 0 { " († S19 failed: not to be quoted)" } else { "" }
+    }
+
     /// What the accuracies are.
     pub fn heading(run: &Ledger) -> &'static str {
         match run.config.certify.as_ref().map(|certify| certify.procedure) {
@@ -151,7 +161,7 @@ impl Certificates {
     /// # Errors
     /// [`crate::Error::Failed`] when it cannot be drawn.
     pub fn figure(&self, run: &Ledger) -> Result<Figure> {
-        let title = format!("{}: {}", Self::heading(run), run.dataset);
+        let title = format!("{}: {}{}", Self::heading(run), run.dataset, self.flaw());
         plot::accuracy(&title, &self.caption(run), AXIS, &self.series())
     }
 

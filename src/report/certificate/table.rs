@@ -20,7 +20,8 @@ impl Certificates {
     /// For a terminal: the accuracy in % with its interval, and below what it is sure to be at least.
     pub fn text(&self) -> String {
         let mut out = format!(
-            "certified accuracy in % over the L2 radius, Wilson 95 % interval, and what it is at least but for a chance of {RHO}\n"
+            "certified accuracy in % over the L2 radius, Wilson 95 % interval, and what it is at least but for a chance of {RHO}{}\n",
+            self.flaw()
         );
         let names = self.curves.iter().map(|curve| curve.name.chars().count()).max().unwrap_or(0).max(6) + 2;
         for radii in self.radii().chunks(7) {
@@ -44,7 +45,7 @@ impl Certificates {
 
     /// The best at each radius is bold.
     pub fn markdown(&self) -> String {
-        let mut out = String::from("| certified accuracy, % |");
+        let mut out = format!("| certified accuracy, %{} |", self.flaw());
         for &radius in self.radii() {
             let _ = write!(out, " r = {} |", label(radius));
         }
@@ -103,7 +104,26 @@ impl Certificates {
             }
             out += " \\\\\n";
         }
-        out + "\\bottomrule\n\\end{tabular}\n"
+        let flaw = if self.flaw().is_empty() { String::new() } else { format!("% {}\n", self.flaw().trim()) };
+        flaw + &out + "\\bottomrule\n\\end{tabular}\n"
+    }
+
+    /// For a machine: what [`Certificates::csv`] has, and what attacks say of it.
+    pub fn json(&self) -> serde_json::Value {
+        let curve = |curve: &Curve| {
+            let at = |&radius: &f64| {
+                let at = self.at(curve, radius);
+                serde_json::json!({ "radius": radius, "radius_linf": self.linf(radius), "accuracy": at })
+            };
+            serde_json::json!({
+                "curve": curve.name, "sigma": curve.sigma, "n": curve.n, "at": self.radii().iter().map(at).collect::<Vec<_>>()
+            })
+        };
+        serde_json::json!({
+            "alpha": self.alpha, "not_to_be_quoted": !self.flaw().is_empty(), "words": self.words(),
+            "attacked_within": self.crossed.compared, "broken": self.crossed.lines().split_off(1),
+            "curves": self.curves.iter().map(curve).collect::<Vec<_>>()
+        })
     }
 
     /// A row per curve and radius.
@@ -153,6 +173,7 @@ mod tests {
             attacked: vec![],
             radii: vec![0.0, 0.25, 0.5],
             alpha: 0.001,
+            crossed: Default::default(),
             values: Some(3 * 32 * 32),
             words: vec![],
         }

@@ -2,18 +2,16 @@
 
 use serde::Serialize;
 
-use super::super::certificate::cross::cross;
 use super::super::certificate::{AXIS, At, Certificates, Curve, RHO};
 use super::figure::Legend;
 use crate::draw::plot;
 use crate::error::Result;
 use crate::number::eps_label;
-use crate::run::certify::Certification;
 use crate::run::ledger::Ledger;
 
 #[derive(Serialize)]
 pub(super) struct Certificate {
-    heading: &'static str,
+    heading: String,
     /// What it comes to, and what attacks say of it.
     says: Vec<String>,
     figure: Drawn,
@@ -59,15 +57,12 @@ pub(super) fn certificate(run: &Ledger) -> Result<Option<Certificate>> {
     };
     let linf: Option<Vec<f64>> = all.radii().iter().map(|&radius| all.linf(radius)).collect();
     let mut says = all.words().to_vec();
-    if let Some(found) = Certification::read(&run.dir, &run.config)? {
-        let crossed = cross(run, &found);
-        if crossed.compared > 0 {
-            says.extend(crossed.lines());
-        }
+    if all.crossed.compared > 0 {
+        says.extend(all.crossed.lines());
     }
-    let heading = Certificates::heading(run);
+    let heading = format!("{}{}", Certificates::heading(run), all.flaw());
     Ok(Some(Certificate {
-        heading,
+        heading: heading.clone(),
         says,
         figure: Drawn {
             wide,
