@@ -6,29 +6,9 @@ use serde::Serialize;
 
 use super::defense::DefenseConfig;
 use super::file;
+use super::settings::{Procedure, Rounding};
 use super::wrong::Wrong;
-use crate::choice::choice;
 use crate::error::Result;
-
-choice! {
-    /// How a radius becomes the three digits of the published table.
-    Rounding {
-        /// Down, so that no image is certified for more than was proved.
-        Down = "down",
-        /// To the nearest, as the published code does.
-        Nearest = "nearest",
-    }
-}
-
-choice! {
-    /// What is done with the draws; both are Cohen's (2019).
-    Procedure {
-        /// A class and a radius within which no perturbation changes it.
-        Certify = "certify",
-        /// A class alone, unless the second is as likely.
-        Predict = "predict",
-    }
-}
 
 /// Draws that choose the class (Cohen et al. 2019).
 const N0: u32 = 100;
@@ -37,9 +17,6 @@ const N: [u32; 2] = [100_000, 1000];
 const ALPHA: f64 = 0.001;
 /// What counts draws has so many bits.
 const MOST: u32 = 1 << 20;
-/// Draws of a vote under attack that a certificate is to be compared with.
-pub(super) const DRAWS: u32 = 100;
-
 /// A certification with nothing left to choose.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Certify {

@@ -13,6 +13,8 @@ use crate::error::Result;
 
 /// Sigmas of the demo, in units of pixels in [0, 1].
 const DEMO_SIGMA: [f64; 2] = [0.25, 0.5];
+/// Draws of a vote under attack that a certificate is to be compared with.
+const CERTIFIED: u32 = 100;
 /// Draws per step of an attack that goes through the defence (Lee & Kim 2023).
 const EOT: u32 = 20;
 /// Square takes five for each of PGD's, and 16 bits count them.
@@ -180,7 +182,7 @@ pub(super) fn resolve(
             return Err(wrong.at(field, "belongs to a denoiser, and weights = \"none\" is noise alone: leave it out"));
         }
     }
-    let draws = o.draws.or(file.draws).unwrap_or(if certified { super::certify::DRAWS } else { 1 });
+    let draws = o.draws.or(file.draws).unwrap_or(if certified { CERTIFIED } else { 1 });
     if draws == 0 || draws > 1 << 16 {
         return Err(wrong.at("defense.draws", format!("expected 1 to 65536, found {draws}")));
     }

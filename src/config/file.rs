@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::certify::{Procedure, Rounding};
-use super::settings::{Score, SelectBy};
+use super::settings::{Procedure, Rounding, Score, SelectBy};
 use super::wrong::Overrides;
 use crate::attack;
 use crate::data::prepare::Fit;

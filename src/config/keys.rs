@@ -6,8 +6,7 @@ use std::fmt::Write as _;
 use clap::ValueEnum;
 use toml::Value;
 
-use super::certify::{Procedure, Rounding};
-use super::settings::{Score, SelectBy};
+use super::settings::{Procedure, Rounding, Score, SelectBy};
 use crate::attack::{ATTACKS, HandOver, Loss, Norm, Profile, Space};
 use crate::data::prepare::Fit;
 use crate::data::saved::Format;

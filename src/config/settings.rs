@@ -23,3 +23,23 @@ choice! {
         Random = "random",
     }
 }
+
+choice! {
+    /// How a radius becomes the three digits of the published table.
+    Rounding {
+        /// Down, so that no image is certified for more than was proved.
+        Down = "down",
+        /// To the nearest, as the published code does.
+        Nearest = "nearest",
+    }
+}
+
+choice! {
+    /// What is done with the draws; both are Cohen's (2019).
+    Procedure {
+        /// A class and a radius within which no perturbation changes it.
+        Certify = "certify",
+        /// A class alone, unless the second is as likely.
+        Predict = "predict",
+    }
+}

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::config::certify::{Certify, Procedure};
+use crate::config::certify::Certify;
+use crate::config::settings::Procedure;
 use crate::draw::plot::{self, Figure};
 use crate::draw::{Point, Series};
 use crate::error::Result;

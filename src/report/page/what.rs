@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::super::words::{self, count, symbol, target, units, what_counts};
 use crate::attack::StepSize;
 use crate::config::Config;
-use crate::config::certify::Procedure;
+use crate::config::settings::Procedure;
 use crate::defense::suite::SUITE;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;

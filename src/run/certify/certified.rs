@@ -4,11 +4,12 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::store::{self, Tallies, Tally};
-use super::{Reach, chosen, is_done, reached};
+use super::rule::{Reach, is_done, reached};
+use super::store::{self, Tallies, Tally, chosen};
 use crate::Result;
 use crate::config::Config;
-use crate::config::certify::{Certify, Procedure};
+use crate::config::certify::Certify;
+use crate::config::settings::Procedure;
 use crate::stats::certificate::{Certificate, anytime_lower, certify as by_cohen, decided, predict};
 
 /// The certificate of one image.

@@ -6,7 +6,7 @@ use super::super::rundir::RunDir;
 use super::certified::{Cell, Certification, Certified};
 use super::tsv;
 use crate::config::Config;
-use crate::config::certify::Procedure;
+use crate::config::settings::Procedure;
 use crate::{Error, Result};
 
 /// A line of `certify/certified.jsonl`.

@@ -5,6 +5,7 @@
 
 pub mod certified;
 mod files;
+mod rule;
 pub mod store;
 pub mod tsv;
 
@@ -12,8 +13,9 @@ use std::time::Instant;
 
 pub use certified::{Cell, Certification, Certified};
 pub use files::write;
+use rule::{is_done, next_look};
 pub use store::Part;
-use store::{Drawn, Store, Tally};
+use store::{Drawn, Store};
 
 use super::engine::AttackEngine;
 use super::interrupt;
@@ -22,58 +24,16 @@ use super::rundir::{RunDir, quoted};
 use super::shard::Shard;
 use crate::attack::{Purpose, Stream};
 use crate::config::Config;
-use crate::config::certify::{Certify, Procedure};
+use crate::config::certify::Certify;
+use crate::config::settings::Procedure;
 use crate::data::Dataset;
 use crate::defense::denoise::Level;
 use crate::defense::sampling::{Smoothing, Wanted};
-use crate::stats::certificate::{anytime_lower, anytime_upper, share, top_two};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// Draws of one image at a time, as a multiple of the batch: what a kill may cost.
 const SLICE: usize = 16;
-/// The fewest draws between two looks at whether an image is decided.
-const LOOK: u32 = 8;
-
-/// After how many draws an image that has `n` is looked at next, of `most` at most. A rule of its own, so that results depend on no batch:
-/// every eighth draw at first, then every sixteenth part of the draws so far.
-fn next_look(n: u32, most: u32) -> u32 {
-    (n + (n / 16 / LOOK * LOOK).max(LOOK)).min(most)
-}
-
-/// What is known of each radius that is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    Certified,
-    /// The class's share is too low for it; or so it is once all draws are spent.
-    Out,
-    Open,
-}
-
-/// The state of each wanted radius after `k` hits of `n` draws.
-pub fn reached(certify: &Certify, sigma: f64, k: u64, n: u64) -> Vec<Reach> {
-    if certify.radius.is_empty() || n == 0 {
-        return vec![Reach::Open; certify.radius.len()];
-    }
-    let (lower, upper) = (anytime_lower(k, n, certify.alpha), anytime_upper(k, n, certify.alpha));
-    let of = |&radius: &f64| match share(radius, sigma) {
-        needed if lower >= needed => Reach::Certified,
-        needed if upper < needed || n >= u64::from(certify.n) => Reach::Out,
-        _ => Reach::Open,
-    };
-    certify.radius.iter().map(of).collect()
-}
-
-/// Whether nothing more is to be drawn of an image.
-fn is_done(certify: &Certify, sigma: f64, tally: &Tally) -> bool {
-    tally.choice.draws == certify.n0
-        && (tally.bound.draws == certify.n
-            || (!certify.radius.is_empty()
-                && reached(certify, sigma, tally.hits(), u64::from(tally.bound.draws))
-                    .iter()
-                    .all(|&reach| reach != Reach::Open)))
-}
-
 /// Draws what is missing, all of it or a shard's part.
 ///
 /// # Errors
@@ -252,11 +212,6 @@ impl Part {
     }
 }
 
-/// The class that the first draws chose.
-fn chosen(votes: &[u64]) -> usize {
-    top_two(votes).map_or(0, |(class, _)| class)
-}
-
 /// The images of a dataset that a certification is about, and how often.
 pub fn plan(config: &Config, dataset: &Dataset) -> Option<String> {
     let certify = config.certify.as_ref()?;
@@ -277,19 +232,4 @@ pub fn plan(config: &Config, dataset: &Dataset) -> Option<String> {
         sigma.join(", "),
         certify.alpha
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn looks_come_at_fixed_draws_and_end() {
-        let looks: Vec<u32> =
-            std::iter::successors(Some(0), |&n| (n < 1000).then(|| next_look(n, 1000))).skip(1).collect();
-        assert_eq!(looks[..5], [8, 16, 24, 32, 40]);
-        assert_eq!(looks.last(), Some(&1000));
-        assert!(looks.windows(2).all(|pair| pair[1] - pair[0] <= 8.max(pair[0] / 16)));
-        assert!(looks.len() < 70, "{}", looks.len());
-    }
 }

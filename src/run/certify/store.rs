@@ -12,6 +12,7 @@ use super::super::rundir::RunDir;
 use super::super::shard::Shard;
 use crate::choice::choice;
 use crate::config::Config;
+use crate::stats::certificate::top_two;
 use crate::{Error, Result};
 
 choice! {
@@ -59,6 +60,11 @@ pub struct Drawings {
     pub votes: Vec<u64>,
 }
 
+/// The class with most votes, the lowest among equals.
+pub fn chosen(votes: &[u64]) -> usize {
+    top_two(votes).map_or(0, |(class, _)| class)
+}
+
 /// What was drawn of an image under one model and sigma.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tally {
@@ -71,7 +77,7 @@ pub struct Tally {
 impl Tally {
     /// Votes for the class that the first draws chose.
     pub fn hits(&self) -> u64 {
-        self.bound.votes.get(super::chosen(&self.choice.votes)).copied().unwrap_or(0)
+        self.bound.votes.get(chosen(&self.choice.votes)).copied().unwrap_or(0)
     }
 
     /// Takes a line over that follows what is there.

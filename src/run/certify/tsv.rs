@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::certified::Cell;
-use crate::config::certify::{Procedure, Rounding};
+use crate::config::settings::{Procedure, Rounding};
 use crate::{Error, Result, files};
 
 pub const HEADER: &str = "idx\tlabel\tpredict\tradius\tcorrect\ttime";
