@@ -182,7 +182,7 @@ pub struct Place<'a> {
 }
 
 /// All images of a set, class by class, each class in the sorted order of its file names, or those of its list. Only the selected files
-/// are decoded, as [`decode`] does; those that cannot be are left out, told and replaced, as is whatever lies there and is no image.
+/// are decoded, as `decode` does; those that cannot be are left out, told and replaced, as is whatever lies there and is no image.
 ///
 /// `size` is the `(height, width)` that every image must have; without it the first image decides.
 ///

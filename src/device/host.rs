@@ -179,7 +179,7 @@ const MOST_THREADS: usize = 1024;
 /// Starts the threads that work is spread over, once.
 ///
 /// # Errors
-/// [`Error::Usage`] for more than [`MOST_THREADS`]; [`Error::Device`] when the system refuses them: left to itself, the pool would panic where it is first used.
+/// [`Error::Usage`] for more than 1024 threads; [`Error::Device`] when the system refuses them: left to itself, the pool would panic where it is first used.
 pub fn start_threads() -> Result<()> {
     static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
     const ASKED: &str = "RAYON_NUM_THREADS";

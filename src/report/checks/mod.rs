@@ -1,4 +1,4 @@
-//! Sanity checks of a run's attack: verdicts with the numbers and the images behind them. A new one is a file and a row of [`TABLE`].
+//! Sanity checks of a run's attack: verdicts with the numbers and the images behind them. A new one is a file and a row of the table.
 //!
 //! Source: Carlini et al. 2019; Tramer et al. 2020; Pintor et al. 2022; the flags of Croce & Hein's AutoAttack.
 

@@ -1,5 +1,5 @@
 //! Small extra attacks after a sweep that show whether its attack works: what the records cannot tell, within a budget. A new
-//! one is a function and a row of [`EXPERIMENTS`], whose order is that of their importance.
+//! one is a function and a row of `EXPERIMENTS`, whose order is that of their importance.
 
 mod attacks;
 mod budget;
