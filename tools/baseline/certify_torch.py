@@ -94,9 +94,7 @@ def main():
         chosen = int(counts(net, defence, args.sigma, x, args.n0, args.batch, classes).argmax())
         votes = counts(net, defence, args.sigma, x, args.n, args.batch, classes)
         seconds = time.perf_counter() - begin
-        lines.append(
-            dict(image=at, label=label, chosen=chosen, k=int(votes[chosen]), n=args.n, votes=votes.tolist(), seconds=seconds)
-        )
+        lines.append(dict(image=at, label=label, chosen=chosen, k=int(votes[chosen]), n=args.n, votes=votes.tolist(), seconds=seconds))
         if args.out:
             with open(args.out, "a" if at else "w") as file:
                 file.write(json.dumps(lines[-1]) + "\n")

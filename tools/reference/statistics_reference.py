@@ -1,6 +1,6 @@
 """Writes tests/fixtures/statistics.json: bounds, quantiles and p values as SciPy computes them.
 
-    python tools/reference/statistics_reference.py tests/fixtures/statistics.json
+python tools/reference/statistics_reference.py tests/fixtures/statistics.json
 """
 
 import json
