@@ -58,6 +58,8 @@ pub fn commented(config: &Config, head: &[String]) -> Result<String> {
             match table {
                 "" => {}
                 "models" => out.push_str("\n[[models]]"),
+                // Its presence asks for certificates.
+                "certify" if found.is_none() => out.push_str("\n#[certify]"),
                 _ => {
                     let _ = write!(out, "\n[{table}]");
                 }
@@ -73,7 +75,7 @@ pub fn commented(config: &Config, head: &[String]) -> Result<String> {
 
 fn line(out: &mut String, key: &Key, value: Option<&Value>) {
     // What a run writes itself is nothing to begin with.
-    if key.name.ends_with("crc32") || ["dataset.left_out", "dataset.class_order"].contains(&key.name) {
+    if key.name.ends_with("crc32") || ["dataset.left_out", "dataset.class_order", "certify.values"].contains(&key.name) {
         return;
     }
     let _ = writeln!(out, "# {}: {}", key.help, key.kind.described());

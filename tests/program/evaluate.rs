@@ -150,7 +150,7 @@ fn what_is_no_image_counts_as_no_success() {
     found.attacked[len + 5] = 1.5;
     found.attacked[2 * len] = -0.1;
     write(&place.path("bad.safetensors"), About::default(), &found.attacked, &found);
-    for eps in ["", "--eps 2"] {
+    for eps in ["", "--eps 2.0"] {
         let ran = place.run(&format!("evaluate bad.safetensors --model {NET} {eps} --device host --csv a.csv")).ok();
         assert!(ran.stdout.contains("outside [0, 1]: 3 of 12"), "{}", ran.stdout);
         let within: Vec<String> = csv::Reader::from_reader(place.read("a.csv").as_bytes())
