@@ -75,7 +75,8 @@ pub fn commented(config: &Config, head: &[String]) -> Result<String> {
 
 fn line(out: &mut String, key: &Key, value: Option<&Value>) {
     // What a run writes itself is nothing to begin with.
-    if key.name.ends_with("crc32") || ["dataset.left_out", "dataset.class_order", "certify.values"].contains(&key.name) {
+    if key.name.ends_with("crc32") || ["dataset.left_out", "dataset.class_order", "certify.values"].contains(&key.name)
+    {
         return;
     }
     let _ = writeln!(out, "# {}: {}", key.help, key.kind.described());
