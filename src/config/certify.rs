@@ -46,6 +46,15 @@ pub struct Certify {
 }
 
 impl Certify {
+    /// The radii that a summary names at a sigma: those that were asked for, else one of its own size; none of predictions.
+    pub fn told(&self, sigma: f64) -> Vec<f64> {
+        match (self.procedure, self.radius.is_empty()) {
+            (Procedure::Predict, _) => vec![],
+            (_, true) => vec![sigma],
+            (_, false) => self.radius.clone(),
+        }
+    }
+
     /// Whether the image of this number is among those that are certified.
     pub fn takes(&self, id: u64) -> bool {
         self.max.is_none_or(|max| id < max) && self.skip.is_none_or(|skip| id.is_multiple_of(skip))

@@ -106,6 +106,11 @@ pub fn certify(
         dir.write("left_out.csv", &left_out(dataset)?)?;
     }
     dir.settle(config, &engine.device_name())?;
+    let way_on = shard.map_or("--resume".to_owned(), |shard| format!("--shard {shard}"));
+    let _interrupted = interrupt::says(format!(
+        "interrupted; all draws that were counted are recorded. Go on with: rampart certify {way_on} --out {}",
+        quoted(&[dir.path().display().to_string()])
+    ));
     certified(&mut engine, &dir, shard)?;
     match shard {
         Some(_) => Ok(()),

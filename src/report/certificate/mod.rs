@@ -273,18 +273,13 @@ fn drawn(cell: &Cell, certify: &Certify) -> String {
     let share = |k: u64| percent(k, n as u64);
     let right = cell.certified(0.0);
     let abstained = cell.images.iter().filter(|image| image.predict < 0).count() as u64;
-    let usual = [cell.sigma];
-    let radii: &[f64] = match (certify.procedure, certify.radius.is_empty()) {
-        (Procedure::Predict, _) => &[],
-        (_, true) => &usual,
-        (_, false) => &certify.radius,
-    };
+    let radii = certify.told(cell.sigma);
     let what = if certify.procedure == Procedure::Predict { "predicted rightly" } else { "certified for their label" };
     let mut words = vec![format!("{} {what}", share(right))];
     words.extend(radii.iter().map(|&radius| format!("{} at radius {}", share(cell.certified(radius)), label(radius))));
     words.push(format!("{} abstained on", share(abstained)));
     let mean = cell.draws() as f64 / n.max(1) as f64;
-    let draws = match radii.is_empty() || certify.radius.is_empty() {
+    let draws = match certify.radius.is_empty() {
         true => format!("{mean:.0} draws each"),
         false => format!("{mean:.0} draws on average, each until it was decided"),
     };

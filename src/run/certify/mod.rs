@@ -18,9 +18,8 @@ pub use store::Part;
 use store::{Drawn, Store};
 
 use super::engine::AttackEngine;
-use super::interrupt;
 use super::progress::Progress;
-use super::rundir::{RunDir, quoted};
+use super::rundir::RunDir;
 use super::shard::Shard;
 use crate::attack::{Purpose, Stream};
 use crate::config::Config;
@@ -34,6 +33,7 @@ use crate::{Error, Result};
 
 /// Draws of one image at a time, as a multiple of the batch: what a kill may cost.
 const SLICE: usize = 16;
+
 /// Draws what is missing, all of it or a shard's part.
 ///
 /// # Errors
@@ -48,9 +48,7 @@ pub fn run(engine: &AttackEngine, dir: &RunDir, shard: Option<Shard>) -> Result<
         let problem = format!("none of the {} images of {} is left", dataset.len(), dataset.name);
         return Err(Error::usage("certify.skip", problem));
     }
-    for (&image, label) in own.iter().zip(own.iter().map(|&image| dataset.labels[image])) {
-        store.expect(dataset.ids[image], label)?;
-    }
+    store.expect(&own.iter().map(|&image| (dataset.ids[image], dataset.labels[image])).collect())?;
     let own: Vec<usize> =
         own.into_iter().enumerate().filter(|(at, _)| shard.is_none_or(|s| s.takes(*at))).map(|(_, i)| i).collect();
     let done = |store: &Store, model: usize, level: &Level, image: usize| {
@@ -60,10 +58,6 @@ pub fn run(engine: &AttackEngine, dir: &RunDir, shard: Option<Shard>) -> Result<
         (0..config.models.len()).flat_map(|model| levels.iter().map(move |level| (model, level))).collect();
     let already = cells.iter().map(|&(m, level)| own.iter().filter(|&&i| done(&store, m, level, i)).count());
     let progress = Progress::new((cells.len() * own.len()) as u64, already.sum::<usize>() as u64);
-    let _interrupted = interrupt::says(format!(
-        "interrupted; all draws that were counted are recorded. Go on with: rampart certify --resume --out {}",
-        quoted(&[dir.path().display().to_string()])
-    ));
     for (model, level) in cells {
         let todo: Vec<usize> = own.iter().copied().filter(|&image| !done(&store, model, level, image)).collect();
         let begun = !todo.is_empty();
@@ -71,12 +65,7 @@ pub fn run(engine: &AttackEngine, dir: &RunDir, shard: Option<Shard>) -> Result<
         Drawing { engine, certify, model, level, store: &mut store, progress: &progress }.all(&todo)?;
         if begun {
             let cell = Cell::of(config, &store.tallies, model, level.sigma);
-            let radii = match (certify.procedure, certify.radius.as_slice()) {
-                (Procedure::Predict, _) => vec![],
-                (_, []) => vec![level.sigma],
-                (_, radii) => radii.to_vec(),
-            };
-            progress.cell_done(&cell.in_words(&radii));
+            progress.cell_done(&cell.in_words(&certify.told(level.sigma)));
             // A part knows nothing of what the others have done since.
             if shard.is_none() {
                 files::write_cell(dir, config, &cell)?;
@@ -146,7 +135,7 @@ impl Drawing<'_> {
     ) -> Result<()> {
         let (config, dataset) = (engine.config(), engine.dataset());
         let Some((denoiser, _)) = engine.denoiser() else { return Ok(()) };
-        let slice = (SLICE * config.batch).min(1 << 20) as u32;
+        let slice = SLICE.saturating_mul(config.batch).min(1 << 20) as u32;
         let mut drawn = Vec::new();
         for part in [Part::Choice, Part::Bound] {
             let wanted = pool.ids.iter().enumerate().filter_map(|(image, &id)| {

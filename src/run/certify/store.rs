@@ -154,19 +154,19 @@ impl Store {
         self.tallies.get(&key).cloned().unwrap_or_default()
     }
 
-    /// Compares the label of an image with that of its draws.
+    /// Compares the labels of images with those of their draws.
     ///
     /// # Errors
-    /// [`Error::Usage`] when they were made under another one.
-    pub fn expect(&self, image: u64, label: u32) -> Result<()> {
-        let other = self.tallies.iter().find(|((_, _, own), tally)| *own == image && tally.label != label);
-        match other {
-            None => Ok(()),
-            Some((_, tally)) => Err(Error::usage(
-                "resume",
-                format!("image {image} has the label {label}, and its draws were made with {}", tally.label),
-            )),
+    /// [`Error::Usage`] when an image's were made under another one.
+    pub fn expect(&self, labels: &HashMap<u64, u32>) -> Result<()> {
+        for ((_, _, image), tally) in &self.tallies {
+            if let Some(label) = labels.get(image).filter(|label| **label != tally.label) {
+                let problem =
+                    format!("image {image} has the label {label}, and its draws were made with {}", tally.label);
+                return Err(Error::usage("resume", problem));
+            }
         }
+        Ok(())
     }
 
     /// Writes lines in one piece, and counts them.

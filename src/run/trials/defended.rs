@@ -4,7 +4,6 @@ use super::found::{Ablation, Clamped, Eot};
 use super::lab::Lab;
 use crate::Result;
 use crate::attack::{Loss, Purpose, Query, Stream, Target};
-use crate::defense::{Defended, Estimator};
 
 /// Images whose gradients are compared.
 pub(super) const COMPARED: usize = 2;
@@ -29,20 +28,8 @@ fn agreement(a: &[f64], b: &[f64], len: usize) -> (f64, f64) {
 }
 
 pub(super) fn eot(lab: &Lab) -> Result<Option<Eot>> {
-    let Some((denoiser, levels)) = lab.denoiser else { return Ok(None) };
-    let Some(level) = levels.first() else { return Ok(None) };
+    let Some(net) = lab.defended(None) else { return Ok(None) };
     let batch = lab.first(COMPARED)?;
-    let net = Defended {
-        classifier: lab.net,
-        denoiser,
-        level: level.clone(),
-        estimator: Estimator::EotGrad,
-        draws: 1,
-        seed: lab.config.seed,
-        straight: false,
-        antithetic: false,
-        fixed: None,
-    };
     let loss = if lab.config.attack.targeted == Target::None { lab.config.attack.loss } else { Loss::CrossEntropy };
     let mut sums: [Vec<f64>; 2] = [0, 1].map(|_| vec![0.0; batch.pixels.len()]);
     let mut curve = Vec::new();
@@ -58,7 +45,7 @@ pub(super) fn eot(lab: &Lab) -> Result<Option<Eot>> {
             curve.push((draw + 1, cosine, signs));
         }
     }
-    Ok(Some(Eot { n: batch.ids.len() as u64, sigma: level.sigma, curve }))
+    Ok(Some(Eot { n: batch.ids.len() as u64, sigma: net.level.sigma, curve }))
 }
 
 pub(super) fn ablation(lab: &Lab) -> Result<Option<Ablation>> {

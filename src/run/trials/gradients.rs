@@ -6,7 +6,6 @@ use super::found::{Differences, Gradients};
 use super::lab::{Lab, length};
 use crate::Result;
 use crate::attack::{Classifier, Loss, Purpose, Query, Stream};
-use crate::defense::{Defended, Estimator};
 use crate::device::DType;
 use crate::ops::philox::uniform;
 use crate::run::engine::Batch;
@@ -65,19 +64,7 @@ pub(super) fn differences(lab: &Lab) -> Result<Differences> {
 }
 
 pub(super) fn differences_defended(lab: &Lab) -> Result<Option<Differences>> {
-    let Some((denoiser, levels)) = lab.denoiser else { return Ok(None) };
-    let Some(level) = levels.first() else { return Ok(None) };
-    let frozen = Defended {
-        classifier: lab.net,
-        denoiser,
-        level: level.clone(),
-        estimator: Estimator::EotGrad,
-        draws: 1,
-        seed: lab.config.seed,
-        straight: false,
-        antithetic: false,
-        fixed: Some(Stream::new(lab.config.seed, Purpose::AttackNoise)),
-    };
+    let Some(frozen) = lab.defended(Some(Stream::new(lab.config.seed, Purpose::AttackNoise))) else { return Ok(None) };
     compared(lab, &frozen, &lab.first(COMPARED[1])?).map(Some)
 }
 

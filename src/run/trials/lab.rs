@@ -5,11 +5,11 @@ use std::collections::HashMap;
 
 use super::found::Against;
 use crate::Result;
-use crate::attack::{Adversarial, Classifier, Evaluation, Oracle, Query, Spec};
+use crate::attack::{Adversarial, Classifier, Evaluation, Oracle, Query, Spec, Stream};
 use crate::config::Config;
 use crate::data::Dataset;
-use crate::defense::Denoiser;
 use crate::defense::denoise::Level;
+use crate::defense::{Defended, Denoiser, Estimator};
 use crate::device::Device;
 use crate::models::classifier::Classifier as Network;
 use crate::ops::pgd::gather;
@@ -81,6 +81,23 @@ impl<'a> Lab<'a> {
     /// Values of an image.
     pub fn pixels(&self) -> usize {
         self.dataset.image_len()
+    }
+
+    /// The pipeline at the first sigma with its exact gradient, a draw at a time: fresh ones, or always those of a stream. `None` without a
+    /// defence.
+    pub fn defended(&self, fixed: Option<Stream>) -> Option<Defended<'_>> {
+        let (denoiser, levels) = self.denoiser?;
+        Some(Defended {
+            classifier: self.net,
+            denoiser,
+            level: levels.first()?.clone(),
+            estimator: Estimator::EotGrad,
+            draws: 1,
+            seed: self.config.seed,
+            straight: false,
+            antithetic: false,
+            fixed,
+        })
     }
 
     /// The first images alone.
