@@ -1,4 +1,4 @@
-//! Builds every kernel in `kernels/*.cu` twice: for the host (g++ or clang++; for several levels of processor if asked), and for CUDA with nvcc; without nvcc the PTX in
+//! Builds every kernel in `kernels/*.cu` twice (and those in `*.cpp` for the host alone): for the host (g++ or clang++; for several levels of processor if asked), and for CUDA with nvcc; without nvcc the PTX in
 //! `kernels/prebuilt/` takes that place.
 //! Writes `kernels.rs`: the table of kernels (from their `KERNEL(...)` lines) and the Rust mirror of `args.h`.
 
@@ -26,24 +26,28 @@ fn main() {
 fn run() -> Result<(), String> {
     let out = PathBuf::from(env::var("OUT_DIR").map_err(|e| e.to_string())?);
     let folder = Path::new("kernels");
-    let mut sources: Vec<PathBuf> = fs::read_dir(folder)
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
         .map_err(|e| format!("kernels: {e}"))?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|e| e == "cu"))
         .collect();
-    sources.sort();
+    files.sort();
+    let ending = |wanted: &str| -> Vec<PathBuf> {
+        files.iter().filter(|path| path.extension().is_some_and(|e| e == wanted)).cloned().collect()
+    };
+    let sources = ending("cu");
+    let host_sources = [&*sources, &*ending("cpp")].concat();
     println!("cargo:rerun-if-changed=kernels");
     println!("cargo:rerun-if-changed=build");
 
     let args = generate::structs(&fs::read_to_string(folder.join("args.h")).map_err(|e| format!("args.h: {e}"))?)?;
     let mut kernels = Vec::new();
-    for source in &sources {
+    for source in &host_sources {
         let text = fs::read_to_string(source).map_err(|e| format!("{}: {e}", source.display()))?;
         kernels.extend(generate::kernels(source, &text)?);
     }
     fs::write(out.join("layout.cpp"), generate::layout(&args)).map_err(|e| e.to_string())?;
 
-    let (levels, compiler) = host::build(&sources, &out)?;
+    let (levels, compiler) = host::build(&host_sources, &out)?;
     let mut images = cuda::build(folder, &sources, &out)?;
     for image in images.iter_mut().filter(|image| image.fatbin.is_none()) {
         image.stale = outdated(folder, &image.file, &kernels, &args)?;

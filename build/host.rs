@@ -85,7 +85,7 @@ pub fn build(sources: &[PathBuf], out: &Path) -> Result<(Vec<Level>, String), St
         compiler = tool.path().display().to_string();
         let how = how(&tool);
         let mut parts = Vec::new();
-        for source in sources.iter().map(PathBuf::as_path).chain([Path::new("kernels/host.cpp")]) {
+        for source in sources.iter().map(PathBuf::as_path) {
             let text = fs::read_to_string(source).map_err(|e| format!("{}: {e}", source.display()))?;
             parts.push(Part::new(enclosed(source, level, out)?, &(&how, headers.seen_by(&text), &text)));
         }

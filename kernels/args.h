@@ -56,6 +56,19 @@ struct ConvArgs {
   int32_t reserved;
 };
 
+// winograd.cpp
+struct WinogradArgs {
+  ConvArgs conv;            // the launch of conv.cu that it stands in for
+  Divisor per_image;        // tiles of 4x4 outputs
+  Divisor per_row;          // tiles side by side
+  int32_t tiles;            // of all images
+  int32_t block;            // tiles per block
+  int32_t panels;           // of packed weights
+  int32_t block_panels;     // panels per block
+  int32_t panel;            // columns of a panel
+  int32_t c_pad;            // of packed weights
+};
+
 struct PackArgs {
   const float* src;         // (groups, o, taps, c)
   void* dst;                // (groups, ceil(o / n_tile), taps, c_pad, n_tile); the order within a panel is tile::pack_index's

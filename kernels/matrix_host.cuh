@@ -1,7 +1,7 @@
 // The host half of matrix.cuh: a few rows x runs of columns in registers, the depth innermost.
 #pragma once
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -43,6 +43,27 @@ inline void turn(const float* from, int from_row, int rows, int columns, float* 
         _mm512_storeu_ps(at + 12 * to_row, _mm512_shuffle_f32x4(eight[4 + k], eight[12 + k], 0xdd));
       }
     }
+#elif defined(__AVX2__)
+  for (int r0 = 0; r0 < rows; r0 += 8)
+    for (int c0 = 0; c0 < columns; c0 += 8) {
+      __m256 row[8], pair[8], four[8];
+      UNROLL for (int i = 0; i < 8; ++i) row[i] = _mm256_loadu_ps(from + (r0 + i) * from_row + c0);
+      // As above; four[4 q + k] holds columns k and k + 4 of rows 4 q to 4 q + 3.
+      UNROLL for (int i = 0; i < 8; i += 2) {
+        pair[i] = _mm256_unpacklo_ps(row[i], row[i + 1]);
+        pair[i + 1] = _mm256_unpackhi_ps(row[i], row[i + 1]);
+      }
+      UNROLL for (int i = 0; i < 8; i += 4)
+        UNROLL for (int k = 0; k < 2; ++k) {
+          four[i + 2 * k] = _mm256_shuffle_ps(pair[i + k], pair[i + k + 2], 0x44);
+          four[i + 2 * k + 1] = _mm256_shuffle_ps(pair[i + k], pair[i + k + 2], 0xee);
+        }
+      UNROLL for (int k = 0; k < 4; ++k) {
+        float* at = to + (c0 + k) * to_row + r0;
+        _mm256_storeu_ps(at, _mm256_permute2f128_ps(four[k], four[4 + k], 0x20));
+        _mm256_storeu_ps(at + 4 * to_row, _mm256_permute2f128_ps(four[k], four[4 + k], 0x31));
+      }
+    }
 #else
   for (int c = 0; c < columns; ++c)
     for (int r = 0; r < rows; ++r) to[c * to_row + r] = from[r * from_row + c];
@@ -66,12 +87,18 @@ template <int M, int N, int WARPS_M> struct Product {
 
   template <class A> DEVICE void multiply(const A& a, const float* b, int pitch, int k, int n) {
     int j = 0;
+#if defined(__AVX512F__)
     for (; j + 4 * lanes::SIZE <= n; j += 4 * lanes::SIZE) columns<4, 4>(a, b, pitch, k, j);
     for (; j + 2 * lanes::SIZE <= n; j += 2 * lanes::SIZE) columns<8, 2>(a, b, pitch, k, j);
     for (; j < n; j += lanes::SIZE) columns<16, 1>(a, b, pitch, k, j);
+#else
+    for (; j + 3 * lanes::SIZE <= n; j += 3 * lanes::SIZE) columns<4, 3>(a, b, pitch, k, j);
+    for (; j + 2 * lanes::SIZE <= n; j += 2 * lanes::SIZE) columns<4, 2>(a, b, pitch, k, j);
+    for (; j < n; j += lanes::SIZE) columns<8, 1>(a, b, pitch, k, j);
+#endif
   }
 
-  // PX rows by NV runs from column j on: 16 independent sums.
+  // PX rows by NV runs from column j on: as many independent sums as the processor has registers for, beside their factors.
   template <int PX, int NV, class A> DEVICE void columns(const A& a, const float* b, int pitch, int k, int j) {
     static_assert(M % PX == 0, "rows come in groups");
     for (int i = 0; i < M; i += PX) {

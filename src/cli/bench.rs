@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use clap::Args as ClapArgs;
 
+use super::by_op;
 use super::common::say;
 use super::emulator::EmulatorArgs;
 use super::workload;
@@ -26,6 +27,9 @@ pub struct Args {
     /// One JSON object instead of a line of text
     #[arg(long)]
     json: bool,
+    /// A row per kernel as well: its time, and its share of what the processor or its memory could do; the host only
+    #[arg(long)]
+    by_op: bool,
 }
 
 /// Seconds and sizes of one benchmark.
@@ -49,10 +53,19 @@ pub fn run(args: &Args) -> Result<()> {
     }
     args.emulator.apply(args.device)?;
     let work = args.work.load(|| Device::open(args.device))?;
+    if args.by_op && work.device.kind() != "host" {
+        let problem =
+            format!("expected the host, found {}; `rampart profile` counts what a GPU does", work.device.kind());
+        return Err(Error::usage("--by-op", problem));
+    }
     let t = time(&work, args.work.batch, args.runs)?;
+    let kernels = if args.by_op { by_op::measure(&work, args.runs)? } else { Vec::new() };
     if args.json {
-        let text = serde_json::to_string(&t).map_err(|e| Error::file(Path::new("output"), e.to_string()))?;
-        say(&text)
+        let mut object = json(&t)?;
+        if args.by_op {
+            object["kernels"] = json(&kernels)?;
+        }
+        say(&object.to_string())
     } else {
         say(&format!(
             "{}: median {:.4} s (min {:.4}, max {:.4}), {:.1} images/s, {:.1} GFLOP/s, peak {:.0} MB",
@@ -63,8 +76,13 @@ pub fn run(args: &Args) -> Result<()> {
             t.images_per_s,
             t.gflops,
             t.peak_bytes as f64 / 1e6
-        ))
+        ))?;
+        if args.by_op { say(by_op::table(&kernels, t.median_s).trim_end()) } else { Ok(()) }
     }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(value).map_err(|e| Error::file(Path::new("output"), e.to_string()))
 }
 
 /// Times the work on a batch of so many images.

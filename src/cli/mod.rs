@@ -2,6 +2,7 @@
 
 pub mod attack;
 pub mod bench;
+mod by_op;
 pub mod certify;
 mod common;
 pub mod completions;

@@ -35,12 +35,40 @@ pub struct HostDevice {
 }
 
 thread_local! {
-    static ARENA: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    static ARENA: RefCell<Option<Arena>> = const { RefCell::new(None) };
 }
 
-#[derive(Clone, Copy)]
-#[repr(C, align(128))]
-struct Line([u8; 128]);
+/// The scratch memory of a thread. It lies in huge pages where the system offers them: kernels keep dozens of streams in it.
+struct Arena {
+    map: MmapMut,
+    /// Bytes in front of the first huge page.
+    skip: usize,
+}
+
+impl Arena {
+    const HUGE: usize = 2 << 20;
+
+    fn new() -> std::io::Result<Arena> {
+        let mut map = MmapMut::map_anon(SCRATCH + Self::HUGE)?;
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(Advice::HugePage);
+        let skip = map.as_mut_ptr().align_offset(Self::HUGE);
+        let mut arena = Arena { map, skip };
+        arena.poison(SCRATCH);
+        Ok(arena)
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.map[self.skip..][..SCRATCH]
+    }
+
+    /// In debug builds: fills the beginning with a pattern that is NaN.
+    fn poison(&mut self, bytes: usize) {
+        if cfg!(debug_assertions) {
+            self.bytes()[..bytes].fill(0xff);
+        }
+    }
+}
 
 impl HostDevice {
     /// Takes the highest level of processor that this one has, or what `RAMPART_HOST_LEVEL` says.
@@ -138,28 +166,45 @@ impl HostDevice {
         unsafe { std::ptr::copy(from as *const u8, to as *mut u8, bytes) };
     }
 
+    /// Bytes of the buffers into which the words of `args` point, each buffer once.
+    pub(super) fn bytes_named(&self, args: &[u8]) -> usize {
+        let words: Vec<u64> =
+            args.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("chunks of 8 bytes"))).collect();
+        let live = self.live.lock().expect("no panic while locked");
+        let named = |&(at, size): &(u64, usize)| words.iter().any(|w| (at..at + size as u64).contains(w));
+        live.iter().map(|(&at, &(_, size))| (at, size)).filter(named).map(|(_, size)| size).sum()
+    }
+
+    /// How many blocks of a launch from here would run at once.
+    pub(crate) fn concurrency(&self) -> usize {
+        // On a thread of the pool the caller has already shared out the work.
+        if rayon::current_thread_index().is_some() { 1 } else { self.threads }
+    }
+
     /// Spreads the grid over the pool in contiguous ranges, several per thread so that uneven ones balance.
-    pub(crate) fn launch(&self, kernel: &'static KernelInfo, grid: [u32; 3], args: &[u8]) {
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the system has no memory for a thread's scratch.
+    pub(crate) fn launch(&self, kernel: &'static KernelInfo, grid: [u32; 3], args: &[u8]) -> Result<()> {
         let blocks: u64 = grid.iter().map(|&n| u64::from(n)).product();
         let run = |first, last| {
             ARENA.with_borrow_mut(|arena| {
-                if arena.is_empty() {
-                    arena.resize(SCRATCH / size_of::<Line>(), Line([0xff; 128]));
-                }
-                if cfg!(debug_assertions) {
-                    arena[..512].fill(Line([0xff; 128]));
-                }
+                let arena = match arena {
+                    Some(arena) => arena,
+                    None => arena.insert(Arena::new().map_err(|_| Error::device("host: out of memory: no scratch"))?),
+                };
+                arena.poison(64 << 10);
                 // SAFETY: the op has built these arguments for this kernel from live tensors, the range lies in the grid, the arena is as
                 // large as a block's shared memory may be, and the processor has what the level needs.
-                unsafe { (kernel.host[self.level])(args.as_ptr(), &grid, first, last, arena.as_mut_ptr().cast()) };
-            });
+                unsafe { (kernel.host[self.level])(args.as_ptr(), &grid, first, last, arena.bytes().as_mut_ptr()) };
+                Ok(())
+            })
         };
         let ranges = blocks.min(self.threads as u64 * 4);
-        // On a thread of the pool the caller has already shared out the work.
-        if self.threads == 1 || ranges <= 1 || rayon::current_thread_index().is_some() {
-            run(0, blocks);
+        if self.concurrency() == 1 || ranges <= 1 {
+            run(0, blocks)
         } else {
-            (0..ranges).into_par_iter().for_each(|i| run(blocks * i / ranges, blocks * (i + 1) / ranges));
+            (0..ranges).into_par_iter().try_for_each(|i| run(blocks * i / ranges, blocks * (i + 1) / ranges))
         }
     }
 }

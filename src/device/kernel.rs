@@ -22,6 +22,8 @@ pub struct KernelInfo {
     pub args: usize,
     /// Position in [`KERNELS`].
     pub index: usize,
+    /// Whether CUDA has no code of it, and [`KERNELS`] does not list it.
+    pub host_only: bool,
     /// One for each of [`LEVELS`].
     pub(crate) host: [HostEntry; LEVEL_COUNT],
 }
@@ -42,6 +44,8 @@ pub(crate) struct Level {
     pub name: &'static str,
     /// How weights are packed and tiled, of (is bfloat16, output columns).
     pub tile: unsafe extern "C" fn(i32, i32) -> HostTile,
+    /// The most tiles of a block of `winograd_f32`, of (channels, columns of a panel, bytes of scratch).
+    pub winograd_tiles: unsafe extern "C" fn(i32, i32, i64) -> i32,
     /// Asks the system for what the kernels need of it; 0 when it is granted.
     pub init: unsafe extern "C" fn() -> i32,
     /// The instruction sets that must be there.

@@ -10,6 +10,7 @@ mod kernel;
 pub mod level;
 pub mod nvtx;
 mod plan;
+mod watch;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +20,7 @@ pub use cuda::CudaDevice;
 pub use host::{HostDevice, start_threads};
 pub use kernel::*;
 pub use plan::Plan;
+pub use watch::Spent;
 
 use crate::choice::choice;
 use crate::{Error, Result};
@@ -83,6 +85,7 @@ struct Shared {
     flops: AtomicU64,
     /// Bytes and calls of uploads, then of downloads.
     traffic: [AtomicU64; 4],
+    watch: watch::Watch,
 }
 
 #[derive(Default)]
@@ -205,6 +208,7 @@ impl Device {
             pool: Mutex::default(),
             flops: AtomicU64::new(0),
             traffic: Default::default(),
+            watch: Default::default(),
         }))
     }
 
@@ -243,6 +247,14 @@ impl Device {
         match &self.0.backend {
             Backend::Host(host) => host.threads(),
             Backend::Cuda(cuda) => cuda.limits().multiprocessors as usize,
+        }
+    }
+
+    /// How many blocks of a launch from this thread would run at once: one where the threads have shared out the work already.
+    pub(crate) fn concurrency(&self) -> usize {
+        match &self.0.backend {
+            Backend::Host(host) => host.concurrency(),
+            Backend::Cuda(_) => self.parallelism(),
         }
     }
 
@@ -307,9 +319,11 @@ impl Device {
         pool.peak = pool.live;
     }
 
-    /// Notes the work of a tile product of `m` rows, `n` columns and depth `k`, for benchmarks.
+    /// Notes the work of a tile product of `m` rows, `n` columns and depth `k`, which is launched next, for benchmarks.
     pub(crate) fn count_product(&self, m: usize, n: usize, k: usize) {
-        self.0.flops.fetch_add(2 * m as u64 * n as u64 * k as u64, Ordering::Relaxed);
+        let flops = 2 * m as u64 * n as u64 * k as u64;
+        watch::announce(flops);
+        self.0.flops.fetch_add(flops, Ordering::Relaxed);
     }
 
     /// Floating-point operations of convolutions and matrix products since the last reset.
@@ -319,6 +333,16 @@ impl Device {
 
     pub fn reset_flops(&self) {
         self.0.flops.store(0, Ordering::Relaxed);
+    }
+
+    /// From here on, what every launch takes is added up by kernel, on the host.
+    pub fn watch_launches(&self) {
+        self.0.watch.start();
+    }
+
+    /// What launches took since [`Device::watch_launches`]; ends it.
+    pub fn launches_watched(&self) -> HashMap<&'static str, Spent> {
+        self.0.watch.stop()
     }
 
     fn crossed(&self, way: usize, bytes: usize) {
@@ -413,7 +437,14 @@ impl Device {
         }
         let _range = nvtx::range(info.name);
         match &self.0.backend {
-            Backend::Host(host) => host.launch(info, grid, bytemuck::bytes_of(args)),
+            Backend::Host(host) => {
+                let args = bytemuck::bytes_of(args);
+                let bytes = || host.bytes_named(args);
+                self.0.watch.launch(info.name, host.concurrency(), bytes, || host.launch(info, grid, args))?;
+            }
+            Backend::Cuda(_) if info.host_only => {
+                return Err(Error::device(format!("{}: expected the host, found {}", info.name, self.kind())));
+            }
             Backend::Cuda(cuda) => cuda.launch(info, grid, bytemuck::bytes_of(args))?,
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! What an op may ask of a device before it cuts its work into blocks.
 
 use super::DType;
+use super::host::SCRATCH;
 use super::kernel::{HostTile, LEVELS};
 
 /// How blocks run, and what each has of its own.
@@ -33,5 +34,13 @@ impl Plan {
         let level = &LEVELS[self.level];
         // SAFETY: a function of two numbers.
         self.serial.then(|| unsafe { (level.tile)(i32::from(dtype == DType::BF16), columns as i32) })
+    }
+
+    /// The most tiles of a block of `winograd_f32`, with so many channels and columns of a panel: what its scratch holds. 0 on CUDA.
+    pub(crate) fn winograd_tiles(&self, channels: usize, panel: usize) -> usize {
+        let level = &LEVELS[self.level];
+        // SAFETY: a function of three numbers.
+        let most = || unsafe { (level.winograd_tiles)(channels as i32, panel as i32, SCRATCH as i64) };
+        if self.serial { most() as usize } else { 0 }
     }
 }

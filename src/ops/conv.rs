@@ -1,4 +1,5 @@
-//! 2-D convolution with bias, residual and activation: `kernels/conv.cu`; with one channel per group `depthwise.rs`.
+//! 2-D convolution with bias, residual and activation: `kernels/conv.cu`; with one channel per group `depthwise.rs`, and what
+//! [`winograd`] does faster there.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,6 +8,7 @@ use super::epilogue::Epilogue;
 use super::pointwise::Activation;
 use super::weights::{Packed, Sequence};
 pub use super::window::Window;
+use super::winograd;
 use crate::device::{
     CONV_BF16, CONV_BF16_SMALL, CONV_F32, CONV_F32_SMALL, CONV_TF32, CONV_TF32_SMALL, ConvArgs, DType, Device, Divisor,
     Kernel,
@@ -345,6 +347,10 @@ impl Launch<'_> {
             n_tile: tiles.n_tile as i32,
             reserved: 0,
         };
+        g.device().count_product(m, self.packed.o * self.groups, self.taps[0] * self.taps[1] * self.c);
+        if winograd::serves(g, &args, self.packed) {
+            return winograd::run(g, args, self.packed);
+        }
         let large = self.packed.large(g.device(), m, self.groups);
         let kernel: &'static Kernel<ConvArgs> = match (g.precision(), large) {
             (Precision::Bf16, true) => &CONV_BF16,
@@ -354,7 +360,6 @@ impl Launch<'_> {
             (Precision::F32, true) => &CONV_F32,
             (Precision::F32, false) => &CONV_F32_SMALL,
         };
-        g.device().count_product(m, self.packed.o * self.groups, self.taps[0] * self.taps[1] * self.c);
         g.launch(kernel, [tiles.count, 1, self.groups], &args)
     }
 }

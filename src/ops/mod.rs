@@ -29,6 +29,7 @@ pub mod vote;
 mod walk;
 mod weights;
 mod window;
+mod winograd;
 
 use crate::device::Device;
 use crate::tape::{Graph, Precision};

@@ -105,6 +105,16 @@ impl Packed {
         Ok(())
     }
 
+    /// Columns of a panel.
+    pub(crate) fn panel(&self) -> usize {
+        self.panel
+    }
+
+    /// Channels of a panel, those that pad it included.
+    pub(crate) fn c_pad(&self) -> usize {
+        self.c_pad
+    }
+
     fn args(&self, src: u64) -> PackArgs {
         PackArgs {
             src,

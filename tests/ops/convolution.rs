@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rampart::device::Device;
 use rampart::ops::Activation;
 use rampart::ops::conv::{Conv2d, Window, conv2d};
 use rampart::ops::recording;
@@ -10,7 +11,7 @@ use rampart::tape::Precision;
 use crate::common::{host, relative, upload, values};
 
 /// A direct sum in float64, and its shape.
-fn direct(
+pub fn direct(
     x: &[f32],
     [n, h, w, c]: [usize; 4],
     wt: &[f32],
@@ -49,20 +50,25 @@ fn direct(
 /// The forward against a direct sum, and the gradient by the adjoint identity.
 #[track_caller]
 pub fn check(xs: [usize; 4], ws: [usize; 4], window: Window, precision: Precision, limit: f64) {
-    let device = host();
+    check_on(&host(), xs, ws, window, precision, limit);
+}
+
+/// The same on a device of the caller's.
+#[track_caller]
+pub fn check_on(device: &Device, xs: [usize; 4], ws: [usize; 4], window: Window, precision: Precision, limit: f64) {
     let (x, w) = (values(xs.iter().product(), 1, precision), values(ws.iter().product(), 2, precision));
     let (want, ys) = direct(&x, xs, &w, ws, window);
-    let conv = Arc::new(Conv2d::new(&device, precision, &w, ws, None, window).unwrap());
-    let g = recording(&device, precision);
-    let xt = upload(&device, &xs, precision, &x);
+    let conv = Arc::new(Conv2d::new(device, precision, &w, ws, None, window).unwrap());
+    let g = recording(device, precision);
+    let xt = upload(device, &xs, precision, &x);
     let y = conv2d(&g, &xt, &conv, None, Activation::None).unwrap();
     assert_eq!(y.shape(), ys);
-    let err = relative(&y.to_f32(&device).unwrap(), &want);
+    let err = relative(&y.to_f32(device).unwrap(), &want);
     assert!(err <= limit, "forward {xs:?} {ws:?} {window:?}: {err:e}");
     // <conv x, dy> = <x, gradient of dy>
     let dy = values(want.len(), 3, precision);
-    let dyt = upload(&device, &ys, precision, &dy);
-    let dx = g.backward(&y, dyt, &xt).unwrap().to_f32(&device).unwrap();
+    let dyt = upload(device, &ys, precision, &dy);
+    let dx = g.backward(&y, dyt, &xt).unwrap().to_f32(device).unwrap();
     let left: f64 = want.iter().zip(&dy).map(|(a, &b)| a * f64::from(b)).sum();
     let right: f64 = x.iter().zip(&dx).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
     let scale =

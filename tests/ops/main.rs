@@ -28,3 +28,4 @@ mod shapes;
 mod square;
 mod tape;
 mod vote;
+mod winograd;

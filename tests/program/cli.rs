@@ -104,6 +104,17 @@ fn bench_prints_one_json_object() {
         assert!(timing.values().all(|&v| v > 0.0), "{stdout}");
         assert!(timing["min_s"] <= timing["median_s"] && timing["median_s"] <= timing["max_s"], "{stdout}");
     }
+    let by_op = format!("bench --runs 2 --batch 2 --config {config} --by-op");
+    let table = place.run(&format!("{by_op} --device host")).ok().stdout;
+    for part in ["of limit", "conv_f32", "between launches"] {
+        assert!(table.contains(part), "{table}| {part}");
+    }
+    let object: serde_json::Value =
+        serde_json::from_str(&place.run(&format!("{by_op} --device host --json")).ok().stdout).unwrap();
+    let kernels = object["kernels"].as_array().unwrap();
+    let sum: f64 = kernels.iter().map(|row| row["seconds"].as_f64().unwrap()).sum();
+    assert!(0.0 < sum && sum < 20.0 * object["max_s"].as_f64().unwrap(), "{object}");
+    place.run(&format!("{by_op} --device emulated")).refused(2, &["--by-op", "expected the host, found emulated"]);
     for (args, parts) in [
         ("--config {}", ["--config", "missing field `depth`"]),
         ("--arch vgg", ["--arch", "expected resnet, resnet_study, coatnet or unet, found `vgg`"]),
