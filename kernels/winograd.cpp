@@ -18,7 +18,7 @@
 
 namespace winograd {
 
-constexpr int POINTS = 36, CHUNK = 64, L = lanes::SIZE;
+constexpr int POINTS = 36, CHUNK = 32, L = lanes::SIZE;
 constexpr int LINE = 16;       // floats of a cache line: what is written of V and Y at a time
 constexpr int RUNS = LINE / L;
 constexpr int SKEW = LINE;     // between the 36 parts of U, V and M, which would otherwise meet in one set of the first cache

@@ -18,7 +18,7 @@ use crate::convolution::{check_on, direct};
 const F32: Precision = Precision::F32;
 
 /// Inputs, weights, padding. Sides that tiles of 4 divide and others, padding that differs from side to side, channels that end a
-/// chunk of 64 early or fill no vector, columns that fill no panel, one image and many.
+/// chunk of 32 early or fill no vector, columns that fill no panel, one image and many.
 const CASES: &[([usize; 4], [usize; 4], [usize; 4])] = &[
     ([2, 8, 8, 64], [64, 64, 3, 3], [1; 4]),
     ([1, 7, 13, 65], [37, 65, 3, 3], [1; 4]),
