@@ -23,7 +23,7 @@ const FEWEST: usize = 12;
 fn pays([p, q]: [usize; 2], c: usize, o: usize) -> bool {
     const STORE: usize = 32;
     const TRANSFORM: usize = 900;
-    const WEIGHTS: usize = 4;
+    const WEIGHTS: usize = 8;
     const BATCH: usize = 8;
     let tiles = p.div_ceil(TILE) * q.div_ceil(TILE);
     let tile = 36 * 6 * c * o / 5 + TRANSFORM * (c + o);
