@@ -44,6 +44,10 @@ pub enum Error {
     /// A check that the user asked for did not hold.
     #[error("{0}")]
     Failed(String),
+
+    /// The work was left off between two batches because a signal or a time limit asked for it; `code` is the exit code that the user wants then.
+    #[error("{words}")]
+    Stopped { words: String, code: u8 },
 }
 
 impl Error {
@@ -71,8 +75,12 @@ impl Error {
         Error::Device { problem: brief(problem.into()), source: None }
     }
 
-    /// The process exit code: 2 for usage, 1 for everything else.
+    /// The process exit code: 2 for usage, what the user chose where work was left off, 1 for everything else.
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Error::Usage { .. }) { 2 } else { 1 }
+        match self {
+            Error::Usage { .. } => 2,
+            Error::Stopped { code, .. } => *code,
+            _ => 1,
+        }
     }
 }

@@ -21,7 +21,7 @@ const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
 fn devices() -> &'static [Device; 2] {
     static DEVICES: OnceLock<[Device; 2]> = OnceLock::new();
     DEVICES.get_or_init(|| {
-        emulated::configure(emulated::Settings { seed: Some(3), checks: Some(true), counters: None });
+        emulated::configure(emulated::Settings { seed: Some(3), checks: Some(true), ..Default::default() });
         [Device::host().expect("the host is always there"), Device::emulated().expect("cargo builds it")]
     })
 }

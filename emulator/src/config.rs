@@ -9,17 +9,19 @@
 //! | `PTX_EMULATOR_LAZY` | `lazy` | 0 (unless set), 1 | compiles a kernel when it is asked for, not when its module is loaded |
 //! | `PTX_EMULATOR_SEED` | `seed` | number | shuffles warps and blocks; 0 (unless set) keeps them in order |
 //! | `PTX_EMULATOR_THREADS` | `threads` | number | host threads; 0 (unless set) takes all |
+//! | `PTX_EMULATOR_DEVICES` | `devices` | 1 (unless set) to 16 | how many such GPUs; each reaches its own memory alone |
 
 use crate::device::Model;
 use crate::machine::Options;
 
 /// The variable of each key.
-const VARIABLES: [(&str, &str); 7] = [
+const VARIABLES: [(&str, &str); 8] = [
     ("model", "PTX_EMULATOR_MODEL"),
     ("checks", "PTX_EMULATOR_CHECKS"),
     ("counters", "PTX_EMULATOR_COUNTERS"),
     ("seed", "PTX_EMULATOR_SEED"),
     ("threads", "PTX_EMULATOR_THREADS"),
+    ("devices", "PTX_EMULATOR_DEVICES"),
     ("lints", "PTX_EMULATOR_LINTS"),
     ("lazy", "PTX_EMULATOR_LAZY"),
 ];
@@ -29,7 +31,7 @@ const VARIABLES: [(&str, &str); 7] = [
 pub enum ConfigError {
     #[error("{name}: {value:?} is not {expected}")]
     Value { name: String, value: String, expected: &'static str },
-    #[error("the configuration has no key {0:?}; it has model, checks, counters, seed, threads, lints, lazy")]
+    #[error("the configuration has no key {0:?}; it has model, checks, counters, seed, threads, devices, lints, lazy")]
     Key(String),
     #[error("the configuration is not a JSON object: {0}")]
     Json(String),
@@ -93,6 +95,10 @@ fn set(options: &mut Options, key: &str, name: &str, value: &str) -> Result<(), 
         "lints" => options.lints = switch()?,
         "lazy" => options.lazy = switch()?,
         "seed" => options.seed = value.parse().map_err(|_| wrong("a number from 0 to 2^64 - 1"))?,
+        "devices" => {
+            let count = value.parse().ok().filter(|count| (1..=16).contains(count));
+            options.devices = count.ok_or_else(|| wrong("a number of GPUs from 1 to 16"))?;
+        }
         "threads" => options.threads = value.parse().map_err(|_| wrong("a number of threads"))?,
         _ => return Err(ConfigError::Key(name.into())),
     }
@@ -117,11 +123,12 @@ mod tests {
             ("PTX_EMULATOR_COUNTERS", "1"),
             ("PTX_EMULATOR_SEED", "18446744073709551615"),
             ("PTX_EMULATOR_THREADS", "3"),
+            ("PTX_EMULATOR_DEVICES", "2"),
         ])
         .unwrap();
         assert_eq!(options.model, Model::H100);
         assert!(!options.checks && options.counters);
-        assert_eq!((options.seed, options.threads), (u64::MAX, 3));
+        assert_eq!((options.seed, options.threads, options.devices), (u64::MAX, 3, 2));
     }
 
     #[test]
@@ -141,6 +148,8 @@ mod tests {
             ("PTX_EMULATOR_SEED", "-1"),
             ("PTX_EMULATOR_SEED", "18446744073709551616"),
             ("PTX_EMULATOR_THREADS", "two"),
+            ("PTX_EMULATOR_DEVICES", "0"),
+            ("PTX_EMULATOR_DEVICES", "17"),
         ] {
             let message = environment(&[(name, value)]).unwrap_err().to_string();
             assert!(message.contains(name) && message.contains(value), "{message}");

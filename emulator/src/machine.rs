@@ -39,6 +39,8 @@ pub struct Options {
     pub seed: u64,
     /// Threads of the host that run blocks; 0 takes all.
     pub threads: usize,
+    /// For the driver: how many devices there are.
+    pub devices: u32,
     /// Report what is legal but seldom meant: a barrier of the whole block after some of its warps have exited.
     pub lints: bool,
     /// For the driver: compile a kernel when it is asked for, not when its module is loaded.
@@ -47,7 +49,16 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { model: Model::A100, checks: true, counters: false, seed: 0, threads: 0, lints: false, lazy: false }
+        Options {
+            model: Model::A100,
+            checks: true,
+            counters: false,
+            seed: 0,
+            threads: 0,
+            devices: 1,
+            lints: false,
+            lazy: false,
+        }
     }
 }
 
@@ -105,12 +116,17 @@ pub enum LaunchError {
 
 impl Machine {
     pub fn new(options: Options) -> Machine {
+        Machine::numbered(options, 0)
+    }
+
+    /// One of several devices, counted from 0.
+    pub fn numbered(options: Options, device: u32) -> Machine {
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
             n => n,
         };
         Machine {
-            memory: Memory::new(options.model.device().memory, options.checks),
+            memory: Memory::new(options.model.device().memory, options.checks, device),
             workers: (0..threads).map(|_| grid::Worker::default()).collect(),
             output: Mutex::new(Box::new(std::io::stdout())),
             profile: Vec::new(),

@@ -12,6 +12,8 @@ use crate::finding::{BufferName, Finding, Kind};
 const ALIGN: usize = 256;
 /// Unused addresses behind every buffer, so that a step past its end meets nothing.
 const GAP: u64 = 64 << 10;
+/// Addresses of each of several devices: addresses are never handed out twice, and 2^43 last for all that is ever allocated.
+const APART: u64 = 1 << 43;
 /// Freed buffers remembered for reports.
 const REMEMBERED: usize = 4096;
 
@@ -112,11 +114,12 @@ fn fresh(bytes: usize) -> *mut u8 {
 }
 
 impl Memory {
-    pub fn new(total: usize, checks: bool) -> Self {
+    /// Of one of several devices, counted from 0: their addresses lie far apart, so that no buffer of one is one of another.
+    pub fn new(total: usize, checks: bool, device: u32) -> Self {
         Memory {
             total,
             used: 0,
-            next: address::GLOBAL + (1 << 30),
+            next: address::GLOBAL + (1 << 30) + u64::from(device) * APART,
             count: 0,
             checks,
             live: BTreeMap::new(),

@@ -7,12 +7,12 @@ use clap::Args as ClapArgs;
 use super::attack::{Given, name, taken};
 use super::common::say;
 use super::emulator::EmulatorArgs;
+use super::parted::Parted;
 use super::settings::Settings;
 use crate::config::{Config, Overrides, Set, Wrong};
 use crate::error::{Error, Result};
 use crate::report::terminal::{Terminal, certify_plan};
 use crate::run::progress::note;
-use crate::run::shard::Shard;
 use crate::run::study::{self, Options};
 
 /// Certify images against L2 perturbations by randomised smoothing (Cohen et al. 2019), without attacking them.
@@ -52,13 +52,13 @@ pub struct Args {
     #[arg(long)]
     pub resume: bool,
 
-    /// Part I of N of the images, for one of several processes that share --out; `--resume` without it joins what they did
-    #[arg(long, value_name = "I/N", requires = "out")]
-    pub shard: Option<Shard>,
-
     /// Check everything and print the plan, but run nothing
     #[arg(long)]
     pub dry_run: bool,
+
+    /// Parts of a certification are joined by `rampart certify --resume`
+    #[command(flatten)]
+    pub parted: Parted,
 }
 
 /// # Errors
@@ -66,7 +66,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let (mut overrides, mut why) = (args.settings.overrides()?, None);
     let own = args.out.as_ref().map(|out| out.join("config.toml"));
-    let own = own.filter(|file| (args.resume || args.shard.is_some()) && file.is_file());
+    let own = own.filter(|file| (args.resume || args.parted.shard.is_some()) && file.is_file());
     let file = match args.weights.is_some() {
         true => None,
         false => args.config.as_deref().or(own.as_deref()),
@@ -78,6 +78,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut config = Config::load(file, &overrides)?;
     why.iter().for_each(note);
     args.emulator.apply(config.device)?;
+    let shard = args.parted.begin()?;
     let explained = |e| Wrong::new(file, &overrides).explain(e);
     let dataset = study::images(&mut config).map_err(explained)?;
     if args.weights.is_some() {
@@ -86,9 +87,15 @@ pub fn run(args: &Args) -> Result<()> {
     if args.dry_run {
         return say(&certify_plan(&config, &dataset, &config.device.to_string()));
     }
-    let options = Options { out: args.out.as_deref(), resume: args.resume, no_trials: true };
+    let options = Options {
+        out: args.out.as_deref(),
+        resume: args.resume,
+        no_trials: true,
+        shard,
+        if_running: args.parted.if_running.unwrap_or_default(),
+    };
     let mut terminal = Terminal { print: &say, certifies: true, strict: false };
-    study::certify(&config, &dataset, options, args.shard, &mut terminal).map_err(explained)
+    study::certify(&config, &dataset, options, &mut terminal).map_err(explained)
 }
 
 /// A network and images, as of `attack`: without a denoiser of the user's, noise alone.

@@ -25,7 +25,7 @@ pub struct EmulatorArgs {
 impl EmulatorArgs {
     pub fn settings(&self) -> Settings {
         let checks = self.emulator_checks.map(|checks| checks == Switch::On);
-        Settings { seed: self.emulator_seed, checks, counters: None }
+        Settings { seed: self.emulator_seed, checks, ..Settings::default() }
     }
 
     /// Before `device` is opened.

@@ -14,10 +14,14 @@ pub mod info;
 pub mod init;
 pub mod man;
 pub mod maps;
+pub mod merge;
 pub mod parity;
+pub mod parted;
 pub mod profile;
 pub mod report;
 mod settings;
+pub mod status;
+pub mod submit;
 pub mod sweep;
 pub mod workload;
 
@@ -49,6 +53,12 @@ enum Command {
     Evaluate(evaluate::Args),
     /// The page of a run, or a comparison of several, from what they left behind
     Report(report::Args),
+    /// Join what the parts of a run recorded, which several processes shared
+    Merge(merge::Args),
+    /// How far the parts of a run are
+    Status(status::Args),
+    /// Send a sweep to Slurm, a task per part
+    Submit(submit::Args),
     /// Feature maps and attention of image files, clean, attacked and denoised
     Maps(maps::Args),
     /// Noise and denoise image files
@@ -83,6 +93,9 @@ impl Cli {
             Command::Config(args) => config::run(&args),
             Command::Denoise(args) => denoise::run(&args),
             Command::Report(args) => report::run(&args),
+            Command::Merge(args) => merge::run(&args),
+            Command::Status(args) => status::run(&args),
+            Command::Submit(args) => submit::run(&args),
             Command::Maps(args) => maps::run(&args),
             Command::Parity(args) => parity::run(args),
             Command::Bench(args) => bench::run(&args),

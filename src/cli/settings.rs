@@ -8,7 +8,7 @@ use super::common::values;
 use crate::config::keys::{Flag, KEYS, Key, Kind};
 use crate::config::{Overrides, Set};
 use crate::defense::Estimator;
-use crate::device::DeviceChoice;
+use crate::device::Devices;
 use crate::error::Result;
 use crate::number::Number;
 use crate::tape::Precision;
@@ -24,9 +24,10 @@ pub enum Through {
 
 #[derive(Debug, ClapArgs)]
 pub struct Settings {
-    /// Where the kernels run; auto takes CUDA where there is a GPU
-    #[arg(long, value_enum)]
-    pub device: Option<DeviceChoice>,
+    /// Where the kernels run: auto (CUDA where there is a GPU), host, cuda, emulated; cuda:0,cuda:2 or cuda:all share the work among GPUs,
+    /// emulated:2 among two emulated ones
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<Devices>,
 
     /// Budgets in pixel units of [0, 1], as in 0,0.01,8/255
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
@@ -127,7 +128,8 @@ impl Settings {
             batch: self.batch,
             seed: self.seed,
             precision: self.precision,
-            device: self.device,
+            device: self.device.as_ref().map(|devices| devices.kind),
+            devices: self.device.as_ref().map(|devices| devices.which.clone()),
             early_stop: self.early_stop,
             as_written: self.as_written,
             no_defense: self.no_defense,

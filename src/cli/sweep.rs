@@ -6,6 +6,7 @@ use clap::Args as ClapArgs;
 
 use super::common::say;
 use super::emulator::EmulatorArgs;
+use super::parted::Parted;
 use super::settings::Settings;
 use crate::config::{Config, Overrides, Wrong};
 use crate::data::Dataset;
@@ -20,7 +21,7 @@ use crate::run::study::{self, Options};
                         For a network and images of one's own: `rampart attack WEIGHTS DATA`, or `rampart init WEIGHTS DATA`."
 )]
 pub struct Args {
-    /// The experiment as TOML. With --resume and without this: the config of the run directory
+    /// The experiment as TOML. With --resume or --shard and without this: the config of the run directory
     #[arg(long, value_name = "FILE.toml")]
     pub config: Option<PathBuf>,
 
@@ -56,6 +57,9 @@ pub struct Going {
     /// Check everything and print the plan, but run nothing
     #[arg(long)]
     pub dry_run: bool,
+
+    #[command(flatten)]
+    pub parted: Parted,
 }
 
 /// Runs the sweep: plan and progress go to stderr, the tables to stdout, all else into the run directory.
@@ -65,8 +69,8 @@ pub struct Going {
 pub fn run(args: Args) -> Result<()> {
     let overrides = args.settings.overrides()?;
     let going = &args.going;
-    let own =
-        going.out.as_ref().filter(|_| going.resume).map(|out| out.join("config.toml")).filter(|file| file.is_file());
+    let goes_on = going.resume || going.parted.shard.is_some();
+    let own = going.out.as_ref().filter(|_| goes_on).map(|out| out.join("config.toml")).filter(|file| file.is_file());
     let file = args.config.as_deref().or(own.as_deref());
     let config = Config::load(file, &overrides)?;
     going.go(config, file, &overrides, &|_, _| vec![])
@@ -85,13 +89,20 @@ impl Going {
         taken: &dyn Fn(&Config, &Dataset) -> Vec<String>,
     ) -> Result<()> {
         self.emulator.apply(config.device)?;
+        let shard = self.parted.begin()?;
         let explained = |e| Wrong::new(file, overrides).explain(e);
         let dataset = study::images(&mut config).map_err(explained)?;
         taken(&config, &dataset).iter().for_each(crate::run::progress::note);
         if self.dry_run {
             return say(&plan(&config, &dataset, &config.device.to_string()));
         }
-        let options = Options { out: self.out.as_deref(), resume: self.resume, no_trials: self.no_checks };
+        let options = Options {
+            out: self.out.as_deref(),
+            resume: self.resume,
+            no_trials: self.no_checks,
+            shard,
+            if_running: self.parted.if_running.unwrap_or_default(),
+        };
         let mut terminal = Terminal { print: &say, certifies: false, strict: self.strict };
         study::sweep(&config, &dataset, options, &mut terminal).map_err(explained)
     }

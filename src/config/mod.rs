@@ -31,7 +31,7 @@ pub use wrong::{Overrides, Weights, Wrong};
 use crate::attack::{self, Said};
 use crate::data::Dataset;
 use crate::data::saved::Format;
-use crate::device::DeviceChoice;
+use crate::device::{DeviceChoice, Which};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::number::{self, Number};
@@ -48,6 +48,9 @@ pub struct Config {
     pub batch: usize,
     pub precision: Precision,
     pub device: DeviceChoice,
+    /// Which of that kind, as the command line says it: no result depends on it.
+    #[serde(skip)]
+    pub devices: Which,
     pub score: Score,
     /// Numbers are meant as they stand, however unusual.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -206,6 +209,7 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
         batch: wrong.at_least_one("batch", o.batch.or(file.batch).unwrap_or(64))?,
         precision: o.precision.or(file.precision).unwrap_or(Precision::F32),
         device: o.device.or(file.device).unwrap_or(DeviceChoice::Auto),
+        devices: o.devices.clone().unwrap_or_default(),
         score,
         as_written,
         checks_budget: file.checks_budget.map(|seconds| wrong.not_negative("checks_budget", seconds)).transpose()?,

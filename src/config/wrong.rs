@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::data::demo;
 use crate::defense::Estimator;
-use crate::device::DeviceChoice;
+use crate::device::{DeviceChoice, Which};
 use crate::error::{Error, Result};
 use crate::tape::Precision;
 
@@ -38,6 +38,8 @@ pub struct Overrides {
     pub seed: Option<u64>,
     pub precision: Option<Precision>,
     pub device: Option<DeviceChoice>,
+    /// Which of that kind: changes speed, never a result.
+    pub devices: Option<Which>,
     pub early_stop: bool,
     /// Numbers are meant as they stand, however unusual.
     pub as_written: bool,

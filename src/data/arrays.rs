@@ -104,14 +104,7 @@ impl Source for Arrays {
 
     /// Labels are numbers already; the network's own names for them are better than the numbers.
     fn order(&self, known: Option<Named>) -> Result<Option<Order>> {
-        Ok(match (&self.classes, &self.order, known) {
-            (Some(_), ..) => None,
-            (None, Some(names), _) => Some(Order { names: names.clone(), why: "as class_order says".into() }),
-            (None, None, Some(Named { who, names })) => {
-                Some(Order { names: names.to_vec(), why: format!("as {who} says") })
-            }
-            (None, None, None) => None,
-        })
+        Ok(Order::of_numbers(self.classes.is_some(), self.order.as_deref(), known))
     }
 }
 

@@ -46,12 +46,29 @@ pub fn decode(file: &Path) -> Result<Rgb8> {
 /// # Errors
 /// As [`decode`].
 pub fn decode_if(file: &Path, wanted: Option<(usize, usize)>) -> Result<Result<Rgb8, Other>> {
-    static LARGE_ONES: Mutex<()> = Mutex::new(());
     if !is_image(file) {
         let extension = file.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
         return Err(Error::file(file, format!("expected an image ({}), found `.{extension}`", EXTENSIONS.join(", "))));
     }
-    let bytes = without_profile(files::read(file, "open", MOST)?);
+    let bytes = files::read(file, "open", MOST)?;
+    decode_bytes_if(file, bytes, wanted)
+}
+
+/// The pixels of an image whose bytes lie elsewhere, by a name that says that it is one.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_bytes(file: &Path, bytes: Vec<u8>) -> Result<Rgb8> {
+    if bytes.len() as u64 > MOST {
+        return Err(Error::file(file, format!("expected at most {MOST} bytes, found {}", bytes.len())));
+    }
+    let found = decode_bytes_if(file, bytes, None)?;
+    found.map_err(|Other { found: (h, w), .. }| Error::file(file, format!("found {h}x{w} pixels")))
+}
+
+fn decode_bytes_if(file: &Path, bytes: Vec<u8>, wanted: Option<(usize, usize)>) -> Result<Result<Rgb8, Other>> {
+    static LARGE_ONES: Mutex<()> = Mutex::new(());
+    let bytes = without_profile(bytes);
     let size = Size::of(file, &bytes)?;
     if let Some(wanted) = wanted.filter(|wanted| *wanted != size.sides()) {
         return Ok(Err(Other { wanted, found: size.sides() }));

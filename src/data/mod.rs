@@ -30,6 +30,7 @@ pub mod tensors;
 mod tiny_imagenet;
 mod torch;
 mod unit;
+mod webdataset;
 
 use std::path::Path;
 
@@ -43,7 +44,7 @@ pub use subset::Select;
 pub use unit::{to_bytes, unit};
 
 /// Every format there is; the first one is what nothing said means.
-pub static SOURCES: [Row; 9] = [
+pub static SOURCES: [Row; 10] = [
     demo::ROW,
     idx::ROW,
     cifar10::ROW,
@@ -52,6 +53,7 @@ pub static SOURCES: [Row; 9] = [
     tiny_imagenet::ROW,
     folder::ROW,
     imagenet::ROW,
+    webdataset::ROW,
     arrays::ROW,
 ];
 

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use flate2::Crc;
 use rayon::prelude::*;
 
+use super::decode::decode;
 use super::prepare::Prepare;
 use super::resize::Rgb8;
 use super::skipped::Skipped;
@@ -89,8 +90,12 @@ fn crc32(bytes: &[u8]) -> u32 {
     crc.sum()
 }
 
+/// How an image is read.
+pub(super) type Decode = Arc<dyn Fn(&Path) -> Result<Rgb8> + Send + Sync>;
+
 /// Image files, how to prepare them, and what they were when the set was opened.
 pub struct Files {
+    decode: Decode,
     paths: Vec<PathBuf>,
     /// of the prepared bytes
     crcs: Vec<u32>,
@@ -133,7 +138,17 @@ impl Files {
 
         let n = self.paths.len();
         if let Some(&last) = images.last().filter(|_| images.len() < n) {
-            let next: Vec<usize> = (0..images.len()).map(|k| (last + 1 + k) % n).collect();
+            // One of several processes takes every so-many-th image.
+            let step = match images {
+                [first, second, ..]
+                    if second > first
+                        && images.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == second - first) =>
+                {
+                    second - first
+                }
+                _ => 1,
+            };
+            let next: Vec<usize> = (0..images.len()).map(|k| (last + step * (1 + k)) % n).collect();
             let (files, these) = (Arc::clone(self), next.clone());
             // Where the system refuses a thread, the images are prepared when they are asked for.
             let work = std::thread::Builder::new().spawn(move || files.prepare(&these));
@@ -151,7 +166,7 @@ impl Files {
 
     fn prepare(&self, images: &[usize]) -> Vec<Result<Vec<u8>>> {
         let one = |&i: &usize| {
-            let bytes = self.prepare.file(&self.paths[i])?;
+            let bytes = self.prepare.apply(&(self.decode)(&self.paths[i])?).pixels;
             match crc32(&bytes) == self.crcs[i] {
                 true => Ok(bytes),
                 false => Err(Error::file(&self.paths[i], "other pixels than when the run began")),
@@ -198,13 +213,28 @@ pub(super) fn choose<T: Send>(
 pub(super) fn read(
     files: &[PathBuf],
     labels: &[u32],
+    which: (Option<usize>, Select),
+    prepare: Prepare,
+    held: usize,
+) -> (Pixels, Vec<usize>, Vec<Skipped>) {
+    read_by(Arc::new(decode), files, labels, which, prepare, held)
+}
+
+/// [`read`] of images that do not lie in files of their own.
+pub(super) fn read_by(
+    decode: Decode,
+    files: &[PathBuf],
+    labels: &[u32],
     (limit, select): (Option<usize>, Select),
     prepare: Prepare,
     held: usize,
 ) -> (Pixels, Vec<usize>, Vec<Skipped>) {
     let images = limit.unwrap_or(files.len()).min(files.len());
     let hold = images.saturating_mul(prepare.image_len()) <= held;
-    let one = |path: &Path| prepare.file(path).map(|bytes| (crc32(&bytes), if hold { bytes } else { Vec::new() }));
+    let one = |path: &Path| {
+        let bytes = prepare.apply(&decode(path)?).pixels;
+        Ok((crc32(&bytes), if hold { bytes } else { Vec::new() }))
+    };
     let (good, skipped) = choose(files, labels, (limit, select), one);
     let kept: Vec<usize> = good.keys().copied().collect();
     let pixels = if hold {
@@ -214,15 +244,9 @@ pub(super) fn read(
     } else {
         let paths = kept.iter().map(|&i| files[i].clone()).collect();
         let crcs = good.into_values().map(|(crc, _)| crc).collect();
-        Pixels::Files(Arc::new(Files { paths, crcs, prepare, ahead: Mutex::new(None) }))
+        Pixels::Files(Arc::new(Files { decode, paths, crcs, prepare, ahead: Mutex::new(None) }))
     };
     (pixels, kept, skipped)
-}
-
-impl Prepare {
-    fn file(&self, path: &Path) -> Result<Vec<u8>> {
-        Ok(self.apply(&super::decode::decode(path)?).pixels)
-    }
 }
 
 #[cfg(test)]

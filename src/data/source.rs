@@ -58,6 +58,20 @@ pub struct Order {
     pub why: String,
 }
 
+impl Order {
+    /// Of labels that are numbers already, where no list names the classes: as settled before, or as a network calls them.
+    pub(super) fn of_numbers(listed: bool, settled: Option<&[String]>, known: Option<Named>) -> Option<Order> {
+        match (listed, settled, known) {
+            (true, ..) => None,
+            (false, Some(names), _) => Some(Order { names: names.to_vec(), why: "as class_order says".into() }),
+            (false, None, Some(Named { who, names })) => {
+                Some(Order { names: names.to_vec(), why: format!("as {who} says") })
+            }
+            (false, None, None) => None,
+        }
+    }
+}
+
 /// A set of images, found but not read.
 pub trait Source: Send + Sync {
     /// Reads at most `limit` images.

@@ -5,7 +5,7 @@
 //! [`CudaDevice::open`] looks for everything used here before the first call. Everything runs in the order of the calls.
 
 use std::collections::HashMap;
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr;
 use std::sync::Mutex;
 
@@ -14,13 +14,15 @@ use cudarc::driver::sys;
 
 use super::emulated;
 use super::kernel::{IMAGES, Image, KERNELS, KernelInfo};
+use super::numa::Near;
 use crate::{Error, Result};
 
 /// Every driver function called here, in drivers since CUDA 11.
 #[rustfmt::skip]
-const FUNCTIONS: [&str; 31] = [
+const FUNCTIONS: [&str; 32] = [
     "cuInit", "cuGetErrorString", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute",
-    "cuDeviceTotalMem_v2", "cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease_v2", "cuCtxSetCurrent", "cuStreamCreate",
+    "cuDeviceTotalMem_v2", "cuDeviceGetPCIBusId",
+    "cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease_v2", "cuCtxSetCurrent", "cuStreamCreate",
     "cuStreamSynchronize", "cuStreamDestroy_v2", "cuEventCreate", "cuEventRecord", "cuEventSynchronize", "cuEventDestroy_v2",
     "cuMemAlloc_v2", "cuMemFree_v2", "cuMemGetInfo_v2", "cuMemHostAlloc", "cuMemFreeHost", "cuMemcpyHtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2", "cuMemcpyDtoDAsync_v2", "cuMemsetD8Async", "cuModuleLoadData", "cuModuleUnload",
@@ -58,6 +60,8 @@ pub struct Limits {
 /// A CUDA device and everything loaded onto it.
 pub struct CudaDevice {
     emulated: bool,
+    /// As the driver counts them.
+    number: u32,
     device: sys::CUdevice,
     context: sys::CUcontext,
     stream: sys::CUstream,
@@ -86,42 +90,57 @@ struct Staging {
 }
 
 impl CudaDevice {
-    /// Opens the first GPU.
+    /// Opens a GPU by its number.
     ///
     /// # Errors
     /// [`Error::Device`] when there is no driver, no device, or no kernel for it in this binary.
-    pub fn open() -> Result<Self> {
+    pub fn open(number: u32) -> Result<Self> {
         // SAFETY: loads the library if it is there; driver libraries have no unsound initialisers that we know of.
         if !unsafe { sys::is_culib_present() } {
             return Err(Error::device("no CUDA driver on this machine (libcuda not found); use --device host"));
         }
         emulated::choose_real()?;
-        Self::first(false)
+        Self::numbered(number, false)
     }
 
-    /// Opens the emulated GPU.
+    /// Opens an emulated GPU by its number.
     ///
     /// # Errors
     /// [`Error::Device`] when the stand-in driver cannot be loaded, or this process uses a real one.
-    pub fn open_emulated() -> Result<Self> {
+    pub fn open_emulated(number: u32) -> Result<Self> {
         emulated::choose_emulated()?;
-        Self::first(true)
+        Self::numbered(number, true)
     }
 
-    /// The first device of whichever driver is loaded.
-    fn first(emulated: bool) -> Result<Self> {
+    /// How many devices the driver sees, of those that CUDA_VISIBLE_DEVICES leaves. One has been opened before.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when it does not say.
+    pub fn count() -> Result<u32> {
+        let count = result::device::get_count().map_err(|e| failed("counting devices", e))?;
+        Ok(u32::try_from(count).unwrap_or(0))
+    }
+
+    /// A device of whichever driver is loaded.
+    fn numbered(number: u32, emulated: bool) -> Result<Self> {
         if let Some(missing) = FUNCTIONS.into_iter().find(|f| !has(f)) {
             return Err(Error::device(format!("the CUDA driver lacks {missing}; update it, or use --device host")));
         }
         result::init().map_err(|e| failed("the driver cannot start", e))?;
-        let count = result::device::get_count().map_err(|e| failed("counting devices", e))?;
+        let count = Self::count()?;
         if count == 0 {
             return Err(Error::device(
                 "the CUDA driver sees no device (CUDA_VISIBLE_DEVICES may hide it); use --device host",
             ));
         }
-        let device = result::device::get(0).map_err(|e| failed("device 0", e))?;
-        let name = result::device::get_name(device).map_err(|e| failed("the name of device 0", e))?;
+        if number >= count {
+            return Err(Error::device(format!(
+                "cuda:{number}: the CUDA driver sees {count}, cuda:0 to cuda:{} (CUDA_VISIBLE_DEVICES may hide others)",
+                count - 1
+            )));
+        }
+        let device = result::device::get(number as c_int).map_err(|e| failed(&format!("device {number}"), e))?;
+        let name = result::device::get_name(device).map_err(|e| failed(&format!("the name of device {number}"), e))?;
         let compute_capability = (
             attribute(device, sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
             attribute(device, sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
@@ -137,6 +156,7 @@ impl CudaDevice {
         let context = unsafe { result::primary_ctx::retain(device) }.map_err(|e| failed("creating a context", e))?;
         let mut opened = CudaDevice {
             emulated,
+            number,
             device,
             context,
             stream: ptr::null_mut(),
@@ -176,6 +196,8 @@ impl CudaDevice {
 
         self.stream = result::stream::create(result::stream::StreamKind::NonBlocking)
             .map_err(|e| failed("creating a stream", e))?;
+        let bus = if self.emulated { None } else { self.bus() };
+        let _near = Near::to(bus.as_deref());
         let staging = self.staging.get_mut().expect("no panic while locked");
         for i in 0..2 {
             // SAFETY: the pinned memory is freed once, in `drop`.
@@ -189,6 +211,19 @@ impl CudaDevice {
 
     pub fn name(&self) -> String {
         self.name.clone()
+    }
+
+    /// Where it is plugged in, as `0000:3b:00.0`.
+    fn bus(&self) -> Option<String> {
+        let mut text = [0_u8; 32];
+        // SAFETY: the buffer holds as many bytes as is said, and the device is valid.
+        let found = unsafe { sys::cuDeviceGetPCIBusId(text.as_mut_ptr().cast(), text.len() as c_int, self.device) };
+        found.result().ok()?;
+        CStr::from_bytes_until_nul(&text).ok()?.to_str().ok().map(str::to_owned)
+    }
+
+    pub fn number(&self) -> u32 {
+        self.number
     }
 
     pub fn is_emulated(&self) -> bool {

@@ -29,6 +29,9 @@ pub struct Settings {
     pub checks: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counters: Option<bool>,
+    /// How many GPUs there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devices: Option<u32>,
 }
 
 /// Which driver this process uses: cudarc keeps the first it finds.
@@ -43,11 +46,16 @@ struct State {
 }
 
 static STATE: Mutex<State> =
-    Mutex::new(State { driver: None, settings: Settings { seed: None, checks: None, counters: None } });
+    Mutex::new(State { driver: None, settings: Settings { seed: None, checks: None, counters: None, devices: None } });
 
 /// Says how the emulator is to run, before `--device emulated` opens it.
 pub fn configure(settings: Settings) {
     STATE.lock().expect("no panic while locked").settings = settings;
+}
+
+/// Says how many GPUs are emulated, before the first is opened.
+pub(super) fn offer(devices: u32) {
+    STATE.lock().expect("no panic while locked").settings.devices = Some(devices);
 }
 
 /// The process is about to use the real driver.

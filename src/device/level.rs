@@ -1,6 +1,7 @@
 //! Which of the host kernels in this binary this processor can run.
 
 use std::ffi::CStr;
+use std::sync::{Mutex, PoisonError};
 
 use super::kernel::{LEVELS, Level};
 use crate::{Error, Result};
@@ -44,23 +45,68 @@ pub fn current() -> Result<&'static str> {
     Ok(LEVELS[choose()?].name)
 }
 
-/// Which of [`LEVELS`] to run.
-pub(super) fn choose() -> Result<usize> {
-    let wanted = std::env::var_os(VARIABLE).filter(|v| !v.is_empty()).map(|v| v.to_string_lossy().into_owned());
-    let lacking: Vec<_> = LEVELS.iter().map(|level| (level.name, level.lacks())).collect();
-    pick(&lacking, wanted.as_deref()).map_err(Error::device)
+/// A level as a run notes it: its name, and of a build for the machine it was built on the instruction sets as well.
+pub(super) fn described(level: usize) -> String {
+    let level = &LEVELS[level];
+    if level.name == NATIVE { format!("{NATIVE}: {}", level.in_words()) } else { level.name.to_owned() }
 }
 
-/// Of levels and what is lacking for each, the one that is wanted, else the last that lacks nothing.
-fn pick(levels: &[(&str, Option<&str>)], wanted: Option<&str>) -> std::result::Result<usize, String> {
+const NATIVE: &str = "native";
+
+/// What decides the level besides the processor.
+struct Wanted {
+    /// As the command line names it.
+    said: Option<String>,
+    /// Of the run that is gone on with.
+    pinned: Option<String>,
+}
+
+static WANTED: Mutex<Wanted> = Mutex::new(Wanted { said: None, pinned: None });
+
+/// Names the level in place of [`VARIABLE`], for devices that are opened from here on.
+pub fn say(level: Option<&str>) {
+    WANTED.lock().unwrap_or_else(PoisonError::into_inner).said = level.map(str::to_owned);
+}
+
+/// Devices that are opened from here on compute at this level, as [`described`] says it, or not at all.
+pub fn pin(level: Option<&str>) {
+    WANTED.lock().unwrap_or_else(PoisonError::into_inner).pinned = level.map(str::to_owned);
+}
+
+/// Which of [`LEVELS`] to run.
+pub(super) fn choose() -> Result<usize> {
+    let variable = std::env::var_os(VARIABLE).filter(|v| !v.is_empty()).map(|v| v.to_string_lossy().into_owned());
+    let wanted = WANTED.lock().unwrap_or_else(PoisonError::into_inner);
+    let said = wanted.said.clone().map(|level| (FLAG, level)).or(variable.map(|level| (VARIABLE, level)));
+    let pinned = wanted.pinned.as_deref().map(|level| level.split(':').next().unwrap_or(level).to_owned());
+    if let (Some((by, said)), Some(pinned)) = (&said, &pinned)
+        && said != pinned
+    {
+        let problem =
+            format!("the run was begun with host kernels for {pinned}, and {said} sums in another order: leave it out");
+        return Err(Error::usage(*by, problem));
+    }
+    let wanted = said.or(pinned.map(|level| ("the level of the run", level)));
+    let lacking: Vec<_> = LEVELS.iter().map(|level| (level.name, level.lacks())).collect();
+    pick(&lacking, wanted.as_ref().map(|(by, level)| (*by, level.as_str()))).map_err(Error::device)
+}
+
+/// The flag of the command line.
+const FLAG: &str = "--host-level";
+
+/// Of levels and what is lacking for each, the one that is wanted, and by whom, else the last that lacks nothing.
+fn pick(levels: &[(&str, Option<&str>)], wanted: Option<(&str, &str)>) -> std::result::Result<usize, String> {
     let names = || levels.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    if let Some(wanted) = wanted {
+    if let Some((by, wanted)) = wanted {
         let Some(at) = levels.iter().position(|(name, _)| *name == wanted) else {
-            return Err(format!("{VARIABLE} is {wanted}; the host kernels in this program are for {}", names()));
+            return Err(format!(
+                "{by} is {wanted}; the host kernels in this program are for {}: a build with RAMPART_HOST_ARCH=all has every level",
+                names()
+            ));
         };
         return match levels[at].1 {
             None => Ok(at),
-            Some(what) => Err(format!("{VARIABLE} is {wanted}, for which this processor lacks {what}")),
+            Some(what) => Err(format!("{by} is {wanted}, for which this processor lacks {what}")),
         };
     }
     levels.iter().rposition(|(_, lacks)| lacks.is_none()).ok_or_else(|| {
@@ -120,7 +166,7 @@ mod tests {
     fn the_highest_level_that_runs_is_taken() {
         let levels = [("x86-64", None), ("x86-64-v3", None), ("x86-64-v4", Some("avx512f"))];
         assert_eq!(pick(&levels, None), Ok(1));
-        assert_eq!(pick(&levels, Some("x86-64")), Ok(0));
+        assert_eq!(pick(&levels, Some((VARIABLE, "x86-64"))), Ok(0));
         assert_eq!(pick(&[("native", None)], None), Ok(0));
     }
 
@@ -131,9 +177,9 @@ mod tests {
         for part in ["x86-64-v3, x86-64-v4", "lacks avx2 for x86-64-v3", "RAMPART_HOST_ARCH=all"] {
             assert!(problem.contains(part), "{part}: {problem}");
         }
-        let problem = pick(&levels, Some("x86-64-v4")).unwrap_err();
+        let problem = pick(&levels, Some((VARIABLE, "x86-64-v4"))).unwrap_err();
         assert!(problem.contains("x86-64-v4, for which this processor lacks avx512f"), "{problem}");
-        let problem = pick(&levels, Some("fast")).unwrap_err();
+        let problem = pick(&levels, Some((VARIABLE, "fast"))).unwrap_err();
         assert!(
             problem.contains("RAMPART_HOST_LEVEL is fast") && problem.contains("x86-64-v3, x86-64-v4"),
             "{problem}"

@@ -8,6 +8,7 @@ pub mod emulated;
 mod host;
 mod kernel;
 pub mod level;
+mod numa;
 pub mod nvtx;
 mod plan;
 mod watch;
@@ -36,6 +37,61 @@ choice! {
         Emulated = "emulated",
     }
 }
+
+/// Which devices of a kind there are to be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Which {
+    #[default]
+    First,
+    /// By number, as the driver counts those that CUDA_VISIBLE_DEVICES leaves.
+    These(Vec<u32>),
+    All,
+}
+
+/// Devices as the command line says them: `host`, `cuda:1`, `cuda:0,cuda:2`, `cuda:all`, `emulated:2` for two emulated GPUs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Devices {
+    pub kind: DeviceChoice,
+    pub which: Which,
+}
+
+impl std::str::FromStr for Devices {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || {
+            format!(
+                "expected auto, host, cuda, cuda:N (several with commas), cuda:all, emulated or emulated:N for N emulated GPUs, found `{text}`"
+            )
+        };
+        let kind = |name: &str| <DeviceChoice as clap::ValueEnum>::from_str(name, false).map_err(|_| bad());
+        if let Some(count) = text.strip_prefix("emulated:") {
+            let count =
+                count.parse::<u32>().ok().filter(|count| (1..=MOST_EMULATED).contains(count)).ok_or_else(bad)?;
+            return Ok(Devices { kind: DeviceChoice::Emulated, which: Which::These((0..count).collect()) });
+        }
+        if text == "cuda:all" {
+            return Ok(Devices { kind: DeviceChoice::Cuda, which: Which::All });
+        }
+        if !text.contains(':') {
+            return Ok(Devices { kind: kind(text)?, which: Which::First });
+        }
+        let mut numbers: Vec<u32> = Vec::new();
+        for part in text.split(',') {
+            // `cuda:0,1` is meant as it reads.
+            let number = part.strip_prefix("cuda:").or((!numbers.is_empty()).then_some(part)).ok_or_else(bad)?;
+            let number = number.parse().map_err(|_| bad())?;
+            if numbers.contains(&number) {
+                return Err(format!("cuda:{number} is listed twice"));
+            }
+            numbers.push(number);
+        }
+        Ok(Devices { kind: DeviceChoice::Cuda, which: Which::These(numbers) })
+    }
+}
+
+/// Emulated GPUs of one process at most.
+const MOST_EMULATED: u32 = 16;
 
 /// Element type of a tensor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -135,7 +191,13 @@ impl Buffer {
 
     /// Whether its address means something to `device`.
     pub fn is_of(&self, device: &Device) -> bool {
-        self.device.kind() == device.kind()
+        match (&self.device.0.backend, &device.0.backend) {
+            (Backend::Cuda(own), Backend::Cuda(other)) => {
+                own.is_emulated() == other.is_emulated() && own.number() == other.number()
+            }
+            (Backend::Host(_), Backend::Host(_)) => true,
+            _ => false,
+        }
     }
 }
 
@@ -178,7 +240,7 @@ impl Device {
     /// # Errors
     /// [`Error::Device`] when there is no driver or GPU.
     pub fn cuda() -> Result<Self> {
-        Ok(Self::new(Backend::Cuda(CudaDevice::open()?)))
+        Ok(Self::new(Backend::Cuda(CudaDevice::open(0)?)))
     }
 
     /// A GPU that `ptx-emulator` stands in for: the same PTX and the same code as [`Device::cuda`], executed and checked on the CPU.
@@ -186,7 +248,7 @@ impl Device {
     /// # Errors
     /// [`Error::Device`] when the system cannot load it, or this process uses the real driver.
     pub fn emulated() -> Result<Self> {
-        Ok(Self::new(Backend::Cuda(CudaDevice::open_emulated()?)))
+        Ok(Self::new(Backend::Cuda(CudaDevice::open_emulated(0)?)))
     }
 
     /// `Auto` takes a GPU where there is one and this binary has code for it.
@@ -199,6 +261,29 @@ impl Device {
             DeviceChoice::Cuda => Self::cuda(),
             DeviceChoice::Auto => Self::cuda().or_else(|_| Self::host()),
             DeviceChoice::Emulated => Self::emulated(),
+        }
+    }
+
+    /// Every device that is asked for, at least one.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when one is not there.
+    pub fn open_all(choice: DeviceChoice, which: &Which) -> Result<Vec<Self>> {
+        let cuda = |number| CudaDevice::open(number).map(|device| Self::new(Backend::Cuda(device)));
+        match (choice, which) {
+            (DeviceChoice::Cuda, Which::These(numbers)) => numbers.iter().map(|&number| cuda(number)).collect(),
+            (DeviceChoice::Cuda, Which::All) => {
+                let first = CudaDevice::open(0)?;
+                let others = (1..CudaDevice::count()?).map(cuda);
+                std::iter::once(Ok(Self::new(Backend::Cuda(first)))).chain(others).collect()
+            }
+            (DeviceChoice::Emulated, Which::These(numbers)) => {
+                emulated::offer(numbers.len() as u32);
+                let open =
+                    |&number: &u32| CudaDevice::open_emulated(number).map(|device| Self::new(Backend::Cuda(device)));
+                numbers.iter().map(open).collect()
+            }
+            (choice, _) => Ok(vec![Self::open(choice)?]),
         }
     }
 
@@ -220,12 +305,29 @@ impl Device {
         }
     }
 
+    /// What the order of its sums depends on: the level of the host kernels with the instruction sets of a build for one machine, or the GPU.
+    pub fn processor(&self) -> String {
+        match &self.0.backend {
+            Backend::Host(host) => level::described(host.level()),
+            Backend::Cuda(cuda) if cuda.is_emulated() => String::new(),
+            Backend::Cuda(cuda) => cuda.name(),
+        }
+    }
+
     /// The word that selects this device: `host`, `cuda` or `emulated`.
     pub fn kind(&self) -> &'static str {
         match &self.0.backend {
             Backend::Host(_) => "host",
             Backend::Cuda(cuda) if cuda.is_emulated() => "emulated",
             Backend::Cuda(_) => "cuda",
+        }
+    }
+
+    /// The kind, and of several GPUs the number.
+    fn label(&self) -> String {
+        match &self.0.backend {
+            Backend::Cuda(cuda) if cuda.number() > 0 => format!("{}:{}", self.kind(), cuda.number()),
+            _ => self.kind().into(),
         }
     }
 
@@ -475,7 +577,7 @@ impl Drop for Shared {
 /// Whether bytes `offset..offset + bytes` are part of a buffer of this device.
 fn fits(what: &'static str, device: &Device, buffer: &Buffer, offset: usize, bytes: usize) -> Result<()> {
     if !buffer.is_of(device) {
-        let (found, expected) = (buffer.device.kind(), device.kind());
+        let (found, expected) = (buffer.device.label(), device.label());
         return Err(Error::device(format!("{what}: expected memory of the device {expected}, found {found}'s")));
     }
     let requested = offset.saturating_add(bytes);

@@ -27,7 +27,10 @@ fn config(eps: &[f64]) -> Config {
 
 /// A run of `n` images; image `i` survives in cell `c` when a hash of the two says so. Returns how many records there are.
 fn write_run(dir: &Path, config: &Config, n: u64) -> usize {
-    RunDir::open(Some(dir), "x", false).unwrap().settle(config, "host").unwrap();
+    RunDir::open(Some(dir), "x", false)
+        .unwrap()
+        .settle(config, crate::run::rundir::On { device: "host", processor: "" })
+        .unwrap();
     let (mut text, mut count) = (String::new(), 0);
     for (c, cell) in cells(config).iter().enumerate() {
         let (name, attack) = (&config.models[cell.model].name, cell.channel.attack(config));

@@ -14,8 +14,9 @@ use crate::run::engine::AttackEngine;
 use crate::run::ledger::Ledger;
 use crate::run::progress::{Phase, note};
 use crate::run::results;
-use crate::run::rundir::RunDir;
+use crate::run::rundir::{RunDir, quoted};
 use crate::run::runner::Engine as _;
+use crate::run::shard::Shard;
 use crate::run::study::Presenter;
 
 use super::samples::Samples;
@@ -34,6 +35,12 @@ impl Presenter for Terminal<'_> {
         let (config, dataset, device) = (engine.config(), engine.dataset(), engine.device_name());
         note(if self.certifies { certify_plan(config, dataset, &device) } else { plan(config, dataset, &device) });
         note(format!("into {}", dir.path().display()));
+        Ok(())
+    }
+
+    fn part_ends(&mut self, shard: Shard, dir: &RunDir) -> Result<()> {
+        let path = quoted(&[dir.path().display().to_string()]);
+        note(format!("part {shard} is done; when all are: rampart merge {path}"));
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::progress::{Watch, unwatched};
 use super::runner::{Attacked, Engine};
 use super::through::{Suite, Through};
 use crate::attack::{
-    self, Adversarial, Attack, Normalised, Oracle as _, Outcome, Purpose, Query, STAGES, Spec, Stream,
+    self, Adversarial, Attack, Normalised, Oracle as _, Outcome, Purpose, Query, STAGES, Spec, Stream, autoattack,
 };
 use crate::config::{Checkpoint, Config, open};
 use crate::data::Dataset;
@@ -67,7 +67,14 @@ impl<'a> AttackEngine<'a> {
     /// [`Error::Device`] when the device is missing, [`Error::File`] and [`Error::Tensor`] when a checkpoint does not fit
     /// its metadata or the dataset, [`Error::Usage`] when the attack cannot be run on a model.
     pub fn new(config: &'a Config, dataset: &'a Dataset) -> Result<Self> {
-        let device = Device::open(config.device)?;
+        Self::on(config, dataset, Device::open(config.device)?)
+    }
+
+    /// Loads every model on a device that is open.
+    ///
+    /// # Errors
+    /// As [`AttackEngine::new`].
+    pub fn on(config: &'a Config, dataset: &'a Dataset, device: Device) -> Result<Self> {
         let attack = config.attack.build()?;
         let beside = config.attack.beside.iter().map(Spec::build).collect::<Result<_>>()?;
         let mut engine = AttackEngine {
@@ -135,11 +142,6 @@ impl<'a> AttackEngine<'a> {
     /// Who is told how far an attack is.
     pub fn watch(&self) -> &Watch {
         &self.watch
-    }
-
-    /// Seconds that [`Engine::run`] took so far.
-    pub fn spent(&self) -> Spent {
-        self.spent
     }
 
     pub fn config(&self) -> &Config {
@@ -387,5 +389,23 @@ impl Engine for AttackEngine<'_> {
 
     fn device_name(&self) -> String {
         self.device.kind().into()
+    }
+
+    fn processor(&self) -> String {
+        self.device.processor()
+    }
+
+    fn times(&self) -> Vec<(&'static str, f64)> {
+        let (config, spent) = (self.config, self.spent);
+        let mut times = vec![("attack on the classifiers", spent.attack)];
+        times.extend(autoattack::stages(config.attack.method).iter().map(|row| row.name).zip(spent.stages));
+        if !config.attack.beside.is_empty() {
+            times.push(("further attacks on the classifiers", spent.beside));
+        }
+        times.push(("denoising and its votes", spent.denoise));
+        if config.defense.attack || config.defense.suite {
+            times.push(("attack through the defence", spent.adaptive));
+        }
+        times
     }
 }

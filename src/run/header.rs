@@ -34,6 +34,11 @@ impl Header {
         Ok(Header { crc32: checksum(&settings), settings })
     }
 
+    /// A checksum of the settings.
+    pub fn crc32(&self) -> &str {
+        &self.crc32
+    }
+
     /// Whether it is as it was written.
     ///
     /// # Errors

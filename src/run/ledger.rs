@@ -4,15 +4,32 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::header::Header;
+use super::packed;
 use super::records::{self, Found, Outcome, Record};
 use super::results::{self, Cell, Channel, is_correct};
+use super::shard;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::files;
+
+/// The images of a run, in the order of the dataset.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Images {
+    pub dataset: String,
+    pub ids: Vec<u64>,
+    pub labels: Vec<u32>,
+}
+
+impl Images {
+    pub fn of(dataset: &Dataset) -> Images {
+        Images { dataset: dataset.name.clone(), ids: dataset.ids.clone(), labels: dataset.labels.clone() }
+    }
+}
 
 /// A run, finished or not: about 60 bytes per record.
 #[derive(Debug)]
@@ -41,48 +58,55 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Reads `config.toml` and `records.jsonl`.
+    /// Reads `config.toml` and `records.jsonl`; and what parts of the run recorded that nobody has joined yet.
     ///
     /// # Errors
     /// [`Error::Usage`] when `dir` is no run directory, [`Error::File`] when its files are damaged or do not belong together.
     pub fn read(dir: &Path) -> Result<Ledger> {
-        let (config_file, records_file) = (dir.join("config.toml"), dir.join("records.jsonl"));
-        if !config_file.is_file() || !records_file.is_file() {
+        let config_file = dir.join("config.toml");
+        let whole = Some(dir.join(shard::records(None))).filter(|file| packed::existing(file).is_some());
+        let parts = shard::files(dir)?;
+        if !config_file.is_file() || whole.is_none() && parts.is_empty() {
             let problem = format!("{}: expected a run directory with config.toml and records.jsonl", dir.display());
             return Err(Error::usage("RUN", problem));
         }
-        let config = Config::of_run(&config_file)?;
-        let begun = Begun::read(dir);
-        let known = |value: Option<String>| value.unwrap_or("unknown".into());
-        let (device, version) = (known(begun.device), known(begun.version));
-        let Begun { date, command, .. } = begun;
-        let mut run = Ledger { device, version, date, command, ..Ledger::empty(dir, config) };
-        // Before any record: one that does not fit says less than the field that was changed. Older versions wrote none.
-        if let Some(begun) = records::header(&records_file)? {
-            Header::of(&run.config)?.agrees(&begun).map_err(|problem| Error::file(&records_file, problem))?;
+        let mut run = Ledger::begun(dir, Config::of_run(&config_file)?);
+        let header = Header::of(&run.config)?;
+        for file in whole.into_iter().chain(parts.into_iter().map(|(_, file)| file)) {
+            // Before any record: one that does not fit says less than the field that was changed. Older versions wrote none.
+            if let Some(begun) = records::header(&file)? {
+                header.agrees(&begun).map_err(|problem| Error::file(&file, problem))?;
+            }
+            records::each(&file, |record: Record| run.take(&record).map(drop))?;
         }
-        records::each(&records_file, |record: Record| run.take(&record))?;
         Ok(run)
+    }
+
+    /// Of a run that was begun earlier, without any record.
+    fn begun(dir: &Path, config: Config) -> Ledger {
+        let Begun { device, version, date, command } = Begun::read(dir);
+        let known = |value: Option<String>| value.unwrap_or("unknown".into());
+        Ledger { device: known(device), version: known(version), date, command, ..Ledger::empty(dir, config) }
+    }
+
+    /// Of a run that was begun earlier over these images, without any record.
+    pub fn over(dir: &Path, config: Config, images: Images) -> Ledger {
+        Ledger::begun(dir, config).of(images)
+    }
+
+    fn of(self, images: Images) -> Ledger {
+        let Images { dataset, ids, labels } = images;
+        let image_index = ids.iter().enumerate().map(|(i, &id)| (id, i)).collect();
+        let found = vec![vec![None; ids.len()]; self.cells.len()];
+        Ledger { dataset, ids, labels, found, image_index, open: false, ..self }
     }
 
     /// Of a run that begins now over these images.
     pub fn new(dir: &Path, config: &Config, dataset: &Dataset, device: &str) -> Ledger {
-        let empty = Ledger::empty(dir, config.clone());
         // A run that goes on was begun earlier.
         let Begun { date, command, .. } = Begun::read(dir);
-        Ledger {
-            date,
-            command,
-            device: device.into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            dataset: dataset.name.clone(),
-            ids: dataset.ids.clone(),
-            labels: dataset.labels.clone(),
-            found: vec![vec![None; dataset.len()]; empty.cells.len()],
-            image_index: dataset.ids.iter().enumerate().map(|(i, &id)| (id, i)).collect(),
-            open: false,
-            ..empty
-        }
+        let (device, version) = (device.into(), env!("CARGO_PKG_VERSION").into());
+        Ledger { date, command, device, version, ..Ledger::empty(dir, config.clone()) }.of(Images::of(dataset))
     }
 
     fn empty(dir: &Path, config: Config) -> Ledger {
@@ -105,11 +129,11 @@ impl Ledger {
         }
     }
 
-    /// Takes a record over, or says why it cannot be one of this run.
+    /// Takes a record over, or says why it cannot be one of this run; its cell and the place of its image.
     ///
     /// # Errors
     /// What is wrong with it, in words.
-    pub fn take(&mut self, record: &Record) -> Result<(), String> {
+    pub fn take(&mut self, record: &Record) -> Result<(usize, usize), String> {
         let &Record { ref model, ref dataset, ref attack, eps, sigma, image, label, found, .. } = record;
         let place = || format!("model {model} at eps {eps}{}", sigma.map_or(String::new(), |s| format!(", sigma {s}")));
         let key = (model.clone(), attack.clone(), eps.to_bits(), sigma.map(f64::to_bits));
@@ -145,7 +169,14 @@ impl Ledger {
             return Err(format!("image {image} of {} was recorded before", place()));
         }
         self.cells[cell].add(&found);
-        Ok(())
+        Ok((cell, at))
+    }
+
+    /// The cell and the place of the image that a record is about, where both are of this run.
+    pub fn place(&self, record: &Record) -> Option<(usize, usize)> {
+        let Record { model, attack, eps, sigma, image, .. } = record;
+        let key = (model.clone(), attack.clone(), eps.to_bits(), sigma.map(f64::to_bits));
+        Some((*self.cell_index.get(&key)?, *self.image_index.get(image)?))
     }
 
     /// The record of an image in a cell.

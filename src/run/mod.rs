@@ -1,13 +1,17 @@
 //! What is done: models x epsilons x channels over the same images, recorded batch by batch and resumable at any point.
 
 pub mod certify;
+pub mod crew;
 pub mod engine;
 pub mod evaluate;
 pub mod header;
 mod intake;
-mod interrupt;
+pub mod interrupt;
 pub mod ledger;
+pub mod lock;
 mod made;
+pub mod packed;
+pub mod parts;
 pub mod progress;
 pub mod records;
 pub mod results;

@@ -1,10 +1,8 @@
 //! How far a run is: a bar on a terminal, a line per cell elsewhere. Everything goes to stderr.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::rc::Rc;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,18 +17,18 @@ static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 const TICK: Duration = Duration::from_millis(500);
 
 /// Told how far a batch is: what is done to it, parts done, parts in all where that is known.
-pub type Watch = Rc<dyn Fn(&str, u64, Option<u64>)>;
+pub type Watch = Arc<dyn Fn(&str, u64, Option<u64>) + Send + Sync>;
 
 /// One that tells nobody.
 pub fn unwatched() -> Watch {
-    Rc::new(|_, _, _| {})
+    Arc::new(|_, _, _| {})
 }
 
 /// Counts images of all cells together.
 pub(super) struct Progress {
     bar: ProgressBar,
     speed: Arc<Mutex<Speed>>,
-    cell: Rc<RefCell<String>>,
+    cell: Arc<Mutex<String>>,
 }
 
 /// What this process did in the last batches: neither what an earlier process left nor the fast cells of long ago are its speed.
@@ -76,8 +74,8 @@ impl Speed {
     }
 }
 
-fn held(speed: &Mutex<Speed>) -> std::sync::MutexGuard<'_, Speed> {
-    speed.lock().unwrap_or_else(PoisonError::into_inner)
+fn held<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Progress {
@@ -100,19 +98,19 @@ impl Progress {
         if !bar.is_hidden() && std::thread::Builder::new().spawn(|| {}).is_ok() {
             bar.enable_steady_tick(TICK);
         }
-        Progress { bar, speed, cell: Rc::default() }
+        Progress { bar, speed, cell: Arc::default() }
     }
 
     /// Announces the cell whose images come next.
     pub fn cell(&self, name: String) {
         self.bar.set_message(name.clone());
-        *self.cell.borrow_mut() = name;
+        *held(&self.cell) = name;
     }
 
     /// Shows what is told beside the name of the cell.
     pub fn watch(&self) -> Watch {
         let (bar, cell) = (self.bar.clone(), self.cell.clone());
-        Rc::new(move |what, done, of| bar.set_message(format!("{}  {}", cell.borrow(), within(what, done, of))))
+        Arc::new(move |what, done, of| bar.set_message(format!("{}  {}", held(&cell), within(what, done, of))))
     }
 
     pub fn advance(&self, images: usize) {
@@ -124,7 +122,7 @@ impl Progress {
     pub fn cell_done(&self, result: &str) {
         let (done, total) = (self.bar.position(), self.bar.length().unwrap_or_default());
         let speed = held(&self.speed).words(done, total, self.bar.elapsed().as_secs_f64());
-        note(format!("{}  {result}  {speed}", self.cell.borrow()));
+        note(format!("{}  {result}  {speed}", held(&self.cell)));
     }
 }
 
@@ -153,7 +151,7 @@ impl Phase {
 
     pub fn watch(&self) -> Watch {
         let (bar, name) = (self.bar.clone(), self.name);
-        Rc::new(move |what, done, of| bar.set_message(format!("{name}: {}", within(what, done, of))))
+        Arc::new(move |what, done, of| bar.set_message(format!("{name}: {}", within(what, done, of))))
     }
 }
 
@@ -182,7 +180,7 @@ pub(super) fn clear() {
 }
 
 /// `9s`, `2m05s`, `3h02m`.
-fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     let s = seconds.round() as u64;
     match s {
         0..60 => format!("{s}s"),

@@ -3,14 +3,15 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
-
 use std::marker::PhantomData;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::header::Header;
+use super::packed;
 pub use crate::attack::Outcome;
 use crate::defense::Smoothed;
 use crate::error::{Error, Result};
@@ -100,6 +101,13 @@ impl<L: Line> Records<L> {
     /// [`Error::Io`].
     pub fn open(path: &Path, header: &Header) -> Result<(Self, Vec<L>)> {
         let io = |action| move |e| Error::io(path, action, e);
+        if packed::existing(path).is_some_and(|found| found != path) {
+            let problem = format!(
+                "compressed: `zstd -d --rm {}` makes a file of it that can be added to",
+                packed::name(path).display()
+            );
+            return Err(Error::file(path, problem));
+        }
         let mut options = files::own();
         options.read(true).write(true).create(true).truncate(false);
         let mut file = options.open(path).map_err(io("open the records for writing"))?;
@@ -108,7 +116,7 @@ impl<L: Line> Records<L> {
         }
         let mut records = Vec::new();
         let mut found = None;
-        let len = walk(path, &file, &mut found, |record| {
+        let len = walk(path, &file, &mut found, |record, _| {
             records.push(record);
             Ok(())
         })?;
@@ -190,7 +198,7 @@ impl<L: Line> Records<L> {
 /// # Errors
 /// [`Error::Io`]; [`Error::File`] when the line was changed.
 pub fn header(path: &Path) -> Result<Option<Header>> {
-    let (mut reader, mut line) = (BufReader::new(files::open(path, "read the records")?), Vec::new());
+    let (mut reader, mut line) = (BufReader::new(packed::open(path, "read the records")?), Vec::new());
     let read = (&mut reader).take(LINE + 1).read_until(b'\n', &mut line);
     read.map_err(|e| Error::io(path, "read the records", e))?;
     of_line(path, &line)
@@ -210,19 +218,30 @@ fn of_line(path: &Path, line: &[u8]) -> Result<Option<Header>> {
 ///
 /// # Errors
 /// As [`Records::open`]; what `take` finds wrong, with the line.
-pub fn each<L: Line>(path: &Path, take: impl FnMut(L) -> Result<(), String>) -> Result<Option<Header>> {
-    let file = files::open(path, "read the records")?;
+pub fn each<L: Line>(path: &Path, mut take: impl FnMut(L) -> Result<(), String>) -> Result<Option<Header>> {
+    each_at(path, |record, _| take(record)).map(|(header, _)| header)
+}
+
+/// [`each`], with the bytes that each line takes, and the length of the part that holds whole lines.
+///
+/// # Errors
+/// As [`each`].
+pub fn each_at<L: Line>(
+    path: &Path,
+    take: impl FnMut(L, Range<u64>) -> Result<(), String>,
+) -> Result<(Option<Header>, u64)> {
+    let file = packed::open(path, "read the records")?;
     let mut header = None;
-    walk(path, &file, &mut header, take)?;
-    Ok(header)
+    let len = walk(path, file, &mut header, take)?;
+    Ok((header, len))
 }
 
 /// The length of the part that holds whole lines.
 fn walk<L: Line>(
     path: &Path,
-    file: &File,
+    file: impl Read,
     header: &mut Option<Header>,
-    mut take: impl FnMut(L) -> Result<(), String>,
+    mut take: impl FnMut(L, Range<u64>) -> Result<(), String>,
 ) -> Result<u64> {
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let (mut count, mut len, mut line) = (0, 0, Vec::new());
@@ -251,7 +270,8 @@ fn walk<L: Line>(
         match serde_json::from_slice(&line) {
             Ok(record) if whole => {
                 count += 1;
-                take(record).map_err(|problem| Error::file(path, format!("line {count}: {problem}")))?;
+                take(record, len..len + read)
+                    .map_err(|problem| Error::file(path, format!("line {count}: {problem}")))?;
                 len += read;
             }
             Ok(_) => broken = Some("no end of line".into()),

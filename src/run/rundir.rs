@@ -1,6 +1,6 @@
 //! The folder of one run: claimed before the work starts, recognised when it is resumed.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -9,8 +9,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use super::lock::{Held, Lock};
 use super::progress::note;
 use super::shard::Shard;
+use crate::choice::choice;
 use crate::config::Config;
 use crate::config::certify::Certify;
 use crate::device::emulated::{self, Effective};
@@ -21,15 +23,65 @@ const CONFIG: &str = "config.toml";
 /// Seconds per phase of the processes that came to the end; a run without it did not.
 pub const TIMES: &str = "timings.json";
 
+/// What numbers depend on besides the settings, in the `[run]` table.
+const PROCESSOR: &str = "processor";
+
 /// Held by the process that works on a run; it names that process. The system lets go of it however the process ends.
 const LOCK: &str = ".lock";
+
+choice! {
+    /// What becomes of a part that another process is working on.
+    IfRunning {
+        /// an error
+        Refuse = "refuse",
+        /// it is left to that process, and nothing is done
+        Skip = "skip",
+        /// until that process has ended, or has been silent for half a minute on another machine
+        Wait = "wait",
+    }
+}
+
+impl Default for IfRunning {
+    fn default() -> Self {
+        IfRunning::Refuse
+    }
+}
+
+/// What a run is computed on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct On<'a> {
+    /// As `results.csv` says it.
+    pub device: &'a str,
+    /// The level of the host kernels or the GPU's name: others sum in another order. Nothing where that is not known.
+    pub processor: &'a str,
+}
+
+/// The level of the host kernels that a run was begun at, if that is said.
+///
+/// # Errors
+/// [`Error::Io`] where there is a config that cannot be read.
+pub fn begun_at(out: Option<&Path>) -> Result<Option<String>> {
+    #[derive(serde::Deserialize)]
+    struct File {
+        run: Option<Run>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Run {
+        device: Option<String>,
+        processor: Option<String>,
+    }
+    let Some(path) = out.map(|out| out.join(CONFIG)).filter(|path| path.is_file()) else { return Ok(None) };
+    // A config that is damaged is told of by whoever reads all of it.
+    let run = toml::from_str::<File>(&files::text(&path, "read the config")?).ok().and_then(|file| file.run);
+    Ok(run.filter(|run| run.device.as_deref() == Some("host")).and_then(|run| run.processor))
+}
 
 /// A folder that can be written to, by this process alone. It holds `config.toml`, `records.jsonl`, `results.csv` and `plots/`.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
     /// Kept open as long as this process works on the run.
-    _lock: File,
+    _lock: Lock,
     /// Which part of it is this process's, where others have the rest.
     shard: Option<Shard>,
 }
@@ -66,23 +118,34 @@ impl RunDir {
     }
 
     /// A folder that several processes work on, each on its part of the run: made where it is not there yet, and gone on with where it is.
+    /// `None` where another process has this part and may keep it.
     ///
     /// # Errors
-    /// [`Error::Usage`] when another process has this part, or all of the run; else as [`RunDir::open`].
-    pub fn join(out: Option<&Path>, shard: Shard) -> Result<RunDir> {
+    /// [`Error::Usage`] when another process has this part and `if_running` refuses that, or all of the run; else as [`RunDir::open`].
+    pub fn join(out: Option<&Path>, shard: Shard, if_running: IfRunning) -> Result<Option<RunDir>> {
         let Some(path) = out else {
             return Err(Error::usage("shard", "expected --out DIR beside it, the folder that all parts share"));
         };
+        if path.exists() && !path.is_dir() {
+            return Err(Error::usage("out", format!("{} exists and is no folder", path.display())));
+        }
         fs::create_dir_all(path).map_err(|e| Error::io(path, "create the run directory", e))?;
         if visible_entries(path)? && !path.join(CONFIG).is_file() {
             let problem = format!("{} holds files but no {CONFIG}: it is no run directory", path.display());
             return Err(Error::usage("out", problem));
         }
-        let own = lock_as(path, &part(shard), "shard")?;
+        let take = || lock_as(path, &part(shard), "shard");
+        let own = match if if_running == IfRunning::Wait { patiently(Duration::MAX, take) } else { take() } {
+            Err(Error::Usage { problem, .. }) if if_running == IfRunning::Skip => {
+                note(format!("part {shard}: {problem}"));
+                return Ok(None);
+            }
+            own => own?,
+        };
         // Whoever has the whole run waits for nobody; whoever settles its config is soon done.
-        let whole = patiently(|| lock(path, "out"))?;
+        let whole = patiently(PATIENCE, || lock(path, "out"))?;
         drop(whole);
-        RunDir { path: path.into(), _lock: own, shard: Some(shard) }.probe()
+        RunDir { path: path.into(), _lock: own, shard: Some(shard) }.probe().map(Some)
     }
 
     /// A run directory that a page or an export is added to.
@@ -101,18 +164,35 @@ impl RunDir {
         &self.path
     }
 
+    /// Which part of the run is this process's, where others have the rest.
+    pub fn shard(&self) -> Option<Shard> {
+        self.shard
+    }
+
+    /// Does what one part at a time may do: of parts that begin at once one writes what belongs to all, and the others compare.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when another process has the whole run; what `act` returns.
+    pub fn alone<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        let _alone = self.shard.map(|_| patiently(PATIENCE, || lock(&self.path, "out"))).transpose()?;
+        act()
+    }
+
     /// Writes `config.toml`, or compares it with the one that is there. Only `batch` and `checks_budget` may differ, which change no result, and the
     /// places of files whose checksums agree. Date and command stay those that began the run.
     ///
     /// # Errors
     /// [`Error::Usage`] naming the first field that differs; [`Error::File`] when the old config is no TOML;
     /// [`Error::Io`].
-    pub fn settle(&self, config: &Config, device: &str) -> Result<()> {
-        // Of parts that begin at once one writes, and the others compare.
-        let _alone = self.shard.map(|_| patiently(|| lock(&self.path, "out"))).transpose()?;
+    pub fn settle(&self, config: &Config, on: On) -> Result<()> {
+        self.alone(|| self.settled(config, on))
+    }
+
+    fn settled(&self, config: &Config, on: On) -> Result<()> {
+        let device = on.device;
         let path = self.path.join(CONFIG);
         let emulator = if device == "emulated" { Some(emulated::effective()?) } else { None };
-        let text = to_toml(config, device, emulator).map_err(|e| Error::file(&path, e.to_string()))?;
+        let text = to_toml(config, on, emulator).map_err(|e| Error::file(&path, e.to_string()))?;
         let old = match files::text(&path, "read the config") {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 return self.write(CONFIG, text.as_bytes());
@@ -135,13 +215,25 @@ impl RunDir {
                 run.remove("command");
             }
         }
+        // A run of before it was noted goes on anywhere, as it did.
+        if let (Some(Value::Table(was)), Some(Value::Table(is))) = (old.get("run"), new.get_mut("run"))
+            && !was.contains_key(PROCESSOR)
+        {
+            is.remove(PROCESSOR);
+        }
         forget_moved(&mut old, &mut new);
         // Certificates may be added to what is there: no record depends on them.
         let added = !old.contains_key("certify") && new.remove("certify").is_some();
         let Some((field, was, is)) = difference(&Value::Table(old), &Value::Table(new)) else {
             return if added { self.add_certify(config) } else { Ok(()) };
         };
-        let way_out = "resume with the settings the run was started with, or choose another --out";
+        let way_out = match field == format!("run.{PROCESSOR}") {
+            true => {
+                "other processors sum in another order: go on where that is to be had (--host-level names the level of host kernels; a build \
+                 with RAMPART_HOST_ARCH=all has every level), or choose another --out"
+            }
+            false => "resume with the settings the run was started with, or choose another --out",
+        };
         Err(Error::usage("resume", format!("{}: {field} is {was} there and {is} here: {way_out}", path.display())))
     }
 
@@ -247,28 +339,39 @@ pub fn stored<T: DeserializeOwned>(dir: &Path, name: &str) -> Result<Option<T>> 
 }
 
 /// The lock of a part.
-fn part(shard: Shard) -> String {
+pub(super) fn part(shard: Shard) -> String {
     format!("{LOCK}-{}", shard.named())
 }
 
-/// Tries again for a while what another process may only just have in its hands.
-fn patiently<T>(mut take: impl FnMut() -> Result<T>) -> Result<T> {
-    const PATIENCE: Duration = Duration::from_secs(10);
+/// Tries again for so long what another process may only just have in its hands.
+fn patiently<T>(patience: Duration, mut take: impl FnMut() -> Result<T>) -> Result<T> {
     let begin = Instant::now();
+    let mut told = false;
     loop {
         match take() {
-            Err(Error::Usage { .. }) if begin.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(20)),
+            Err(Error::Usage { problem, .. }) if begin.elapsed() < patience => {
+                if patience == Duration::MAX && !told {
+                    note(problem);
+                    told = true;
+                }
+                // A little longer each time: hundreds may wait.
+                std::thread::sleep((begin.elapsed() / 8).clamp(Duration::from_millis(20), Duration::from_secs(2)));
+            }
             other => return other,
         }
     }
 }
+
+/// How long others settle what belongs to all parts.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether no other process works on a part of the run.
 fn no_part_is_held(folder: &Path, field: &str) -> Result<()> {
     let list = |e| Error::io(folder, "list the run directory", e);
     for entry in fs::read_dir(folder).map_err(list)? {
         let name = entry.map_err(list)?.file_name().to_string_lossy().into_owned();
-        if name.starts_with(&format!("{LOCK}-")) {
+        // Beside the locks lie files that stand for them where the file system has none.
+        if name.strip_prefix(&format!("{LOCK}-")).is_some_and(|part| !part.contains('.')) {
             lock_as(folder, &name, field)?;
         }
     }
@@ -276,37 +379,22 @@ fn no_part_is_held(folder: &Path, field: &str) -> Result<()> {
 }
 
 /// Claims a folder for this process; `field` is what named the folder.
-fn lock(folder: &Path, field: &str) -> Result<File> {
+fn lock(folder: &Path, field: &str) -> Result<Lock> {
     lock_as(folder, LOCK, field)
 }
 
-fn lock_as(folder: &Path, name: &str, field: &str) -> Result<File> {
-    let path = folder.join(name);
-    let io = |action| move |e| Error::io(folder, action, e);
-    let mut options = files::own();
-    let mut file = options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(io("write into the run directory"))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let owner = files::text(&path, "read").unwrap_or_default();
-            let owner = if owner.trim().is_empty() { "another process" } else { owner.trim() };
-            let way_out = if field == "RUN" { "--out FILE writes elsewhere" } else { "choose another --out" };
-            let problem = format!("{owner} is working on {}: wait for it, or {way_out}", folder.display());
-            return Err(Error::usage(field, problem));
+fn lock_as(folder: &Path, name: &str, field: &str) -> Result<Lock> {
+    Lock::take(folder, name).map_err(|held| match held {
+        Held::By(owner) => {
+            let way_out = match field {
+                "RUN" => "--out FILE writes elsewhere",
+                "shard" => "--if-running skip leaves it to that one",
+                _ => "choose another --out",
+            };
+            Error::usage(field, format!("{owner} is working on {}: wait for it, or {way_out}", folder.display()))
         }
-        // A file system without locks is used without.
-        Err(TryLockError::Error(e)) if e.kind() == ErrorKind::Unsupported => {}
-        Err(TryLockError::Error(e)) => return Err(Error::io(folder, "lock the run directory", e)),
-    }
-    let owner = format!("process {}\n", std::process::id());
-    file.set_len(0).and_then(|()| file.write_all(owner.as_bytes())).map_err(io("write into the run directory"))?;
-    Ok(file)
+        Held::Error(e) => e,
+    })
 }
 
 fn create_numbered(name: &str) -> Result<RunDir> {
@@ -334,7 +422,7 @@ fn visible_entries(path: &Path) -> Result<bool> {
     Ok(false)
 }
 
-fn to_toml(config: &Config, device: &str, emulator: Option<Effective>) -> Result<String, toml::ser::Error> {
+fn to_toml(config: &Config, on: On, emulator: Option<Effective>) -> Result<String, toml::ser::Error> {
     #[derive(Serialize)]
     struct Found<'a> {
         run: Run<'a>,
@@ -342,6 +430,8 @@ fn to_toml(config: &Config, device: &str, emulator: Option<Effective>) -> Result
     #[derive(Serialize)]
     struct Run<'a> {
         device: &'a str,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        processor: &'a str,
         version: &'a str,
         /// UTC, and as it was typed.
         date: String,
@@ -350,7 +440,8 @@ fn to_toml(config: &Config, device: &str, emulator: Option<Effective>) -> Result
         emulator: Option<Effective>,
     }
     let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let run = Run { device, version: env!("CARGO_PKG_VERSION"), date, command: command(), emulator };
+    let On { device, processor } = on;
+    let run = Run { device, processor, version: env!("CARGO_PKG_VERSION"), date, command: command(), emulator };
     Ok(format!("{}\n{}", toml::to_string(config)?, toml::to_string(&Found { run })?))
 }
 
@@ -384,7 +475,7 @@ fn command() -> String {
 }
 
 /// Words as a shell takes them.
-pub(super) fn quoted(words: &[String]) -> String {
+pub fn quoted(words: &[String]) -> String {
     let quoted = shlex::Quoter::new().allow_nul(true).join(words.iter().map(String::as_str));
     quoted.unwrap_or_else(|_| words.join(" "))
 }
@@ -422,6 +513,8 @@ mod tests {
     use super::*;
     use crate::config::Overrides;
 
+    const HOST: On = On { device: "host", processor: "x86-64-v3" };
+
     fn config(overrides: &Overrides) -> Config {
         Config::load(None, overrides).unwrap()
     }
@@ -431,7 +524,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("a/b");
         let open = |resume| RunDir::open(Some(&out), "x", resume);
-        open(false).unwrap().settle(&config(&Overrides::default()), "host").unwrap();
+        open(false).unwrap().settle(&config(&Overrides::default()), HOST).unwrap();
         let error = open(false).unwrap_err();
         assert!(error.to_string().contains("--resume") && error.exit_code() == 2, "{error}");
         open(true).unwrap();
@@ -449,11 +542,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::open(Some(dir.path()), "x", false).unwrap();
         let first = config(&Overrides::default());
-        run.settle(&first, "host").unwrap();
+        run.settle(&first, HOST).unwrap();
         let bytes = fs::read(dir.path().join(CONFIG)).unwrap();
-        run.settle(&config(&Overrides { batch: Some(3), ..Default::default() }), "host").unwrap();
+        run.settle(&config(&Overrides { batch: Some(3), ..Default::default() }), HOST).unwrap();
 
-        let message = |changed: &Config, device| run.settle(changed, device).unwrap_err().to_string();
+        let message = |changed: &Config, device| run.settle(changed, On { device, ..HOST }).unwrap_err().to_string();
         let eps = config(&Overrides { eps: Some(vec![0.0, 0.5]), ..Default::default() });
         assert!(
             message(&eps, "host")
@@ -472,21 +565,39 @@ mod tests {
     }
 
     #[test]
+    fn another_processor_is_named_with_the_one_that_began() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::open(Some(dir.path()), "x", false).unwrap();
+        let config = config(&Overrides::default());
+        run.settle(&config, HOST).unwrap();
+        assert_eq!(begun_at(Some(dir.path())).unwrap().as_deref(), Some("x86-64-v3"));
+        let error = run.settle(&config, On { processor: "x86-64-v4", ..HOST }).unwrap_err().to_string();
+        for part in ["run.processor is \"x86-64-v3\" there and \"x86-64-v4\" here", "--host-level"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        // A run of before it was noted.
+        let text = fs::read_to_string(dir.path().join(CONFIG)).unwrap();
+        fs::write(dir.path().join(CONFIG), text.replace("processor = \"x86-64-v3\"\n", "")).unwrap();
+        run.settle(&config, On { processor: "x86-64-v4", ..HOST }).unwrap();
+        assert_eq!(begun_at(Some(dir.path())).unwrap(), None);
+    }
+
+    #[test]
     fn what_moved_is_found_by_its_checksum() {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::open(Some(dir.path()), "x", false).unwrap();
         let mut first = config(&Overrides::default());
         first.models[0].crc32 = Some("0000abcd".into());
-        run.settle(&first, "host").unwrap();
+        run.settle(&first, HOST).unwrap();
         let mut moved = first.clone();
         moved.models[0].weights = "elsewhere/net.safetensors".into();
-        run.settle(&moved, "host").unwrap();
+        run.settle(&moved, HOST).unwrap();
         moved.models[0].crc32 = Some("0000abce".into());
-        let message = run.settle(&moved, "host").unwrap_err().to_string();
+        let message = run.settle(&moved, HOST).unwrap_err().to_string();
         assert!(message.contains("models.0.crc32 is \"0000abcd\" there"), "{message}");
         moved = first.clone();
         moved.models[1].weights = "elsewhere/net.safetensors".into();
-        assert!(run.settle(&moved, "host").unwrap_err().to_string().contains("models.1.weights"));
+        assert!(run.settle(&moved, HOST).unwrap_err().to_string().contains("models.1.weights"));
     }
 
     #[test]
@@ -494,7 +605,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run = RunDir::open(Some(dir.path()), "x", false).unwrap();
         let config = config(&Overrides::default());
-        run.settle(&config, "host").unwrap();
+        run.settle(&config, HOST).unwrap();
         let text = fs::read_to_string(dir.path().join(CONFIG)).unwrap();
         let table: Table = text.parse().unwrap();
         let [date, command] = ["date", "command"].map(|key| table["run"][key].as_str().unwrap().to_owned());
@@ -502,12 +613,12 @@ mod tests {
         assert!(command.contains("rampart"), "{command}");
         let old = text.replace(&date, "2020-01-31T12:00:00Z").replace(&command, "rampart sweep");
         fs::write(dir.path().join(CONFIG), &old).unwrap();
-        run.settle(&config, "host").unwrap();
+        run.settle(&config, HOST).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join(CONFIG)).unwrap(), old);
         // A run of before there were any.
         let lines: Vec<&str> = old.lines().filter(|l| !l.starts_with("date") && !l.starts_with("command")).collect();
         fs::write(dir.path().join(CONFIG), lines.join("\n")).unwrap();
-        run.settle(&config, "host").unwrap();
+        run.settle(&config, HOST).unwrap();
     }
 
     #[test]
@@ -516,7 +627,7 @@ mod tests {
         let run = RunDir::open(Some(dir.path()), "x", false).unwrap();
         let overrides =
             Overrides { eps: Some(vec![8.0 / 255.0, 0.1]), seed: Some(i64::MAX as u64), ..Default::default() };
-        run.settle(&config(&overrides), "host").unwrap();
+        run.settle(&config(&overrides), HOST).unwrap();
         let again = Config::load(Some(&dir.path().join(CONFIG)), &Overrides::default()).unwrap();
         assert_eq!(again, config(&overrides));
     }
@@ -533,10 +644,10 @@ mod tests {
     fn a_folder_belongs_to_one_process_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let first = RunDir::open(Some(dir.path()), "x", false).unwrap();
-        first.settle(&config(&Overrides::default()), "host").unwrap();
+        first.settle(&config(&Overrides::default()), HOST).unwrap();
         for resume in [false, true] {
             let error = RunDir::open(Some(dir.path()), "x", resume).unwrap_err();
-            let owner = format!("process {} is working on", std::process::id());
+            let owner = format!("process {} on {} is working on", std::process::id(), super::super::lock::host());
             assert!(error.to_string().contains(&owner) && error.exit_code() == 2, "{error}");
         }
         let error = RunDir::beside(dir.path()).unwrap_err();

@@ -1,12 +1,17 @@
 //! Runs every model at every epsilon over every image and remembers each batch.
 
 use super::header::Header;
-use super::ledger::Ledger;
+use super::interrupt::Batches;
+use super::ledger::{Images, Ledger};
+use super::parts::card::{Card, Split};
+use super::parts::join;
+use super::parts::order::{Follows, Order};
 use super::progress::{Progress, Watch};
-use super::records::{Found, Outcome, Record, Records};
+use super::records::{self, Found, Outcome, Record, Records};
 use super::results::{self, Channel, Under};
-use super::rundir::RunDir;
+use super::rundir::{On, RunDir};
 use super::saving::Saving;
+use super::shard;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::defense::Smoothed;
@@ -21,6 +26,29 @@ pub trait Engine {
     /// # Errors
     /// Whatever keeps the batch from being attacked; the run ends there and can be resumed.
     fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Attacked>;
+
+    /// Attacks batches of images on a model within a budget and hands each over, in their order, before the next one is begun for good.
+    ///
+    /// # Errors
+    /// As [`Engine::run`]; what `take` returns.
+    fn run_all(
+        &mut self,
+        (model, eps): (usize, f64),
+        batches: &[&[usize]],
+        take: &mut dyn FnMut(&[usize], Attacked) -> Result<()>,
+    ) -> Result<()> {
+        batches.iter().try_for_each(|batch| take(batch, self.run(model, eps, batch)?))
+    }
+
+    /// Seconds of the phases so far.
+    fn times(&self) -> Vec<(&'static str, f64)> {
+        vec![]
+    }
+
+    /// What numbers depend on besides: the level of the host kernels, or the GPU.
+    fn processor(&self) -> String {
+        String::new()
+    }
 
     /// Whom to tell how far a batch is, from now on.
     fn watched(&mut self, _watch: Watch) {}
@@ -42,72 +70,153 @@ pub struct Attacked {
     pub pixels: Vec<Vec<f32>>,
 }
 
-/// Does what is left of the experiment in `dir` and writes `results.csv`.
+/// Does what is left of the experiment in `dir`, or of the part of it that `dir` was joined for, and writes `results.csv`, which parts leave
+/// to whoever joins them.
 ///
 /// # Errors
 /// [`Error::Usage`] when `dir` holds a run with other settings; [`Error::File`] when its records are damaged or of
-/// another experiment; [`Error::Io`]; what the engine returns.
+/// another experiment; [`Error::Io`]; [`Error::Stopped`] where a signal or a time limit ended it; what the engine returns.
 pub fn run<E: Engine>(config: &Config, dataset: &Dataset, engine: &mut E, dir: &RunDir) -> Result<Ledger> {
     let device = engine.device_name();
-    dir.settle(config, &device)?;
-    let path = dir.path().join("records.jsonl");
-    let (mut records, before) = Records::open(&path, &Header::of(config)?)?;
+    dir.settle(config, On { device: &device, processor: &engine.processor() })?;
+    let header = Header::of(config)?;
+    let order = Order::of(config, dataset.len());
     let mut ledger = Ledger::new(dir.path(), config, dataset, &device);
+    if let Some(shard) = dir.shard() {
+        Split::settle(dir, shard, &header, Images::of(dataset))?;
+        // What was joined before is nobody's work any more.
+        let whole = dir.path().join(shard::records(None));
+        if whole.is_file() {
+            records::each(&whole, |record: Record| ledger.take(&record).map(drop))?;
+        }
+    }
+    let path = dir.path().join(shard::records(dir.shard()));
+    let (records, before) = Records::open(&path, &header)?;
+    let mut follows = Follows::new(order);
     for (i, record) in before.iter().enumerate() {
-        ledger
-            .take(record)
-            .map_err(|problem| Error::file(&path, format!("line {}: {problem}", i + records.first_line())))?;
+        let wrong = |problem| Error::file(&path, format!("line {}: {problem}", i + records.first_line()));
+        let place = ledger.take(record).map_err(wrong)?;
+        if let Some(shard) = dir.shard().filter(|shard| !shard.takes(order.unit(order.group(place.0), place.1))) {
+            return Err(wrong(format!("image {} is not of part {shard}", record.image)));
+        }
+        follows.take(place, record);
     }
-
-    let channels = results::channels(config);
-    let groups: Vec<(usize, f64)> =
-        (0..config.models.len()).flat_map(|model| config.attack.eps.iter().map(move |&eps| (model, eps))).collect();
-    let progress = Progress::new((groups.len() * dataset.len()) as u64, (before.len() / channels.len()) as u64);
-    engine.watched(progress.watch());
-    for (model, eps) in groups {
-        let cells: Vec<usize> = channels.iter().filter_map(|&channel| ledger.cell(model, channel, eps)).collect();
-        let mut kept = Saving::open(dir, config, dataset, &ledger, (model, eps))?;
-        let missing = |image: &usize| {
-            cells.iter().any(|&c| ledger.found[c][*image].is_none()) || kept.iter().any(|kept| kept.lacks(*image))
-        };
-        let mut todo: Vec<usize> = (0..dataset.len()).filter(missing).collect();
-        let begun = !todo.is_empty();
-        progress.cell(format!("{} eps {}", config.models[model].name, eps_label(eps)));
-        if config.attack.nest {
-            let mut known = Vec::new();
-            todo.retain(|&image| match ledger.fallen(model, eps, image) {
-                Some(outcome) => {
-                    known.extend(cells.iter().map(|&cell| ledger.record(cell, image, Found::Attacked(outcome))));
-                    false
-                }
-                None => true,
-            });
-            records.append(&known)?;
-            for record in &known {
-                ledger.take(record).map_err(Error::Failed)?;
-            }
-            progress.advance(known.len());
+    let before = before.len() as u64;
+    let card = match dir.shard() {
+        Some(shard) => {
+            let left = order.left(&ledger, shard);
+            Some((shard, left, Card::begin(dir, shard, &header, (before, before + left))?))
         }
-        for batch in todo.chunks(config.batch) {
-            let attacked = engine.run(model, eps, batch)?;
-            attacked.check(batch.len(), channels.len())?;
-            // Pixels before records: what is recorded is not attacked again.
-            kept.iter_mut().enumerate().try_for_each(|(k, kept)| kept.take(batch, attacked.pixels.get(k)))?;
-            let new = attacked.records(&ledger, &cells, batch);
-            records.append(&new)?;
-            for record in &new {
-                ledger.take(record).map_err(Error::Failed)?;
-            }
-            progress.advance(batch.len());
-        }
-        kept.into_iter().try_for_each(|kept| kept.finish(dir, dataset, &ledger))?;
-        if begun {
-            progress.cell_done(&counts(&ledger, &cells));
-        }
+        None => None,
+    };
+    let mut work = Work { config, dataset, dir, order, ledger, records, follows, engine };
+    let done = work.all();
+    let spent = work.engine.times();
+    let Work { ledger, follows, .. } = work;
+    if let Some((shard, left, card)) = card {
+        let times: Vec<(&str, f64)> = spent.iter().map(|(phase, seconds)| (*phase, *seconds)).collect();
+        card.end(dir, shard, before + left - order.left(&ledger, shard), &times)?;
+        done?;
+        return Ok(ledger);
     }
-    drop(progress);
+    done?;
+    // Parts were joined before all was done.
+    if !follows.so_far {
+        join::sorted(dir, config, Images::of(dataset))?;
+    }
     dir.write("results.csv", &results::csv(config, &dataset.name, &device, &ledger.cells, results::NOT_JUDGED)?)?;
     Ok(ledger)
+}
+
+/// A run under way.
+struct Work<'a, E> {
+    config: &'a Config,
+    dataset: &'a Dataset,
+    dir: &'a RunDir,
+    order: Order,
+    ledger: Ledger,
+    records: Records,
+    follows: Follows,
+    engine: &'a mut E,
+}
+
+impl<E: Engine> Work<'_, E> {
+    fn all(&mut self) -> Result<()> {
+        let (config, dataset, order) = (self.config, self.dataset, self.order);
+        let channels = results::channels(config);
+        let groups: Vec<(usize, f64)> =
+            (0..config.models.len()).flat_map(|model| config.attack.eps.iter().map(move |&eps| (model, eps))).collect();
+        let shard = self.dir.shard();
+        let own = |group: usize, image: usize| shard.is_none_or(|shard| shard.takes(order.unit(group, image)));
+        let of_part = |group| (0..dataset.len()).filter(move |&image| own(group, image));
+        let units = (0..groups.len()).map(|group| of_part(group).count()).sum::<usize>();
+        let mut recorded = 0;
+        for (group, &(model, eps)) in groups.iter().enumerate() {
+            let cells = channels.iter().filter_map(|&channel| self.ledger.cell(model, channel, eps));
+            recorded +=
+                cells.map(|c| of_part(group).filter(|&i| self.ledger.found[c][i].is_some()).count()).sum::<usize>();
+        }
+        let already = recorded / channels.len();
+        let progress = Progress::new(units as u64, already as u64);
+        self.engine.watched(progress.watch());
+        let mut batches = Batches::begin();
+        for (group, &(model, eps)) in groups.iter().enumerate() {
+            let cells: Vec<usize> =
+                channels.iter().filter_map(|&channel| self.ledger.cell(model, channel, eps)).collect();
+            let mut kept = Saving::open(self.dir, config, dataset, &self.ledger, (model, eps))?;
+            let missing = |image: &usize| {
+                cells.iter().any(|&c| self.ledger.found[c][*image].is_none())
+                    || kept.iter().any(|kept| kept.lacks(*image))
+            };
+            let mut todo: Vec<usize> = of_part(group).filter(missing).collect();
+            let begun = !todo.is_empty();
+            progress.cell(format!("{} eps {}", config.models[model].name, eps_label(eps)));
+            if config.attack.nest {
+                let mut known = Vec::new();
+                todo.retain(|&image| match self.ledger.fallen(model, eps, image) {
+                    Some(outcome) => {
+                        known.extend(
+                            cells.iter().map(|&cell| self.ledger.record(cell, image, Found::Attacked(outcome))),
+                        );
+                        false
+                    }
+                    None => true,
+                });
+                self.take(&known)?;
+                progress.advance(known.len());
+            }
+            let parts: Vec<&[usize]> = todo.chunks(config.batch).collect();
+            let Work { records, ledger, follows, engine, .. } = self;
+            engine.run_all((model, eps), &parts, &mut |batch, attacked| {
+                attacked.check(batch.len(), channels.len())?;
+                // Pixels before records: what is recorded is not attacked again.
+                kept.iter_mut().enumerate().try_for_each(|(k, kept)| kept.take(batch, attacked.pixels.get(k)))?;
+                let new = attacked.records(ledger, &cells, batch);
+                taken(records, ledger, follows, &new)?;
+                progress.advance(batch.len());
+                batches.done()
+            })?;
+            kept.into_iter().try_for_each(|kept| kept.finish(self.dir, dataset, &self.ledger))?;
+            if begun {
+                progress.cell_done(&counts(&self.ledger, &cells));
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, new: &[Record]) -> Result<()> {
+        taken(&mut self.records, &mut self.ledger, &mut self.follows, new)
+    }
+}
+
+/// Puts records on the disk, then into the ledger.
+fn taken(records: &mut Records, ledger: &mut Ledger, follows: &mut Follows, new: &[Record]) -> Result<()> {
+    records.append(new)?;
+    for record in new {
+        let place = ledger.take(record).map_err(Error::Failed)?;
+        follows.take(place, record);
+    }
+    Ok(())
 }
 
 impl Attacked {
@@ -156,7 +265,9 @@ fn counts(ledger: &Ledger, cells: &[usize]) -> String {
     };
     // Of a suite the worst case is enough.
     let single = |&&c: &&usize| !matches!(ledger.cells[c].channel, Channel::Denoised { under: Under::Member(_), .. });
-    format!("of {}: {}", ledger.ids.len(), cells.iter().filter(single).map(of_cell).collect::<Vec<_>>().join(", "))
+    // Of a part its own images alone.
+    let images = cells.iter().map(|&c| ledger.cells[c].n).max().unwrap_or_default();
+    format!("of {images}: {}", cells.iter().filter(single).map(of_cell).collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::*;
 use crate::config::Overrides;
 use crate::data::saved::{Format, Places};
 use crate::data::{Select, demo, saved};
+use crate::run::rundir::IfRunning;
 
 /// Fails after `batches` batches.
 struct Fake<'a> {
@@ -289,4 +290,221 @@ fn an_engine_that_forgets_an_image_is_an_error() {
     let dir = RunDir::open(Some(out.path()), "x", false).unwrap();
     let error = run(&config, &dataset, &mut Forgetful, &dir).unwrap_err().to_string();
     assert!(error.contains("expected 4 outcomes of a batch, got 3"), "{error}");
+}
+
+/// One process of several: its part, until the engine has done `batches`.
+fn part(out: &Path, part: &str, batch: usize, batches: usize) -> Result<Ledger> {
+    let (config, dataset) = setup(batch);
+    part_of(out, part, &config, &dataset, batches)
+}
+
+fn part_of(out: &Path, part: &str, config: &Config, dataset: &Dataset, batches: usize) -> Result<Ledger> {
+    let dir = RunDir::join(Some(out), part.parse().unwrap(), IfRunning::Refuse)?.unwrap();
+    run(config, dataset, &mut Fake { dataset, batches, runs: 0 }, &dir)
+}
+
+/// What `rampart merge` does, and what it lists where it refuses.
+fn merge(out: &Path) -> Result<(), Vec<String>> {
+    let dir = RunDir::open(Some(out), "x", true).unwrap();
+    let survey = join::survey(out).unwrap().unwrap();
+    let problems = survey.problems();
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    survey.join(&dir).map(drop).map_err(|e| vec![e.to_string()])
+}
+
+fn visible(out: &Path) -> Vec<String> {
+    let names = fs::read_dir(out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.filter(|name| name != ".lock").collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn parts_joined_are_one_run_byte_for_byte() {
+    let (whole, csv, records) = unbroken();
+    for of in [1, 2, 3, 7] {
+        let dir = tempfile::tempdir().unwrap();
+        // Each in batches of its own, some interrupted, in any order.
+        for i in (1..=of).rev() {
+            let name = format!("{i}/{of}");
+            if i % 2 == 0 {
+                part(dir.path(), &name, 2, 3).unwrap_err();
+            }
+            part(dir.path(), &name, 3 + i, usize::MAX).unwrap();
+        }
+        assert!(!dir.path().join("results.csv").exists());
+        // A page of parts that nobody joined has the same counts.
+        assert_eq!(Ledger::read(dir.path()).unwrap().cells, whole.cells);
+        merge(dir.path()).unwrap();
+        assert_eq!(fs::read(dir.path().join("records.jsonl")).unwrap(), records, "{of} parts");
+        assert_eq!(visible(dir.path()), ["config.toml", "records.jsonl"]);
+        let run = process(dir.path(), 4, 0, true).unwrap();
+        assert_eq!((run.cells, fs::read(dir.path().join("results.csv")).unwrap()), (whole.cells.clone(), csv.clone()));
+    }
+}
+
+#[test]
+fn what_parts_left_undone_is_listed_and_goes_on_alone_or_in_other_parts() {
+    let (_, csv, records) = unbroken();
+    for way in 0..2 {
+        let dir = tempfile::tempdir().unwrap();
+        part(dir.path(), "1/3", 4, usize::MAX).unwrap();
+        part(dir.path(), "3/3", 2, 3).unwrap_err();
+        let before = visible(dir.path());
+        let problems = merge(dir.path()).unwrap_err();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[0].starts_with("part 2/3: missing: no records-2-of-3.jsonl"), "{problems:?}");
+        assert!(problems[1].starts_with("part 3/3: unfinished: ") && problems[1].ends_with(" of 66 records"));
+        assert_eq!(visible(dir.path()), before, "nothing was changed");
+        let error = part(dir.path(), "2/4", 4, usize::MAX).unwrap_err().to_string();
+        assert!(error.contains("is split into 3 parts") && error.contains("--shard I/3"), "{error}");
+        // Joined as far as it is; then the rest.
+        let locked = RunDir::open(Some(dir.path()), "x", true).unwrap();
+        join::survey(dir.path()).unwrap().unwrap().join(&locked).unwrap();
+        drop(locked);
+        if way == 0 {
+            process(dir.path(), 4, usize::MAX, true).unwrap();
+        } else {
+            for i in 1..=4 {
+                part(dir.path(), &format!("{i}/4"), 4, usize::MAX).unwrap();
+            }
+            merge(dir.path()).unwrap();
+            process(dir.path(), 4, 0, true).unwrap();
+        }
+        assert_eq!(fs::read(dir.path().join("records.jsonl")).unwrap(), records);
+        assert_eq!(fs::read(dir.path().join("results.csv")).unwrap(), csv);
+    }
+}
+
+#[test]
+fn torn_doubled_and_foreign_parts_are_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    for i in 1..=3 {
+        part(dir.path(), &format!("{i}/3"), 4, usize::MAX).unwrap();
+    }
+    let path = |name: &str| dir.path().join(name);
+    let second = fs::read(path("records-2-of-3.jsonl")).unwrap();
+    let card = fs::read(path("records-2-of-3.json")).unwrap();
+    let lines: Vec<&[u8]> = second.split_inclusive(|&b| b == b'\n').collect();
+    let other = {
+        let (mut config, dataset) = setup(4);
+        config.seed = 9;
+        let dir = tempfile::tempdir().unwrap();
+        part_of(dir.path(), "2/3", &config, &dataset, usize::MAX).unwrap();
+        fs::read(dir.path().join("records-2-of-3.jsonl")).unwrap()
+    };
+    let first = fs::read(path("records-1-of-3.jsonl")).unwrap();
+    let of_first: Vec<&[u8]> = first.split_inclusive(|&b| b == b'\n').collect();
+    let cases: [(&str, Vec<u8>, bool, &str); 5] = [
+        ("torn", lines[..9].concat(), true, "records-2-of-3.jsonl: torn or changed"),
+        ("doubled", [&second[..], lines[5]].concat(), false, "was recorded before"),
+        ("of another part", [&second[..], of_first[4]].concat(), false, "is not of part 2/3"),
+        ("of another run", other, false, "seed is 0 in config.toml, and these records were made with seed 9"),
+        ("no records", b"precious\n".to_vec(), false, "line 1: not a record"),
+    ];
+    for (what, bytes, with_card, problem) in cases {
+        fs::write(path("records-2-of-3.jsonl"), &bytes).unwrap();
+        match with_card {
+            true => fs::write(path("records-2-of-3.json"), &card).unwrap(),
+            false => fs::remove_file(path("records-2-of-3.json")).unwrap_or_default(),
+        }
+        let before = visible(dir.path());
+        let problems = merge(dir.path()).unwrap_err().join("\n");
+        assert!(problems.contains(problem), "{what}: {problems}");
+        assert_eq!(visible(dir.path()), before, "{what}");
+        assert_eq!(fs::read(path("records-2-of-3.jsonl")).unwrap(), bytes, "{what}");
+    }
+    // A part of another split beside them, and a card of another part.
+    fs::write(path("records-2-of-3.jsonl"), &second).unwrap();
+    fs::write(path("records-2-of-3.json"), fs::read(path("records-1-of-3.json")).unwrap()).unwrap();
+    fs::write(path("records-2-of-4.jsonl"), &second).unwrap();
+    let problems = merge(dir.path()).unwrap_err().join("\n");
+    assert!(problems.contains("records-2-of-3.json: expected what part 2/3 of this run did, found that of 1/3"));
+    assert!(problems.contains("records-2-of-4.jsonl: part 2/4 is of another split"), "{problems}");
+    fs::remove_file(path("records-2-of-4.jsonl")).unwrap();
+    fs::write(path("records-2-of-3.json"), &card).unwrap();
+    merge(dir.path()).unwrap();
+    assert_eq!(fs::read(path("records.jsonl")).unwrap(), unbroken().2);
+}
+
+/// Killed between the records and the parts that they came from.
+#[test]
+fn parts_that_were_joined_before_are_taken_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut left = Vec::new();
+    for i in 1..=2 {
+        part(dir.path(), &format!("{i}/2"), 4, usize::MAX).unwrap();
+    }
+    for name in visible(dir.path()).into_iter().filter(|name| name != "config.toml") {
+        left.push((name.clone(), fs::read(dir.path().join(name)).unwrap()));
+    }
+    merge(dir.path()).unwrap();
+    for (name, bytes) in left {
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    merge(dir.path()).unwrap();
+    assert_eq!(fs::read(dir.path().join("records.jsonl")).unwrap(), unbroken().2);
+    assert_eq!(visible(dir.path()), ["config.toml", "records.jsonl"]);
+}
+
+#[test]
+fn nested_budgets_of_an_image_stay_in_one_part() {
+    let of = |parts: Option<u32>| {
+        let (mut config, dataset) = setup(4);
+        (config.attack.nest, config.score) = (true, crate::config::settings::Score::Any);
+        config.defense.sigma.clear();
+        let dir = tempfile::tempdir().unwrap();
+        let mut engine = Undefended(Fake { dataset: &dataset, batches: usize::MAX, runs: 0 });
+        match parts {
+            None => drop(run(&config, &dataset, &mut engine, &RunDir::open(Some(dir.path()), "x", false).unwrap())),
+            Some(of) => {
+                for i in 1..=of {
+                    let shard = format!("{i}/{of}").parse().unwrap();
+                    let dir = RunDir::join(Some(dir.path()), shard, IfRunning::Refuse).unwrap().unwrap();
+                    run(&config, &dataset, &mut engine, &dir).unwrap();
+                }
+                merge(dir.path()).unwrap();
+            }
+        }
+        fs::read(dir.path().join("records.jsonl")).unwrap()
+    };
+    let whole = of(None);
+    assert!(String::from_utf8(whole.clone()).unwrap().contains("\"nested\":0."));
+    assert_eq!(of(Some(3)), whole);
+}
+
+struct Undefended<'a>(Fake<'a>);
+
+impl Engine for Undefended<'_> {
+    fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Attacked> {
+        Ok(Attacked { denoised: vec![], ..self.0.run(model, eps, images)? })
+    }
+
+    fn device_name(&self) -> String {
+        self.0.device_name()
+    }
+}
+
+#[test]
+fn attacked_images_of_parts_become_the_files_of_one_run() {
+    let saved = |parts: u32| {
+        let (mut config, dataset) = setup(4);
+        config.save = Some(Format::Npz);
+        let dir = tempfile::tempdir().unwrap();
+        for i in 1..=parts {
+            part_of(dir.path(), &format!("{i}/{parts}"), &config, &dataset, usize::MAX).unwrap();
+        }
+        merge(dir.path()).unwrap();
+        let whole = RunDir::open(Some(dir.path()), "x", true).unwrap();
+        run(&config, &dataset, &mut Fake { dataset: &dataset, batches: 0, runs: 0 }, &whole).unwrap();
+        let mut files: Vec<_> =
+            fs::read_dir(dir.path().join("adversarial")).unwrap().map(|e| e.unwrap().path()).collect();
+        files.sort();
+        files.iter().map(|f| (f.file_name().unwrap().to_owned(), fs::read(f).unwrap())).collect::<Vec<_>>()
+    };
+    let one = saved(1);
+    assert_eq!(one.len(), 4, "two models, two budgets above 0");
+    assert_eq!(saved(3), one);
 }

@@ -5,12 +5,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::ledger::Ledger;
 use super::records::Found;
 use super::results::{self, Channel, Under};
 use super::rundir::RunDir;
+use super::shard::Shard;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::saved::{self, About, Form, Format, Set};
@@ -52,7 +53,7 @@ impl Saving {
             let whole = dir.own(&name)?;
             let rows = match whole.is_file() {
                 true => None,
-                false => Some(Rows::open(whole.with_extension("part"), dataset)?),
+                false => Some(Rows::of_run(&whole, dir.shard(), dataset)?),
             };
             all.push(Saving { format, name, cell, rows });
         }
@@ -137,6 +138,26 @@ struct Rows {
 }
 
 impl Rows {
+    /// The rows for a file that is not there yet: a part's own, or those of the run with what parts of it left.
+    fn of_run(whole: &Path, shard: Option<Shard>, dataset: &Dataset) -> Result<Rows> {
+        if let Some(shard) = shard {
+            return Rows::open(whole.with_extension(format!("part-{}", shard.named())), dataset);
+        }
+        let own = whole.with_extension("part");
+        let mut rows = Rows::open(own.clone(), dataset)?;
+        for path in parts(&own)? {
+            let mut part = Rows::open(path, dataset)?;
+            let mut there: Vec<usize> = (0..dataset.len()).filter(|&image| part.place[image].is_some()).collect();
+            there.retain(|&image| rows.place[image].is_none());
+            for image in there {
+                let pixels = part.read(image).map_err(|e| Error::io(&part.path, "read attacked images", e))?;
+                rows.append([(image, pixels.as_slice())].into_iter())?;
+            }
+            fs::remove_file(&part.path).map_err(|e| Error::io(&part.path, "remove", e))?;
+        }
+        Ok(rows)
+    }
+
     /// Opens a file; what a killed run left unfinished is cut off.
     fn open(path: PathBuf, dataset: &Dataset) -> Result<Rows> {
         let failed = |action| {
@@ -191,6 +212,22 @@ impl Rows {
             false => Err(io::Error::other("attacked images were changed by another process")),
         }
     }
+}
+
+/// The files of parts beside `own`.
+fn parts(own: &Path) -> Result<Vec<PathBuf>> {
+    let (folder, name) = (own.parent().unwrap_or(own), own.file_name().unwrap_or_default().to_string_lossy());
+    let io = |e| Error::io(folder, "list the folder of attacked images", e);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let other = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if other.strip_prefix(&*name).is_some_and(|rest| rest.starts_with("-") && rest.contains("-of-")) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 fn row_bytes(len: usize) -> usize {

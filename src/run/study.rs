@@ -4,20 +4,22 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::certify::Certification;
+use super::crew::Crew;
 use super::engine::AttackEngine;
 use super::header::Header;
 use super::intake::Intake;
 use super::interrupt;
 use super::ledger::Ledger;
+use super::parts::join;
 use super::progress::{Phase, note, unwatched};
 use super::records::{Record, Records};
-use super::rundir::{RunDir, quoted, stored};
+use super::rundir::{IfRunning, On, RunDir, begun_at, quoted, stored};
 use super::runner::{self, Engine as _};
 use super::shard::Shard;
 use super::trials::Trials;
-use crate::attack::autoattack;
 use crate::config::Config;
 use crate::data::{Dataset, Skipped};
+use crate::device::level;
 use crate::{Error, Result};
 
 /// What of a sweep can be left out, and where it goes.
@@ -29,6 +31,10 @@ pub struct Options<'a> {
     pub resume: bool,
     /// Without the small attacks of [`Trials`].
     pub no_trials: bool,
+    /// A part of the run, beside other processes that do the rest in the same folder.
+    pub shard: Option<Shard>,
+    /// What to do where another process has that part.
+    pub if_running: IfRunning,
 }
 
 /// Whoever tells people of a sweep.
@@ -38,6 +44,12 @@ pub trait Presenter {
     /// # Errors
     /// Whatever keeps it from being told.
     fn begins(&mut self, engine: &AttackEngine, dir: &RunDir) -> Result<()>;
+
+    /// A part is done, and others may not be.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being told.
+    fn part_ends(&mut self, shard: Shard, dir: &RunDir) -> Result<()>;
 
     /// Every image is recorded and `results.csv` written.
     ///
@@ -82,36 +94,50 @@ fn left_out(dataset: &Dataset) -> Result<Vec<u8>> {
     csv.into_inner().map_err(|e| failed(e.error()))
 }
 
+/// The engine and the folder of a run, its settings settled. `None` where another process has the part and may keep it.
+fn opened<'a>(config: &'a Config, dataset: &'a Dataset, options: Options) -> Result<Option<(Crew<'a>, RunDir)>> {
+    if options.shard.is_some() && options.resume {
+        return Err(Error::usage("resume", "a part goes on by itself: leave out --resume beside --shard"));
+    }
+    let goes_on = options.resume || options.shard.is_some();
+    let pinned = if goes_on { begun_at(options.out)? } else { None };
+    let begin = |pinned: Option<&str>| -> Result<Option<(Crew, RunDir)>> {
+        level::pin(pinned);
+        // The folder last: what is refused until here leaves none behind.
+        let engine = Crew::new(config, dataset)?;
+        let dir = match options.shard {
+            None => RunDir::open(options.out, &config.name, options.resume)?,
+            Some(shard) => match RunDir::join(options.out, shard, options.if_running)? {
+                Some(dir) => dir,
+                None => return Ok(None),
+            },
+        };
+        dir.settle(config, On { device: &engine.device_name(), processor: &engine.processor() })?;
+        Ok(Some((engine, dir)))
+    };
+    let opened = match begin(pinned.as_deref()) {
+        // Another part began meanwhile, at a level of its own, which is that of all from then on.
+        Err(Error::Usage { .. }) if options.shard.is_some() && pinned.is_none() && begun_at(options.out)?.is_some() => {
+            begin(begun_at(options.out)?.as_deref())
+        }
+        opened => opened,
+    }?;
+    if let Some((_, dir)) = opened.as_ref().filter(|_| !dataset.skipped.is_empty()) {
+        dir.alone(|| dir.write("left_out.csv", &left_out(dataset)?))?;
+    }
+    Ok(opened)
+}
+
 /// Certifies without attacking, or does what is left of it; a part of it where others do the rest.
 ///
 /// # Errors
 /// As [`sweep`].
-pub fn certify(
-    config: &Config,
-    dataset: &Dataset,
-    options: Options,
-    shard: Option<Shard>,
-    presenter: &mut impl Presenter,
-) -> Result<()> {
-    let mut engine = AttackEngine::new(config, dataset)?;
-    let dir = match shard {
-        Some(_) if options.resume => {
-            return Err(Error::usage("resume", "a part goes on by itself: leave out --resume beside --shard"));
-        }
-        Some(shard) => RunDir::join(options.out, shard)?,
-        None => RunDir::open(options.out, &config.name, options.resume)?,
-    };
-    presenter.begins(&engine, &dir)?;
-    if !dataset.skipped.is_empty() {
-        dir.write("left_out.csv", &left_out(dataset)?)?;
-    }
-    dir.settle(config, &engine.device_name())?;
-    let way_on = shard.map_or("--resume".to_owned(), |shard| format!("--shard {shard}"));
-    let _interrupted = interrupt::says(format!(
-        "interrupted; all draws that were counted are recorded. Go on with: rampart certify {way_on} --out {}",
-        quoted(&[dir.path().display().to_string()])
-    ));
-    certified(&mut engine, &dir, shard)?;
+pub fn certify(config: &Config, dataset: &Dataset, options: Options, presenter: &mut impl Presenter) -> Result<()> {
+    let Some((mut engine, dir)) = opened(config, dataset, options)? else { return Ok(()) };
+    presenter.begins(&engine.lead, &dir)?;
+    let shard = options.shard;
+    let _interrupted = interrupt::says(way_on("certify", "all draws that were counted", shard, &dir));
+    certified(&mut engine.lead, &dir, shard)?;
     match shard {
         Some(_) => Ok(()),
         None => {
@@ -123,6 +149,13 @@ pub fn certify(
             presenter.closes(&Ledger::read(dir.path())?, &dir)
         }
     }
+}
+
+/// What an interrupted run says last.
+fn way_on(command: &str, what: &str, shard: Option<Shard>, dir: &RunDir) -> String {
+    let flag = shard.map_or("--resume".to_owned(), |shard| format!("--shard {shard}"));
+    let out = quoted(&[dir.path().display().to_string()]);
+    format!("{what} are recorded. Go on with: rampart {command} {flag} --out {out}")
 }
 
 /// The draws of a certification, and what they prove.
@@ -148,38 +181,32 @@ fn certified(engine: &mut AttackEngine, dir: &RunDir, shard: Option<Shard>) -> R
 /// [`crate::Error::Usage`] for settings that cannot be run and for a folder that cannot be taken; else what loading, attacking and
 /// writing return.
 pub fn sweep(config: &Config, dataset: &Dataset, options: Options, presenter: &mut impl Presenter) -> Result<()> {
-    // The folder last: what is refused until here leaves none behind.
-    let mut engine = AttackEngine::new(config, dataset)?;
-    let dir = RunDir::open(options.out, &config.name, options.resume)?;
-    presenter.begins(&engine, &dir)?;
-    if !dataset.skipped.is_empty() {
-        dir.write("left_out.csv", &left_out(dataset)?)?;
+    let Some((mut engine, dir)) = opened(config, dataset, options)? else { return Ok(()) };
+    presenter.begins(&engine.lead, &dir)?;
+    if let Some(names) = engine.names() {
+        note(format!("{} devices share the batches: {}", names.len(), names.join(", ")));
     }
-    let _interrupted = interrupt::says(format!(
-        "interrupted; all batches that were done are recorded. Go on with: rampart sweep --resume --out {}",
-        quoted(&[dir.path().display().to_string()])
-    ));
+    let _interrupted = interrupt::says(way_on("sweep", "all batches that were done", options.shard, &dir));
+    if options.shard.is_none()
+        && let Some(survey) = join::survey(dir.path())?
+    {
+        survey.join(&dir)?;
+    }
     let run = runner::run(config, dataset, &mut engine, &dir)?;
     engine.watched(unwatched());
-    certified(&mut engine, &dir, None)?;
-    let spent = engine.spent();
-    let mut times = vec![("attack on the classifiers", spent.attack)];
-    times.extend(autoattack::stages(config.attack.method).iter().map(|row| row.name).zip(spent.stages));
-    if !config.attack.beside.is_empty() {
-        times.push(("further attacks on the classifiers", spent.beside));
+    certified(&mut engine.lead, &dir, options.shard)?;
+    if let Some(shard) = options.shard {
+        return presenter.part_ends(shard, &dir);
     }
-    times.push(("denoising and its votes", spent.denoise));
-    if config.defense.attack || config.defense.suite {
-        times.push(("attack through the defence", spent.adaptive));
-    }
+    let times = engine.times();
     dir.add_times(&times)?;
     // The emulated GPU would take longer over them than over a small sweep.
     if !options.no_trials && engine.device_name() != "emulated" {
-        let seconds = tried(config, &run, &mut engine, &dir)?;
+        let seconds = tried(config, &run, &mut engine.lead, &dir)?;
         dir.add_times(&[("sanity checks", seconds)])?;
     }
     let pictures = Instant::now();
-    presenter.ends(&run, &engine, &dir)?;
+    presenter.ends(&run, &engine.lead, &dir)?;
     dir.add_times(&[("strips, samples and maps", pictures.elapsed().as_secs_f64())])?;
     presenter.closes(&run, &dir)
 }

@@ -16,6 +16,8 @@ mod parity;
 mod place;
 mod profile;
 mod report;
+mod several;
+mod shards;
 mod shell;
 mod suite;
 mod terminal;

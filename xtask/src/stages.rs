@@ -11,7 +11,7 @@ pub struct Stage {
 }
 
 /// Stages of one build profile and one processor stand together, so that each finds what the last one built.
-pub const STAGES: [Stage; 9] = [
+pub const STAGES: [Stage; 10] = [
     Stage {
         name: "lint",
         about: "format, clippy, docs; ruff for tools/; licences, sources and duplicates of crates",
@@ -27,6 +27,11 @@ pub const STAGES: [Stage; 9] = [
         name: "pages",
         about: "the demo sweep, its numbers, the pages in headless Chromium; sweeps killed and starved of disk",
         run: pages,
+    },
+    Stage {
+        name: "cluster",
+        about: "a sweep in parts: killed, started at one moment, on a Slurm of its own; a million records; the balance of 64 GPUs",
+        run: cluster,
     },
     Stage {
         name: "checked",
@@ -124,6 +129,21 @@ fn pages(run: &mut Run) -> Result {
     let chromium = run.installed("tools/checks/install_chromium.sh")?;
     let pages = "tools/checks/check_report.py target/ci-sweep/report.html target/ci-compared.html target/ci-maps/maps.html --chromium";
     run.step(run.command(&python, pages).arg(chromium))
+}
+
+fn cluster(run: &mut Run) -> Result {
+    run.step(&mut run.cargo(PROGRAM))?;
+    println!("{}", run.installed("tools/cluster/install_slurm.sh")?);
+    let program = run.rampart("").get_program().to_owned();
+    for check in ["slurm.py", "kills.py --kills 12 --starts 6", "million.py"] {
+        let (script, flags) = check.split_once(' ').unwrap_or((check, ""));
+        let mut command = run.command("python3", &format!("tools/cluster/{script}"));
+        run.step(command.arg(&program).args(flags.split_whitespace()))?;
+    }
+    run.step(
+        &mut run
+            .command("python3", "tools/cluster/simulate.py benches/results/2026-11-29-cells/cells.csv --least 0.97"),
+    )
 }
 
 /// What `RAMPART_HOST_ARCH=all` compiles, the least first, as build/host.rs has it. A processor that lacks one passes it over.
@@ -232,6 +252,7 @@ fn wheel(run: &mut Run) -> Result {
             println!("{}", report.lines().last().unwrap_or_default());
         }
     }
+    run.step(run.command("python3", "tools/cluster/levels.py").arg(venv.join("bin/rampart")))?;
     run.step(rampart(run, "parity --device emulated").arg(fixtures.join("softmax")))?;
     run.step(&mut rampart(run, "sweep --limit 2 --no-checks --out sweep"))
 }

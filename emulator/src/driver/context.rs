@@ -15,12 +15,12 @@ use crate::machine::Machine;
 const LIMITS: [usize; 7] = [1024, 1 << 20, 8 << 20, 2, 2048, 64, 0];
 
 impl Driver {
-    fn create_context(&mut self, flags: u32) -> usize {
-        if self.machine.is_none() {
-            self.machine = self.options.clone().map(Machine::new);
+    fn create_context(&mut self, device: CUdevice, flags: u32) -> usize {
+        if let Some(options) = self.options.clone().filter(|_| !self.machines.contains_key(&device)) {
+            self.machines.insert(device, Machine::numbered(options, device as u32));
         }
         let (limits, per_thread) = (LIMITS, HashMap::new());
-        let context = Context { flags, limits, cache_config: 0, failure: None, legacy: 0, per_thread };
+        let context = Context { device, flags, limits, cache_config: 0, failure: None, legacy: 0, per_thread };
         let handle = self.contexts.insert(context);
         let legacy = self.streams.insert(Stream::new(handle, StreamKind::Legacy));
         if let Some(context) = self.contexts.get_mut(handle) {
@@ -40,10 +40,10 @@ impl Driver {
             }
             self.buffers.remove(&at);
             // It is live: the table is kept in step with the machine.
-            let _ = self.machine().free(at);
+            let _ = self.machine_of(handle).free(at);
         }
         for module in self.modules.extract(|module| module.context == handle) {
-            self.machine().unload(module.module);
+            self.machine_of(handle).unload(module.module);
         }
         self.functions.retain(|function| function.context != handle);
         self.streams.retain(|stream| stream.context != handle || stream.kind == StreamKind::Legacy);
@@ -67,9 +67,10 @@ impl Driver {
     fn destroy_context(&mut self, handle: usize) {
         self.clear_context(handle);
         self.streams.retain(|stream| stream.context != handle);
+        let device = self.device_of(handle);
         self.contexts.remove(handle);
-        if self.contexts.is_empty() {
-            self.drop_machine();
+        if self.contexts.iter().all(|(_, context)| context.device != device) {
+            self.drop_machine(device);
         }
     }
 
@@ -84,16 +85,15 @@ impl Driver {
 pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut CUcontext, device: CUdevice) -> CUresult {
     border("cuDevicePrimaryCtxRetain", || {
         let mut driver = lock()?;
-        known(device)?;
+        known(&driver, device)?;
         // SAFETY: `context` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(context)? };
-        let flags = driver.primary.flags;
-        let handle = match driver.primary.context {
-            Some(handle) => handle,
-            None => driver.create_context(flags),
-        };
-        driver.primary.context = Some(handle);
-        driver.primary.retained += 1;
+        let primary = driver.primary.entry(device).or_default();
+        let (flags, context) = (primary.flags, primary.context);
+        let handle = context.unwrap_or_else(|| driver.create_context(device, flags));
+        let primary = driver.primary.entry(device).or_default();
+        primary.context = Some(handle);
+        primary.retained += 1;
         answer.write(handle as CUcontext);
         Ok(())
     })
@@ -103,13 +103,14 @@ pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut CUcontext, devic
 pub unsafe extern "C" fn cuDevicePrimaryCtxRelease_v2(device: CUdevice) -> CUresult {
     border("cuDevicePrimaryCtxRelease_v2", || {
         let mut driver = lock()?;
-        known(device)?;
-        let Some(handle) = driver.primary.context else {
+        known(&driver, device)?;
+        let primary = driver.primary.entry(device).or_default();
+        let Some(handle) = primary.context else {
             return fail(ERROR_INVALID_CONTEXT, "the primary context is not retained");
         };
-        driver.primary.retained -= 1;
-        if driver.primary.retained == 0 {
-            driver.primary.context = None;
+        primary.retained -= 1;
+        if primary.retained == 0 {
+            primary.context = None;
             driver.destroy_context(handle);
         }
         Ok(())
@@ -121,8 +122,8 @@ pub unsafe extern "C" fn cuDevicePrimaryCtxRelease_v2(device: CUdevice) -> CUres
 pub unsafe extern "C" fn cuDevicePrimaryCtxReset_v2(device: CUdevice) -> CUresult {
     border("cuDevicePrimaryCtxReset_v2", || {
         let mut driver = lock()?;
-        known(device)?;
-        if let Some(handle) = driver.primary.context {
+        known(&driver, device)?;
+        if let Some(handle) = driver.primary.get(&device).and_then(|primary| primary.context) {
             driver.clear_context(handle);
         }
         Ok(())
@@ -137,11 +138,12 @@ pub unsafe extern "C" fn cuDevicePrimaryCtxGetState(
 ) -> CUresult {
     border("cuDevicePrimaryCtxGetState", || {
         let driver = lock()?;
-        known(device)?;
+        known(&driver, device)?;
         // SAFETY: `flags` and `active` are each null or room for the answer: the caller's promise.
         let (flags, active) = unsafe { (out(flags)?, out(active)?) };
-        flags.write(driver.primary.flags);
-        active.write(driver.primary.context.is_some().into());
+        let primary = driver.primary.get(&device);
+        flags.write(primary.map_or(0, |primary| primary.flags));
+        active.write(primary.is_some_and(|primary| primary.context.is_some()).into());
         Ok(())
     })
 }
@@ -151,8 +153,8 @@ pub unsafe extern "C" fn cuDevicePrimaryCtxGetState(
 pub unsafe extern "C" fn cuDevicePrimaryCtxSetFlags_v2(device: CUdevice, flags: c_uint) -> CUresult {
     border("cuDevicePrimaryCtxSetFlags_v2", || {
         let mut driver = lock()?;
-        known(device)?;
-        driver.primary.flags = flags;
+        known(&driver, device)?;
+        driver.primary.entry(device).or_default().flags = flags;
         Ok(())
     })
 }
@@ -161,10 +163,10 @@ pub unsafe extern "C" fn cuDevicePrimaryCtxSetFlags_v2(device: CUdevice, flags: 
 pub unsafe extern "C" fn cuCtxCreate_v2(context: *mut CUcontext, flags: c_uint, device: CUdevice) -> CUresult {
     border("cuCtxCreate_v2", || {
         let mut driver = lock()?;
-        known(device)?;
+        known(&driver, device)?;
         // SAFETY: `context` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(context)? };
-        let handle = driver.create_context(flags);
+        let handle = driver.create_context(device, flags);
         with_contexts(|stack| stack.push(handle));
         answer.write(handle as CUcontext);
         Ok(())
@@ -210,7 +212,7 @@ pub unsafe extern "C" fn cuCtxDestroy_v2(context: CUcontext) -> CUresult {
         let mut driver = lock()?;
         let handle = context as usize;
         driver.context(handle)?;
-        if driver.primary.context == Some(handle) {
+        if driver.primary.values().any(|primary| primary.context == Some(handle)) {
             return fail(ERROR_INVALID_CONTEXT, "the primary context is released, not destroyed");
         }
         with_contexts(|stack| stack.pop_if(|top| *top == handle));
@@ -275,9 +277,10 @@ pub unsafe extern "C" fn cuCtxPopCurrent_v2(context: *mut CUcontext) -> CUresult
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuCtxGetDevice(device: *mut CUdevice) -> CUresult {
     border("cuCtxGetDevice", || {
-        lock()?.current()?;
+        let driver = lock()?;
+        let current = driver.device_of(driver.current()?);
         // SAFETY: `device` is null or room for the answer: the caller's promise.
-        unsafe { out(device)? }.write(0);
+        unsafe { out(device)? }.write(current);
         Ok(())
     })
 }

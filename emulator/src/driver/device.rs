@@ -1,10 +1,10 @@
-//! `cuInit`, the driver's version, and the one device.
+//! `cuInit`, the driver's version, and the devices.
 
 use std::ffi::{c_char, c_int, c_uint};
 
 use super::border::{border, lock, out};
 use super::failure::{Outcome, fail, failure};
-use super::state::locked;
+use super::state::{Driver, locked};
 use super::texts;
 use super::types::*;
 use crate::config;
@@ -49,9 +49,9 @@ pub unsafe extern "C" fn cuDriverGetVersion(version: *mut c_int) -> CUresult {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> CUresult {
     border("cuDeviceGetCount", || {
-        drop(lock()?);
+        let devices = lock()?.devices();
         // SAFETY: `count` is null or room for the answer: the caller's promise.
-        unsafe { out(count)? }.write(1);
+        unsafe { out(count)? }.write(devices as c_int);
         Ok(())
     })
 }
@@ -59,20 +59,21 @@ pub unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> CUresult {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGet(device: *mut CUdevice, ordinal: c_int) -> CUresult {
     border("cuDeviceGet", || {
-        drop(lock()?);
+        let driver = lock()?;
         // SAFETY: `device` is null or room for the answer: the caller's promise.
         let device = unsafe { out(device)? };
-        known(ordinal)?;
-        device.write(0);
+        known(&driver, ordinal)?;
+        device.write(ordinal);
         Ok(())
     })
 }
 
-/// Refuses all devices but the one there is.
-pub(super) fn known(device: CUdevice) -> Outcome {
-    match device {
-        0 => Ok(()),
-        _ => fail(ERROR_INVALID_DEVICE, format!("device {device}: only device 0 is emulated")),
+/// Refuses all devices but those there are.
+pub(super) fn known(driver: &Driver, device: CUdevice) -> Outcome {
+    match driver.devices() {
+        count if (0..count as c_int).contains(&device) => Ok(()),
+        1 => fail(ERROR_INVALID_DEVICE, format!("device {device}: only device 0 is emulated")),
+        count => fail(ERROR_INVALID_DEVICE, format!("device {device}: only devices 0 to {} are emulated", count - 1)),
     }
 }
 
@@ -80,7 +81,7 @@ pub(super) fn known(device: CUdevice) -> Outcome {
 pub unsafe extern "C" fn cuDeviceGetName(name: *mut c_char, length: c_int, device: CUdevice) -> CUresult {
     border("cuDeviceGetName", || {
         let driver = lock()?;
-        known(device)?;
+        known(&driver, device)?;
         let length = usize::try_from(length).ok().filter(|length| *length > 0 && !name.is_null());
         let length = length.ok_or_else(|| failure(ERROR_INVALID_VALUE, "no room for the name"))?;
         let text = driver.device().name.as_bytes();
@@ -94,19 +95,22 @@ pub unsafe extern "C" fn cuDeviceGetName(name: *mut c_char, length: c_int, devic
     })
 }
 
-/// A fixed number for each model.
+/// A fixed number for each model, and for each device.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetUuid_v2(uuid: *mut CUuuid, device: CUdevice) -> CUresult {
     border("cuDeviceGetUuid_v2", || {
         let driver = lock()?;
-        known(device)?;
+        known(&driver, device)?;
         let text = match driver.options.as_ref().map(|options| options.model) {
             Some(Model::H100) => b"ptx-emulator-H10",
             Some(Model::Rtx5090) => b"ptx-emulator-509",
             _ => b"ptx-emulator-A10",
         };
         // SAFETY: `uuid` is null or room for the answer: the caller's promise.
-        unsafe { out(uuid)? }.write(CUuuid { bytes: text.map(|byte| byte as c_char) });
+        let uuid = unsafe { out(uuid)? };
+        let mut bytes = text.map(|byte| byte as c_char);
+        bytes[0] = bytes[0].wrapping_add(device as c_char);
+        uuid.write(CUuuid { bytes });
         Ok(())
     })
 }
@@ -121,7 +125,7 @@ pub unsafe extern "C" fn cuDeviceGetUuid(uuid: *mut CUuuid, device: CUdevice) ->
 pub unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, device: CUdevice) -> CUresult {
     border("cuDeviceTotalMem_v2", || {
         let driver = lock()?;
-        known(device)?;
+        known(&driver, device)?;
         // SAFETY: `bytes` is null or room for the answer: the caller's promise.
         unsafe { out(bytes)? }.write(driver.device().memory);
         Ok(())
@@ -132,7 +136,7 @@ pub unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, device: CUdevice
 pub unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, device: CUdevice) -> CUresult {
     border("cuDeviceGetAttribute", || {
         let driver = lock()?;
-        known(device)?;
+        known(&driver, device)?;
         // SAFETY: `value` is null or room for the answer: the caller's promise.
         let value = unsafe { out(value)? };
         let d = driver.device();

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::failure::Failure;
+use super::types::CUdevice;
 use super::work::Work;
 use crate::machine::{self, Kernel};
 
 pub struct Context {
+    pub device: CUdevice,
     pub flags: u32,
     /// By `CUlimit`, 0 to 6.
     pub limits: [usize; 7],
@@ -87,7 +89,7 @@ pub struct Pool {
     pub settings: [u64; 4],
 }
 
-/// The primary context of the device.
+/// The primary context of a device.
 #[derive(Default)]
 pub struct Primary {
     pub context: Option<usize>,

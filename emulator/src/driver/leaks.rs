@@ -11,9 +11,9 @@ impl Driver {
         if self.panicked || self.contexts.get(context).is_none_or(|context| context.failure.is_some()) {
             return;
         }
-        let leaks = self.machine.as_ref().map(|machine| machine.leaks()).unwrap_or_default();
+        let leaks = self.machines.values().flat_map(|machine| machine.leaks());
         let owned = |leak: &Finding| leak.buffer.is_some_and(|b| self.buffers.get(&b.base) == Some(&context));
-        let mut leaks: Vec<Finding> = leaks.into_iter().filter(owned).collect();
+        let mut leaks: Vec<Finding> = leaks.filter(owned).collect();
         leaks.extend(self.pinned.iter().filter(|(_, pinned)| pinned.context == context).map(|(at, pinned)| {
             let what = match pinned.layout {
                 Some(_) => format!("{} bytes of pinned host memory never freed", pinned.bytes),

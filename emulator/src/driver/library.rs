@@ -124,7 +124,7 @@ pub unsafe extern "C" fn cuLibraryUnload(library: CUlibrary) -> CUresult {
         for module in library.modules.into_values() {
             if let Some(found) = driver.modules.remove(module) {
                 driver.functions.retain(|function| function.module != module);
-                driver.machine().unload(found.module);
+                driver.machine_of(found.context).unload(found.module);
             }
         }
         Ok(())

@@ -38,6 +38,7 @@ impl Driver {
         if mapped {
             return Ok(());
         }
+        self.sole("mapped memory is not emulated")?;
         if !self.machine().share(base as u64, bytes) {
             return fail(ERROR_OUT_OF_MEMORY, format!("no memory to map {bytes} bytes"));
         }
@@ -70,6 +71,7 @@ pub unsafe extern "C" fn cuMemAllocManaged(address: *mut CUdeviceptr, bytes: usi
     border("cuMemAllocManaged", || {
         let mut driver = lock()?;
         let context = driver.working()?;
+        driver.sole("managed memory is not emulated")?;
         // SAFETY: `address` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(address)? };
         if bytes == 0 || !ATTACH[..2].contains(&flags) {

@@ -13,8 +13,8 @@ impl Driver {
         if bytes == 0 {
             return fail(ERROR_INVALID_VALUE, "an allocation of 0 bytes");
         }
-        let Some(address) = self.machine().allocate(bytes) else {
-            let (free, total) = self.machine().memory();
+        let Some(address) = self.machine_of(context).allocate(bytes) else {
+            let (free, total) = self.machine_of(context).memory();
             return fail(ERROR_OUT_OF_MEMORY, format!("{bytes} bytes were asked, {free} of {total} are free"));
         };
         self.buffers.insert(address, context);
@@ -29,9 +29,12 @@ impl Driver {
         if self.free_managed(address)? {
             return Ok(());
         }
-        if self.buffers.remove(&address).is_none()
-            && self.machine().buffer_at(address).is_some_and(|(base, _)| base == address)
-        {
+        // Memory is freed in any context, as addresses are of one space.
+        let owner = self.buffers.remove(&address);
+        if let Some(owner) = owner.filter(|owner| self.contexts.get(*owner).is_some()) {
+            return self.machine_of(owner).free(address).map_err(|finding| self.found(finding));
+        }
+        if owner.is_none() && self.machine().buffer_at(address).is_some_and(|(base, _)| base == address) {
             let what = "the address is a module's variable";
             return Err(self.found(Finding { address: Some(address), ..Finding::new(Kind::InvalidFree, what) }));
         }
@@ -247,7 +250,7 @@ impl Driver {
                 6 => value.cast::<c_uint>().write(1),
                 7 => value.cast::<u64>().write(base),
                 8 => value.cast::<c_uint>().write(u32::from(managed)),
-                9 => value.cast::<c_int>().write(0),
+                9 => value.cast::<c_int>().write(self.device_of(context)),
                 10 => value.cast::<c_uint>().write(0),
                 11 => value.cast::<CUdeviceptr>().write(base),
                 12 => value.cast::<usize>().write(bytes),

@@ -42,9 +42,9 @@ impl Driver {
     pub fn load(&mut self, context: usize, ptx: &str) -> Outcome<usize> {
         let target = self.fits(ptx)?;
         let lazy = self.options.as_ref().is_some_and(|options| options.lazy);
-        let mut module = self.machine().load(ptx)?;
+        let mut module = self.machine_of(context).load(ptx)?;
         if !lazy && let Err(e) = module.compile_all() {
-            self.machine().unload(module);
+            self.machine_of(context).unload(module);
             return Err(e.into());
         }
         Ok(self.modules.insert(Module { context, module, target }))
@@ -190,7 +190,7 @@ pub unsafe extern "C" fn cuModuleUnload(module: CUmodule) -> CUresult {
         let handle = module as usize;
         let module = driver.modules.remove(handle).ok_or_else(|| invalid("module"))?;
         driver.functions.retain(|function| function.module != handle);
-        driver.machine().unload(module.module);
+        driver.machine_of(module.context).unload(module.module);
         driver.healthy(module.context)
     })
 }

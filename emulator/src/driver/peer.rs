@@ -7,14 +7,16 @@ use super::device::{DRIVER_VERSION, known};
 use super::failure::{fail, failure, invalid};
 use super::types::*;
 
-/// Where the device would be plugged in.
-const BUS: &str = "0000:01:00.0";
+/// Where a device would be plugged in.
+fn bus(device: CUdevice) -> String {
+    format!("0000:{:02x}:00.0", device + 1)
+}
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceComputeCapability(major: *mut c_int, minor: *mut c_int, device: CUdevice) -> CUresult {
     border("cuDeviceComputeCapability", || {
         let driver = lock()?;
-        known(device)?;
+        known(&driver, device)?;
         let capability = driver.device().compute_capability;
         // SAFETY: `major` and `minor` are null or room for the answer: the caller's promise.
         let (major, minor) = unsafe { (out(major)?, out(minor)?) };
@@ -27,15 +29,15 @@ pub unsafe extern "C" fn cuDeviceComputeCapability(major: *mut c_int, minor: *mu
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetPCIBusId(id: *mut c_char, length: c_int, device: CUdevice) -> CUresult {
     border("cuDeviceGetPCIBusId", || {
-        drop(lock()?);
-        known(device)?;
-        if id.is_null() || usize::try_from(length).is_ok_and(|n| n <= BUS.len()) || length < 0 {
-            return fail(ERROR_INVALID_VALUE, format!("no room for the {} bytes of the name", BUS.len() + 1));
+        known(&*lock()?, device)?;
+        let bus = bus(device);
+        if id.is_null() || usize::try_from(length).is_ok_and(|n| n <= bus.len()) || length < 0 {
+            return fail(ERROR_INVALID_VALUE, format!("no room for the {} bytes of the name", bus.len() + 1));
         }
         // SAFETY: the caller's buffer holds `length` bytes, more than the name has.
         unsafe {
-            id.cast::<u8>().copy_from_nonoverlapping(BUS.as_ptr(), BUS.len());
-            id.add(BUS.len()).write(0);
+            id.cast::<u8>().copy_from_nonoverlapping(bus.as_ptr(), bus.len());
+            id.add(bus.len()).write(0);
         }
         Ok(())
     })
@@ -45,13 +47,15 @@ pub unsafe extern "C" fn cuDeviceGetPCIBusId(id: *mut c_char, length: c_int, dev
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetByPCIBusId(device: *mut CUdevice, id: *const c_char) -> CUresult {
     border("cuDeviceGetByPCIBusId", || {
-        drop(lock()?);
+        let devices = lock()?.devices();
         // SAFETY: `device` is null or room for the answer, and `id` is null or a string that ends in a NUL: the caller's promise.
         let (answer, id) = unsafe { (out(device)?, text(id)?) };
-        if !BUS.eq_ignore_ascii_case(id) && !BUS[5..].eq_ignore_ascii_case(id) {
-            return fail(ERROR_INVALID_DEVICE, format!("no device is at {id}; one is at {BUS}"));
-        }
-        answer.write(0);
+        let is_at =
+            |device: &CUdevice| bus(*device).eq_ignore_ascii_case(id) || bus(*device)[5..].eq_ignore_ascii_case(id);
+        let Some(found) = (0..devices as CUdevice).find(is_at) else {
+            return fail(ERROR_INVALID_DEVICE, format!("no device is at {id}; one is at {}", bus(0)));
+        };
+        answer.write(found);
         Ok(())
     })
 }
@@ -59,9 +63,10 @@ pub unsafe extern "C" fn cuDeviceGetByPCIBusId(device: *mut CUdevice, id: *const
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceCanAccessPeer(can: *mut c_int, device: CUdevice, peer: CUdevice) -> CUresult {
     border("cuDeviceCanAccessPeer", || {
-        drop(lock()?);
-        known(device)?;
-        known(peer)?;
+        let driver = lock()?;
+        known(&driver, device)?;
+        known(&driver, peer)?;
+        drop(driver);
         // SAFETY: `can` is null or room for the answer: the caller's promise.
         unsafe { out(can)? }.write(0);
         Ok(())

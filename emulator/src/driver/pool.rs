@@ -34,7 +34,8 @@ impl Pool {
 pub unsafe extern "C" fn cuDeviceGetDefaultMemPool(pool: *mut CUmemoryPool, device: CUdevice) -> CUresult {
     border("cuDeviceGetDefaultMemPool", || {
         let mut driver = lock()?;
-        known(device)?;
+        known(&driver, device)?;
+        driver.sole("memory pools are not emulated")?;
         // SAFETY: `pool` is null or room for the answer: the caller's promise.
         unsafe { out(pool)? }.write(driver.default_pool() as CUmemoryPool);
         Ok(())
@@ -45,7 +46,8 @@ pub unsafe extern "C" fn cuDeviceGetDefaultMemPool(pool: *mut CUmemoryPool, devi
 pub unsafe extern "C" fn cuDeviceGetMemPool(pool: *mut CUmemoryPool, device: CUdevice) -> CUresult {
     border("cuDeviceGetMemPool", || {
         let mut driver = lock()?;
-        known(device)?;
+        known(&driver, device)?;
+        driver.sole("memory pools are not emulated")?;
         // SAFETY: `pool` is null or room for the answer: the caller's promise.
         let answer = unsafe { out(pool)? };
         let pool = driver.device_pool.unwrap_or_else(|| driver.default_pool());
@@ -58,7 +60,8 @@ pub unsafe extern "C" fn cuDeviceGetMemPool(pool: *mut CUmemoryPool, device: CUd
 pub unsafe extern "C" fn cuDeviceSetMemPool(device: CUdevice, pool: CUmemoryPool) -> CUresult {
     border("cuDeviceSetMemPool", || {
         let mut driver = lock()?;
-        known(device)?;
+        known(&driver, device)?;
+        driver.sole("memory pools are not emulated")?;
         driver.pool(pool)?;
         driver.device_pool = Some(pool as usize);
         Ok(())
@@ -75,7 +78,8 @@ pub unsafe extern "C" fn cuMemPoolCreate(pool: *mut CUmemoryPool, properties: *c
         let Some(p) = properties.filter(|p| p.allocType == 1 && p.location.kind == 1) else {
             return fail(ERROR_INVALID_VALUE, "the properties are null, or not those of device memory");
         };
-        known(p.location.id)?;
+        known(&driver, p.location.id)?;
+        driver.sole("memory pools are not emulated")?;
         if p.handleTypes != 0 || p.maxSize != 0 || p.usage != 0 {
             return fail(ERROR_NOT_SUPPORTED, "shared or bounded memory pools are not emulated");
         }

@@ -80,9 +80,10 @@ pub struct Driver {
     pub configured: Vec<String>,
     /// Set by `cuInit`.
     pub options: Option<Options>,
-    /// There while there is a context.
-    pub machine: Option<Machine>,
-    pub primary: Primary,
+    /// Of each device, there while it has a context.
+    pub machines: BTreeMap<CUdevice, Machine>,
+    /// Of each device.
+    pub primary: BTreeMap<CUdevice, Primary>,
     pub contexts: Table<Context>,
     pub modules: Table<Module>,
     pub functions: Table<Function>,
@@ -123,8 +124,8 @@ impl Default for Driver {
             panicked: false,
             configured: Vec::new(),
             options: None,
-            machine: None,
-            primary: Primary::default(),
+            machines: BTreeMap::new(),
+            primary: BTreeMap::new(),
             contexts: Table::new(0xC0),
             modules: Table::new(0xC1),
             functions: Table::new(0xC2),
@@ -182,21 +183,53 @@ impl Driver {
         self.healthy(context).map(|()| context)
     }
 
-    pub fn machine(&mut self) -> &mut Machine {
-        self.machine.as_mut().expect("a machine as long as there is a context")
+    /// How many devices are emulated.
+    pub fn devices(&self) -> u32 {
+        self.options.as_ref().map_or(1, |options| options.devices)
     }
 
-    /// The machine goes with its last context; its counters stay.
-    pub fn drop_machine(&mut self) {
-        if let Some(mut machine) = self.machine.take() {
+    /// The device of a context; the first one of a context that there is not.
+    pub fn device_of(&self, context: usize) -> CUdevice {
+        self.contexts.get(context).map_or(0, |context| context.device)
+    }
+
+    /// The machine of this thread's context.
+    pub fn machine(&mut self) -> &mut Machine {
+        let context = with_contexts(|stack| stack.last().copied());
+        let device = context.map_or(0, |context| self.device_of(context));
+        let device = if self.machines.contains_key(&device) {
+            device
+        } else {
+            self.machines.keys().next().copied().unwrap_or(0)
+        };
+        self.machines.get_mut(&device).expect("a machine as long as there is a context")
+    }
+
+    /// The machine of a context's device.
+    pub fn machine_of(&mut self, context: usize) -> &mut Machine {
+        let device = self.device_of(context);
+        self.machines.get_mut(&device).expect("a machine as long as there is a context")
+    }
+
+    /// A machine goes with the last context of its device; its counters stay.
+    pub fn drop_machine(&mut self, device: CUdevice) {
+        if let Some(mut machine) = self.machines.remove(&device) {
             self.profile.extend(machine.take_profile());
+        }
+    }
+
+    /// Refuses what is only emulated where there is one device.
+    pub fn sole(&self, what: &str) -> Outcome {
+        match self.devices() {
+            1 => Ok(()),
+            count => fail(ERROR_NOT_SUPPORTED, format!("{what} among {count} emulated devices")),
         }
     }
 
     /// The launches counted since the last call.
     pub fn take_profile(&mut self) -> Vec<LaunchCounts> {
         let mut launches = std::mem::take(&mut self.profile);
-        launches.extend(self.machine.iter_mut().flat_map(Machine::take_profile));
+        launches.extend(self.machines.values_mut().flat_map(Machine::take_profile));
         launches
     }
 

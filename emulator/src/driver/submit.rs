@@ -62,9 +62,9 @@ impl Driver {
         self.tally.add(work);
         match work {
             Work::Launch(launch) => self.launch(context, launch),
-            Work::Copy(copy) => self.copy(*copy),
+            Work::Copy(copy) => self.copy(context, *copy),
             Work::Fill(fill) => {
-                let filled = self.machine().fill(fill.to, &fill.pattern[..fill.width], fill.count);
+                let filled = self.machine_of(context).fill(fill.to, &fill.pattern[..fill.width], fill.count);
                 filled.map_err(|finding| self.found(finding))
             }
             Work::Record(event) => match self.events.get_mut(*event) {
@@ -91,7 +91,7 @@ impl Driver {
         if self.functions.get(launch.function).is_none() {
             return fail(ERROR_INVALID_HANDLE, format!("the module of {} was unloaded", launch.kernel.name));
         }
-        match self.machine().launch(&launch.kernel, &launch.as_launch()) {
+        match self.machine_of(context).launch(&launch.kernel, &launch.as_launch()) {
             Ok(()) => Ok(()),
             Err(LaunchError::Refused(code, why)) => fail(code, why),
             Err(LaunchError::Found(finding)) if finding.kind == Kind::ArgumentSize => Err(self.found(*finding)),
@@ -102,7 +102,7 @@ impl Driver {
         }
     }
 
-    fn copy(&mut self, copy: Copy) -> Outcome {
+    fn copy(&mut self, context: usize, copy: Copy) -> Outcome {
         if copy.bytes == 0 {
             return Ok(());
         }
@@ -120,13 +120,13 @@ impl Driver {
         let done = match direction {
             Direction::HostToDevice => {
                 // SAFETY: the program vouches for this many bytes of its memory; `host_side` has refused what is known to be wrong.
-                self.machine().write(to, unsafe { std::slice::from_raw_parts(from as *const u8, bytes) })
+                self.machine_of(context).write(to, unsafe { std::slice::from_raw_parts(from as *const u8, bytes) })
             }
             Direction::DeviceToHost => {
                 // SAFETY: the same for memory that is written, which nothing else uses during the call.
-                self.machine().read(from, unsafe { std::slice::from_raw_parts_mut(to as *mut u8, bytes) })
+                self.machine_of(context).read(from, unsafe { std::slice::from_raw_parts_mut(to as *mut u8, bytes) })
             }
-            Direction::DeviceToDevice => self.machine().copy(to, from, bytes),
+            Direction::DeviceToDevice => self.machine_of(context).copy(to, from, bytes),
             Direction::HostToHost => {
                 // SAFETY: the program vouches for both ranges; they may overlap, which `copy_to` allows.
                 unsafe { (from as *const u8).copy_to(to as *mut u8, bytes) };

@@ -36,7 +36,7 @@ pub struct Session {
 
 impl Session {
     pub fn new() -> Self {
-        Session::with(r#"{"model": "a100", "checks": true, "seed": 0, "threads": 1, "lazy": false}"#)
+        Session::with(r#"{"model": "a100", "checks": true, "seed": 0, "threads": 1, "devices": 1, "lazy": false}"#)
     }
 
     /// With options, as a JSON object.

@@ -57,6 +57,49 @@ fn device_is_an_h100_when_asked() {
     assert_ne!(uuids[0].bytes, [0; 16]);
 }
 
+/// Each has a context and memory of its own; a kernel of one that reaches for the other's is found, and the other goes on.
+#[test]
+fn two_devices_share_nothing_but_the_driver() {
+    let session =
+        Session::with(r#"{"model": "a100", "checks": true, "seed": 0, "threads": 1, "lazy": false, "devices": 2}"#);
+    let (mut count, mut device, mut second) = (0, -1, null_mut());
+    unsafe {
+        ok(cuDeviceGetCount(&mut count));
+        fails(cuDeviceGet(&mut device, 2), ERROR_INVALID_DEVICE, "only devices 0 to 1");
+        ok(cuDeviceGet(&mut device, 1));
+        ok(cuDevicePrimaryCtxRetain(&mut second, 1));
+    }
+    assert_eq!((count, device), (2, 1));
+    assert_ne!(second, session.context);
+    let on = |context| ok(unsafe { cuCtxSetCurrent(context) });
+    let first = (session.function("step"), session.upload(&[1, 2, 3]));
+    on(second);
+    ok(unsafe { cuCtxGetDevice(&mut device) });
+    assert_eq!(device, 1);
+    let other = (session.function("step"), session.upload(&[10, 20, 30]));
+    let mut memory = [(0, 0); 2];
+    for (context, sizes) in [second, session.context].into_iter().zip(&mut memory) {
+        on(context);
+        ok(unsafe { cuMemGetInfo_v2(&mut sizes.0, &mut sizes.1) });
+    }
+    assert_eq!(memory[0], memory[1], "each has as much left");
+    ok(step(first.0, first.1, 2, 3, null_mut()));
+    assert_eq!(download(first.1, 3), [3, 5, 7]);
+    on(second);
+    ok(step(other.0, other.1, 2, 3, null_mut()));
+    assert_eq!(download(other.1, 3), [21, 41, 61]);
+    // The launch is well formed; what the kernel does is not.
+    ok(step(other.0, first.1, 2, 3, null_mut()));
+    let code = unsafe { cuCtxSynchronize() };
+    assert_ne!(code, SUCCESS, "the context has failed");
+    assert_eq!(findings().len(), 1);
+    on(session.context);
+    ok(unsafe { cuCtxSynchronize() });
+    assert_eq!(download(first.1, 3), [3, 5, 7]);
+    free(first.1);
+    ok(unsafe { cuDevicePrimaryCtxRelease_v2(1) });
+}
+
 #[test]
 fn errors_have_names_and_texts() {
     let _alone = alone();

@@ -18,6 +18,7 @@ pub use store::Part;
 use store::{Drawn, Store};
 
 use super::engine::AttackEngine;
+use super::interrupt::Batches;
 use super::progress::Progress;
 use super::rundir::RunDir;
 use super::shard::Shard;
@@ -58,11 +59,13 @@ pub fn run(engine: &AttackEngine, dir: &RunDir, shard: Option<Shard>) -> Result<
         (0..config.models.len()).flat_map(|model| levels.iter().map(move |level| (model, level))).collect();
     let already = cells.iter().map(|&(m, level)| own.iter().filter(|&&i| done(&store, m, level, i)).count());
     let progress = Progress::new((cells.len() * own.len()) as u64, already.sum::<usize>() as u64);
+    let mut batches = Batches::begin();
     for (model, level) in cells {
         let todo: Vec<usize> = own.iter().copied().filter(|&image| !done(&store, model, level, image)).collect();
         let begun = !todo.is_empty();
         progress.cell(format!("certify {} sigma {}", config.models[model].name, level.sigma));
-        Drawing { engine, certify, model, level, store: &mut store, progress: &progress }.all(&todo)?;
+        let (store, batches) = (&mut store, &mut batches);
+        Drawing { engine, certify, model, level, store, progress: &progress, batches }.all(&todo)?;
         if begun {
             let cell = Cell::of(config, &store.tallies, model, level.sigma);
             progress.cell_done(&cell.in_words(&certify.told(level.sigma)));
@@ -83,6 +86,7 @@ struct Drawing<'a> {
     level: &'a Level,
     store: &'a mut Store,
     progress: &'a Progress,
+    batches: &'a mut Batches,
 }
 
 /// Images that are being drawn, uploaded once.
@@ -112,6 +116,7 @@ impl Drawing<'_> {
                 None => pool.insert(self.pool(images)?),
             };
             Self::round(self.engine, self.certify, (self.model, self.level), self.store, pool)?;
+            self.batches.done()?;
         }
     }
 

@@ -1,0 +1,120 @@
+//! `rampart merge`: what the parts of a run recorded, joined.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use super::common::say;
+use super::emulator::EmulatorArgs;
+use super::parted::Parted;
+use super::sweep::Going;
+use crate::config::{Config, Overrides};
+use crate::error::{Error, Result};
+use crate::report::terminal::Terminal;
+use crate::run::ledger::Ledger;
+use crate::run::packed;
+use crate::run::parts::join;
+use crate::run::progress::note;
+use crate::run::rundir::RunDir;
+use crate::run::study::Presenter as _;
+
+/// Join what the parts of a run recorded: records, results and page become those of one process, byte for byte.
+///
+/// Parts that are missing, unfinished, doubled, torn or of another run are listed, and nothing is changed. The pictures and the checks of the
+/// attack are made as at the end of a sweep, on the device of the run.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// The run directory that the parts share
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+
+    /// Join what there is though parts are missing or unfinished; any number of parts may go on then, or `rampart sweep --resume`
+    #[arg(long)]
+    pub partial: bool,
+
+    /// Join records, results and page only: needs neither weights nor images nor the device
+    #[arg(long, conflicts_with = "partial")]
+    pub records: bool,
+
+    /// Compress the records when all is done: records.jsonl.zst, which `report` reads as it is
+    #[arg(long, conflicts_with = "partial")]
+    pub compress: bool,
+
+    /// Leave out the sanity checks of the attack that need small attacks of their own
+    #[arg(long)]
+    pub no_checks: bool,
+
+    /// Exit with 1, once all is written, where a check fails that forbids to quote the accuracies
+    #[arg(long)]
+    pub strict: bool,
+
+    #[command(flatten)]
+    pub emulator: EmulatorArgs,
+}
+
+/// # Errors
+/// [`Error::Usage`] for a folder that is no run or that somebody works on; [`Error::Failed`] with a list of the parts that keep it from
+/// being joined; as a sweep.
+pub fn run(args: &Args) -> Result<()> {
+    let file = args.run.join("config.toml");
+    if !file.is_file() {
+        return Err(Error::usage("RUN", format!("{}: expected a run directory with config.toml", args.run.display())));
+    }
+    let dir = RunDir::open(Some(&args.run), "", true)?;
+    match join::survey(dir.path())? {
+        None if dir.path().join("records.jsonl").is_file() => note("no parts: nothing to join"),
+        None if packed::existing(&dir.path().join("records.jsonl")).is_some() => {
+            note("joined and compressed before: nothing to do");
+            return Ok(());
+        }
+        None => {
+            let problem = format!("{}: expected records of its parts, found none", args.run.display());
+            return Err(Error::usage("RUN", problem));
+        }
+        Some(survey) => {
+            let problems = if args.partial { survey.wrong.clone() } else { survey.problems() };
+            if !problems.is_empty() {
+                return Err(join::refused(&args.run, &problems));
+            }
+            let (done, all, missing) = (survey.records.0, survey.records.1, survey.missing.clone());
+            survey.join(&dir)?;
+            missing.iter().for_each(note);
+            note(format!("joined: {done} of {all} records"));
+            if done < all {
+                return Ok(());
+            }
+        }
+    }
+    if args.partial {
+        return Ok(());
+    }
+    let config = Config::load(Some(&file), &Overrides::default());
+    if args.records {
+        let mut terminal = Terminal { print: &say, certifies: false, strict: args.strict };
+        terminal.closes(&Ledger::read(&args.run)?, &dir)?;
+        return args.packed(&dir);
+    }
+    // The sweep takes the folder for itself.
+    drop(dir);
+    let going = Going {
+        emulator: args.emulator,
+        out: Some(args.run.clone()),
+        resume: true,
+        no_checks: args.no_checks,
+        strict: args.strict,
+        dry_run: false,
+        parted: Parted::default(),
+    };
+    going.go(config?, Some(&file), &Overrides::default(), &|_, _| vec![])?;
+    args.packed(&RunDir::open(Some(&args.run), "", true)?)
+}
+
+impl Args {
+    fn packed(&self, dir: &RunDir) -> Result<()> {
+        if self.compress && dir.path().join("records.jsonl").is_file() {
+            let (before, after) = packed::pack(dir, "records.jsonl")?;
+            note(format!("records.jsonl.zst: {after} bytes of {before}"));
+        }
+        Ok(())
+    }
+}
