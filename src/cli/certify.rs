@@ -92,7 +92,7 @@ pub fn run(args: &Args) -> Result<()> {
         resume: args.resume,
         no_trials: true,
         shard,
-        if_running: args.parted.if_running.unwrap_or_default(),
+        if_running: args.parted.if_running,
     };
     let mut terminal = Terminal { print: &say, certifies: true, strict: false };
     study::certify(&config, &dataset, options, &mut terminal).map_err(explained)

@@ -101,7 +101,7 @@ impl Going {
             resume: self.resume,
             no_trials: self.no_checks,
             shard,
-            if_running: self.parted.if_running.unwrap_or_default(),
+            if_running: self.parted.if_running,
         };
         let mut terminal = Terminal { print: &say, certifies: false, strict: self.strict };
         study::sweep(&config, &dataset, options, &mut terminal).map_err(explained)

@@ -349,7 +349,7 @@ mod tests {
                 let error = load(root).unwrap_err().to_string();
                 assert!(error.contains("shard-2.tar") && error.contains(problem), "{format} {cut}: {error}");
             }
-            fs::write(&tar, [b"x", &bytes[1..]].concat()).unwrap();
+            fs::write(&tar, [b"?", &bytes[1..]].concat()).unwrap();
             assert!(load(root).unwrap_err().to_string().contains("checksum"), "{format}");
         }
     }
@@ -380,7 +380,7 @@ mod tests {
     fn numbers_of_any_size_are_read() {
         assert_eq!(octal(b"0000644\0"), Some(0o644));
         assert_eq!(octal(b"      0\0"), Some(0));
-        assert_eq!(octal(&[0x80, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1]), Some((2 << 24) + 1));
+        assert_eq!(octal(&[0x80, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1]), Some((2 << 32) + 1));
         assert_eq!(octal(b"00x"), None);
         assert_eq!(octal(&[0xff; 12]), None);
     }

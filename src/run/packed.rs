@@ -44,7 +44,7 @@ pub fn open(path: &Path, action: &'static str) -> Result<Box<dyn Read>> {
 /// One frame after the other.
 enum Frames<R: BufRead> {
     Between(R),
-    Within(StreamingDecoder<R, ruzstd::decoding::FrameDecoder>),
+    Within(Box<StreamingDecoder<R, ruzstd::decoding::FrameDecoder>>),
     /// Something was wrong: what follows is not to be had.
     Lost,
 }
@@ -58,7 +58,7 @@ impl<R: BufRead> Read for Frames<R> {
                         *self = Frames::Between(reader);
                         return Ok(0);
                     }
-                    *self = Frames::Within(StreamingDecoder::new(reader).map_err(io::Error::other)?);
+                    *self = Frames::Within(Box::new(StreamingDecoder::new(reader).map_err(io::Error::other)?));
                 }
                 Frames::Within(mut decoder) => match decoder.read(to)? {
                     0 if !to.is_empty() => *self = Frames::Between(decoder.into_inner()),

@@ -41,12 +41,6 @@ choice! {
     }
 }
 
-impl Default for IfRunning {
-    fn default() -> Self {
-        IfRunning::Refuse
-    }
-}
-
 /// What a run is computed on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct On<'a> {

@@ -86,8 +86,11 @@ fn smoothed(model: usize, eps: f64, sigma: f64, id: u64, label: u32) -> Smoothed
 }
 
 fn setup(batch: usize) -> (Config, Dataset) {
-    let overrides =
-        Overrides { limit: Some(11), batch: Some(batch), eps: Some(vec![0.06, 0.0, 0.03]), ..Default::default() };
+    setup_by(batch, Overrides::default())
+}
+
+fn setup_by(batch: usize, more: Overrides) -> (Config, Dataset) {
+    let overrides = Overrides { limit: Some(11), batch: Some(batch), eps: Some(vec![0.06, 0.0, 0.03]), ..more };
     let mut config = Config::load(None, &overrides).unwrap();
     let dataset = demo::dataset(Some(config.limit), Select::First).unwrap();
     config.pin(&dataset).unwrap();
@@ -452,9 +455,8 @@ fn parts_that_were_joined_before_are_taken_away() {
 #[test]
 fn nested_budgets_of_an_image_stay_in_one_part() {
     let of = |parts: Option<u32>| {
-        let (mut config, dataset) = setup(4);
+        let (mut config, dataset) = setup_by(4, Overrides { no_defense: true, ..Default::default() });
         (config.attack.nest, config.score) = (true, crate::config::settings::Score::Any);
-        config.defense.sigma.clear();
         let dir = tempfile::tempdir().unwrap();
         let mut engine = Undefended(Fake { dataset: &dataset, batches: usize::MAX, runs: 0 });
         match parts {

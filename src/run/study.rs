@@ -33,8 +33,8 @@ pub struct Options<'a> {
     pub no_trials: bool,
     /// A part of the run, beside other processes that do the rest in the same folder.
     pub shard: Option<Shard>,
-    /// What to do where another process has that part.
-    pub if_running: IfRunning,
+    /// What to do where another process has that part; refused where nothing is said.
+    pub if_running: Option<IfRunning>,
 }
 
 /// Whoever tells people of a sweep.
@@ -107,7 +107,7 @@ fn opened<'a>(config: &'a Config, dataset: &'a Dataset, options: Options) -> Res
         let engine = Crew::new(config, dataset)?;
         let dir = match options.shard {
             None => RunDir::open(options.out, &config.name, options.resume)?,
-            Some(shard) => match RunDir::join(options.out, shard, options.if_running)? {
+            Some(shard) => match RunDir::join(options.out, shard, options.if_running.unwrap_or(IfRunning::Refuse))? {
                 Some(dir) => dir,
                 None => return Ok(None),
             },

@@ -142,21 +142,18 @@ impl Survey {
         }
         let (run, lines, joined) = (&mut self.run, &mut self.lines, &self.joined);
         records::each_at(&path, |record: Record, bytes: Range<u64>| {
-            // Joined before, by a process that was killed before it took the parts away.
-            if let Some((cell, image)) = run.place(&record).filter(|_| shard.is_some() && !joined.is_empty())
-                && joined.contains(&order.key(cell, image, &record.found))
-                && run.found[cell][image].as_ref() == Some(&record.found)
-            {
-                return Ok(());
+            if let (Some(shard), Some((cell, image))) = (shard, run.place(&record)) {
+                if !shard.takes(order.unit(order.group(cell), image)) {
+                    return Err(format!("image {} is not of part {shard}", record.image));
+                }
+                // Joined before, by a process that was killed before it took the parts away.
+                if joined.contains(&order.key(cell, image, &record.found))
+                    && run.found[cell][image].as_ref() == Some(&record.found)
+                {
+                    return Ok(());
+                }
             }
             let (cell, image) = run.take(&record)?;
-            if shard.is_some_and(|shard| !shard.takes(order.unit(order.group(cell), image))) {
-                return Err(format!(
-                    "image {} is not of part {}",
-                    record.image,
-                    shard.map_or(String::new(), |s| s.to_string())
-                ));
-            }
             let key = order.key(cell, image, &record.found);
             lines.push(Line { key, at: bytes.start, file: number as u32, len: (bytes.end - bytes.start) as u32 });
             Ok(())
