@@ -71,7 +71,9 @@ def kills(place, count, dice):
         done += 1
     for process in going.values():
         place.end(process, [0])
-    ran = subprocess.run([place.program, "merge", "--no-checks", str(out)], capture_output=True, text=True, env=place.environment, check=False)
+    ran = subprocess.run(
+        [place.program, "merge", "--no-checks", str(out)], capture_output=True, text=True, env=place.environment, check=False
+    )
     if ran.returncode:
         raise Failed(f"merge ended with {ran.returncode}: {ran.stderr}")
     print(f"{count} kills over {PARTS} parts: {compare(place.folder / 'whole', out)} files, the same bytes")

@@ -62,7 +62,9 @@ def fill(folder, parts, wanted, dice):
                 right = dice.random() < 0.6
                 record["prediction"] = labels[image] if right else (labels[image] + 1) % 10
                 if record["channel"] == 1:
-                    record.update(correct_clean=True, correct_last=right, correct_any=right, margin=dice.random() if right else -dice.random())
+                    record.update(
+                        correct_clean=True, correct_last=right, correct_any=right, margin=dice.random() if right else -dice.random()
+                    )
                 else:
                     record.update(correct=right, correct_draws=record["draws"] if right else 0)
                 file.write(json.dumps(record, separators=(",", ":")) + "\n")
@@ -94,7 +96,9 @@ def main():
         smaller = (Path(place) / "run/records.jsonl.zst").stat().st_size / 1e6
         again = run(program, place, "report", "run")
     print(f"{count} records over {args.parts} parts, {size:.0f} MB: joined with results and page {merged[0]:.1f} s, {merged[1]:.0f} MB")
-    print(f"page alone {page[0]:.1f} s, {page[1]:.0f} MB; compressed to {smaller:.0f} MB in {packed[0]:.1f} s, page of that {again[0]:.1f} s, {again[1]:.0f} MB")
+    print(
+        f"page alone {page[0]:.1f} s, {page[1]:.0f} MB; compressed to {smaller:.0f} MB in {packed[0]:.1f} s, page of that {again[0]:.1f} s, {again[1]:.0f} MB"
+    )
     if merged[0] > args.seconds or max(merged[1], page[1], again[1]) > args.megabytes:
         print(f"million.py: expected at most {args.seconds} s and {args.megabytes} MB", file=sys.stderr)
         return 1

@@ -15,7 +15,11 @@ def config(path):
 
 def files(folder):
     """What people see of it."""
-    return sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    return sorted(
+        p.relative_to(folder)
+        for p in folder.rglob("*")
+        if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)
+    )
 
 
 def contents(folder, name):
