@@ -21,20 +21,8 @@ def main():
     args = parser.parse_args()
     ends, begun, last = {}, None, None
     with tempfile.TemporaryDirectory() as place:
-        words = [
-            "sweep",
-            "--limit",
-            str(args.images),
-            "--batch",
-            str(args.images),
-            "--no-checks",
-            "--device",
-            "host",
-            "--shard",
-            "1/1",
-            "--out",
-            "run",
-        ]
+        flags = ["--limit", str(args.images), "--batch", str(args.images), "--no-checks", "--device", "host"]
+        words = ["sweep", *flags, "--shard", "1/1", "--out", "run"]
         process = subprocess.Popen([str(Path(args.program).resolve()), *words], cwd=place, stderr=subprocess.DEVNULL)
         records = Path(place) / "run/records-1-of-1.jsonl"
         while process.poll() is None:

@@ -3,10 +3,10 @@
 
     python3 tools/cluster/kills.py target/release/rampart [--kills 40] [--starts 50] [--seed 1]
 
-kills   four parts of a sweep in one folder, SIGKILL to one of them at a random moment, which is then started again, so many times; the parts
-        are joined, and every file must be that of one process
-starts  two processes on one new folder at one moment, so many times, with the system's locks and without (RAMPART_LOCKS=files): one has the
-        folder, or one after the other, and the records are those of one
+kills   four parts of a sweep in one folder, SIGKILL to one of them at a random moment, which is then started again, so many times; the
+        parts are joined, and every file must be that of one process
+starts  two processes on one new folder at one moment, so many times, with the system's locks and without (RAMPART_LOCKS=files): one has
+        the folder, or one after the other, and the records are those of one
 """
 
 import argparse

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Parts of a run on nodes of two levels of processor, forced by flag: refused with both levels named; at the level that the first part began
-with, they are one run, byte for byte.
+"""Parts of a run on nodes of two levels of processor, forced by flag: refused with both levels named; at the level that the first part
+began with, they are one run, byte for byte.
 
     python3 tools/cluster/levels.py PROGRAM       # of a build with RAMPART_HOST_ARCH=all
 """
@@ -13,7 +13,16 @@ from pathlib import Path
 
 from same import Failed, compare
 
-CONFIG = 'limit = 6\ndevice = "host"\n[defense]\nsigma = [0.25]\n[[models]]\nweights = "demo:resnet50-w16"\n[attack]\neps = [0, 0.01]\nsteps = 3\n'
+CONFIG = """limit = 6
+device = "host"
+[defense]
+sigma = [0.25]
+[[models]]
+weights = "demo:resnet50-w16"
+[attack]
+eps = [0, 0.01]
+steps = 3
+"""
 
 
 def check(program, place):

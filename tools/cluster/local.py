@@ -1,6 +1,7 @@
 """A Slurm on this machine: one node with as many processors as are asked for, on the loopback interface alone.
 
-As root, with Debian's packages slurm-wlm and munge. All files lie in a folder of the caller's, and what was started is ended by its process id.
+As root, with Debian's packages slurm-wlm and munge. All files lie in a folder of the caller's, and what was started is ended by its process
+id.
 """
 
 import os
@@ -85,7 +86,7 @@ class Slurm:
 
     def daemon(self, words):
         """In the foreground, so that its process is known; in a session of its own, so that nothing else ends it."""
-        log = open(self.folder / f"{Path(words[0]).name}.out", "wb")  # noqa: SIM115: as long as the daemon
+        log = open(self.folder / f"{Path(words[0]).name}.out", "wb")
         process = subprocess.Popen(words, stdout=log, stderr=log, env=self.environment, start_new_session=True)
         self.processes.append(process)
 

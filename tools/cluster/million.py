@@ -95,10 +95,9 @@ def main():
         packed = run(program, place, "merge", "--records", "--compress", "run")
         smaller = (Path(place) / "run/records.jsonl.zst").stat().st_size / 1e6
         again = run(program, place, "report", "run")
-    print(f"{count} records over {args.parts} parts, {size:.0f} MB: joined with results and page {merged[0]:.1f} s, {merged[1]:.0f} MB")
-    print(
-        f"page alone {page[0]:.1f} s, {page[1]:.0f} MB; compressed to {smaller:.0f} MB in {packed[0]:.1f} s, page of that {again[0]:.1f} s, {again[1]:.0f} MB"
-    )
+    told = lambda found: f"{found[0]:.1f} s, {found[1]:.0f} MB"
+    print(f"{count} records over {args.parts} parts, {size:.0f} MB: joined with results and page {told(merged)}; page alone {told(page)}")
+    print(f"compressed to {smaller:.0f} MB in {packed[0]:.1f} s; page of that {told(again)}")
     if merged[0] > args.seconds or max(merged[1], page[1], again[1]) > args.megabytes:
         print(f"million.py: expected at most {args.seconds} s and {args.megabytes} MB", file=sys.stderr)
         return 1

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "checks"))
-from crash import Failed, page  # noqa: E402
+from crash import Failed, page
 
 
 def config(path):
@@ -15,11 +15,8 @@ def config(path):
 
 def files(folder):
     """What people see of it."""
-    return sorted(
-        p.relative_to(folder)
-        for p in folder.rglob("*")
-        if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)
-    )
+    all_files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    return sorted(name for name in all_files if not any(part.startswith(".") for part in name.parts))
 
 
 def contents(folder, name):

@@ -3,10 +3,11 @@
 
     python3 tools/cluster/simulate.py benches/results/DATE-HOST/cells.csv [--gpus 64] [--images 50000] [--batch 64] [--spread 0.3]
 
-The file has a row per model, budget and image: `model,eps,seconds`, the seconds of one image as a run at hand took. Every image's own time is
-drawn around its cell's (log-normal, of the given relative spread: early stops, points that are known already), and a batch takes what its
-images take and a fixed part. Load balance is the mean time over the longest. Beside the split that is used stand two that are not: blocks of
-images, and whole cells dealt out; and what a queue that all share would reach, for which machines would have to talk to each other.
+The file has a row per model, budget and image: `model,eps,seconds`, the seconds of one image as a run at hand took. Every image's own time
+is drawn around its cell's (log-normal, of the given relative spread: early stops, points that are known already), and a batch takes what
+its images take and a fixed part. Load balance is the mean time over the longest. Beside the split that is used stand two that are not:
+blocks of images, and whole cells dealt out; and what a queue that all share would reach, for which machines would have to talk to each
+other.
 """
 
 import argparse
