@@ -53,7 +53,7 @@ pub struct Overrides {
 
 /// A field, the flag that may decide it, and whether it did. What has no field of the config is a flag in any case.
 type Flag = (&'static str, &'static str, fn(&Overrides) -> bool);
-const FLAGS: [Flag; 17] = [
+const FLAGS: [Flag; 18] = [
     ("attack.eps", "--eps", |o| o.eps.is_some()),
     ("defense.sigma", "--sigma", |o| o.sigma.is_some()),
     ("defense.draws", "--draws", |o| o.draws.is_some()),
@@ -71,6 +71,7 @@ const FLAGS: [Flag; 17] = [
     ("as_written", "--as-written", |o| o.as_written),
     ("out", "--out", |_| true),
     ("resume", "--resume", |_| true),
+    ("shard", "--shard", |_| true),
 ];
 
 /// Where the settings of one config come from.

@@ -405,7 +405,7 @@ fn torn_doubled_and_foreign_parts_are_listed() {
         ("doubled", [&second[..], lines[5]].concat(), false, "was recorded before"),
         ("of another part", [&second[..], of_first[4]].concat(), false, "is not of part 2/3"),
         ("of another run", other, false, "seed is 0 in config.toml, and these records were made with seed 9"),
-        ("no records", b"precious\n".to_vec(), false, "line 1: not a record"),
+        ("no records", b"precious\n".to_vec(), false, "line 1: expected the settings"),
     ];
     for (what, bytes, with_card, problem) in cases {
         fs::write(path("records-2-of-3.jsonl"), &bytes).unwrap();

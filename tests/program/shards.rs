@@ -156,7 +156,7 @@ fn a_script_for_slurm_says_what_it_sends() {
         "#SBATCH --time=10:00",
         "#SBATCH --signal=B:USR1@120",
         "#SBATCH --requeue",
-        "--on-preempt 75 --if-running wait --no-checks --eps 0,0.01 --shard \"$SLURM_ARRAY_TASK_ID/6\" &",
+        "--on-preempt 75 --if-running wait --no-checks --eps '0,0.01' --shard \"$SLURM_ARRAY_TASK_ID/6\" &",
         "--dependency=afterok:$id --kill-on-invalid-dep=yes",
         "merge ",
     ] {
