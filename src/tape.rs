@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use crate::choice::choice;
-use crate::device::{DType, Device, Kernel};
+use crate::device::{DType, Device, Kernel, nvtx};
 use crate::tensor::{Outline, Tensor, TensorId};
 use crate::{Error, Result};
 
@@ -234,7 +234,7 @@ impl Graph {
                         Some(keep) => accumulate(&graph, &dy, None, Some(&keep))?,
                         None => dy,
                     };
-                    let _range = crate::device::nvtx::range(node.name);
+                    let _range = nvtx::range(nvtx::Kind::Op, node.name);
                     (node.backward)(&graph, &dy, &mut grads)?;
                 }
                 // Nothing the result depends on came through here.

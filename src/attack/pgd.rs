@@ -8,7 +8,7 @@ use super::outcome::Adversarial;
 use super::spec::{Attack, Batch, Preset, Row, Spec, StepSize, wrong};
 use super::start::{self, Starts};
 use super::track::Track;
-use crate::device::nvtx;
+use crate::device::nvtx::{self, Kind};
 use crate::ops::pgd::{self, Norm, Profile, Step};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -153,7 +153,7 @@ impl Pgd {
             if ends {
                 break;
             }
-            let _range = nvtx::range("attack step");
+            let _range = nvtx::range(Kind::Step, "attack step");
             let mut done = Vec::new();
             if let Some(cycles) = &mut cycles {
                 done = cycles.look(track, &points, &evaluation, k)?;

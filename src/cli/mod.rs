@@ -28,6 +28,8 @@ pub mod workload;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::Result;
+use crate::device::nvtx;
+use crate::run::progress::note;
 
 /// Attack image classifiers with PGD and measure denoised smoothing, on kernels of our own.
 #[derive(Parser, Debug)]
@@ -84,6 +86,9 @@ impl Cli {
     /// Whatever it reports; [`crate::Error::exit_code`] is the process's exit code.
     pub fn run(self) -> Result<()> {
         crate::device::start_threads()?;
+        if let Err(problem) = nvtx::attached() {
+            note(format!("warning: {problem}"));
+        }
         match self.command {
             Command::Sweep(args) => sweep::run(args),
             Command::Attack(args) => attack::run(&args),

@@ -257,7 +257,7 @@ impl Denoiser {
         range: Range,
         gradient: Gradient,
     ) -> Result<Tensor> {
-        let _range = nvtx::range("denoise");
+        let _range = nvtx::range(nvtx::Kind::Step, "denoise");
         let s = &level.step;
         let coefficients = vec![[s.image, s.noise]; noise.shape().first().copied().unwrap_or(0)];
         let small = self.resizes.as_ref().map(|r| resize(g, x, &r.down)).transpose()?;

@@ -537,7 +537,7 @@ impl Device {
         if grid.contains(&0) {
             return Ok(());
         }
-        let _range = nvtx::range(info.name);
+        let _range = nvtx::range(nvtx::Kind::Op, info.name);
         match &self.0.backend {
             Backend::Host(host) => {
                 let args = bytemuck::bytes_of(args);

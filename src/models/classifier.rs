@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::attack::{self, Evaluation, Loss, Query};
-use crate::device::{Device, nvtx};
+use crate::device::Device;
+use crate::device::nvtx::{self, Kind};
 use crate::models::batch::{chunk, in_chunks};
 use crate::models::card::{Card, Triple};
 use crate::models::network::{Network, Shape};
@@ -109,7 +110,7 @@ impl Classifier {
     /// # Errors
     /// What the network's ops return.
     pub fn forward(&self, g: &Graph, images: &Tensor) -> Result<Tensor> {
-        let _range = nvtx::range("forward");
+        let _range = nvtx::range(Kind::Step, "forward");
         self.net.forward(g, &normalize_images(g, images, self.mean, self.std)?)
     }
 
@@ -173,7 +174,7 @@ impl Classifier {
             let (out, dlogits) = of(range, &x, &logits)?;
             let prediction = out.prediction.to_i32(&self.device)?.into_iter().map(|p| p as u32).collect();
             let (loss, margin) = (out.loss.to_f32(&self.device)?, out.margin.to_f32(&self.device)?);
-            let _range = nvtx::range("gradient");
+            let _range = nvtx::range(Kind::Step, "gradient");
             let gradient = gradient.then(|| g.backward(&logits, dlogits, &x)).transpose()?;
             Ok(Evaluation { gradient, loss, margin, prediction })
         })?;

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::network::{Network, Row, Shape, ShapeOf};
 use super::probe::Probe;
 use super::weights::Weights;
-use crate::device::Device;
+use crate::device::{Device, nvtx};
 use crate::ops::Activation;
 use crate::ops::conv::{Conv2d, Window, conv2d};
 use crate::ops::gemm::{Linear, linear};
@@ -183,7 +183,7 @@ impl Network for CoAtNet {
         probe.see("stem", &x);
         let mut rollout = Rollout::new(&self.config);
         for (name, block) in &self.blocks {
-            let _range = crate::device::nvtx::range(name);
+            let _range = nvtx::range(nvtx::Kind::Op, name);
             x = match block {
                 Block::Conv(block) => block.run(g, &x)?,
                 Block::Transformer(block) => {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::network::{Network, Row, Shape, ShapeOf};
 use super::probe::Probe;
 use super::weights::Weights;
-use crate::device::Device;
+use crate::device::{Device, nvtx};
 use crate::ops::Activation;
 use crate::ops::cbam::{Cbam, cbam, cbam_with_gates};
 use crate::ops::conv::{Conv2d, Window, conv2d, fold_batch_norm};
@@ -317,7 +317,7 @@ impl Network for ResNet {
 
 impl Block {
     fn forward(&self, g: &Graph, x: &Tensor, probe: &mut Probe) -> Result<Tensor> {
-        let _range = crate::device::nvtx::range(&self.name);
+        let _range = nvtx::range(nvtx::Kind::Op, &self.name);
         let shortcut = match &self.shortcut {
             Some(conv) => conv2d(g, x, conv, None, Activation::None)?,
             None => x.clone(),

@@ -19,8 +19,10 @@ use crate::defense::denoise::Level;
 use crate::defense::smoothing::{self, Scoring};
 use crate::defense::suite::SUITE;
 use crate::defense::{Denoiser, Smoothed};
+use crate::device::nvtx::{self, Kind};
 use crate::device::{DType, Device};
 use crate::models::classifier::Classifier;
+use crate::number::eps_label;
 use crate::ops::resize::Filter;
 use crate::stats::in_top;
 use crate::tensor::Tensor;
@@ -316,12 +318,16 @@ impl AttackEngine<'_> {
 
 impl Engine for AttackEngine<'_> {
     fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Attacked> {
-        let _range = crate::device::nvtx::range("attack");
+        let _batch = nvtx::range_of(Kind::Batch, || {
+            format!("{}, eps {}: {} images", self.config.models[model].name, eps_label(eps), images.len())
+        });
         let batch = self.batch(images)?;
         let net = self.model(model)?;
         let mut spent = self.spent;
         let begin = Instant::now();
+        let phase = nvtx::range(Kind::Phase, "attack");
         let Handed { outcomes, images: attacked, seconds } = self.attack(net, &batch, eps)?;
+        drop(phase);
         spent.attack += begin.elapsed().as_secs_f64();
         spent.stages.iter_mut().zip(seconds).for_each(|(total, more)| *total += more);
         let (mut beside, mut denoised) = (Vec::new(), Vec::new());
@@ -331,6 +337,7 @@ impl Engine for AttackEngine<'_> {
             pixels.push(attacked.to_f32(&self.device)?);
         }
         let begin = Instant::now();
+        let phase = (!self.beside.is_empty()).then(|| nvtx::range(Kind::Phase, "further attacks"));
         for number in 0..self.beside.len() {
             let Handed { outcomes, images, .. } = self.attack_beside(number, net, &batch, eps)?;
             if kept {
@@ -338,15 +345,20 @@ impl Engine for AttackEngine<'_> {
             }
             beside.push(outcomes);
         }
+        drop(phase);
         spent.beside += begin.elapsed().as_secs_f64();
         if let Some((denoiser, levels)) = &self.denoiser {
             let defense = &self.config.defense;
             let begin = Instant::now();
+            let phase = nvtx::range(Kind::Phase, "denoising and its votes");
             for level in levels {
                 denoised.push(self.smoothed(net, denoiser, &attacked, &batch, level, &outcomes)?);
             }
+            drop(phase);
             spent.denoise += begin.elapsed().as_secs_f64();
             let begin = Instant::now();
+            let through = defense.attack || defense.suite;
+            let _phase = through.then(|| nvtx::range(Kind::Phase, "attack through the defence"));
             let mut score = |images: &Tensor, level: &Level, keep: bool| -> Result<Vec<Smoothed>> {
                 if kept && keep {
                     pixels.push(images.to_f32(&self.device)?);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::device::nvtx;
 use crate::shown::plain;
 
 /// Every bar there is, so that a message above them breaks none.
@@ -137,6 +138,7 @@ impl Drop for Progress {
 pub(crate) struct Phase {
     bar: ProgressBar,
     name: &'static str,
+    _range: nvtx::Range,
 }
 
 impl Phase {
@@ -146,7 +148,7 @@ impl Phase {
             bar.set_style(style);
         }
         bar.enable_steady_tick(TICK);
-        Phase { bar, name }
+        Phase { bar, name, _range: nvtx::range(nvtx::Kind::Phase, name) }
     }
 
     pub fn watch(&self) -> Watch {

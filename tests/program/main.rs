@@ -10,6 +10,7 @@ mod intake;
 #[path = "../common/listed.rs"]
 mod listed;
 mod maps;
+mod nvtx;
 mod onnx;
 mod own;
 mod parity;
