@@ -5,6 +5,7 @@
   bench_torch.py --rampart target/release/rampart           both, interleaved, with the ratio PyTorch / Rampart
   bench_torch.py --arch unet --batch 8                      the denoiser of CIFAR-10, 52.5 M parameters
   bench_torch.py --arch coatnet --size 384x384 --batch 2    timm's CoAtNet
+  bench_torch.py --device cuda --rampart rampart            both on the GPU; tf32 beside f32 and bf16 is there too
   bench_torch.py --openvino --what forward                  OpenVINO's CPU plugin as a third side
   bench_torch.py --arch unet --config '{"channels": 32, "channel_mult": [1, 2, 2], "res_blocks": 2, "out_channels": 3}'
 
@@ -13,7 +14,8 @@ logits or the denoiser's output; `gradient` is forward, summed cross-entropy (de
 values) and the gradient with respect to the input. The keys of --config are those of a checkpoint's metadata. Every measurement is a
 process of its own that warms up and then times --runs runs; the two sides take turns for --rounds rounds. Medians are over
 all runs (PyTorch) or over the rounds' medians (Rampart). Peak RSS is that of the whole process, libraries included; "own" is
-what the work itself took: growth of the peak RSS from before the network was built (PyTorch), peak_bytes (Rampart).
+what the work itself took: growth of the peak RSS from before the network was built (PyTorch; on a GPU the peak of its allocator),
+peak_bytes (Rampart). On a GPU f32 is float32 throughout, tf32 lets products be TF32.
 """
 
 import argparse
@@ -48,17 +50,19 @@ def measure(args):
 
     torch.set_num_threads(args.threads)
     before = peak_rss()
-    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[args.precision[0]]
+    place = "cuda" if args.device == "cuda" else "cpu"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.precision[0] == "tf32"
+    dtype = torch.bfloat16 if args.precision[0] == "bf16" else torch.float32
     build = {"resnet": resnet_reference, "resnet_study": resnet_study_reference, "coatnet": coatnet_reference, "unet": unet_reference}[
         args.arch
     ].build
-    net = fill_state(build(args.config)).to(dtype).to(memory_format=torch.channels_last)
-    x = fill_tensor("input", (args.batch, 3, *args.size)).to(dtype).contiguous(memory_format=torch.channels_last)
+    net = fill_state(build(args.config)).to(place, dtype).to(memory_format=torch.channels_last)
+    x = fill_tensor("input", (args.batch, 3, *args.size)).to(place, dtype).contiguous(memory_format=torch.channels_last)
     if args.arch == "unet":
-        tau = torch.full((args.batch,), 289.5)  # of sigma 0.25 in the CIFAR-10 checkpoint
+        tau = torch.full((args.batch,), 289.5, device=place)  # of sigma 0.25 in the CIFAR-10 checkpoint
         shape = (args.batch, args.config["out_channels"], *args.size)
-        upstream = fill_tensor("upstream", shape).to(dtype).contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(args.batch) % args.config.get("classes", 1)
+        upstream = fill_tensor("upstream", shape).to(place, dtype).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(args.batch, device=place) % args.config.get("classes", 1)
 
     def run_network(x):
         return net(x, tau) if args.arch == "unet" else net(x)
@@ -78,6 +82,8 @@ def measure(args):
     for i in range(args.warmup + args.runs):
         since = time.perf_counter()
         run()
+        if place == "cuda":
+            torch.cuda.synchronize()
         if i >= args.warmup:
             times.append(time.perf_counter() - since)
     return {
@@ -85,7 +91,7 @@ def measure(args):
         "median_s": statistics.median(times),
         "min_s": min(times),
         "max_s": max(times),
-        "peak_bytes": peak_rss() - before,
+        "peak_bytes": torch.cuda.max_memory_allocated() if place == "cuda" else peak_rss() - before,
         "torch": torch.__version__,
     }
 
@@ -214,6 +220,8 @@ def torch_command(args, what, precision, side="torch"):
         str(args.runs),
         "--warmup",
         str(args.warmup),
+        "--device",
+        args.device,
     ]
 
 
@@ -234,7 +242,7 @@ def rampart_command(args, what, precision):
         "--precision",
         precision,
         "--device",
-        "host",
+        args.device,
         "--runs",
         str(args.runs),
         "--json",
@@ -297,7 +305,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rampart", metavar="BINARY", help="the engine to time beside PyTorch")
     parser.add_argument("--what", nargs="+", choices=("forward", "gradient"), default=["forward", "gradient"])
-    parser.add_argument("--precision", nargs="+", choices=("f32", "bf16"), default=["f32", "bf16"])
+    parser.add_argument("--precision", nargs="+", choices=("f32", "tf32", "bf16"), default=["f32", "bf16"])
     parser.add_argument("--arch", choices=("resnet", "resnet_study", "coatnet", "unet"), default="resnet")
     parser.add_argument("--config", metavar="JSON", help="config keys that differ from the defaults, as in a checkpoint's metadata")
     parser.add_argument("--depth", type=int, choices=(18, 34, 50), default=50)
@@ -307,6 +315,7 @@ def main():
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--size", type=size, default=(32, 32), metavar="HxW")
+    parser.add_argument("--device", choices=("host", "cuda"), default="host", help="of both sides (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5, help="timed runs per round and side")

@@ -45,7 +45,7 @@ pub const STAGES: [Stage; 10] = [
     },
     Stage {
         name: "cuda",
-        about: "nvcc builds every kernel; prebuilt PTX and resources.csv compared with it",
+        about: "nvcc builds every kernel; prebuilt PTX and resources.csv compared with it; the GPU day's script, emulated",
         run: cuda,
     },
     Stage {
@@ -278,7 +278,10 @@ fn cuda(run: &mut Run) -> Result {
     }
     // What the emulator refuses by name is what the toolkit's header has beside what it does.
     run.step(run.command("python3", "tools/cuda/driver_functions.py --check").env("NVCC", &nvcc))?;
-    run.step(run.command("python3", "tools/cuda/check_ptx.py emulator/tests/isa/cases").env("NVCC", &nvcc))
+    run.step(run.command("python3", "tools/cuda/check_ptx.py emulator/tests/isa/cases").env("NVCC", &nvcc))?;
+    // Nothing but the hardware is to be new to the script on the day there is a GPU.
+    run.step(&mut run.cargo(PROGRAM))?;
+    run.step(&mut run.command("tools/cuda/gpu_day.sh", "--emulated --out target/ci-gpu-day"))
 }
 
 fn frameworks(run: &mut Run) -> Result {
