@@ -319,7 +319,7 @@ impl AttackEngine<'_> {
 impl Engine for AttackEngine<'_> {
     fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Attacked> {
         let _batch = nvtx::range_of(Kind::Batch, || {
-            format!("{}, eps {}: {} images", self.config.models[model].name, eps_label(eps), images.len())
+            format!("{}, eps {}, batch of {}", self.config.models[model].name, eps_label(eps), images.len())
         });
         let batch = self.batch(images)?;
         let net = self.model(model)?;

@@ -235,7 +235,7 @@ fn bad_flags_are_named() {
         ("sweep --attack-through classifier", &["--attack-through", "defense"]),
         ("sweep --eot 3", &["--eot", "--attack-through defense"]),
         ("sweep --precision f8", &["--precision", "'f8'", "f32, bf16, tf32"]),
-        ("sweep --device tpu", &["--device", "'tpu'", "auto, host, cuda, emulated"]),
+        ("sweep --device tpu", &["--device", "'tpu'", "auto, host, cuda, cuda:N"]),
         ("sweep --config none.toml", &["none.toml", "cannot read the config"]),
         ("sweep --resume", &["--resume", "--out DIR"]),
         ("sweep --speed 9", &["--speed"]),

@@ -62,7 +62,7 @@ fn a_profiler_sees_phases_batches_steps_and_kernels_of_a_sweep() {
     let seen = seen(&fs::read_to_string(place.path("ranges.tsv")).unwrap());
 
     // Two budgets, in two batches each, and those of the pictures.
-    let batch = |eps: &str, images: u32| format!("resnet50-w16, eps {eps}: {images} images");
+    let batch = |eps: &str, images: u32| format!("resnet50-w16, eps {eps}, batch of {images}");
     let batches = [batch("0", 1), batch("0", 2), batch("0.01", 1), batch("0.01", 2)].map(|name| (name, 1));
     assert_eq!(of(&seen, "batch"), batches);
     let phases = [("attack", 4), ("denoising and its votes", 4), ("strips, samples and maps", 1)];
