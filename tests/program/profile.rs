@@ -187,7 +187,8 @@ fn a_sweep_records_how_it_was_emulated() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let out = out.to_str().unwrap();
-    let flags = ["--eps", "0", "--limit", "1", "--out", out, "--emulator-checks", "off"];
+    let flags = "--eps 0 --limit 1 --no-defense --no-checks --emulator-checks off --out";
+    let flags: Vec<&str> = flags.split(' ').chain([out]).collect();
     ok(&[&["sweep", "--device", "emulated", "--emulator-seed", "3"], &flags[..]].concat());
     let config: toml::Table = fs::read_to_string(Path::new(out).join("config.toml")).unwrap().parse().unwrap();
     let emulator = &config["run"]["emulator"];
