@@ -68,7 +68,7 @@ pub fn say(level: Option<&str>) {
     WANTED.lock().unwrap_or_else(PoisonError::into_inner).said = level.map(str::to_owned);
 }
 
-/// Devices that are opened from here on compute at this level, as [`described`] says it, or not at all.
+/// Devices that are opened from here on compute at this level, as `info` says it, or not at all.
 pub fn pin(level: Option<&str>) {
     WANTED.lock().unwrap_or_else(PoisonError::into_inner).pinned = level.map(str::to_owned);
 }

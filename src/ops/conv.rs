@@ -1,5 +1,5 @@
 //! 2-D convolution with bias, residual and activation: `kernels/conv.cu`; with one channel per group `depthwise.rs`, and what
-//! [`winograd`] does faster there.
+//! `winograd.rs` does faster there.
 
 use std::sync::{Arc, OnceLock};
 
