@@ -267,6 +267,9 @@ fn out_dir(messages: &str) -> Option<String> {
 }
 
 fn cuda(run: &mut Run) -> Result {
+    // Nothing but the hardware is to be new to the script on the day there is a GPU. First: what follows is another build.
+    run.step(&mut run.cargo(PROGRAM))?;
+    run.step(&mut run.command("tools/cuda/gpu_day.sh", "--emulated --out target/ci-gpu-day"))?;
     let nvcc = run.installed("tools/cuda/install_nvcc.sh target/nvcc-venv")?;
     // The build script's part of a build with nvcc; `wheel` makes a program of it.
     let check = "check --release --locked --package rampart --lib --message-format=json";
@@ -278,10 +281,7 @@ fn cuda(run: &mut Run) -> Result {
     }
     // What the emulator refuses by name is what the toolkit's header has beside what it does.
     run.step(run.command("python3", "tools/cuda/driver_functions.py --check").env("NVCC", &nvcc))?;
-    run.step(run.command("python3", "tools/cuda/check_ptx.py emulator/tests/isa/cases").env("NVCC", &nvcc))?;
-    // Nothing but the hardware is to be new to the script on the day there is a GPU.
-    run.step(&mut run.cargo(PROGRAM))?;
-    run.step(&mut run.command("tools/cuda/gpu_day.sh", "--emulated --out target/ci-gpu-day"))
+    run.step(run.command("python3", "tools/cuda/check_ptx.py emulator/tests/isa/cases").env("NVCC", &nvcc))
 }
 
 fn frameworks(run: &mut Run) -> Result {
