@@ -252,7 +252,6 @@ fn wheel(run: &mut Run) -> Result {
             println!("{}", report.lines().last().unwrap_or_default());
         }
     }
-    run.step(run.command("python3", "tools/cluster/levels.py").arg(venv.join("bin/rampart")))?;
     run.step(rampart(run, "parity --device emulated").arg(fixtures.join("softmax")))?;
     run.step(&mut rampart(run, "sweep --limit 2 --no-checks --out sweep"))
 }
