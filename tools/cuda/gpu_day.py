@@ -20,8 +20,9 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "baseline"))
+sys.path += [str(Path(__file__).resolve().parents[1] / folder) for folder in ("baseline", "import")]
 import bench_torch
+from checkpoint_tables import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -83,9 +84,11 @@ def machine(day):
     """Device, driver, the kernels' machine code."""
     status, out, err = day.program("info")
     ran(status, err)
-    kept = ("host", "cuda", "emulated", "CUDA images", "host kernels")
-    rows = [line.split(None, 1) for line in out.splitlines() if line.strip().startswith(kept)]
-    found = {key.rstrip(":"): value for key, value in rows}
+    kept = ("host kernels:", "CUDA images:", "host", "cuda", "emulated")
+    lines = [(key, line.strip()) for line in out.split("\n\nkernel")[0].splitlines() for key in kept if line.strip().startswith(key)]
+    found = {}
+    for key, line in lines:
+        found.setdefault(key.rstrip(":"), line.removeprefix(key).strip())
     try:
         _, smi, _ = day.run([tool("nvidia-smi"), "--query-gpu=name,driver_version,memory.total,clocks.max.sm", "--format=csv,noheader"])
         found["nvidia-smi"] = smi.strip()
@@ -164,15 +167,6 @@ SMALL_COATNET = {
     "image": 64,
     "classes": 10,
 }
-IMAGENET_UNET = {
-    "channels": 256,
-    "channel_mult": [1, 1, 2, 2, 4, 4],
-    "res_blocks": 2,
-    "attention_factors": [8, 16, 32],
-    "head_channels": 64,
-    "resblock_updown": True,
-    "out_channels": 6,
-}
 
 DEFAULTS = {
     "resnet": {"depth": 50, "stem": "cifar", "width": 64, "attention": "none", "reduction": 16, "classes": 10},
@@ -186,7 +180,7 @@ NETWORKS = (
     ("ResNet-50 with CBAM", "resnet", {"attention": "cbam"}, 32, 256, (16, 1, {"depth": 18, "width": 8})),
     ("U-Net of CIFAR-10", "unet", {}, 32, 64, (16, 1, {**SMALL_UNET, "heads": 2})),
     ("CoAtNet", "coatnet", {}, 384, 16, (64, 1, SMALL_COATNET)),
-    ("U-Net of ImageNet", "unet", IMAGENET_UNET, 256, 4, (16, 1, {**SMALL_UNET, "head_channels": 16})),
+    ("U-Net of ImageNet", "unet", MODELS["guided-diffusion-imagenet256"]["config"], 256, 4, (16, 1, {**SMALL_UNET, "head_channels": 16})),
 )
 
 
@@ -316,7 +310,7 @@ def kernels(day):
 
 
 def counted(day, title, common):
-    """By Nsight Compute: each launch of one pass after the one that warms up is replayed."""
+    """By Nsight Compute: 600 launches from the first on, those of the pass that warms up among them."""
     before = [tool("ncu"), "--csv", "--page", "raw", "--metrics", ",".join(METRICS), "--launch-count", "600"]
     status, out, err = day.program("bench", *common, "--device", "cuda", "--runs", "1", before=before, most=90)
     if "ERR_NVGPUCTRPERM" in out + err:
