@@ -41,11 +41,11 @@ pub struct Args {
     pub compress: bool,
 
     /// Leave out the sanity checks of the attack that need small attacks of their own
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["partial", "records"])]
     pub no_checks: bool,
 
     /// Exit with 1, once all is written, where a check fails that forbids to quote the accuracies
-    #[arg(long)]
+    #[arg(long, conflicts_with = "partial")]
     pub strict: bool,
 
     #[command(flatten)]

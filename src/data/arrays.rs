@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 use zip::ZipArchive;
 
-use super::classes::Classes;
+use super::classes::{self, Classes};
 use super::dataset::Dataset;
 use super::npy::{self, Header};
 use super::prepared::{self, Pixels};
@@ -73,16 +73,7 @@ struct Arrays {
 impl Source for Arrays {
     fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset> {
         let labels = labels(&self.labels, &LABELS)?;
-        let largest = labels.iter().copied().max().unwrap_or(0) as usize;
-        let (classes, whose) = match (&self.classes, &self.order) {
-            (Some(file), _) => (Classes::load(file)?.names, file.display().to_string()),
-            (None, Some(names)) => (names.clone(), "class_order".into()),
-            (None, None) => ((0..=largest).map(|k| k.to_string()).collect(), String::new()),
-        };
-        if largest >= classes.len() {
-            let problem = format!("expected labels of the {} classes of {whose}, found {largest}", classes.len());
-            return Err(Error::file(&self.labels, problem));
-        }
+        let classes = classes::numbered(&labels, self.classes.as_deref(), self.order.as_deref(), &self.labels)?;
         let keep = select.indices(&labels, limit);
         let Images { pixels, height, width } = images(&self.images, &IMAGES, &keep, labels.len(), Beyond::Refused)?;
         let stem = self.images.file_stem().map_or("arrays".into(), |stem| stem.to_string_lossy().into_owned());

@@ -143,6 +143,29 @@ fn is_wordnet_id(text: &str) -> bool {
     text.len() == 9 && text.starts_with('n') && text[1..].bytes().all(|b| b.is_ascii_digit())
 }
 
+/// The classes of a set whose labels are numbers: of a list, of the order settled before, else the numbers themselves.
+///
+/// # Errors
+/// [`Error::File`] of `at`, where the labels were read, for one beyond the classes; what reading the list returns.
+pub(super) fn numbered(
+    labels: &[u32],
+    list: Option<&Path>,
+    order: Option<&[String]>,
+    at: &Path,
+) -> Result<Vec<String>> {
+    let largest = labels.iter().copied().max().unwrap_or(0) as usize;
+    let (classes, whose) = match (list, order) {
+        (Some(file), _) => (Classes::load(file)?.names, file.display().to_string()),
+        (None, Some(names)) => (names.to_vec(), "class_order".into()),
+        (None, None) => ((0..=largest).map(|k| k.to_string()).collect(), String::new()),
+    };
+    if largest >= classes.len() {
+        let problem = format!("expected labels of the {} classes of {whose}, found {largest}", classes.len());
+        return Err(Error::file(at, problem));
+    }
+    Ok(classes)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

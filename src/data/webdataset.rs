@@ -8,7 +8,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::classes::{Classes, natural};
+use super::classes::{self, Classes, natural};
 use super::dataset::Dataset;
 use super::decode::{EXTENSIONS, decode_bytes};
 use super::listing;
@@ -85,16 +85,7 @@ impl Source for Tars {
             found.scan(number as u32, tar)?;
         }
         let Found { images, labels, places, mut skipped } = found;
-        let largest = labels.iter().copied().max().unwrap_or(0) as usize;
-        let (classes, whose) = match (&self.classes, &self.order) {
-            (Some(file), _) => (Classes::load(file)?.names, file.display().to_string()),
-            (None, Some(names)) => (names.clone(), "class_order".into()),
-            (None, None) => ((0..=largest).map(|k| k.to_string()).collect(), String::new()),
-        };
-        if largest >= classes.len() {
-            let problem = format!("expected labels of the {} classes of {whose}, found {largest}", classes.len());
-            return Err(Error::file(&self.path, problem));
-        }
+        let classes = classes::numbered(&labels, self.classes.as_deref(), self.order.as_deref(), &self.path)?;
         let decode = move |image: &Path| {
             let Some(&(tar, at, len)) = places.get(image) else {
                 return Err(Error::file(image, "not in the tar file"));
