@@ -19,7 +19,7 @@ impl TensorId {
     }
 }
 
-/// A contiguous tensor on a device. Clones share memory; nothing writes to a tensor once an op returned it.
+/// A contiguous tensor on a device. Clones share memory; nothing writes to a tensor once an op returned it, but for ops that say `in_place`.
 #[derive(Clone)]
 pub struct Tensor {
     shape: Vec<usize>,
@@ -69,6 +69,37 @@ impl Tensor {
         let t = Self::uninit(device, shape, DType::I32)?;
         device.upload(&t.buffer, bytemuck::cast_slice(values))?;
         Ok(t)
+    }
+
+    /// Values that never change, `F32`, uploaded once per device: see [`Device::constant`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the number of values is not that of the shape.
+    pub fn constant(device: &Device, shape: &[usize], values: &[f32]) -> Result<Self> {
+        holds(shape, DType::F32, values.len())?;
+        let buffer = Arc::new(device.constant(bytemuck::cast_slice(values))?);
+        Ok(Tensor { shape: shape.to_vec(), dtype: DType::F32, buffer, offset: 0, id: TensorId::next() })
+    }
+
+    /// A tensor of its own with the same values.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device is out of memory.
+    pub fn copied(&self, device: &Device) -> Result<Self> {
+        let copy = Self::uninit(device, &self.shape, self.dtype)?;
+        device.copy((&copy.buffer, 0), (&self.buffer, self.offset), self.len() * self.dtype.size())?;
+        Ok(copy)
+    }
+
+    /// Sets all values to 0: of a tensor that kernels write to in place.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for rows of a larger tensor.
+    pub fn clear(&self, device: &Device) -> Result<()> {
+        if self.offset > 0 {
+            return Err(Error::shape("clear", "tensor", "a whole one", format!("{self:?} of a larger one")));
+        }
+        device.zero(&self.buffer, self.len() * self.dtype.size())
     }
 
     /// Values as float32, after everything launched before.

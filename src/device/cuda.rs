@@ -4,6 +4,8 @@
 //! cudarc loads the driver when it is first called and panics where the library or a function is missing, so
 //! [`CudaDevice::open`] looks for everything used here before the first call. Everything runs in the order of the calls.
 
+mod graph;
+
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr;
@@ -17,16 +19,19 @@ use super::kernel::{IMAGES, Image, KERNELS, KernelInfo};
 use super::numa::Near;
 use crate::{Error, Result};
 
-/// Every driver function called here, in drivers since CUDA 11.
+pub use graph::Recorded;
+
+/// Every driver function called here, in drivers since CUDA 11.4.
 #[rustfmt::skip]
-const FUNCTIONS: [&str; 32] = [
+const FUNCTIONS: [&str; 38] = [
     "cuInit", "cuGetErrorString", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute",
     "cuDeviceTotalMem_v2", "cuDeviceGetPCIBusId",
     "cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease_v2", "cuCtxSetCurrent", "cuStreamCreate",
     "cuStreamSynchronize", "cuStreamDestroy_v2", "cuEventCreate", "cuEventRecord", "cuEventSynchronize", "cuEventDestroy_v2",
     "cuMemAlloc_v2", "cuMemFree_v2", "cuMemGetInfo_v2", "cuMemHostAlloc", "cuMemFreeHost", "cuMemcpyHtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2", "cuMemcpyDtoDAsync_v2", "cuMemsetD8Async", "cuModuleLoadData", "cuModuleUnload",
-    "cuModuleGetFunction", "cuFuncSetAttribute", "cuLaunchKernel",
+    "cuModuleGetFunction", "cuFuncSetAttribute", "cuLaunchKernel", "cuStreamBeginCapture_v2", "cuStreamEndCapture",
+    "cuGraphInstantiateWithFlags", "cuGraphLaunch", "cuGraphDestroy", "cuGraphExecDestroy",
 ];
 
 /// Bytes of one half of the pinned staging buffer: large enough to hide the latency of a copy.
@@ -80,6 +85,8 @@ unsafe impl Sync for CudaDevice {}
 struct Loaded {
     modules: HashMap<&'static str, sys::CUmodule>,
     functions: Vec<Option<sys::CUfunction>>,
+    /// While a stream captures, when nothing is loaded: the kernels that would have to be.
+    lacking: Option<Vec<&'static KernelInfo>>,
 }
 
 /// Two halves of pinned memory, used in turn; an event says when the copy from or to a half is done.
@@ -170,7 +177,7 @@ impl CudaDevice {
                 multiprocessors: 0,
                 compute_capability,
             },
-            loaded: Mutex::new(Loaded { modules: HashMap::new(), functions: vec![None; KERNELS.len()] }),
+            loaded: Mutex::new(Loaded { modules: HashMap::new(), functions: vec![None; KERNELS.len()], lacking: None }),
             staging: Mutex::new(Staging { half: [ptr::null_mut(); 2], done: [ptr::null_mut(); 2], next: 0 }),
         };
         // From here on `drop` takes back whatever was made.
@@ -350,7 +357,7 @@ impl CudaDevice {
         limit("argument bytes", args.len() as u64, ARGS as u64)?;
 
         self.bind()?;
-        let function = self.function(kernel)?;
+        let Some(function) = self.function(kernel)? else { return Ok(()) };
         // The arguments with their size, which the driver compares with what the kernel takes.
         let mut bytes = args.len();
         let mut extra: [*mut c_void; 5] = [
@@ -398,11 +405,15 @@ impl CudaDevice {
         unsafe { result::ctx::set_current(self.context) }.map_err(|e| failed("using the context", e))
     }
 
-    /// The loaded kernel; the first use of a source file loads its image.
-    fn function(&self, kernel: &'static KernelInfo) -> Result<sys::CUfunction> {
+    /// The loaded kernel; the first use of a source file loads its image. None where a stream captures and it would have to be loaded.
+    fn function(&self, kernel: &'static KernelInfo) -> Result<Option<sys::CUfunction>> {
         let mut loaded = self.loaded.lock().expect("no panic while locked");
         if let Some(function) = loaded.functions[kernel.index] {
-            return Ok(function);
+            return Ok(Some(function));
+        }
+        if let Some(lacking) = &mut loaded.lacking {
+            lacking.push(kernel);
+            return Ok(None);
         }
         let module = match loaded.modules.get(kernel.file) {
             Some(module) => *module,
@@ -437,7 +448,7 @@ impl CudaDevice {
             let _ = unsafe { result::function::set_function_attribute(function, what, 100) };
         }
         loaded.functions[kernel.index] = Some(function);
-        Ok(function)
+        Ok(Some(function))
     }
 }
 

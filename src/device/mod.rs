@@ -3,25 +3,33 @@
 //! A [`Device`] is the host or a CUDA device behind one interface: allocate, copy, launch. Memory goes through a caching
 //! allocator, since an attack asks for the same sizes again at every step.
 
+mod capture;
 mod cuda;
 pub mod emulated;
 mod host;
 mod kernel;
 pub mod level;
+mod memory;
 mod numa;
 pub mod nvtx;
 mod plan;
+mod shared;
 mod watch;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+pub use capture::Captured;
 pub use cuda::CudaDevice;
 pub use host::{HostDevice, start_threads};
 pub use kernel::*;
+pub use memory::{Buffer, MemoryUse};
 pub use plan::Plan;
+pub use shared::Device;
 pub use watch::Spent;
+
+use shared::{Backend, Shared};
 
 use crate::choice::choice;
 use crate::{Error, Result};
@@ -114,54 +122,6 @@ impl DType {
     }
 }
 
-enum Backend {
-    Host(HostDevice),
-    Cuda(CudaDevice),
-}
-
-impl Backend {
-    /// Gives memory back that the allocator got from this device and no buffer uses.
-    fn free(&self, at: u64) {
-        match self {
-            Backend::Host(host) => host.free(at),
-            // SAFETY: `at` came from `alloc` and is no longer in use.
-            Backend::Cuda(cuda) => unsafe { cuda.free(at) },
-        }
-    }
-}
-
-/// A handle to a device; clones share it.
-#[derive(Clone)]
-pub struct Device(Arc<Shared>);
-
-struct Shared {
-    backend: Backend,
-    pool: Mutex<Pool>,
-    /// Multiplications and additions of tile products so far.
-    flops: AtomicU64,
-    /// Bytes and calls of uploads, then of downloads.
-    traffic: [AtomicU64; 4],
-    watch: watch::Watch,
-}
-
-#[derive(Default)]
-struct Pool {
-    /// Free buffers by size.
-    free: HashMap<usize, Vec<u64>>,
-    live: usize,
-    cached: usize,
-    peak: usize,
-}
-
-/// Memory use of a device, bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct MemoryUse {
-    /// In buffers that exist now.
-    pub live: usize,
-    /// The most that was ever live at once.
-    pub peak: usize,
-}
-
 /// What crossed between host and device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Traffic {
@@ -169,61 +129,6 @@ pub struct Traffic {
     pub uploads: u64,
     pub downloaded: u64,
     pub downloads: u64,
-}
-
-/// Device memory that returns to the allocator's cache when dropped.
-pub struct Buffer {
-    device: Device,
-    at: u64,
-    size: usize,
-}
-
-impl Buffer {
-    /// Address on the device; not a host address in general.
-    pub fn address(&self) -> u64 {
-        self.at
-    }
-
-    /// Usable bytes: what was asked for, rounded up except on the emulated GPU.
-    pub fn bytes(&self) -> usize {
-        self.size
-    }
-
-    /// Whether its address means something to `device`.
-    pub fn is_of(&self, device: &Device) -> bool {
-        match (&self.device.0.backend, &device.0.backend) {
-            (Backend::Cuda(own), Backend::Cuda(other)) => {
-                own.is_emulated() == other.is_emulated() && own.number() == other.number()
-            }
-            (Backend::Host(_), Backend::Host(_)) => true,
-            _ => false,
-        }
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        let mut pool = self.device.0.pool.lock().expect("no panic while locked");
-        pool.live -= self.size;
-        if self.device.is_checked() {
-            drop(pool);
-            self.device.0.backend.free(self.at);
-            return;
-        }
-        pool.cached += self.size;
-        pool.free.entry(self.size).or_default().push(self.at);
-        drop(pool);
-        if let Backend::Host(host) = &self.device.0.backend {
-            host.check(self.at, self.size);
-        }
-    }
-}
-
-/// Sizes are rounded up to one of eight steps per power of two, so that nearly equal requests share buffers.
-fn round_up(bytes: usize) -> usize {
-    let bytes = bytes.max(256);
-    let step = (bytes.next_power_of_two() / 16).max(256);
-    bytes.next_multiple_of(step)
 }
 
 impl Device {
@@ -294,6 +199,8 @@ impl Device {
             flops: AtomicU64::new(0),
             traffic: Default::default(),
             watch: Default::default(),
+            capture: Mutex::default(),
+            constants: Mutex::default(),
         }))
     }
 
@@ -360,67 +267,6 @@ impl Device {
         }
     }
 
-    /// Memory for at least `bytes` bytes, not initialised.
-    ///
-    /// # Errors
-    /// [`Error::Device`] when the device has no more.
-    pub fn alloc(&self, bytes: usize) -> Result<Buffer> {
-        let size = if self.is_checked() { bytes.max(1) } else { round_up(bytes) };
-        let cached = {
-            let mut pool = self.0.pool.lock().expect("no panic while locked");
-            let at = pool.free.get_mut(&size).and_then(Vec::pop);
-            if at.is_some() {
-                pool.cached -= size;
-            }
-            at
-        };
-        let at = match cached {
-            Some(at) => at,
-            None => self.raw_alloc(size).or_else(|_| {
-                self.trim();
-                self.raw_alloc(size)
-            })?,
-        };
-        if let Backend::Host(host) = &self.0.backend {
-            host.poison(at, size);
-        }
-        let mut pool = self.0.pool.lock().expect("no panic while locked");
-        pool.live += size;
-        pool.peak = pool.peak.max(pool.live);
-        drop(pool);
-        Ok(Buffer { device: self.clone(), at, size })
-    }
-
-    fn raw_alloc(&self, size: usize) -> Result<u64> {
-        match &self.0.backend {
-            Backend::Host(host) => host.alloc(size),
-            Backend::Cuda(cuda) => cuda.alloc(size),
-        }
-    }
-
-    /// Gives cached memory back to the system.
-    pub fn trim(&self) {
-        let free = {
-            let mut pool = self.0.pool.lock().expect("no panic while locked");
-            pool.cached = 0;
-            std::mem::take(&mut pool.free)
-        };
-        for at in free.into_values().flatten() {
-            self.0.backend.free(at);
-        }
-    }
-
-    pub fn memory(&self) -> MemoryUse {
-        let pool = self.0.pool.lock().expect("no panic while locked");
-        MemoryUse { live: pool.live, peak: pool.peak }
-    }
-
-    /// Restarts [`MemoryUse::peak`] from what is live now.
-    pub fn reset_peak(&self) {
-        let mut pool = self.0.pool.lock().expect("no panic while locked");
-        pool.peak = pool.live;
-    }
-
     /// Notes the work of a tile product of `m` rows, `n` columns and depth `k`, which is launched next, for benchmarks.
     pub(crate) fn count_product(&self, m: usize, n: usize, k: usize) {
         let flops = 2 * m as u64 * n as u64 * k as u64;
@@ -465,6 +311,7 @@ impl Device {
     /// [`Error::Limit`] when `to` is too small.
     pub fn upload(&self, to: &Buffer, from: &[u8]) -> Result<()> {
         fits("upload", self, to, 0, from.len())?;
+        self.not_capturing("an upload", from.len())?;
         self.crossed(0, from.len());
         match &self.0.backend {
             Backend::Host(host) => host.upload(to.at, from),
@@ -479,6 +326,7 @@ impl Device {
     /// [`Error::Limit`] when `from` is too small.
     pub fn download(&self, from: &Buffer, offset: usize, to: &mut [u8]) -> Result<()> {
         fits("download", self, from, offset, to.len())?;
+        self.not_capturing("a download", to.len())?;
         self.crossed(2, to.len());
         match &self.0.backend {
             Backend::Host(host) => host.download(from.at + offset as u64, to),
@@ -559,16 +407,9 @@ impl Device {
     pub fn synchronize(&self) -> Result<()> {
         match &self.0.backend {
             Backend::Host(_) => Ok(()),
-            Backend::Cuda(cuda) => cuda.synchronize(),
-        }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        if let Ok(pool) = self.pool.get_mut() {
-            for at in std::mem::take(&mut pool.free).into_values().flatten() {
-                self.backend.free(at);
+            Backend::Cuda(cuda) => {
+                self.not_capturing("a wait", 0)?;
+                cuda.synchronize()
             }
         }
     }

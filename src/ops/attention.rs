@@ -219,7 +219,7 @@ impl Sizes {
             true => {
                 let rows: Vec<f32> = [0.0, 1.0].repeat(self.batch * self.heads * self.n);
                 let shape = [self.batch, self.heads, self.n, 2];
-                (Added::Nothing, 0.0, Some(Tensor::from_f32(g.device(), &shape, DType::F32, &rows)?))
+                (Added::Nothing, 0.0, Some(Tensor::constant(g.device(), &shape, &rows)?))
             }
             false => (added, self.scale, None),
         };

@@ -130,7 +130,7 @@ impl Conv2d {
             for off_w in 0..stride[1] {
                 let (rows, first_h, dil_h) = axis(0, self.r, off_h);
                 let (cols, first_w, dil_w) = axis(1, self.s, off_w);
-                let packed = forward.turned(device, self.precision, self.s, [rows, cols])?;
+                let packed = device.aside(|| forward.turned(device, self.precision, self.s, [rows, cols]))?;
                 let (taps, pad) = match rows.count * cols.count {
                     0 => ([0, 0], [0, 0]),
                     _ => ([rows.count, cols.count], [-first_h, -first_w]),

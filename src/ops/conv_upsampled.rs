@@ -84,8 +84,10 @@ impl UpsampledConv2d {
                 turned.extend((0..self.o).map(|o| self.sums[at(o)]));
             }
         }
-        let src = Tensor::from_f32(device, &[turned.len()], DType::F32, &turned)?;
-        let packed = Packed::pack(device, self.precision, &src, [1, self.c, 16, self.o])?;
+        let packed = device.aside(|| {
+            let src = Tensor::from_f32(device, &[turned.len()], DType::F32, &turned)?;
+            Packed::pack(device, self.precision, &src, [1, self.c, 16, self.o])
+        })?;
         Ok(self.backward.get_or_init(|| packed))
     }
 }

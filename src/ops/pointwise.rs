@@ -287,8 +287,8 @@ pub fn normalize_images<const C: usize>(g: &Graph, x: &Tensor, mean: [f32; C], s
     /// The longest run of lanes of any target: a row of the tables is whole runs.
     const LANES: usize = 16;
     let period = C * LANES;
-    let upload = |v: [f32; C]| Tensor::from_f32(g.device(), &[period], DType::F32, &v.repeat(LANES));
-    let (mean, std) = (upload(mean)?, upload(std)?);
+    let table = |v: [f32; C]| Tensor::constant(g.device(), &[period], &v.repeat(LANES));
+    let (mean, std) = (table(mean)?, table(std)?);
     let y = g.uninit(x.shape())?;
     let kernel = if g.dtype() == DType::BF16 { &NORMALIZE_BF16 } else { &NORMALIZE_F32 };
     let (grid, args) = normalize_args(x, &mean, &std, &y, period);
