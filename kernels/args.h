@@ -271,7 +271,8 @@ struct PgdStepArgs {
   const float* x;           // (N, d)
   const float* x0;          // (N, d)
   const float* g;           // (N, d) gradient, or momentum
-  float* y;                 // (N, d)
+  const int32_t* done;      // (N) or null: where it is not 0, y = x
+  float* y;                 // (N, d), which may be x
   uint64_t eps64;           // bits of a double
   int32_t d;
   int32_t chunk;            // L-inf: elements per block
@@ -284,7 +285,7 @@ struct PgdStepArgs {
 struct PgdMomentumArgs {
   const float* g;           // (N, d)
   const float* m;           // (N, d) or null for 0
-  float* y;                 // (N, d)
+  float* y;                 // (N, d), which may be m
   int32_t d;
   int32_t profile;
   float decay;
@@ -325,6 +326,27 @@ struct RowDigestArgs {
   uint32_t* y;              // (N, 4)
   int32_t n;
   int32_t d;
+};
+
+// steps.cu
+struct StepsNoteArgs {
+  const float* x;           // (N, d)
+  const float* loss;        // (N)
+  const float* margin;      // (N)
+  const int32_t* prediction;  // (N)
+  const int32_t* classes;   // (N), or null without `done`
+  int32_t* done;            // (N) or null: 1 where this or an earlier step succeeded
+  float* iterates;          // (slots, N, d)
+  uint32_t* found;          // (slots, N, 3): the bits of loss, margin, prediction
+  const int32_t* slot;      // which to write
+  int32_t n;
+  int32_t d;
+  int32_t chunk;
+  int32_t targeted;         // success is to be of the class, else to be of another
+};
+
+struct StepsTickArgs {
+  int32_t* slot;
 };
 
 // leaky_relu.cu

@@ -14,6 +14,7 @@
 //       art           d = g*(1/N(g)), 0 if g is 0;  z = clip(x + step*d);  e *= min(1, eps/N(e)) in float64;         x = x0 + e
 //     g is first multiplied by `scale`: 1/N where a profile averages its loss over the batch, else 1.
 //     art clamps L-inf offsets in float64, which gives the same float32 as the clamp here. What would be NaN stays as it was.
+//     y may be x, and the momentum's y its m: an element is read before it is written, and by nothing else. Images that are done stay.
 //
 //   momentum  m <- decay*m + g^,  the step then takes sgn(m)
 //       native, art   g^ = g / sum|g|, 0 if that is 0        torchattacks  g^ = g / mean|g|
@@ -45,12 +46,12 @@ KERNEL(pgd_step_linf, PgdStepArgs, 256, 1024) {
   const int64_t row = int64_t(block.index.y) * a.d;
   const float *x = a.x + row, *x0 = a.x0 + row, *g = a.g + row;
   float* y = a.y + row;
-  const bool clip_first = a.profile == CLEVERHANS || a.profile == ART;
+  const bool clip_first = a.profile == CLEVERHANS || a.profile == ART, done = a.done && a.done[block.index.y];
   for_each_of_chunk(block, a.d, a.chunk, [&](int i) {
     float z = x[i] + a.step * sgn(g[i]);
     z = clip_first ? clip(z) : z;
     const float v = x0[i] + clamp(z - x0[i], -a.eps, a.eps);
-    y[i] = a.profile == ART ? v : clip(v);
+    y[i] = done ? x[i] : a.profile == ART ? v : clip(v);
   });
 }
 
@@ -60,6 +61,10 @@ KERNEL(pgd_step_l2, PgdStepArgs, 256, 1024) {
   const float *x = a.x + row, *x0 = a.x0 + row;
   float* y = a.y + row;
   auto g = [&](int i) { return a.g[row + i] * a.scale; };
+  if (a.done && a.done[block.index.x]) {
+    block::for_each(block, 1, a.d, [&](int, int i) { y[i] = x[i]; });
+    return;
+  }
 
   float divisor = 1.f, factor = 1.f;  // d = g / divisor * factor; one of them is 1
   if (a.profile == NATIVE) {

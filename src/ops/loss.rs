@@ -1,6 +1,6 @@
 //! Attack losses with their gradient, margin and prediction in one launch: `kernels/loss.cu`, whose header has the formulas.
 
-use crate::device::{DType, LOSS_BF16, LOSS_F32, LossArgs};
+use crate::device::{DType, Device, LOSS_BF16, LOSS_F32, LossArgs};
 use crate::tape::Graph;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -53,6 +53,51 @@ pub struct LossOutput {
     pub prediction: Tensor,
 }
 
+/// A class of each image, on the device.
+#[derive(Clone, Debug)]
+pub struct Classes {
+    /// `(N)` int32
+    values: Tensor,
+    /// All are below.
+    below: usize,
+}
+
+impl Classes {
+    /// Uploads classes below `k`; `what` they are, for the message.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for one that is not.
+    pub fn new(device: &Device, what: &str, classes: &[u32], k: usize) -> Result<Self> {
+        if let Some(at) = classes.iter().position(|&c| c as usize >= k) {
+            return Err(Error::shape("loss", format!("{what}, image {at}"), format!("a class below {k}"), classes[at]));
+        }
+        let values: Vec<i32> = classes.iter().map(|&c| c as i32).collect();
+        Ok(Classes { values: Tensor::from_i32(device, &[classes.len()], &values)?, below: k })
+    }
+
+    /// Their address, when they are those of `n` images and exist among `k`.
+    fn address(&self, what: &str, n: usize, k: usize) -> Result<u64> {
+        if self.values.len() != n {
+            return Err(Error::shape("loss", what, n, self.values.len()));
+        }
+        if self.below > k {
+            return Err(Error::shape("loss", what, format!("classes below {k}"), format!("below {}", self.below)));
+        }
+        Ok(self.values.address())
+    }
+}
+
+/// As [`loss_of`], of classes on the host.
+///
+/// # Errors
+/// As there.
+pub fn loss(g: &Graph, logits: &Tensor, labels: &[u32], targets: Option<&[u32]>, kind: LossKind) -> Result<LossOutput> {
+    let [_, k] = logits.dims2("loss")?;
+    let labels = Classes::new(g.device(), "labels", labels, k)?;
+    let targets = targets.map(|t| Classes::new(g.device(), "targets", t, k)).transpose()?;
+    loss_of(g, logits, &labels, targets.as_ref(), kind)
+}
+
 /// The loss of each image and where it leads. Records nothing: seed the backward pass with [`LossOutput::dlogits`].
 ///
 /// | arg | shape | |
@@ -64,7 +109,13 @@ pub struct LossOutput {
 /// # Errors
 /// [`Error::Shape`] for a label or target that is no class, for targets missing or superfluous, for too few classes, and for
 /// a smoothing outside `[0, 1]`.
-pub fn loss(g: &Graph, logits: &Tensor, labels: &[u32], targets: Option<&[u32]>, kind: LossKind) -> Result<LossOutput> {
+pub fn loss_of(
+    g: &Graph,
+    logits: &Tensor,
+    labels: &Classes,
+    targets: Option<&Classes>,
+    kind: LossKind,
+) -> Result<LossOutput> {
     let [n, k] = logits.dims2("loss")?;
     g.floats("loss", "logits", logits)?;
     let (number, targeted, classes) = kind.traits();
@@ -82,18 +133,8 @@ pub fn loss(g: &Graph, logits: &Tensor, labels: &[u32], targets: Option<&[u32]>,
         let (expected, got) = if targeted { ("one per image", "none") } else { ("none", "some") };
         return Err(Error::shape("loss", format!("targets for {kind:?}"), expected, got));
     }
-    let upload = |what: &str, classes: &[u32]| {
-        if classes.len() != n {
-            return Err(Error::shape("loss", what, n, classes.len()));
-        }
-        if let Some(at) = classes.iter().position(|&c| c as usize >= k) {
-            return Err(Error::shape("loss", format!("{what}, image {at}"), format!("a class below {k}"), classes[at]));
-        }
-        let values: Vec<i32> = classes.iter().map(|&c| c as i32).collect();
-        Tensor::from_i32(g.device(), &[n], &values)
-    };
-    let labels = upload("labels", labels)?;
-    let targets = targets.map(|t| upload("targets", t)).transpose()?;
+    let labels = labels.address("labels", n, k)?;
+    let targets = targets.map_or(Ok(0), |t| t.address("targets", n, k))?;
 
     let device = g.device();
     let out = LossOutput {
@@ -104,8 +145,8 @@ pub fn loss(g: &Graph, logits: &Tensor, labels: &[u32], targets: Option<&[u32]>,
     };
     let args = LossArgs {
         logits: logits.address(),
-        labels: labels.address(),
-        targets: targets.as_ref().map_or(0, Tensor::address),
+        labels,
+        targets,
         loss: out.loss.address(),
         dlogits: out.dlogits.address(),
         margin: out.margin.address(),

@@ -25,6 +25,7 @@ pub mod pointwise;
 pub mod pool;
 pub mod resize;
 pub mod square;
+pub mod steps;
 pub mod vote;
 mod walk;
 mod weights;

@@ -76,14 +76,38 @@ impl Budget {
 /// # Errors
 /// [`Error::Shape`] when shapes or element types differ.
 pub fn step(device: &Device, x: &Tensor, x0: &Tensor, g: &Tensor, s: &Step) -> Result<Tensor> {
+    let y = Tensor::uninit(device, x.shape(), DType::F32)?;
+    step_into(device, [x, x0, g, &y], s, None)?;
+    Ok(y)
+}
+
+/// The same where the iterate lies, for work that is captured. Images that are `done`, `(N)` int32, stay where they are.
+///
+/// # Errors
+/// [`Error::Shape`] when shapes or element types differ.
+pub fn step_in_place(
+    device: &Device,
+    x: &Tensor,
+    x0: &Tensor,
+    g: &Tensor,
+    s: &Step,
+    done: Option<&Tensor>,
+) -> Result<()> {
+    step_into(device, [x, x0, g, x], s, done)
+}
+
+fn step_into(device: &Device, [x, x0, g, y]: [&Tensor; 4], s: &Step, done: Option<&Tensor>) -> Result<()> {
     let [n, d] = rows("pgd_step", x)?;
     alike("pgd_step", "clean images", x, x0)?;
     alike("pgd_step", "gradient", x, g)?;
-    let y = Tensor::uninit(device, x.shape(), DType::F32)?;
+    if let Some(done) = done {
+        of_each("pgd_step", "images that are done", done, n, DType::I32)?;
+    }
     let args = PgdStepArgs {
         x: x.address(),
         x0: x0.address(),
         g: g.address(),
+        done: done.map_or(0, Tensor::address),
         y: y.address(),
         eps64: s.eps.to_bits(),
         d: d as i32,
@@ -94,10 +118,9 @@ pub fn step(device: &Device, x: &Tensor, x0: &Tensor, g: &Tensor, s: &Step) -> R
         scale: s.scale,
     };
     match s.norm {
-        Norm::Linf => device.launch(&PGD_STEP_LINF, [d.div_ceil(CHUNK), n, 1], &args)?,
-        Norm::L2 => device.launch(&PGD_STEP_L2, [n, 1, 1], &args)?,
+        Norm::Linf => device.launch(&PGD_STEP_LINF, [d.div_ceil(CHUNK), n, 1], &args),
+        Norm::L2 => device.launch(&PGD_STEP_L2, [n, 1, 1], &args),
     }
-    Ok(y)
 }
 
 /// `decay * m + normalised(g)`, the direction of a momentum attack; no `m` is an `m` of 0.
@@ -117,11 +140,39 @@ pub fn momentum(
     decay: f64,
     scale: f32,
 ) -> Result<Tensor> {
+    let y = Tensor::uninit(device, g.shape(), DType::F32)?;
+    momentum_into(device, m, g, &y, profile, decay, scale)?;
+    Ok(y)
+}
+
+/// The same where the momentum lies, for work that is captured.
+///
+/// # Errors
+/// [`Error::Shape`] when shapes or element types differ.
+pub fn momentum_in_place(
+    device: &Device,
+    m: &Tensor,
+    g: &Tensor,
+    profile: Profile,
+    decay: f64,
+    scale: f32,
+) -> Result<()> {
+    momentum_into(device, Some(m), g, m, profile, decay, scale)
+}
+
+fn momentum_into(
+    device: &Device,
+    m: Option<&Tensor>,
+    g: &Tensor,
+    y: &Tensor,
+    profile: Profile,
+    decay: f64,
+    scale: f32,
+) -> Result<()> {
     let [n, d] = rows("pgd_momentum", g)?;
     if let Some(m) = m {
         alike("pgd_momentum", "momentum", g, m)?;
     }
-    let y = Tensor::uninit(device, g.shape(), DType::F32)?;
     let args = PgdMomentumArgs {
         g: g.address(),
         m: m.map_or(0, Tensor::address),
@@ -131,8 +182,7 @@ pub fn momentum(
         decay: decay as f32,
         scale,
     };
-    device.launch(&PGD_MOMENTUM, [n, 1, 1], &args)?;
-    Ok(y)
+    device.launch(&PGD_MOMENTUM, [n, 1, 1], &args)
 }
 
 /// The start of an attack, `clip(x0 + offset)`, from random numbers.
@@ -242,15 +292,31 @@ pub fn gather(device: &Device, a: &Tensor, index: &[Option<usize>], b: Option<&T
 /// # Errors
 /// [`Error::Shape`] for another element type than float32.
 pub fn digest(device: &Device, x: &Tensor) -> Result<Vec<u128>> {
+    let y = Tensor::uninit(device, &[rows("row_digest", x)?[0], 4], DType::I32)?;
+    digest_into(device, x, &y)?;
+    Ok(digests(&y.to_i32(device)?))
+}
+
+/// The same left on the device, in `y`, `(N, 4)` int32.
+pub(super) fn digest_into(device: &Device, x: &Tensor, y: &Tensor) -> Result<()> {
     let [n, d] = rows("row_digest", x)?;
-    let y = Tensor::uninit(device, &[n, 4], DType::I32)?;
+    of_each("row_digest", "words", y, 4 * n, DType::I32)?;
     let args = RowDigestArgs { x: x.address(), y: y.address(), n: n as i32, d: d as i32 };
-    device.launch(&ROW_DIGEST, [n.div_ceil(DIGEST_ROWS), 1, 1], &args)?;
-    let words = y.to_i32(device)?;
-    Ok(words
-        .chunks_exact(4)
-        .map(|w| w.iter().rev().fold(0, |all, &word| all << 32 | u128::from(word as u32)))
-        .collect())
+    device.launch(&ROW_DIGEST, [n.div_ceil(DIGEST_ROWS), 1, 1], &args)
+}
+
+/// Digests from their words.
+pub(super) fn digests(words: &[i32]) -> Vec<u128> {
+    let joined = |words: &[i32]| words.iter().rev().fold(0, |all, &word| all << 32 | u128::from(word as u32));
+    words.chunks_exact(4).map(joined).collect()
+}
+
+/// Whether `x` holds `len` values of this type.
+pub(super) fn of_each(op: &'static str, what: &str, x: &Tensor, len: usize, dtype: DType) -> Result<()> {
+    if x.len() == len && x.dtype() == dtype {
+        return Ok(());
+    }
+    Err(Error::shape(op, what, format!("{len} of {dtype:?}"), format!("{x:?}")))
 }
 
 /// Rows and their length.

@@ -26,6 +26,7 @@ mod pool;
 mod resize;
 mod shapes;
 mod square;
+mod steps;
 mod tape;
 mod vote;
 mod winograd;

@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 use rampart::device::{DType, Device};
-use rampart::ops::pgd::{Budget, Norm, Profile, Step, budget, digest, draws_normals, gather, momentum, start, step};
+use rampart::ops::pgd::{
+    Budget, Norm, Profile, Step, budget, digest, draws_normals, gather, momentum, momentum_in_place, start, step,
+    step_in_place,
+};
 use rampart::ops::philox::{Purpose, Stream, normal, uniform};
 use rampart::tensor::Tensor;
 
@@ -222,6 +225,41 @@ fn momentum_agrees_with_its_formulas() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn in_place_means_the_same_and_what_is_done_stays() {
+    let c = Case::new(5, 4099, 0.05, 41);
+    let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    let done = [0, 1, 0, 0, 7];
+    let flags = Tensor::from_i32(&c.device, &[5], &done).unwrap();
+    let (x0, g) = (c.tensor(&c.x0), c.tensor(&c.g));
+    for norm in NORMS {
+        for profile in PROFILES {
+            let s = Step { norm, profile, eps: 0.03, size: 0.01, scale: 0.5 };
+            let want = c.step(&s);
+            for flags in [None, Some(&flags)] {
+                let x = c.tensor(&c.x);
+                step_in_place(&c.device, &x, &x0, &g, &s, flags).unwrap();
+                for (i, got) in x.to_f32(&c.device).unwrap().chunks_exact(c.d).enumerate() {
+                    let from = if flags.is_some() && done[i] != 0 { &c.x } else { &want };
+                    assert_eq!(bits(got), bits(&from[i * c.d..][..c.d]), "{s:?} image {i}");
+                }
+            }
+        }
+    }
+    let refused = |flags: &Tensor| {
+        let s = Step { norm: Norm::Linf, profile: Profile::Native, eps: 0.03, size: 0.01, scale: 1.0 };
+        step_in_place(&c.device, &c.tensor(&c.x), &x0, &g, &s, Some(flags)).unwrap_err().to_string()
+    };
+    let short = Tensor::from_i32(&c.device, &[4], &[0; 4]).unwrap();
+    assert!(refused(&short).contains("done") && refused(&c.tensor(&c.x)).contains("I32"));
+    for profile in PROFILES {
+        let m = c.tensor(&c.x);
+        let want = momentum(&c.device, Some(&m), &g, profile, 0.7, 0.5).unwrap().to_f32(&c.device).unwrap();
+        momentum_in_place(&c.device, &m, &g, profile, 0.7, 0.5).unwrap();
+        assert_eq!(bits(&m.to_f32(&c.device).unwrap()), bits(&want), "{profile:?}");
     }
 }
 
