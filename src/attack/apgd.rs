@@ -262,7 +262,7 @@ impl Apgd {
             best: track.pick(&rows.best, stay)?,
             best_gradient: track.pick(&rows.best_gradient, stay)?,
             wrong: track.pick(&rows.wrong, stay)?,
-            points: track.keep(rows.points, stay)?,
+            points: track.keep(&rows.points, stay)?,
         })
     }
 }

@@ -7,8 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::model::Evaluation;
-use super::track::{Closed, Points, Track};
+use super::track::{Closed, Span, Track};
 use crate::Result;
 use crate::ops::pgd;
 use crate::tensor::Tensor;
@@ -45,63 +44,97 @@ impl Cycles {
         Cycles { steps, images: (0..images).map(|_| Image::default()).collect(), kept: None }
     }
 
-    /// Looks at iterate number `step` of all points after it was evaluated, and says which images are done.
-    pub fn look(&mut self, track: &Track, points: &Points, found: &Evaluation, step: u32) -> Result<Vec<Closed>> {
-        let digests = pgd::digest(track.device(), &points.x)?;
-        let (mut begun, mut ending, mut due) = (vec![], vec![], vec![]);
-        for (j, (image, digest)) in self.images.iter_mut().zip(digests).enumerate() {
-            if image.circle.is_none() {
-                let Some(&before) = image.seen.get(&digest) else {
-                    image.seen.insert(digest, step);
-                    continue;
-                };
-                let period = step - before;
-                // Once more round would be as far as to the end.
-                if step + period >= self.steps {
-                    continue;
+    /// Looks at the iterates of some rows of a span, of row `j` the first `until(j)` of them, and says by row which images are done.
+    pub fn look(
+        &mut self,
+        track: &Track,
+        span: &Span,
+        rows: &[usize],
+        until: impl Fn(usize) -> usize,
+    ) -> Result<Vec<Option<Closed>>> {
+        let n = self.images.len();
+        let mut all = vec![None; n];
+        let mut open: Vec<(usize, usize)> = rows.iter().map(|&j| (j, 0)).collect();
+        while !open.is_empty() {
+            let (mut begun, mut ending, mut due) = (vec![None; n], vec![None; n], vec![]);
+            for (j, from) in open.drain(..) {
+                let image = &mut self.images[j];
+                for slot in from..until(j).min(span.digests.len() / n) {
+                    let (row, step) = (slot * n + j, span.first + slot as u32);
+                    let digest = span.digests[row];
+                    if image.circle.is_none() {
+                        let Some(&before) = image.seen.get(&digest) else {
+                            image.seen.insert(digest, step);
+                            continue;
+                        };
+                        let period = step - before;
+                        // Once more round would be as far as to the end.
+                        if step + period >= self.steps {
+                            continue;
+                        }
+                        image.circle = Some(Circle { digest, from: step, period, prediction: 0 });
+                        begun[j] = Some(row);
+                    }
+                    let Some(circle) = &mut image.circle else { continue };
+                    if step == circle.from + (self.steps - circle.from) % circle.period {
+                        circle.prediction = span.found[slot].prediction[j];
+                        ending[j] = Some(row);
+                    }
+                    if step == circle.from + circle.period {
+                        due.push((j, slot, digest == circle.digest));
+                        break;
+                    }
                 }
-                image.circle = Some(Circle { digest, from: step, period, prediction: 0 });
-                begun.push(j);
             }
-            let Some(circle) = &mut image.circle else { continue };
-            if step == circle.from + (self.steps - circle.from) % circle.period {
-                circle.prediction = found.prediction[j];
-                ending.push(j);
-            }
-            if step == circle.from + circle.period {
-                due.push((j, digest == circle.digest));
+            self.keep_points(track, span, [&begun, &ending])?;
+            // Where a circle is none, the image goes on from there.
+            for (j, slot, closed) in self.confirmed(track, span, &due)? {
+                match closed {
+                    Some(closed) => all[j] = Some(closed),
+                    None => open.push((j, slot + 1)),
+                }
             }
         }
-        self.keep_points(track, points, [&begun, &ending])?;
-        self.confirmed(track, points, &due, step)
+        Ok(all)
     }
 
-    /// Those of the images whose circle is closed again that stand where they stood; the others are none and go on.
-    fn confirmed(&mut self, track: &Track, points: &Points, due: &[(usize, bool)], step: u32) -> Result<Vec<Closed>> {
+    /// The images whose circle is closed again, by row and slot: done are those that stand where they stood.
+    fn confirmed(
+        &mut self,
+        track: &Track,
+        span: &Span,
+        due: &[(usize, usize, bool)],
+    ) -> Result<Vec<(usize, usize, Option<Closed>)>> {
         let Some([marks, _]) = self.kept.as_ref().filter(|_| !due.is_empty()) else { return Ok(vec![]) };
-        let apart = pgd::budget(track.device(), &points.x, marks)?;
-        let mut closed = Vec::new();
-        for &(j, alike) in due {
-            let Some(circle) = self.images[j].circle.take() else { continue };
+        let (device, n) = (track.device(), self.images.len());
+        let now: Vec<_> = due.iter().map(|&(j, slot, _)| Some(slot * n + j)).collect();
+        let then: Vec<_> = due.iter().map(|&(j, ..)| Some(j)).collect();
+        let (now, then) = (pgd::gather(device, &span.iterates, &now, None)?, pgd::gather(device, marks, &then, None)?);
+        let apart = pgd::budget(device, &now, &then)?;
+        let images = &mut self.images;
+        let answers = due.iter().zip(apart).map(|(&(j, slot, alike), apart)| {
+            let circle = images[j].circle.take();
             // What is no number is not equal to itself: the norm shows it.
-            if alike && apart[j].linf == 0.0 && apart[j].l2 == 0.0 {
-                closed.push(Closed { row: j, prediction: circle.prediction, left: self.steps - step });
-            }
-        }
-        Ok(closed)
+            let is_one = alike && apart.linf == 0.0 && apart.l2 == 0.0;
+            let left = self.steps - (span.first + slot as u32);
+            (j, slot, circle.filter(|_| is_one).map(|circle| Closed { slot, prediction: circle.prediction, left }))
+        });
+        Ok(answers.collect())
     }
 
-    fn keep_points(&mut self, track: &Track, points: &Points, rows: [&Vec<usize>; 2]) -> Result<()> {
-        if rows.iter().all(|rows| rows.is_empty()) {
+    fn keep_points(&mut self, track: &Track, span: &Span, rows: [&[Option<usize>]; 2]) -> Result<()> {
+        if rows.iter().all(|rows| rows.iter().all(Option::is_none)) {
             return Ok(());
         }
-        let kept = self.kept.take().unwrap_or_else(|| [points.x.clone(), points.x.clone()]);
-        let put = |rows: &[usize], into: Tensor| {
-            let mut index = vec![None; points.at.len()];
-            rows.iter().for_each(|&j| index[j] = Some(j));
-            if rows.is_empty() { Ok(into) } else { pgd::gather(track.device(), &points.x, &index, Some(&into)) }
+        let first = || span.iterates.rows(0, self.images.len());
+        let [marks, endings] = match self.kept.take() {
+            Some(kept) => kept,
+            None => [first()?, first()?],
         };
-        let [marks, endings] = kept;
+        let put = |rows: &[Option<usize>], into: Tensor| match rows.iter().all(Option::is_none) {
+            true => Ok(into),
+            false => pgd::gather(track.device(), &span.iterates, rows, Some(&into)),
+        };
         self.kept = Some([put(rows[0], marks)?, put(rows[1], endings)?]);
         Ok(())
     }

@@ -23,7 +23,9 @@ pub mod spec;
 mod square;
 mod start;
 mod target;
+mod tell;
 mod track;
+mod walk;
 mod watched;
 
 use serde::{Serialize, Serializer};
@@ -33,7 +35,7 @@ use crate::{Error, Result};
 pub use crate::ops::pgd::{Budget, Norm, Profile};
 pub use crate::ops::philox::{Purpose, Stream};
 pub use apgd::start as apgd_start;
-pub use model::{CLEAN, Classifier, Evaluation, Loss, Oracle, Query};
+pub use model::{Answer, CLEAN, Classifier, Evaluation, Loss, Oracle, Query, Resident};
 pub use normalised::Normalised;
 pub use outcome::{Adversarial, Asked, Outcome, STAGES, Work};
 pub use spec::{Attack, Batch, HandOver, Row, Said, Space, Spec, StepSize};

@@ -44,6 +44,41 @@ pub trait Classifier: Oracle {
     /// # Errors
     /// What the network's ops return.
     fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation>;
+
+    /// The same as work that the device does by itself, where there is such a form and a device to gain from it: an attack then asks
+    /// for several steps before it looks at any. Of a network that repeats itself; the answers are those of [`Classifier::gradient`]
+    /// and [`Oracle::evaluate`], bit by bit.
+    ///
+    /// # Errors
+    /// What moving the query to the device returns.
+    fn resident<'a>(&'a self, _: &Query) -> Result<Option<Box<dyn Resident + 'a>>> {
+        Ok(None)
+    }
+
+    /// So many answers were given by way of [`Classifier::resident`].
+    fn answered(&self, _: u64) {}
+}
+
+/// A classifier with a query at hand whose answers stay on the device: no copy to or from the host, no wait.
+pub trait Resident {
+    /// Answers about images `(N, H, W, C)`, with or without the gradient.
+    ///
+    /// # Errors
+    /// What the network's ops return.
+    fn answer(&self, images: &Tensor, gradient: bool) -> Result<Answer>;
+}
+
+/// An [`Evaluation`] on the device.
+#[derive(Debug)]
+pub struct Answer {
+    /// As the images, where it was asked for.
+    pub gradient: Option<Tensor>,
+    /// `(N)` float32
+    pub loss: Tensor,
+    /// `(N)` float32
+    pub margin: Tensor,
+    /// `(N)` int32
+    pub prediction: Tensor,
 }
 
 /// What is asked about a batch of N images.

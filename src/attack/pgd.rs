@@ -7,10 +7,10 @@ use super::model::Classifier;
 use super::outcome::Adversarial;
 use super::spec::{Attack, Batch, Preset, Row, Spec, StepSize, wrong};
 use super::start::{self, Starts};
+use super::tell::tell;
 use super::track::Track;
-use crate::device::nvtx::{self, Kind};
-use crate::ops::pgd::{self, Norm, Profile, Step};
-use crate::tensor::Tensor;
+use super::walk::{Rule, Walk};
+use crate::ops::pgd::{Norm, Profile, Step};
 use crate::{Error, Result};
 
 /// Projected gradient ascent.
@@ -87,7 +87,8 @@ pub const MIM: Row = Row {
 /// and is entered by the images whose last point is not yet a success (and, with early stop, were right when clean), so that
 /// `correct_last` as well as `correct_any` means that every restart failed. With early stop an image leaves the batch at its
 /// first success, and the gradients it would have cost are not computed. So it does where its iterates go round in a circle, and what is
-/// told of it is what the whole run would have told.
+/// told of it is what the whole run would have told. Where a device takes steps by itself ([`Classifier::resident`]), several are taken
+/// before any is looked at, and images that are done may walk on for some: what is told, of work too, is what one by one would have told.
 ///
 /// The torchattacks and cleverhans profiles average their loss over the batch: on L2 their gradients are scaled by 1/N, N
 /// being the number of images of the batch, however many are still attacked.
@@ -138,57 +139,33 @@ impl Pgd {
             size: spec.step_size(eps),
             scale: if averaged { 1.0 / n as f32 } else { 1.0 },
         };
-        let mut momentum: Option<Tensor> = None;
         let mut cycles = (spec.stop_cycles && !self.momentum && !averaged && model.repeats_itself())
             .then(|| Cycles::new(points.at.len(), spec.steps));
-
-        for k in 0..=spec.steps {
-            let ends = k == spec.steps;
-            let query = track.query(&points, restart, k);
-            let evaluation = match ends {
-                false => model.gradient(&points.x, &query)?,
-                true => model.evaluate(&points.x, &query)?,
-            };
-            track.record(&points, &evaluation, !ends)?;
-            if ends {
-                break;
-            }
-            let _range = nvtx::range(Kind::Step, "attack step");
-            let mut done = Vec::new();
-            if let Some(cycles) = &mut cycles {
-                done = cycles.look(track, &points, &evaluation, k)?;
-            }
-            let Some(mut gradient) = evaluation.gradient else { break };
-            let mut stay: Vec<usize> = (0..points.at.len()).collect();
-            if spec.early_stop {
-                stay = track.unbroken(&points);
-                if stay.len() < points.at.len() {
-                    track.leave(&points)?;
-                }
-            }
-            if let Some(endings) = cycles.as_ref().and_then(Cycles::endings).filter(|_| !done.is_empty()) {
-                // A success ends an image before its circle does.
-                done.retain(|closed| stay.contains(&closed.row));
-                track.close(&points, endings, &done)?;
-                stay.retain(|row| done.iter().all(|closed| closed.row != *row));
-            }
-            if stay.is_empty() {
+        let rule = Rule {
+            step,
+            decay: self.momentum.then_some(spec.decay),
+            steps: spec.steps,
+            early_stop: spec.early_stop,
+            digests: cycles.is_some(),
+            restart,
+        };
+        let mut walk = Walk::new(model, track, &points, rule)?;
+        let mut alive: Vec<usize> = (0..points.at.len()).collect();
+        let mut next = 0;
+        loop {
+            let span = walk.span(track, &points, next)?;
+            next += span.found.len() as u32;
+            alive = tell(track, &points, &span, &alive, cycles.as_mut())?;
+            if next > spec.steps || alive.is_empty() {
                 return Ok(());
             }
-            if stay.len() < points.at.len() {
-                gradient = track.pick(&gradient, &stay)?;
-                momentum = momentum.map(|m| track.pick(&m, &stay)).transpose()?;
-                cycles = cycles.map(|cycles| cycles.keep(track, &stay)).transpose()?;
-                points = track.keep(points, &stay)?;
+            if walk.makes_room(alive.len(), points.at.len()) {
+                walk = walk.keep(track, &mut points, &alive)?;
+                cycles = cycles.map(|cycles| cycles.keep(track, &alive)).transpose()?;
+                alive = (0..points.at.len()).collect();
             }
-            if self.momentum {
-                gradient = pgd::momentum(&device, momentum.as_ref(), &gradient, spec.profile, spec.decay, step.scale)?;
-                momentum = Some(gradient.clone());
-            }
-            points.x = pgd::step(&device, &points.x, &points.x0, &gradient, &step)?;
-            track.stepped(&points);
+            walk.step(&device, &mut points)?;
         }
-        track.leave(&points)
     }
 }
 

@@ -46,7 +46,7 @@ impl Random {
                 if stay.is_empty() {
                     return track.finish();
                 }
-                points = track.keep(points, &stay)?;
+                points = track.keep(&points, &stay)?;
             }
         }
         track.leave(&points)?;

@@ -108,7 +108,7 @@ impl Square {
                     return Ok(());
                 }
                 best = track.pick(&best, &stay)?;
-                points = track.keep(points, &stay)?;
+                points = track.keep(&points, &stay)?;
                 (margins, classes) = stay.iter().map(|&j| (margins[j], classes[j])).unzip();
             }
             let side = side(step, [h, w], self.spec.norm);

@@ -92,12 +92,44 @@ pub(super) struct Points {
     pub x0: Tensor,
 }
 
+/// Steps of a restart that are to be told.
+pub(super) struct Span {
+    /// The number of the first.
+    pub first: u32,
+    /// (steps * N, H, W, C): what was evaluated at each of them, a row per point
+    pub iterates: Tensor,
+    /// The iterates lie where later ones will.
+    pub lent: bool,
+    /// Of each step, without gradients.
+    pub found: Vec<Evaluation>,
+    /// Of the iterates that steps were taken from, where somebody looks at them.
+    pub digests: Vec<u128>,
+}
+
 /// An image that is done before its last step.
+#[derive(Clone, Copy)]
 pub(super) struct Closed {
-    /// Its place among the points, the class of its last iterate, and how many steps are left out.
-    pub row: usize,
+    /// After which step of the span, the class of its last iterate, and how many steps are left out.
+    pub slot: usize,
     pub prediction: u32,
     pub left: u32,
+}
+
+/// Rows of new points that replace those of some images, by image.
+pub(super) struct Put(Vec<Option<usize>>);
+
+impl Put {
+    /// Image `i` has row `row`.
+    pub fn set(&mut self, i: usize, row: usize) {
+        self.0[i] = Some(row);
+    }
+}
+
+impl Points {
+    /// The classes that tell a success, and whether it is to be of one of them rather than of another.
+    pub fn told_by(&self) -> (&[u32], bool) {
+        (self.targets.as_deref().unwrap_or(&self.labels), self.targets.is_some())
+    }
 }
 
 impl<'a> Track<'a> {
@@ -139,6 +171,11 @@ impl<'a> Track<'a> {
         self.model.device()
     }
 
+    /// The number of the last step, and whether an image is done at its first success.
+    pub fn goes_to(&self) -> (u32, bool) {
+        (self.spec.steps, self.spec.early_stop)
+    }
+
     pub fn label(&self, i: usize) -> u32 {
         self.batch.labels[i]
     }
@@ -147,7 +184,8 @@ impl<'a> Track<'a> {
         self.batch.labels.len()
     }
 
-    fn success(&self, i: usize, prediction: u32) -> bool {
+    /// Whether a prediction of image `i` is what the attack is after.
+    pub fn success(&self, i: usize, prediction: u32) -> bool {
         match &self.targets {
             Some(t) => prediction == t[i],
             None => prediction != self.batch.labels[i],
@@ -197,26 +235,52 @@ impl<'a> Track<'a> {
     pub fn record_some(&mut self, points: &Points, e: &Evaluation, gradient: bool, these: &[usize]) -> Result<()> {
         check_evaluation(e, &points.x, gradient)?;
         self.asked(points, gradient);
-        let (mut better, mut higher) = (vec![], vec![]);
+        let (mut better, mut higher) = (self.nothing(), self.nothing());
         for &j in these {
-            let i = points.at[j];
-            let success = self.success(i, e.prediction[j]);
-            self.progress[i].was_wrong |= e.prediction[j] != self.batch.labels[i];
-            let (b, h) = self.progress[i].record(e.prediction[j], e.loss[j], e.margin[j], success);
-            better.extend(b.then_some(j));
-            higher.extend(h.then_some(j));
+            let (best, highest) = self.note(points.at[j], e, j);
+            for (put, is) in [(&mut better, best), (&mut higher, highest)] {
+                if is {
+                    put.set(points.at[j], j);
+                }
+            }
         }
-        self.margin = self.merged(&self.margin, points, &better)?;
-        self.loss = self.merged(&self.loss, points, &higher)?;
+        self.keep_best(&points.x, false, [&better, &higher])
+    }
+
+    /// Puts no rows.
+    pub fn nothing(&self) -> Put {
+        Put(vec![None; self.len()])
+    }
+
+    /// Takes in what was found at row `j` of image `i`: whether it has the best margin, and the highest loss.
+    pub fn note(&mut self, i: usize, e: &Evaluation, j: usize) -> (bool, bool) {
+        let success = self.success(i, e.prediction[j]);
+        self.progress[i].was_wrong |= e.prediction[j] != self.batch.labels[i];
+        self.progress[i].record(e.prediction[j], e.loss[j], e.margin[j], success)
+    }
+
+    /// Puts rows of `x` where the points of the best margin and those of the highest loss are.
+    pub fn keep_best(&mut self, x: &Tensor, lent: bool, [margin, loss]: [&Put; 2]) -> Result<()> {
+        self.margin = self.with(&self.margin, x, lent, margin)?;
+        self.loss = self.with(&self.loss, x, lent, loss)?;
+        Ok(())
+    }
+
+    /// Puts rows of `x` where the last points are.
+    pub fn keep_last(&mut self, x: &Tensor, lent: bool, last: &Put) -> Result<()> {
+        self.last = self.with(&self.last, x, lent, last)?;
         Ok(())
     }
 
     /// The network was asked about all points.
     pub fn asked(&mut self, points: &Points, gradient: bool) {
-        for &i in &points.at {
-            let work = &mut self.progress[i].work;
-            *(if gradient { &mut work.gradients } else { &mut work.forwards }) += 1;
-        }
+        points.at.iter().for_each(|&i| self.asked_of(i, gradient));
+    }
+
+    /// The network was asked about image `i`.
+    pub fn asked_of(&mut self, i: usize, gradient: bool) {
+        let work = &mut self.progress[i].work;
+        *(if gradient { &mut work.gradients } else { &mut work.forwards }) += 1;
     }
 
     /// Images that are right when clean and at every point so far, unless there is nothing to attack them with; of a pipeline that draws
@@ -230,13 +294,19 @@ impl<'a> Track<'a> {
 
     /// A step was taken from each of the points.
     pub fn stepped(&mut self, points: &Points) {
-        points.at.iter().for_each(|&i| self.progress[i].steps += 1);
+        points.at.iter().for_each(|&i| self.stepped_from(i));
+    }
+
+    /// A step was taken from the point of image `i`.
+    pub fn stepped_from(&mut self, i: usize) {
+        self.progress[i].steps += 1;
     }
 
     /// Puts the points where the last points of all images are.
     pub fn leave(&mut self, points: &Points) -> Result<()> {
-        self.last = self.merged(&self.last, points, &(0..points.at.len()).collect::<Vec<_>>())?;
-        Ok(())
+        let mut last = self.nothing();
+        points.at.iter().enumerate().for_each(|(j, &i)| last.set(i, j));
+        self.keep_last(&points.x, false, &last)
     }
 
     /// Makes `x`, points of the images of `points`, their last ones where a class is given: that of the point. The others stay what they
@@ -257,20 +327,13 @@ impl<'a> Track<'a> {
         Ok(())
     }
 
-    /// Images that are done end at their rows of `endings`, as if they had taken the steps that are left.
-    pub fn close(&mut self, points: &Points, endings: &Tensor, closed: &[Closed]) -> Result<()> {
-        let mut index = vec![None; self.len()];
-        for &Closed { row, prediction, left } in closed {
-            let i = points.at[row];
-            index[i] = Some(row);
-            let success = self.success(i, prediction);
-            let p = &mut self.progress[i];
-            (p.last_prediction, p.last_success) = (prediction, success);
-            p.steps += left;
-            p.saved += left;
-        }
-        self.last = pgd::gather(self.device(), endings, &index, Some(&self.last))?;
-        Ok(())
+    /// Image `i` ends as if it had taken the steps that are left.
+    pub fn close(&mut self, i: usize, closed: Closed) {
+        let success = self.success(i, closed.prediction);
+        let p = &mut self.progress[i];
+        (p.last_prediction, p.last_success) = (closed.prediction, success);
+        p.steps += closed.left;
+        p.saved += closed.left;
     }
 
     /// Logits of the clean images of some points, `(N, K)`.
@@ -284,19 +347,13 @@ impl<'a> Track<'a> {
         (0..points.at.len()).filter(|&j| !self.progress[points.at[j]].last_success).collect()
     }
 
-    /// `all` with the rows `these` of the points put in their places.
-    fn merged(&self, all: &Tensor, points: &Points, these: &[usize]) -> Result<Tensor> {
-        if these.is_empty() {
+    /// `all` with rows of `x` put in their places; never `x` itself where it is only lent.
+    fn with(&self, all: &Tensor, x: &Tensor, lent: bool, Put(index): &Put) -> Result<Tensor> {
+        if index.iter().all(Option::is_none) {
             return Ok(all.clone());
         }
-        if these.len() == self.len() {
-            return Ok(points.x.clone());
-        }
-        let mut index = vec![None; self.len()];
-        for &j in these {
-            index[points.at[j]] = Some(j);
-        }
-        pgd::gather(self.model.device(), &points.x, &index, Some(all))
+        let is_it = x.shape() == all.shape() && index.iter().enumerate().all(|(i, row)| *row == Some(i));
+        if is_it && !lent { Ok(x.clone()) } else { pgd::gather(self.model.device(), x, index, Some(all)) }
     }
 
     /// Some rows of a tensor, in order.
@@ -309,12 +366,12 @@ impl<'a> Track<'a> {
     }
 
     /// Some of the points.
-    pub fn keep(&self, points: Points, stay: &[usize]) -> Result<Points> {
+    pub fn keep(&self, points: &Points, stay: &[usize]) -> Result<Points> {
         Ok(Points {
             at: stay.iter().map(|&j| points.at[j]).collect(),
             ids: stay.iter().map(|&j| points.ids[j]).collect(),
             labels: stay.iter().map(|&j| points.labels[j]).collect(),
-            targets: points.targets.map(|t| stay.iter().map(|&j| t[j]).collect()),
+            targets: points.targets.as_ref().map(|t| stay.iter().map(|&j| t[j]).collect()),
             x: self.pick(&points.x, stay)?,
             x0: self.pick(&points.x0, stay)?,
         })
@@ -399,7 +456,7 @@ fn check_inputs(model: &dyn Oracle, Batch { images, labels, ids }: Batch) -> Res
     Ok(())
 }
 
-fn check_evaluation(e: &Evaluation, x: &Tensor, gradient: bool) -> Result<()> {
+pub(super) fn check_evaluation(e: &Evaluation, x: &Tensor, gradient: bool) -> Result<()> {
     let n = x.shape()[0];
     for (what, len) in [("losses", e.loss.len()), ("margins", e.margin.len()), ("predictions", e.prediction.len())] {
         if len != n {

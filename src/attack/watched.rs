@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::model::{Classifier, Evaluation, Oracle, Query};
+use super::model::{Classifier, Evaluation, Oracle, Query, Resident};
 use crate::Result;
 use crate::device::Device;
 use crate::tensor::Tensor;
@@ -20,8 +20,7 @@ impl<'a> Watched<'a> {
     }
 
     fn told<T>(&self, answer: Result<T>) -> Result<T> {
-        self.answers.set(self.answers.get() + 1);
-        (self.told)(self.answers.get());
+        self.answered(1);
         answer
     }
 }
@@ -59,5 +58,14 @@ impl Oracle for Watched<'_> {
 impl Classifier for Watched<'_> {
     fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
         self.told(self.net.gradient(images, query))
+    }
+
+    fn resident<'a>(&'a self, query: &Query) -> Result<Option<Box<dyn Resident + 'a>>> {
+        self.net.resident(query)
+    }
+
+    fn answered(&self, times: u64) {
+        self.answers.set(self.answers.get() + times);
+        (self.told)(self.answers.get());
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Args as ClapArgs;
 
-use crate::attack::{Classifier as _, Loss, Oracle as _, Query};
+use crate::attack::{Batch, Classifier as _, Loss, Oracle as _, Query, Spec};
 use crate::choice::choice;
 use crate::defense::denoise::{Denoiser, Level};
 use crate::defense::schedule::{Kind, Schedule};
@@ -29,6 +29,8 @@ choice! {
         Gradient = "gradient",
         /// a gradient and an L-inf step; classifiers only
         PgdStep = "pgd-step",
+        /// PGD of ten steps on the batch, L-inf at 8/255, as a sweep runs it; classifiers only
+        Pgd = "pgd",
         /// noise, network, estimate; denoisers only
         Denoise = "denoise",
     }
@@ -96,7 +98,8 @@ impl Args {
         }
         let [h, w] = super::common::sides("--size", &self.size)?;
         let denoises = self.arch == "unet" && self.weights.is_none();
-        let fits = if denoises { self.what != What::PgdStep } else { self.what != What::Denoise };
+        let attacks = matches!(self.what, What::PgdStep | What::Pgd);
+        let fits = if denoises { !attacks } else { self.what != What::Denoise };
         if !fits {
             let problem = format!("expected work that {} does, found {}", self.arch, self.what);
             return Err(Error::usage("--what", problem));
@@ -191,6 +194,12 @@ impl Workload {
     }
 
     fn classify(&self, net: &Classifier) -> Result<()> {
+        if self.what == What::Pgd {
+            let ids: Vec<u64> = (0..self.labels.len() as u64).collect();
+            let batch = Batch { images: &self.images, labels: &self.labels, ids: &ids };
+            Spec::default().build()?.run(net, batch, STEP.eps, 0)?;
+            return Ok(());
+        }
         let query = Query::new(&self.labels, Loss::CrossEntropy);
         if self.what == What::Forward {
             net.logits(&self.images)?;

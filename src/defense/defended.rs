@@ -180,7 +180,7 @@ impl Defended<'_> {
         let mean: Vec<f32> = (0..n * classes).map(mean).collect();
         let g = Graph::inference(device, Precision::F32);
         let mean = Tensor::from_f32(device, &[n, classes], DType::F32, &mean)?;
-        let out = self.classifier.losses(&g, &mean, query)?;
+        let out = self.classifier.losses(&g, &mean, &self.classifier.posed(query)?)?;
         Ok(Joint { slopes: out.dlogits.to_f32(device)?.repeat(draws), loss: out.loss.to_f32(device)? })
     }
 
@@ -219,8 +219,8 @@ impl Defended<'_> {
         };
         let logits = self.classifier.forward(&g, &denoised)?;
         let (labels, targets) = (query.labels.repeat(draws), query.targets.map(|t| t.repeat(draws)));
-        let out =
-            self.classifier.losses(&g, &logits, &Query { labels: &labels, targets: targets.as_deref(), ..*query })?;
+        let posed = self.classifier.posed(&Query { labels: &labels, targets: targets.as_deref(), ..*query })?;
+        let out = self.classifier.losses(&g, &logits, &posed)?;
         let (loss, margin) = (out.loss.to_f32(device)?, out.margin.to_f32(device)?);
         let prediction = out.prediction.to_i32(device)?;
         let found = if self.estimator.joint() { logits.to_f32(device)? } else { vec![] };

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::attack::{self, Evaluation, Loss, Query};
+use crate::attack::{self, Answer, Evaluation, Loss, Query};
 use crate::device::Device;
 use crate::device::nvtx::{self, Kind};
 use crate::models::batch::{chunk, in_chunks};
@@ -11,7 +11,7 @@ use crate::models::card::{Card, Triple};
 use crate::models::network::{Network, Shape};
 use crate::models::probe::Probe;
 use crate::models::weights::Weights;
-use crate::ops::loss::{LossKind, LossOutput, loss};
+use crate::ops::loss::{Classes, LossKind, LossOutput, loss_of};
 use crate::ops::pointwise::{Affine, affine, normalize_images};
 use crate::ops::recording;
 use crate::tape::{Graph, Precision};
@@ -25,6 +25,8 @@ pub struct Classifier {
     net: Box<dyn Network>,
     mean: [f32; 3],
     std: [f32; 3],
+    /// Turns the sign.
+    minus: Arc<Affine>,
     /// H, W, 3
     shape: [usize; 3],
     /// Images at once on the host, so that activations stay in cache; results do not depend on it.
@@ -89,7 +91,8 @@ impl Classifier {
         let net = shape.build(device, precision, weights, size)?;
         let shape = [size[0], size[1], 3];
         let chunk = chunk(device, net.widest(size[0], size[1]), weights.taken() - before);
-        Ok(Classifier { device: device.clone(), precision, net, mean, std, shape, chunk })
+        let minus = Arc::new(Affine::new(device, &[-1.0], &[0.0])?);
+        Ok(Classifier { device: device.clone(), precision, net, mean, std, minus, shape, chunk })
     }
 
     pub fn net(&self) -> &dyn Network {
@@ -148,7 +151,7 @@ impl Classifier {
                 targets: query.targets.map(|targets| &targets[range]),
                 ..*query
             };
-            let out = self.losses(&Graph::inference(&self.device, self.precision), logits, &part)?;
+            let out = self.losses(&Graph::inference(&self.device, self.precision), logits, &self.posed(&part)?)?;
             let dlogits = out.dlogits.clone();
             Ok((out, dlogits))
         })
@@ -165,33 +168,58 @@ impl Classifier {
         let n = self.check(images)?;
         let parts = in_chunks(&self.device, self.chunk, n, |range| {
             let x = images.rows(range.start, range.len())?;
-            let g = if gradient {
-                recording(&self.device, self.precision)
-            } else {
-                Graph::inference(&self.device, self.precision)
-            };
-            let logits = self.forward(&g, &x)?;
-            let (out, dlogits) = of(range, &x, &logits)?;
+            let (out, gradient) = self.there_and_back(&x, gradient, |logits| of(range, &x, logits))?;
             let prediction = out.prediction.to_i32(&self.device)?.into_iter().map(|p| p as u32).collect();
             let (loss, margin) = (out.loss.to_f32(&self.device)?, out.margin.to_f32(&self.device)?);
-            let _range = nvtx::range(Kind::Step, "gradient");
-            let gradient = gradient.then(|| g.backward(&logits, dlogits, &x)).transpose()?;
             Ok(Evaluation { gradient, loss, margin, prediction })
         })?;
         Evaluation::joined(&self.device, parts)
     }
+
+    /// Images forward and, where it is wanted, the gradient back.
+    fn there_and_back(
+        &self,
+        x: &Tensor,
+        gradient: bool,
+        of: impl FnOnce(&Tensor) -> Result<(LossOutput, Tensor)>,
+    ) -> Result<(LossOutput, Option<Tensor>)> {
+        let graph = if gradient { recording } else { Graph::inference };
+        let g = graph(&self.device, self.precision);
+        let logits = self.forward(&g, x)?;
+        let (out, dlogits) = of(&logits)?;
+        let _range = nvtx::range(Kind::Step, "gradient");
+        let gradient = gradient.then(|| g.backward(&logits, dlogits, x)).transpose()?;
+        Ok((out, gradient))
+    }
+}
+
+/// What is asked about a batch, on the device.
+pub(crate) struct Posed {
+    labels: Classes,
+    targets: Option<Classes>,
+    steered: bool,
+    loss: Loss,
 }
 
 impl Classifier {
+    /// A query with its classes on the device.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a label or target that is no class.
+    pub(crate) fn posed(&self, query: &Query) -> Result<Posed> {
+        Posed::new(&self.device, query, self.net.classes())
+    }
+
     /// The loss to be raised and the margin to be lowered, both about the target where there is one that is aimed at.
-    pub(crate) fn losses(&self, g: &Graph, logits: &Tensor, query: &Query) -> Result<LossOutput> {
-        let Some(targets) = query.targets else {
+    pub(crate) fn losses(&self, g: &Graph, logits: &Tensor, query: &Posed) -> Result<LossOutput> {
+        let labels = &query.labels;
+        let Some(targets) = &query.targets else {
             let kind = match query.loss {
                 Loss::CrossEntropy => LossKind::CROSS_ENTROPY,
                 Loss::Dlr => LossKind::Dlr,
                 Loss::Margin => LossKind::Margin,
             };
-            return loss(g, logits, query.labels, None, kind);
+            return loss_of(g, logits, labels, None, kind);
         };
         if query.steered {
             let kind = match query.loss {
@@ -199,16 +227,16 @@ impl Classifier {
                 Loss::Dlr => LossKind::DlrTargeted,
                 Loss::Margin => LossKind::Difference,
             };
-            return loss(g, logits, query.labels, Some(targets), kind);
+            return loss_of(g, logits, labels, Some(targets), kind);
         }
         // As if the target were the label, the margin has the opposite sign: the target's lead, which the attack raises.
-        let lead = loss(g, logits, targets, None, LossKind::Margin)?;
-        let minus = Arc::new(Affine::new(&self.device, &[-1.0], &[0.0])?);
-        let negative =
-            |t: &Tensor| affine(&Graph::inference(&self.device, g.precision()), &t.reshaped(&[t.len(), 1])?, &minus);
+        let lead = loss_of(g, logits, targets, None, LossKind::Margin)?;
+        let negative = |t: &Tensor| {
+            affine(&Graph::inference(&self.device, g.precision()), &t.reshaped(&[t.len(), 1])?, &self.minus)
+        };
         let mut out = match query.loss {
-            Loss::CrossEntropy => loss(g, logits, query.labels, Some(targets), LossKind::CrossEntropyTargeted)?,
-            Loss::Dlr => loss(g, logits, query.labels, Some(targets), LossKind::DlrTargeted)?,
+            Loss::CrossEntropy => loss_of(g, logits, labels, Some(targets), LossKind::CrossEntropyTargeted)?,
+            Loss::Dlr => loss_of(g, logits, labels, Some(targets), LossKind::DlrTargeted)?,
             Loss::Margin => LossOutput {
                 loss: lead.margin.clone(),
                 dlogits: negative(&lead.dlogits)?.reshaped(logits.shape())?,
@@ -218,6 +246,40 @@ impl Classifier {
         };
         out.margin = lead.loss;
         Ok(out)
+    }
+}
+
+impl Posed {
+    /// Of a network with `k` classes.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a label or target that is no class.
+    pub(crate) fn new(device: &Device, query: &Query, k: usize) -> Result<Self> {
+        Ok(Posed {
+            labels: Classes::new(device, "labels", query.labels, k)?,
+            targets: query.targets.map(|targets| Classes::new(device, "targets", targets, k)).transpose()?,
+            steered: query.steered,
+            loss: query.loss,
+        })
+    }
+}
+
+/// A classifier that is asked one query again and again.
+struct Asked<'a> {
+    net: &'a Classifier,
+    query: Posed,
+}
+
+impl attack::Resident for Asked<'_> {
+    fn answer(&self, images: &Tensor, gradient: bool) -> Result<Answer> {
+        self.net.check(images)?;
+        let (out, gradient) = self.net.there_and_back(images, gradient, |logits| {
+            let g = Graph::inference(&self.net.device, self.net.precision);
+            let out = self.net.losses(&g, logits, &self.query)?;
+            let dlogits = out.dlogits.clone();
+            Ok((out, dlogits))
+        })?;
+        Ok(Answer { gradient, loss: out.loss, margin: out.margin, prediction: out.prediction })
     }
 }
 
@@ -251,5 +313,14 @@ impl attack::Oracle for Classifier {
 impl attack::Classifier for Classifier {
     fn gradient(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
         self.step(images, query, true)
+    }
+
+    /// Not on the host, which waits for nothing, takes a batch in chunks that stay in its cache, and gains most where an image that is
+    /// done leaves at once.
+    fn resident<'a>(&'a self, query: &Query) -> Result<Option<Box<dyn attack::Resident + 'a>>> {
+        if self.device.plan().serial {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(Asked { net: self, query: self.posed(query)? })))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::classifier::Classifier;
+use super::classifier::{Classifier, Posed};
 use crate::Result;
 use crate::attack::{self, Evaluation, Oracle, Query};
 use crate::device::{DType, Device};
@@ -187,7 +187,8 @@ impl<'a> Headed<'a> {
                 ..*query
             };
             let own = self.headed(part.ids, x, logits)?;
-            let out = self.net.losses(&Graph::inference(device, Precision::F32), &own, &part)?;
+            let posed = Posed::new(device, &part, self.classes())?;
+            let out = self.net.losses(&Graph::inference(device, Precision::F32), &own, &posed)?;
             let (d, around) = self.head.backward(part.ids, &out.dlogits.to_f32(device)?, classes);
             if let Some(around) = around {
                 let len = around.len() / part.ids.len().max(1);

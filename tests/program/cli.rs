@@ -95,7 +95,7 @@ fn info_lists_devices_and_kernels() {
 fn bench_prints_one_json_object() {
     let place = Place::new();
     let config = r#"{"depth":50,"stem":"cifar","width":8,"attention":"cbam","classes":10}"#;
-    for what in ["forward", "gradient", "pgd-step"] {
+    for what in ["forward", "gradient", "pgd-step", "pgd"] {
         let args = format!("bench --runs 1 --batch 2 --config {config} --what {what} --device host --json");
         let stdout = place.run(&args).ok().stdout;
         let timing: BTreeMap<String, f64> = serde_json::from_str(&stdout).unwrap();

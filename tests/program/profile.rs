@@ -55,6 +55,18 @@ fn a_step_of_pgd_copies_no_image() {
     assert_eq!(driver("copies_within_device"), 0);
 }
 
+/// Labels and keys go up once, the start is copied where steps are taken, and one log comes down.
+#[test]
+fn ten_steps_are_ten_launches_of_a_graph() {
+    let config = r#"{"depth":18,"stem":"cifar","width":3,"attention":"none","classes":10}"#;
+    let all = counts(&["--what", "pgd", "--config", config, "--size", "8x8", "--batch", "2"]);
+    let driver = |name: &str| number(&all["driver"][name]);
+    assert_eq!(driver("kernels"), all["launches"].as_array().unwrap().len() as u64);
+    assert_eq!((driver("graph_launches"), driver("copies_within_device")), (10, 1), "{}", all["driver"]);
+    let copies = driver("copies_to_device") + driver("copies_to_host");
+    assert!(copies < 20 && driver("synchronisations") < 20, "{}", all["driver"]);
+}
+
 /// ResNet-18, width 64, of 4 images of 8x8: rows N*P*Q, output and input channels, taps of its 20 convolutions.
 fn convolutions() -> Vec<[u64; 4]> {
     let mut all = vec![[256, 64, 3, 9]];
