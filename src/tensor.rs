@@ -71,14 +71,14 @@ impl Tensor {
         Ok(t)
     }
 
-    /// Values that never change, `F32`, uploaded once per device: see [`Device::constant`].
+    /// Values that never change, by their bytes, uploaded once per device: see [`Device::constant`].
     ///
     /// # Errors
-    /// [`Error::Shape`] when the number of values is not that of the shape.
-    pub fn constant(device: &Device, shape: &[usize], values: &[f32]) -> Result<Self> {
-        holds(shape, DType::F32, values.len())?;
-        let buffer = Arc::new(device.constant(bytemuck::cast_slice(values))?);
-        Ok(Tensor { shape: shape.to_vec(), dtype: DType::F32, buffer, offset: 0, id: TensorId::next() })
+    /// [`Error::Shape`] when they are not as many as the shape says.
+    pub fn constant(device: &Device, shape: &[usize], dtype: DType, values: &[u8]) -> Result<Self> {
+        holds(shape, dtype, values.len() / dtype.size())?;
+        let buffer = Arc::new(device.constant(values)?);
+        Ok(Tensor { shape: shape.to_vec(), dtype, buffer, offset: 0, id: TensorId::next() })
     }
 
     /// A tensor of its own with the same values.

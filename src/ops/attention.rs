@@ -219,7 +219,11 @@ impl Sizes {
             true => {
                 let rows: Vec<f32> = [0.0, 1.0].repeat(self.batch * self.heads * self.n);
                 let shape = [self.batch, self.heads, self.n, 2];
-                (Added::Nothing, 0.0, Some(Tensor::constant(g.device(), &shape, &rows)?))
+                (
+                    Added::Nothing,
+                    0.0,
+                    Some(Tensor::constant(g.device(), &shape, DType::F32, bytemuck::cast_slice(&rows))?),
+                )
             }
             false => (added, self.scale, None),
         };

@@ -193,8 +193,7 @@ impl Sums {
         let mut all = Vec::new();
         // The last axes first: what is left then lies together.
         for axis in (0..shape.len()).rev().filter(|&i| own[i] != shape[i]) {
-            let row = (0..shape[axis]).map(|i| (i, 1.0)).collect();
-            all.push((axis, Arc::new(Along::new(g.device(), shape[axis], &[row])?)));
+            all.push((axis, Arc::new(Along::sum(g.device(), shape[axis])?)));
         }
         Ok(Sums(all))
     }

@@ -156,8 +156,9 @@ pub fn slice(g: &Graph, x: &Tensor, axis: usize, first: usize, count: usize) -> 
         let zeros = |count: usize| {
             let mut shape = x_in.shape().to_vec();
             shape[axis] = count;
-            let n: usize = shape.iter().product();
-            Tensor::from_f32(g.device(), &shape, x_in.dtype(), &vec![0.0; n])
+            let zeros = Tensor::uninit(g.device(), &shape, x_in.dtype())?;
+            zeros.clear(g.device())?;
+            Ok::<_, Error>(zeros)
         };
         let (before, after) = (zeros(first)?, zeros(length - first - count)?);
         let parts: Vec<&Tensor> = [&before, dy, &after].into_iter().filter(|t| !t.is_empty()).collect();

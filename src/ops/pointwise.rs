@@ -287,7 +287,8 @@ pub fn normalize_images<const C: usize>(g: &Graph, x: &Tensor, mean: [f32; C], s
     /// The longest run of lanes of any target: a row of the tables is whole runs.
     const LANES: usize = 16;
     let period = C * LANES;
-    let table = |v: [f32; C]| Tensor::constant(g.device(), &[period], &v.repeat(LANES));
+    let table =
+        |v: [f32; C]| Tensor::constant(g.device(), &[period], DType::F32, bytemuck::cast_slice(&v.repeat(LANES)));
     let (mean, std) = (table(mean)?, table(std)?);
     let y = g.uninit(x.shape())?;
     let kernel = if g.dtype() == DType::BF16 { &NORMALIZE_BF16 } else { &NORMALIZE_F32 };

@@ -138,6 +138,11 @@ struct Table {
 
 impl Table {
     fn new(device: &Device, rows: &Rows, n_in: usize) -> Result<Self> {
+        Self::made(device, rows, n_in, false)
+    }
+
+    /// As constants of the device or not.
+    fn made(device: &Device, rows: &Rows, n_in: usize, constant: bool) -> Result<Self> {
         let n_out = rows.first.len();
         let taps = rows.weights.iter().map(Vec::len).max().unwrap_or(0).max(1);
         let mut padded = vec![0f32; n_out * taps];
@@ -146,12 +151,19 @@ impl Table {
         }
         let ints = |values: Vec<usize>| {
             let values: Vec<i32> = values.into_iter().map(|v| v as i32).collect();
-            Tensor::from_i32(device, &[n_out], &values)
+            match constant {
+                true => Tensor::constant(device, &[n_out], DType::I32, bytemuck::cast_slice(&values)),
+                false => Tensor::from_i32(device, &[n_out], &values),
+            }
+        };
+        let weights = match constant {
+            true => Tensor::constant(device, &[n_out, taps], DType::F32, bytemuck::cast_slice(&padded))?,
+            false => Tensor::from_f32(device, &[n_out, taps], DType::F32, &padded)?,
         };
         Ok(Table {
             first: ints(rows.first.clone())?,
             count: ints(rows.weights.iter().map(Vec::len).collect())?,
-            weights: Tensor::from_f32(device, &[n_out, taps], DType::F32, &padded)?,
+            weights,
             n_in,
             n_out,
             taps,
@@ -278,6 +290,16 @@ pub struct Along {
 }
 
 impl Along {
+    /// The sum of `n` values, at every step of an attack the same: constants of the device.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device is out of memory.
+    pub(super) fn sum(device: &Device, n: usize) -> Result<Self> {
+        let one = Rows { first: vec![0], weights: vec![vec![1.0; n]] };
+        let forward = Table::made(device, &one, n, true)?;
+        Ok(Along { forward, backward: Table::made(device, &one.transposed(n), 1, true)? })
+    }
+
     /// One row per output, of inputs and their weights; an empty one makes zeros. Inputs that a row leaves out between its first and
     /// its last weigh 0.
     ///
