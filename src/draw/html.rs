@@ -4,12 +4,13 @@ use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value};
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value, escape_formatter};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::heat;
 use crate::error::{Error, Result};
+use crate::shown::plain;
 
 const TEMPLATES: [(&str, &str); 7] = [
     ("base.html", include_str!("html/base.html")),
@@ -51,6 +52,11 @@ fn environment() -> Result<Environment<'static>, minijinja::Error> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.set_formatter(|out, state, value| match value.as_str().filter(|_| !value.is_safe()) {
+        // A name from outside neither hides a letter nor turns a line around.
+        Some(text) => escape_formatter(out, state, &Value::from(plain(text).as_ref())),
+        None => escape_formatter(out, state, value),
+    });
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
     environment.add_filter("fixed", |value: f64, digits: usize| format!("{value:.digits$}"));
@@ -112,6 +118,12 @@ mod tests {
     fn values_are_escaped() {
         let html = fill("base.html", Titled { title: "<x> & y" }).unwrap();
         assert!(html.contains("&lt;x&gt; &amp; y") && !html.contains("<x>"), "{html}");
+    }
+
+    #[test]
+    fn what_steers_a_line_is_spelt_out() {
+        let html = fill("base.html", Titled { title: "\u{1b}[31m \u{202e}gnp" }).unwrap();
+        assert!(html.contains("\\u{1b}[31m \\u{202e}gnp") && !html.contains(['\u{1b}', '\u{202e}']), "{html}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::{Point, Series, picture};
 use crate::error::{Error, Result};
 use crate::number::eps_label;
+use crate::shown::plain;
 use crate::stats::wilson;
 
 /// Where the axes stand: the pixels of epsilon 0, accuracy 1, the largest epsilon and accuracy 0.
@@ -116,8 +117,8 @@ where
     root.fill(&WHITE)?;
     let Frame { left, top, right, bottom, .. } = frame;
     if frame.words {
-        root.draw_text(title, &text(28, INK), (left - OVERHANG, 16))?;
-        root.draw_text(subtitle, &text(18, FAINT), (left - OVERHANG, 51))?;
+        root.draw_text(&plain(title), &text(28, INK), (left - OVERHANG, 16))?;
+        root.draw_text(&plain(subtitle), &text(18, FAINT), (left - OVERHANG, 51))?;
     }
 
     let eps: Vec<f64> = series.iter().flat_map(|s| s.points.iter().map(|p| p.eps)).collect();
@@ -269,7 +270,7 @@ where
             marker(root, (left + 22, y), curve)?;
         }
         let style = text(18, INK).pos(Pos::new(HPos::Left, VPos::Center));
-        root.draw_text(&curve.name, &style, (left + 54, y))?;
+        root.draw_text(&plain(&curve.name), &style, (left + 54, y))?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use super::{curves, words};
 use crate::draw::{Point, Series};
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
+use crate::shown::plain;
 use crate::stats::wilson;
 
 /// The heads of the table of four numbers.
@@ -34,13 +35,13 @@ pub fn markdown(run: &Ledger, name: &str, checks: &[Check]) -> String {
     let eps = curves::epsilons(&series);
     let cells = |first: &str, rest: Vec<String>| format!("| {first} | {} |", rest.join(" | "));
     let mut lines = vec![
-        format!("**{name}**: accuracy in % [Wilson 95 % interval], n = {}\n", words::images(run)),
+        format!("**{}**: accuracy in % [Wilson 95 % interval], n = {}\n", one_line(name), words::images(run)),
         cells("ε", eps.iter().map(|&eps| eps_label(eps)).chain(["verdict".into()]).collect()),
         cells("---", vec!["---".into(); eps.len() + 1]),
     ];
     for s in &series {
         let row = eps.iter().map(|&eps| scored(at(s, eps), mark.sign()));
-        lines.push(cells(&s.name, row.chain([brief(checks)]).collect()));
+        lines.push(cells(&one_line(&s.name), row.chain([brief(checks)]).collect()));
     }
     let four = four::numbers(run, mark.sign());
     if let Some(first) = four.first() {
@@ -49,7 +50,7 @@ pub fn markdown(run: &Ledger, name: &str, checks: &[Check]) -> String {
         lines.push(cells("---", vec!["---".into(); FOUR.len() - 1]));
         lines.extend(four.iter().map(|four| {
             let row = four_row(four);
-            cells(row[0], row[1..].iter().map(|&text| text.to_owned()).collect())
+            cells(&one_line(row[0]), row[1..].iter().map(|&text| text.to_owned()).collect())
         }));
     }
     lines.extend(mark.note().map(|note| format!("\n{note}")));
@@ -108,7 +109,7 @@ pub fn latex(run: &Ledger, name: &str, checks: &[Check]) -> String {
 }
 
 fn one_line(text: &str) -> String {
-    text.replace(['\n', '\r'], " ")
+    plain(&text.replace(['\n', '\r'], " ")).into_owned()
 }
 
 /// Text as LaTeX has it.
