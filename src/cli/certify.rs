@@ -78,7 +78,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut config = Config::load(file, &overrides)?;
     why.iter().for_each(note);
     args.emulator.apply(config.device)?;
-    let shard = args.parted.begin()?;
+    let shard = args.parted.begin(config.device)?;
     let explained = |e| Wrong::new(file, &overrides).explain(e);
     let dataset = study::images(&mut config).map_err(explained)?;
     if args.weights.is_some() {

@@ -2,7 +2,7 @@
 
 use clap::Args as ClapArgs;
 
-use crate::device::level;
+use crate::device::{DeviceChoice, level};
 use crate::error::{Error, Result};
 use crate::run::interrupt::{self, Limits};
 use crate::run::progress::note;
@@ -38,8 +38,8 @@ impl Parted {
     /// Puts the limits and the level into force; which part it is.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a part that nothing says, for a time that is none and for a level that this program has not.
-    pub fn begin(&self) -> Result<Option<Shard>> {
+    /// [`Error::Usage`] for a part that nothing says, for a time that is none, for a level that this program has not and for one beside a GPU.
+    pub fn begin(&self, device: DeviceChoice) -> Result<Option<Shard>> {
         if let Some(until) = self.until.filter(|until| !(until.is_finite() && *until > 0.0)) {
             return Err(Error::usage("--until", format!("expected seconds above 0, found {until}")));
         }
@@ -48,6 +48,10 @@ impl Parted {
             return Err(Error::usage("--host-level", format!("expected one of {known}, found `{name}`")));
         }
         level::say(self.host_level.as_deref());
+        // What `auto` finds is known when it is opened.
+        if device != DeviceChoice::Auto {
+            level::is_heard_by(&device.to_string())?;
+        }
         interrupt::heed(Limits { until: self.until, on_preempt: self.on_preempt });
         let Some(asked) = self.shard else { return Ok(None) };
         let (shard, why) = asked.settled(|name| std::env::var(name).ok())?;

@@ -89,7 +89,7 @@ impl Going {
         taken: &dyn Fn(&Config, &Dataset) -> Vec<String>,
     ) -> Result<()> {
         self.emulator.apply(config.device)?;
-        let shard = self.parted.begin()?;
+        let shard = self.parted.begin(config.device)?;
         let explained = |e| Wrong::new(file, overrides).explain(e);
         let dataset = study::images(&mut config).map_err(explained)?;
         taken(&config, &dataset).iter().for_each(crate::run::progress::note);

@@ -68,6 +68,19 @@ pub fn say(level: Option<&str>) {
     WANTED.lock().unwrap_or_else(PoisonError::into_inner).said = level.map(str::to_owned);
 }
 
+/// Where no host kernel would run, a level that the command line names.
+///
+/// # Errors
+/// [`Error::Usage`] when there is one; `kind` is the device's.
+pub fn is_heard_by(kind: &str) -> Result<()> {
+    let said = WANTED.lock().unwrap_or_else(PoisonError::into_inner).said.is_some();
+    if said && kind != "host" {
+        let problem = format!("expected the device host, whose kernels have levels, found {kind}: leave it out");
+        return Err(Error::usage(FLAG, problem));
+    }
+    Ok(())
+}
+
 /// Devices that are opened from here on compute at this level, as `info` says it, or not at all.
 pub fn pin(level: Option<&str>) {
     WANTED.lock().unwrap_or_else(PoisonError::into_inner).pinned = level.map(str::to_owned);

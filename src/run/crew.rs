@@ -11,7 +11,7 @@ use super::runner::{Attacked, Engine};
 use crate::Result;
 use crate::config::Config;
 use crate::data::Dataset;
-use crate::device::Device;
+use crate::device::{Device, level};
 
 /// The first engine is the one that also makes the pictures and the checks.
 pub struct Crew<'a> {
@@ -23,9 +23,12 @@ impl<'a> Crew<'a> {
     /// Opens every device that the config names, and loads the networks on each.
     ///
     /// # Errors
-    /// As [`AttackEngine::new`]; [`crate::Error::Device`] for a device that is not there.
+    /// As [`AttackEngine::new`]; [`crate::Error::Device`] for a device that is not there, [`crate::Error::Usage`] for a level of host
+    /// kernels beside a GPU.
     pub fn new(config: &'a Config, dataset: &'a Dataset) -> Result<Self> {
-        let mut devices = Device::open_all(config.device, &config.devices)?.into_iter();
+        let devices = Device::open_all(config.device, &config.devices)?;
+        devices.iter().try_for_each(|device| level::is_heard_by(device.kind()))?;
+        let mut devices = devices.into_iter();
         let on = |device: Option<Device>| device.map(|device| AttackEngine::on(config, dataset, device)).transpose();
         let lead = match on(devices.next())? {
             Some(lead) => lead,

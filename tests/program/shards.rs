@@ -118,6 +118,7 @@ fn what_cannot_be_a_part_is_refused() {
         ("sweep --if-running skip --out a", 2, &["--shard"]),
         ("sweep --until 0 --out a", 2, &["--until", "above 0"]),
         ("sweep --host-level fast --out a", 2, &["--host-level", "found `fast`"]),
+        ("sweep --host-level native --device emulated --out a", 2, &["--host-level", "found emulated"]),
         ("sweep --device cuda:0,cuda:0", 2, &["listed twice"]),
         ("sweep --device host:1", 2, &["cuda:all"]),
         ("sweep --limit 1 --eps 0 --no-checks --out native --shard 2/3", 2, &["split into 2 parts", "--shard I/2"]),

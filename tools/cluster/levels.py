@@ -13,7 +13,7 @@ from pathlib import Path
 
 from same import Failed, compare
 
-CONFIG = """limit = 6
+CONFIG = """limit = 2
 device = "host"
 [defense]
 sigma = [0.25]
@@ -21,7 +21,7 @@ sigma = [0.25]
 weights = "demo:resnet50-w16"
 [attack]
 eps = [0, 0.01]
-steps = 3
+steps = 2
 """
 
 

@@ -253,6 +253,7 @@ fn wheel(run: &mut Run) -> Result {
         }
     }
     run.step(rampart(run, "parity --device emulated").arg(fixtures.join("softmax")))?;
+    run.step(run.command("python3", "tools/cluster/levels.py").arg(venv.join("bin/rampart")))?;
     run.step(&mut rampart(run, "sweep --limit 2 --no-checks --out sweep"))
 }
 
