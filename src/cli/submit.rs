@@ -11,7 +11,7 @@ use crate::config::{Config, Overrides};
 use crate::error::{Error, Result};
 use crate::files::write_whole;
 use crate::run::parts::status::{State, Status};
-use crate::run::rundir::quoted;
+use crate::run::settled::quoted;
 
 /// The exit code by which a part says that it was left off and goes on when it is started again: EX_TEMPFAIL of sysexits.h.
 const LEFT_OFF: u8 = 75;

@@ -14,8 +14,9 @@ use crate::run::engine::AttackEngine;
 use crate::run::ledger::Ledger;
 use crate::run::progress::{Phase, note};
 use crate::run::results;
-use crate::run::rundir::{RunDir, quoted};
+use crate::run::rundir::RunDir;
 use crate::run::runner::Engine as _;
+use crate::run::settled::quoted;
 use crate::run::shard::Shard;
 use crate::run::study::Presenter;
 

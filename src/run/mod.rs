@@ -18,6 +18,7 @@ pub mod results;
 pub mod rundir;
 pub mod runner;
 mod saving;
+pub mod settled;
 pub mod shard;
 pub mod study;
 mod through;
