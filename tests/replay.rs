@@ -83,7 +83,7 @@ impl Resident for Posed<'_> {
         let Posed(Tiny { device, first, second, .. }, labels, targets) = self;
         let g = if wanted { recording(device, Precision::F32) } else { Graph::inference(device, Precision::F32) };
         // Constants that are not on the device before.
-        let x = normalize_images(&g, images, [0.5; 3], [0.25; 3])?;
+        let x = normalize_images(&g, images, &[0.5; 3], &[0.25; 3])?;
         let h = conv2d(&g, &x, first, None, Activation::Relu)?;
         let z = conv2d(&g, &h, second, None, Activation::None)?;
         let logits = z.reshaped(&[images.shape()[0], K])?;

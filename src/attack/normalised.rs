@@ -23,15 +23,17 @@ impl<'a> Normalised<'a> {
         Normalised { inner, mean, std }
     }
 
-    /// Pixels `(N, H, W, 3)` as this classifier takes them.
+    /// Pixels `(N, H, W, C)` as this classifier takes them.
     pub fn from_pixels(&self, pixels: &[f32]) -> Vec<f32> {
-        pixels.iter().enumerate().map(|(i, v)| (v - self.mean[i % 3]) / self.std[i % 3]).collect()
+        let [.., channels] = self.image_shape();
+        pixels.iter().enumerate().map(|(i, v)| (v - self.mean[i % channels]) / self.std[i % channels]).collect()
     }
 
     fn pixels(&self, images: &Tensor) -> Result<Tensor> {
         let g = Graph::inference(self.device(), Precision::F32);
         let (mean, std) = ([0, 1, 2].map(|c| -self.mean[c] / self.std[c]), self.std.map(|s| 1.0 / s));
-        normalize_images(&g, images, mean, std)
+        let [.., channels] = self.image_shape();
+        normalize_images(&g, images, &mean[..channels], &std[..channels])
     }
 }
 

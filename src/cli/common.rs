@@ -1,7 +1,7 @@
 //! What the subcommands share: how they print, and how they read a size and a checkpoint.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config;
 use crate::data::demo;
@@ -54,12 +54,34 @@ pub(super) fn renamed(error: Error, field: &str, flag: &str) -> Error {
     }
 }
 
+/// Whether an output takes the place of none of these files.
+///
+/// # Errors
+/// [`Error::Usage`] of the flag that names it.
+pub(super) fn keeps(output: &Path, flag: &str, mut inputs: impl Iterator<Item = PathBuf>) -> Result<()> {
+    let Ok(place) = output.canonicalize() else { return Ok(()) };
+    match inputs.find(|input| input.canonicalize().is_ok_and(|input| input == place)) {
+        None => Ok(()),
+        Some(input) => Err(Error::usage(
+            flag,
+            format!("{} would be replaced, which is read: choose another file", input.display()),
+        )),
+    }
+}
+
 /// The values of a list, unless something else was probably meant.
 pub(super) fn values(list: &[Number], flag: &str, most: f64, as_written: bool) -> Result<Vec<f64>> {
     match plausible(list, most) {
         Err(problem) if !as_written => {
             Err(Error::usage(flag, format!("{problem}; --as-written takes numbers as they stand")))
         }
-        _ => Ok(list.iter().map(|n| n.value).collect()),
+        _ => {
+            let values: Vec<f64> = list.iter().map(|n| n.value).collect();
+            let again = (1..values.len()).find(|&i| values[..i].contains(&values[i]));
+            match again {
+                Some(i) => Err(Error::usage(flag, format!("{} is listed twice", values[i]))),
+                None => Ok(values),
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 
-use super::common::say;
+use super::common::{keeps, say};
 use super::emulator::EmulatorArgs;
 use super::settings::OfNetworks;
 use crate::attack::{Norm, Oracle as _};
@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::files::write_whole;
 use crate::models::classifier::Classifier;
 use crate::number::{Number, eps_label, plausible};
+use crate::report::words::count;
 use crate::run::evaluate::{Limit, Scored, score};
 use crate::run::progress::note;
 use crate::stats::wilson;
@@ -86,6 +87,11 @@ pub struct Args {
 /// [`Error::Usage`] for flags that contradict each other; what reading the file and the networks returns.
 pub fn run(args: &Args) -> Result<()> {
     let config = args.config()?;
+    if let Some(path) = &args.csv {
+        let inputs = [&args.clean, &args.labels].into_iter().flatten().chain([&args.file]).cloned();
+        let networks = config.models.iter().map(|model| PathBuf::from(&model.weights));
+        keeps(path, "--csv", inputs.chain(networks))?;
+    }
     args.emulator.apply(config.device)?;
     if args.limit == Some(0) {
         return Err(Error::usage("--limit", "expected at least 1, found 0"));
@@ -98,7 +104,8 @@ pub fn run(args: &Args) -> Result<()> {
     for model in &config.models {
         let checkpoint = model.open()?;
         checkpoint.notes.iter().for_each(note);
-        let size = [saved.height, saved.width];
+        let [height, width, _] = saved.shape;
+        let size = [height, width];
         let net = Classifier::described(&device, config.precision, &checkpoint.weights, &checkpoint.card, size)?;
         let scored = score(&net, &saved, limit, config.batch).map_err(|e| match e {
             Error::Failed(problem) => {
@@ -178,7 +185,7 @@ fn share(part: usize, all: usize) -> String {
 /// What is said of every network.
 fn told(file: &Path, saved: &Saved, limit: Option<Limit>, all: &[(String, Vec<Scored>)]) -> String {
     let form = if saved.eight_bit { "8-bit values" } else { "floats" };
-    let (n, h, w) = (saved.labels.len(), saved.height, saved.width);
+    let (n, [h, w, _]) = (saved.labels.len(), saved.shape);
     let with = if saved.clean.is_some() { "with" } else { "without" };
     let mut lines = vec![format!("{}: {n} images of {h}x{w}, {form}, {with} clean images", file.display())];
     let known: Vec<String> = [&saved.about.attack, &saved.about.model, &saved.about.dataset]
@@ -197,17 +204,26 @@ fn told(file: &Path, saved: &Saved, limit: Option<Limit>, all: &[(String, Vec<Sc
     if let Some((_, scored)) = all.first() {
         if saved.clean.is_some() {
             for (name, of) in [("linf", (|s| s.budget.linf) as fn(&Scored) -> f32), ("l2", |s| s.budget.l2)] {
-                let most = scored.iter().map(of).fold(0.0f32, |a, b| if b.is_nan() { b } else { a.max(b) });
+                // NaN stays.
+                let most = scored.iter().map(of).fold(0.0f32, |a, b| if a.is_nan() || a > b { a } else { b });
                 let mean = scored.iter().map(|s| f64::from(of(s))).sum::<f64>() / scored.len() as f64;
                 lines.push(format!("{name}: mean {mean:.6}, largest {most:.6}"));
             }
         }
         let outside = scored.iter().filter(|s| s.outside()).count();
-        let over = scored.iter().filter(|s| !s.within && !s.outside()).count();
-        if limit.is_some() {
+        let mut over = 0;
+        if let Some(Limit { norm, eps }) = limit {
+            over = scored.iter().filter(|s| s.budget.exceeds(norm, eps)).count();
             lines.push(format!("over the budget: {over} of {n}"));
         }
         lines.push(format!("outside [0, 1]: {outside} of {n}"));
+        let broken: Vec<String> = scored.iter().filter(|s| s.is_broken()).map(|s| s.id.to_string()).collect();
+        if let Some(first) = broken.first() {
+            lines.push(format!(
+                "warning: {} with values that are no numbers, the first is {first}",
+                count(broken.len(), "image")
+            ));
+        }
         if over + outside > 0 {
             lines.push("warning: what breaks the budget or [0, 1] counts as no success".into());
         }

@@ -88,7 +88,7 @@ fn graph(path: &Path, size: Option<&str>) -> Result<()> {
     let size = said.or(config.size).or(card.preparation.size);
     let way_out = "--size HEIGHTxWIDTH: the graph takes images of any size, and the work depends on it";
     let size = size.ok_or_else(|| Error::usage("--size", format!("expected {way_out}")))?;
-    let simplified = graph::simplify(model, size, config.layout)?;
+    let simplified = graph::simplify(model, size, (config.channels, config.layout))?;
     let plan = simplified.lower(model, &Device::host()?, Precision::F32, config.layout)?;
     let total = |counts: &[(String, usize)]| counts.iter().map(|(_, n)| n).sum::<usize>();
     let list = |counts: &[(String, usize)]| -> String {
@@ -110,6 +110,8 @@ fn graph(path: &Path, size: Option<&str>) -> Result<()> {
         format!("  products   {:.3} GFLOP per image", plan.flops as f64 / 1e9),
         format!("  parameters {:.3} M", plan.parameters as f64 / 1e6),
     ];
-    lines.extend(notes.into_iter().chain(card.assumption()).map(|note| format!("  {note}")));
+    let bytes =
+        card.bytes.iter().map(|step| format!("it seems to take pixels of 0 to 255 (models.input_range): {step}"));
+    lines.extend(notes.into_iter().chain(card.assumption()).chain(bytes).map(|note| format!("  {note}")));
     say(&lines.join("\n"))
 }

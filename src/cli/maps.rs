@@ -9,6 +9,7 @@ use super::denoise::{but, files, none};
 use super::emulator::EmulatorArgs;
 use crate::attack::{Batch, Oracle as _, Purpose, Said, Stream};
 use crate::data::classes::Classes;
+use crate::data::grey::luma;
 use crate::data::prepare::{Fit, Prepare};
 use crate::data::{demo, resize::Rgb8, to_bytes, unit};
 use crate::defense::Denoiser;
@@ -42,9 +43,9 @@ pub struct Args {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     layers: Option<Vec<String>>,
     /// How a network of one size gets images of any (CoAtNet; the others take every image as it is): all of it squashed, or the
-    /// centre of it, its shorter side resized; bicubic as in Pillow
-    #[arg(long, value_enum, default_value = "squash")]
-    fit: Fit,
+    /// centre of it, its shorter side resized; bicubic as in Pillow [default: squash]
+    #[arg(long, value_enum)]
+    fit: Option<Fit>,
     /// Budgets of the attack (PGD, linf) in pixel units of [0, 1], as in 0.01,8/255
     #[arg(
         long,
@@ -58,10 +59,10 @@ pub struct Args {
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
     sigma: Option<Vec<Number>>,
     /// The denoiser of --sigma
-    #[arg(long, value_name = "FILE", default_value = "demo:unet-small")]
+    #[arg(long, value_name = "FILE", default_value = "demo:unet-small", requires = "sigma")]
     denoiser: String,
     /// Height x width that the denoiser works at, where not at the image's; resized there and back, bicubic with antialias
-    #[arg(long, value_name = "HxW")]
+    #[arg(long, value_name = "HxW", requires = "sigma")]
     denoiser_size: Option<String>,
     /// Take budgets and noise as they stand, however unusual
     #[arg(long)]
@@ -111,7 +112,13 @@ pub fn run(args: &Args) -> Result<()> {
         }
     };
     let shape = card.shape().map_err(|problem| Error::file(weights.origin(), problem))?;
-    let prepare = shape.size().map(|size| Prepare::at(size, args.fit));
+    if args.fit.is_some() && shape.size().is_none() {
+        return Err(Error::usage(
+            "--fit",
+            "belongs to networks of one size, and this one takes images of any: leave it out",
+        ));
+    }
+    let prepare = shape.size().map(|size| Prepare::at(size, args.fit.unwrap_or(Fit::Squash)));
     let mut known: Option<([usize; 2], Classifier)> = None;
     let failed = |e: &dyn std::fmt::Display| Error::Failed(format!("maps.csv: {e}"));
     let (mut views, mut csv) = (Vec::new(), csv::Writer::from_writer(Vec::new()));
@@ -126,10 +133,12 @@ pub fn run(args: &Args) -> Result<()> {
             _ => Classifier::described(&device, args.precision, &weights, &card, [h, w])?,
         };
         let pixels: Vec<f32> = bytes.iter().copied().map(unit).collect();
+        let pixels = if shape.channels() == 1 { luma(&pixels) } else { pixels };
         let mut crc = flate2::Crc::new();
         crc.update(&bytes);
         if let Some((denoiser, levels)) = defence.take() {
             let size = works_at.unwrap_or([h, w]);
+            denoiser.takes_channels(shape.channels()).map_err(|problem| Error::usage("--sigma", problem))?;
             denoiser
                 .takes(size)
                 .map_err(|problem| Error::file(file, format!("denoiser: {problem}; --denoiser-size resizes them")))?;
@@ -195,7 +204,8 @@ struct One<'a> {
 
 impl One<'_> {
     fn tensor(&self, pixels: &[f32]) -> Result<Tensor> {
-        Tensor::from_f32(self.net.device(), &[1, self.size[0], self.size[1], 3], DType::F32, pixels)
+        let [h, w, c] = self.net.image_shape();
+        Tensor::from_f32(self.net.device(), &[1, h, w, c], DType::F32, pixels)
     }
 
     /// The class of highest logit and its softmax.

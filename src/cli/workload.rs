@@ -135,8 +135,9 @@ impl Args {
             let model = Classifier::new(&device, self.precision, &weights, shape.as_ref(), mean, std, [h, w])?;
             (device, Model::Classifier(Box::new(model)))
         };
-        let pixels: Vec<f32> = uniform("input", self.batch * h * w * 3).map(|v| 0.5 + 0.5 * v).collect();
-        let images = Tensor::from_f32(&device, &[self.batch, h, w, 3], DType::F32, &pixels)?;
+        let channels = if let Model::Classifier(net) = &model { net.image_shape()[2] } else { 3 };
+        let pixels: Vec<f32> = uniform("input", self.batch * h * w * channels).map(|v| 0.5 + 0.5 * v).collect();
+        let images = Tensor::from_f32(&device, &[self.batch, h, w, channels], DType::F32, &pixels)?;
         let classes = if let Model::Classifier(net) = &model { net.classes() } else { 1 };
         let labels = (0..self.batch).map(|i| (i % classes) as u32).collect();
         Ok(Workload { device, what: self.what, precision: self.precision, model, images, labels })

@@ -12,7 +12,7 @@ use crate::data::resize;
 use crate::data::saved::Format;
 use crate::defense::{Estimator, Vote};
 use crate::device::DeviceChoice;
-use crate::models::card::Triple;
+use crate::models::card::PerChannel;
 use crate::models::graph::{Channels, Layout};
 use crate::number::Number;
 use crate::tape::Precision;
@@ -73,8 +73,8 @@ pub(super) struct Model {
     pub rename: Vec<String>,
     pub arch: Option<String>,
     pub config: Option<toml::Value>,
-    pub mean: Option<Triple>,
-    pub std: Option<Triple>,
+    pub mean: Option<PerChannel>,
+    pub std: Option<PerChannel>,
     pub channels: Option<Channels>,
     pub layout: Option<Layout>,
     pub input_range: Option<f64>,

@@ -89,7 +89,7 @@ impl Kind {
             Kind::Switch => "true, false".into(),
             Kind::Texts => "list of texts".into(),
             Kind::Numbers => "list of numbers or \"a/b\"".into(),
-            Kind::Triple => "[r, g, b]".into(),
+            Kind::Triple => "[r, g, b] or one number".into(),
             Kind::Sides => "[height, width]".into(),
         }
     }
@@ -132,8 +132,8 @@ impl Kind {
             Kind::Texts | Kind::Paths => Ok(Value::Array(vec![string(text)])),
             Kind::Numbers => Ok(Value::Array(parts().map(string).collect())),
             Kind::Triple => list(parts().map(float).collect())
-                .filter(|v| v.as_array().is_some_and(|v| v.len() == 3))
-                .ok_or_else(|| found("three numbers, as in 0.5,0.5,0.5")),
+                .filter(|v| v.as_array().is_some_and(|v| matches!(v.len(), 1 | 3)))
+                .ok_or_else(|| found("three numbers, as in 0.5,0.5,0.5, or one")),
             Kind::Sides => list(text.split(['x', ',']).map(whole).collect())
                 .filter(|v| v.as_array().is_some_and(|v| v.len() == 2))
                 .ok_or_else(|| found("HEIGHTxWIDTH, as in 224x224")),
@@ -344,7 +344,7 @@ pub static KEYS: &[Key] = &[
         Kind::Word(words::<Channels>),
         "the graph's",
         Made("--channels"),
-        "order of the colours that an ONNX graph takes",
+        "channels that an ONNX graph takes, colours in which order",
     ),
     key(
         "models.layout",

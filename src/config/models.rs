@@ -134,6 +134,13 @@ impl ModelConfig {
     fn described(&self, weights: Weights, mut card: Card, found: Vec<String>) -> Result<Checkpoint> {
         let mut notes: Vec<String> = found.into_iter().map(|note| format!("{}: {note}", self.name)).collect();
         notes.extend(card.doubts.iter().map(|doubt| format!("warning: {}: metadata {doubt}", self.name)));
+        if let Some(step) = card.bytes.as_ref().filter(|_| self.mean.is_none() && self.std.is_none()) {
+            let problem = format!(
+                "the graph seems to take pixels of 0 to 255: {step}. Say which: models.input_range = 255 (--input-range 255), or 1 if it \
+                 takes those of 0 to 1"
+            );
+            return Err(Error::file(weights.origin(), problem));
+        }
         if self.mean.is_none() || self.std.is_none() {
             notes.extend(card.assumption().map(|text| format!("{}: {text}", self.name)));
         } else if card.assumed {
@@ -173,7 +180,8 @@ pub(super) fn resolve(mut given: Vec<file::Model>, own: &[&str], wrong: &Wrong) 
             return Err(wrong.at("models.config", "belongs to models.arch, found none"));
         }
         let config = model.config.map(config_of).transpose().map_err(|problem| wrong.at("models.config", problem))?;
-        for (key, values) in [("mean", model.mean), ("std", model.std)] {
+        let [mean, std] = [model.mean, model.std].map(|values| values.map(Triple::from));
+        for (key, values) in [("mean", mean), ("std", std)] {
             check(key, values).map_err(|problem| wrong.at(&format!("models.{key}"), problem))?;
         }
         if let Some(bad) = model.rename.iter().find(|text| text.split_once('=').is_none_or(|(from, _)| from.is_empty()))
@@ -206,8 +214,8 @@ pub(super) fn resolve(mut given: Vec<file::Model>, own: &[&str], wrong: &Wrong) 
             strip: model.strip,
             rename: model.rename,
             arch: model.arch,
-            mean: model.mean,
-            std: model.std,
+            mean,
+            std,
             channels: model.channels,
             layout: model.layout,
             input_range: model.input_range,

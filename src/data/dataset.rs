@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::prepared::Pixels;
+use super::prepared::{Pixels, RGB};
 use super::skipped::Skipped;
 use super::subset::Select;
 use crate::error::{Error, Result};
@@ -35,12 +35,31 @@ impl Dataset {
         self.labels.is_empty()
     }
 
-    /// Values per image: `H * W * 3`.
-    pub fn image_len(&self) -> usize {
-        self.height * self.width * 3
+    /// Values per pixel: 3, or 1 once they are [`Dataset::grey`].
+    pub fn channels(&self) -> usize {
+        self.pixels.channels()
     }
 
-    /// Image `i` as `(H, W, 3)` in [0, 1].
+    /// Height, width and channels of an image.
+    pub fn shape(&self) -> [usize; 3] {
+        [self.height, self.width, self.channels()]
+    }
+
+    /// Values per image: `H * W * C`.
+    pub fn image_len(&self) -> usize {
+        self.shape().iter().product()
+    }
+
+    /// The same images in one channel: that of grey ones, of colours the luma.
+    pub fn grey(self) -> Dataset {
+        let pixels = match self.pixels {
+            pixels @ Pixels::Grey(_) => pixels,
+            pixels => Pixels::Grey(Box::new(pixels)),
+        };
+        Dataset { pixels, ..self }
+    }
+
+    /// Image `i` as `(H, W, C)` in [0, 1].
     ///
     /// # Errors
     /// As [`Dataset::batch`].
@@ -48,7 +67,7 @@ impl Dataset {
         self.batch(&[i])
     }
 
-    /// Images in the order asked for, each `(H, W, 3)` in [0, 1]: a byte divided by 255.
+    /// Images in the order asked for, each `(H, W, C)` in [0, 1]: a byte divided by 255.
     ///
     /// # Errors
     /// [`Error::File`] when a file is no longer what it was when the set was opened; none for sets in memory.
@@ -56,7 +75,7 @@ impl Dataset {
     /// # Panics
     /// When an index is not below [`Dataset::len`].
     pub fn batch(&self, images: &[usize]) -> Result<Vec<f32>> {
-        self.pixels.batch(images, self.image_len())
+        self.pixels.batch(images, self.height * self.width)
     }
 
     /// The first `limit` images, or all when there are fewer, in memory.
@@ -76,7 +95,7 @@ impl Dataset {
         Ok(Dataset {
             name: self.name.clone(),
             classes: self.classes.clone(),
-            pixels: Pixels::Floats(self.batch(&keep)?),
+            pixels: self.pixels.kept(&keep, self.height * self.width)?,
             labels: keep.iter().map(|&i| self.labels[i]).collect(),
             ids: keep.iter().map(|&i| self.ids[i]).collect(),
             skipped: self.skipped.clone(),
@@ -91,7 +110,7 @@ impl Dataset {
         crc.update(&(self.width as u64).to_le_bytes());
         crc.update(bytemuck::cast_slice(&self.ids));
         crc.update(bytemuck::cast_slice(&self.labels));
-        self.pixels.checksum(&mut crc, self.image_len());
+        self.pixels.checksum(&mut crc, RGB * self.height * self.width);
         crc.sum()
     }
 }
@@ -128,6 +147,16 @@ mod tests {
         assert_eq!((two.len(), &two.ids[..], two.image(1).unwrap()), (2, &[100, 101][..], all.image(1).unwrap()));
         assert_eq!(all.take(9).unwrap(), all);
         assert!(all.take(0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn grey_images_have_one_channel() {
+        let grey = toy(&[0, 1]).grey();
+        assert_eq!((grey.shape(), grey.image_len()), ([1, 2, 1], 2));
+        let luma = |r: f32| 0.299 * r + 0.587 * (r + 1.0) + 0.114 * (r + 2.0);
+        assert_eq!(grey.image(1).unwrap(), [luma(6.0), luma(9.0)]);
+        assert_eq!(grey.take(1).unwrap().batch(&[0]).unwrap(), grey.image(0).unwrap());
+        assert_eq!((grey.clone().grey(), grey.crc32()), (grey, toy(&[0, 1]).crc32()));
     }
 
     #[test]

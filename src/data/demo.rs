@@ -60,7 +60,7 @@ pub fn dataset(limit: Option<usize>, select: Select) -> Result<Dataset> {
     let (labels, label_bytes) = asset!("t10k-first512-labels-idx1-ubyte.gz");
     let images = (Path::new(images), Box::new(GzDecoder::new(image_bytes)) as _);
     let labels = (Path::new(labels), Box::new(GzDecoder::new(label_bytes)) as _);
-    idx::decode(images, labels, Classes::or(None, &idx::FASHION)?, limit, select)
+    idx::decode(images, labels, Classes::or(None, &idx::FASHION)?, (limit, select), true)
 }
 
 /// The safetensors file of an embedded model, or `None` for a name that is neither in [`MODELS`] nor [`DENOISER`].

@@ -24,7 +24,7 @@ pub const FASHION: [&str; 10] =
 pub const ROW: Row = Row {
     name: "fashion-mnist",
     help: "IDX files, plain or gzip: the test set in the folder `path`, or `images` and `labels`",
-    takes: &["path", "images", "labels", "classes"],
+    takes: &["path", "images", "labels", "classes", "size"],
     sees: |path, _| {
         let there = |name: &str| ["", ".gz"].iter().any(|end| path.join(format!("{name}{end}")).is_file());
         (there(TEST.0) && there(TEST.1)).then_some("the test set as IDX files")
@@ -35,7 +35,14 @@ pub const ROW: Row = Row {
             (None, Some(images), Some(labels)) => Place::Files(images.clone(), labels.clone()),
             _ => return wrong("path", "expected either path, or images and labels"),
         };
-        Ok(Box::new(Idx { place, classes: said.classes.clone() }))
+        let padded = match said.size {
+            None | Some(PADDED) => true,
+            Some(PLAIN) => false,
+            Some(size) => return wrong("size", format!("expected {PLAIN:?} or {PADDED:?}, found {size:?}")),
+        };
+        // What the images have anyway.
+        said.size = said.size.filter(|_| !padded);
+        Ok(Box::new(Idx { place, classes: said.classes.clone(), padded }))
     },
     by_class: false,
     top5: false,
@@ -56,7 +63,13 @@ enum Place {
 struct Idx {
     place: Place,
     classes: Option<PathBuf>,
+    /// Whether 28x28 becomes 32x32.
+    padded: bool,
 }
+
+/// Sides of the published images, and with zeros around them.
+const PLAIN: [usize; 2] = [28, 28];
+const PADDED: [usize; 2] = [32, 32];
 
 impl Source for Idx {
     fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset> {
@@ -65,7 +78,7 @@ impl Source for Idx {
             Place::Folder(dir) => test_set(dir)?,
             Place::Files(images, labels) => (images.clone(), labels.clone()),
         };
-        decode((&images, open(&images)?), (&labels, open(&labels)?), classes, limit, select)
+        decode((&images, open(&images)?), (&labels, open(&labels)?), classes, (limit, select), self.padded)
     }
 
     fn ids(&self) -> Result<Option<Vec<String>>> {
@@ -99,7 +112,7 @@ fn test_set(dir: &Path) -> Result<(PathBuf, PathBuf)> {
 /// [`Error::File`] on a wrong magic number, a truncated or overlong file, damaged gzip, counts that differ or a label
 /// outside 0 to 9; [`Error::Io`] when a file cannot be read.
 pub fn load(images: &Path, labels: &Path, limit: Option<usize>, select: Select) -> Result<Dataset> {
-    decode((images, open(images)?), (labels, open(labels)?), Classes::or(None, &FASHION)?, limit, select)
+    decode((images, open(images)?), (labels, open(labels)?), Classes::or(None, &FASHION)?, (limit, select), true)
 }
 
 type Named<'a> = (&'a Path, Box<dyn Read + 'a>);
@@ -109,8 +122,8 @@ pub(super) fn decode(
     images: Named,
     labels: Named,
     classes: Classes,
-    limit: Option<usize>,
-    select: Select,
+    (limit, select): (Option<usize>, Select),
+    padded: bool,
 ) -> Result<Dataset> {
     let ((image_file, mut images_reader), (label_file, mut labels)) = (images, labels);
     let [count, rows, cols] = header(image_file, &mut images_reader, IMAGES)?;
@@ -137,7 +150,7 @@ pub(super) fn decode(
     let labels = labels.iter().enumerate().map(check).collect::<Result<Vec<u32>>>()?;
 
     let (rows, cols) = (rows as usize, cols as usize);
-    let pad = if (rows, cols) == (28, 28) { 2 } else { 0 };
+    let pad = if padded && [rows, cols] == PLAIN { 2 } else { 0 };
     let keep = select.indices(&labels, limit);
     // Every image passes, to the end of the file, where gzip has its checksum; what is kept is what was asked for.
     let what = format!("{count} images of {rows}x{cols}");

@@ -1,4 +1,4 @@
-//! Labelled images as `(N, H, W, 3)` floats in [0, 1], from the formats that evaluation sets come in. A new one is a file and a row of
+//! Labelled images as `(N, H, W, C)` floats in [0, 1], from the formats that evaluation sets come in. A new one is a file and a row of
 //! [`SOURCES`].
 
 mod arrays;
@@ -10,6 +10,7 @@ pub mod dataset;
 pub mod decode;
 pub mod demo;
 pub mod folder;
+pub mod grey;
 pub mod idx;
 pub mod imagenet;
 mod labels;

@@ -10,6 +10,7 @@ use flate2::Crc;
 use rayon::prelude::*;
 
 use super::decode::decode;
+use super::grey::luma;
 use super::prepare::Prepare;
 use super::resize::Rgb8;
 use super::skipped::Skipped;
@@ -40,7 +41,10 @@ pub(super) fn held(images: usize, [height, width]: [usize; 2], bytes: usize) -> 
     ))
 }
 
-/// `(N, H, W, 3)`.
+/// Channels of pixels as they are read.
+pub(super) const RGB: usize = 3;
+
+/// `(N, H, W, 3)`, or `(N, H, W, 1)` of them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pixels {
     /// In [0, 1].
@@ -48,9 +52,15 @@ pub enum Pixels {
     Bytes(Vec<u8>),
     /// Prepared from its file whenever it is asked for.
     Files(Arc<Files>),
+    /// The luma of others.
+    Grey(Box<Pixels>),
 }
 
 impl Pixels {
+    pub(super) fn channels(&self) -> usize {
+        if matches!(self, Pixels::Grey(_)) { 1 } else { RGB }
+    }
+
     /// Of images of one size that are in memory, with `prepare` resized in 8 bits; and the sides they then have.
     pub(super) fn of(images: Vec<Rgb8>, size: [usize; 2], prepare: Option<Prepare>) -> (Pixels, [usize; 2]) {
         match prepare {
@@ -62,13 +72,24 @@ impl Pixels {
         }
     }
 
-    pub(super) fn batch(&self, images: &[usize], len: usize) -> Result<Vec<f32>> {
+    /// Images of so many pixels.
+    pub(super) fn batch(&self, images: &[usize], pixels: usize) -> Result<Vec<f32>> {
+        let len = RGB * pixels;
         match self {
             Pixels::Floats(values) => Ok(images.iter().flat_map(|&i| &values[i * len..][..len]).copied().collect()),
             Pixels::Bytes(bytes) => {
                 Ok(images.iter().flat_map(|&i| &bytes[i * len..][..len]).map(|&b| unit(b)).collect())
             }
             Pixels::Files(files) => Ok(files.batch(images)?.concat().into_iter().map(unit).collect()),
+            Pixels::Grey(colours) => Ok(luma(&colours.batch(images, pixels)?)),
+        }
+    }
+
+    /// These images alone, in memory.
+    pub(super) fn kept(&self, images: &[usize], pixels: usize) -> Result<Pixels> {
+        match self {
+            Pixels::Grey(colours) => Ok(Pixels::Grey(Box::new(colours.kept(images, pixels)?))),
+            colours => Ok(Pixels::Floats(colours.batch(images, pixels)?)),
         }
     }
 
@@ -80,6 +101,7 @@ impl Pixels {
                 bytes.chunks_exact(len.max(1)).for_each(|image| crc.update(&crc32(image).to_le_bytes()));
             }
             Pixels::Files(files) => files.crcs.iter().for_each(|sum| crc.update(&sum.to_le_bytes())),
+            Pixels::Grey(colours) => colours.checksum(crc, len),
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! | array | | |
 //! |---|---|---|
-//! | `x` | `(N, 3, H, W)` float32 | attacked, in [0, 1] |
-//! | `clean` | `(N, 3, H, W)` float32 | before the attack |
+//! | `x` | `(N, C, H, W)` float32 | attacked, in [0, 1]; `C` is 3, of networks that take one channel 1 |
+//! | `clean` | `(N, C, H, W)` float32 | before the attack |
 //! | `y` | `(N)` int64 | labels |
 //! | `ids` | `(N)` int64 | the images' numbers in their source |
 //! | `predictions` | `(N)` int64 | of the attacked images |
@@ -11,6 +11,7 @@
 //!
 //! What the file is about is JSON: `about.json` in a `.npz`, the metadata `about` of safetensors.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
@@ -23,6 +24,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use super::arrays::{self, Beyond, IMAGES, LABELS};
+use super::grey::luma;
 use super::npy;
 use super::prepared::Pixels;
 use super::tensors::TensorFile;
@@ -57,8 +59,8 @@ pub struct About {
 /// What is written.
 pub struct Set<'a> {
     pub about: About,
-    pub height: usize,
-    pub width: usize,
+    /// Height, width and channels.
+    pub shape: [usize; 3],
     pub labels: &'a [u32],
     pub ids: &'a [u64],
     pub predictions: Vec<u32>,
@@ -72,7 +74,7 @@ pub enum Form {
     Clean,
 }
 
-/// Writes a set. `pixels` gives an image as `(H, W, 3)`, each once and in order; no more than one is held.
+/// Writes a set. `pixels` gives an image as `(H, W, C)`, each once and in order; no more than one is held.
 ///
 /// # Errors
 /// What the system and `pixels` say.
@@ -88,10 +90,11 @@ pub fn write(
     let mut numbers = vec![("y", wide(set.labels)), ("ids", ids), ("predictions", wide(&set.predictions))];
     numbers.extend(set.clean_predictions.as_deref().map(|values| ("clean_predictions", wide(values))));
     let images = [("x", Form::Attacked), ("clean", Form::Clean)];
-    let shape = [n, 3, set.height, set.width];
+    let [height, width, channels] = set.shape;
+    let shape = [n, channels, height, width];
     let about = serde_json::to_string(&set.about).map_err(io::Error::other)?;
     let mut all = |out: &mut dyn Write, form: Form| {
-        (0..n).try_for_each(|i| out.write_all(bytemuck::cast_slice(&planes(&pixels(form, i)?))))
+        (0..n).try_for_each(|i| out.write_all(bytemuck::cast_slice(&planes(&pixels(form, i)?, channels))))
     };
     match format {
         Format::Npz => {
@@ -149,17 +152,17 @@ fn member<'a, W: Write + Seek>(
     Ok(archive)
 }
 
-/// `(H, W, 3)` as `(3, H, W)`.
-fn planes(image: &[f32]) -> Vec<f32> {
-    (0..3).flat_map(|c| image.iter().skip(c).step_by(3).copied()).collect()
+/// `(H, W, C)` as `(C, H, W)`.
+fn planes(image: &[f32], channels: usize) -> Vec<f32> {
+    (0..channels).flat_map(|c| image.iter().skip(c).step_by(channels).copied()).collect()
 }
 
 /// What is read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Saved {
-    pub height: usize,
-    pub width: usize,
-    /// `(N, H, W, 3)` as they lie there, whatever the values are.
+    /// Height, width and channels.
+    pub shape: [usize; 3],
+    /// `(N, H, W, C)` as they lie there, whatever the values are.
     pub attacked: Vec<f32>,
     /// Whether they are bytes.
     pub eight_bit: bool,
@@ -170,6 +173,18 @@ pub struct Saved {
     /// As the file says.
     pub predictions: Option<Vec<u32>>,
     pub about: About,
+}
+
+impl Saved {
+    /// The images as a network of so many channels takes them: of one the luma, which of grey images is what they are.
+    pub fn for_channels(&self, channels: usize) -> Cow<'_, Saved> {
+        let [height, width, own] = self.shape;
+        if channels != 1 || own == 1 {
+            return Cow::Borrowed(self);
+        }
+        let (attacked, clean) = (luma(&self.attacked), self.clean.as_deref().map(luma));
+        Cow::Owned(Saved { shape: [height, width, 1], attacked, clean, ..self.clone() })
+    }
 }
 
 /// Where the arrays lie.
@@ -253,13 +268,12 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
         None => keep.iter().map(|&i| i as u64).collect(),
     };
     let eight_bit = matches!(attacked.pixels, Pixels::Bytes(_));
-    let len = attacked.height * attacked.width * 3;
+    let pixels = attacked.height * attacked.width;
     Ok(Saved {
-        height: attacked.height,
-        width: attacked.width,
-        attacked: attacked.pixels.batch(&keep, len)?,
+        shape: [attacked.height, attacked.width, attacked.pixels.channels()],
+        attacked: attacked.pixels.batch(&keep, pixels)?,
         eight_bit,
-        clean: clean.map(|(_, images)| images.pixels.batch(&keep, len)).transpose()?,
+        clean: clean.map(|(_, images)| images.pixels.batch(&keep, pixels)).transpose()?,
         predictions: numbers(&PREDICTIONS)?,
         labels,
         ids,
@@ -321,8 +335,7 @@ mod tests {
                 eps: Some(8.0 / 255.0),
                 ..Default::default()
             },
-            height,
-            width,
+            shape: [height, width, 3],
             labels: &[2, 0, 1],
             ids: &[7, 9, 70_000],
             predictions: vec![1, 0, 1],
@@ -341,7 +354,7 @@ mod tests {
             let places = Places { attacked: &path, clean: None, labels: None };
             let saved = read(places, None).unwrap();
             let (n, height, width) = SIDES;
-            assert_eq!((saved.height, saved.width, saved.eight_bit), (height, width, false));
+            assert_eq!((saved.shape, saved.eight_bit), ([height, width, 3], false));
             let len = height * width * 3;
             let all = |form| (0..n * len).map(|at| value(form, at / len, at % len)).collect::<Vec<_>>();
             assert_eq!(saved.attacked, all(Form::Attacked));

@@ -130,6 +130,13 @@ pub(super) fn wrong<T>(field: &str, problem: impl Into<String>) -> Result<T> {
     Err(Error::usage(format!("dataset.{field}"), problem))
 }
 
+impl Row {
+    /// Whether it is one set that everybody knows by this name, and not a form that any images come in.
+    pub fn is_published(&self) -> bool {
+        !self.takes.contains(&"class_order")
+    }
+}
+
 impl Said {
     /// Every field and whether it was said.
     pub fn given(&self) -> [(&'static str, bool); 10] {

@@ -195,8 +195,8 @@ impl Defended<'_> {
         slopes: Option<&[f32]>,
     ) -> Result<(Evaluation, Vec<f32>)> {
         let (device, precision) = (self.classifier_device(), self.denoiser.precision());
-        let ([n, h, w, _], draws) = (x.dims4("defended")?, piece.len());
-        let noise = self.noise(query, piece, &self.denoiser.noise_shape(h, w))?;
+        let ([n, h, w, c], draws) = (x.dims4("defended")?, piece.len());
+        let noise = self.noise(query, piece, &self.denoiser.noise_shape([h, w, c]))?;
         let range = self.denoiser.output_range();
         let graph = |records| {
             if records { recording(device, precision) } else { Graph::inference(device, precision) }

@@ -171,6 +171,19 @@ impl Denoiser {
         }
     }
 
+    /// Whether the network takes images of so many channels.
+    ///
+    /// # Errors
+    /// What is wrong with them, and the way out.
+    pub fn takes_channels(&self, channels: usize) -> Result<(), String> {
+        match matches!(self.way, Way::Noise(_)) || channels == NOISE {
+            true => Ok(()),
+            false => Err(format!(
+                "the denoiser takes images of {NOISE} channels, found {channels}: noise alone (defense.weights = \"none\") takes any"
+            )),
+        }
+    }
+
     /// Whether pixels in [0, 1] are mapped to the network's [-1, 1], and its estimate back. A study that left that out can be
     /// repeated by leaving it out.
     #[must_use]
@@ -180,10 +193,10 @@ impl Denoiser {
         self
     }
 
-    /// Height, width and channels of the noise for images of `(H, W, 3)`: the network's.
-    pub fn noise_shape(&self, h: usize, w: usize) -> [usize; 3] {
+    /// Height, width and channels of the noise for images `(H, W, C)`: the network's.
+    pub fn noise_shape(&self, [h, w, c]: [usize; 3]) -> [usize; 3] {
         let [h, w] = self.resizes.as_ref().map_or([h, w], |r| r.size);
-        [h, w, 3]
+        [h, w, c]
     }
 
     /// What [`Denoiser::estimate`] should map its result by.
@@ -231,7 +244,7 @@ impl Denoiser {
 
     /// How many images a thread of the host should take at once.
     pub(crate) fn chunk(&self, h: usize, w: usize) -> usize {
-        let [h, w, _] = self.noise_shape(h, w);
+        let [h, w, _] = self.noise_shape([h, w, NOISE]);
         match &self.way {
             Way::Network(network) => chunk(&self.device, network.net.widest(h, w), network.net.parameters()),
             Way::Noise(at_once) => *at_once,
@@ -242,9 +255,9 @@ impl Denoiser {
     ///
     /// | arg | shape | |
     /// |---|---|---|
-    /// | `x` | `(N, H, W, 3)` | float32 in `[0, 1]` |
-    /// | `noise` | `(draws * N, H', W', 3)` | float32, standard normal, see [`Denoiser::noise_shape`] |
-    /// | ret | `(draws * N, H, W, 3)` | float32, `[-1, 1]` after `range` |
+    /// | `x` | `(N, H, W, C)` | float32 in `[0, 1]`; the network takes three channels |
+    /// | `noise` | `(draws * N, H', W', C)` | float32, standard normal, see [`Denoiser::noise_shape`] |
+    /// | ret | `(draws * N, H, W, C)` | float32, `[-1, 1]` after `range` |
     ///
     /// # Errors
     /// [`Error::Shape`] when shapes disagree or a side is no multiple of the network's.
@@ -280,9 +293,9 @@ impl Denoiser {
     /// # Errors
     /// As [`Denoiser::estimate`].
     pub fn noised(&self, x: &Tensor, ids: &[u64], level: &Level, stream: &Stream) -> Result<Tensor> {
-        let [n, h, w, _] = x.dims4("denoise")?;
+        let [n, h, w, c] = x.dims4("denoise")?;
         let g = Graph::inference(&self.device, self.precision);
-        let noise = normal(&self.device, stream, ids, &self.noise_shape(h, w))?;
+        let noise = normal(&self.device, stream, ids, &self.noise_shape([h, w, c]))?;
         let small = self.resizes.as_ref().map(|r| resize(&g, x, &r.down)).transpose()?;
         // A unit of pixels is so many of the network.
         let unit = 1.0 / self.ranges[0].mul;
@@ -299,10 +312,10 @@ impl Denoiser {
     /// # Errors
     /// As [`Denoiser::estimate`].
     pub fn images(&self, x: &Tensor, ids: &[u64], level: &Level, stream: &Stream) -> Result<Tensor> {
-        let [n, h, w, _] = x.dims4("denoise")?;
+        let [n, h, w, c] = x.dims4("denoise")?;
         let parts = in_chunks(&self.device, self.chunk(h, w), n, |range| {
             let g = Graph::inference(&self.device, self.precision);
-            let noise = normal(&self.device, stream, &ids[range.clone()], &self.noise_shape(h, w))?;
+            let noise = normal(&self.device, stream, &ids[range.clone()], &self.noise_shape([h, w, c]))?;
             self.estimate(&g, &x.rows(range.start, range.len())?, &noise, level, self.output_range(), Gradient::Exact)
         })?;
         Tensor::concat(&self.device, &parts)

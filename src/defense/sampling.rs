@@ -91,7 +91,7 @@ impl Smoothing<'_> {
     /// Some of the draws, counted from the first one of the first image on.
     fn part(&self, images: &Tensor, ids: &[u64], wanted: &[Wanted], rows: Range<usize>) -> Result<Vec<Vec<u64>>> {
         let device = self.denoiser.device();
-        let [_, h, w, _] = images.dims4("smoothing")?;
+        let [_, h, w, c] = images.dims4("smoothing")?;
         let (mut index, mut keys, mut counts) = (Vec::new(), Vec::new(), Vec::new());
         let mut before = 0;
         for Wanted { image, draws } in wanted {
@@ -105,7 +105,7 @@ impl Smoothing<'_> {
         }
         let g = Graph::inference(device, self.denoiser.precision());
         let x = gather(device, images, &index, None)?;
-        let noise = normal_rows(device, &self.stream, &keys, &self.denoiser.noise_shape(h, w))?;
+        let noise = normal_rows(device, &self.stream, &keys, &self.denoiser.noise_shape([h, w, c]))?;
         let y = self.denoiser.estimate(&g, &x, &noise, self.level, self.denoiser.output_range(), Gradient::Exact)?;
         let logits = self.classifier.forward(&g, &y)?;
         let votes = Votes::new(device, wanted.len(), self.classifier.classes())?;

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::picture;
+use crate::data::grey::coloured;
 use crate::error::Result;
 
 /// The colour of a share of the scale, 0 to 1; what lies outside gets the colour of the nearer end, and NaN that of the lower.
@@ -55,8 +56,9 @@ pub fn data_uri(pixels: &[u8], size: [usize; 2]) -> Result<String> {
     Ok(format!("data:image/png;base64,{}", STANDARD.encode(png)))
 }
 
-/// An image `(H, W, 3)` in [0, 1] no side of which is longer than `side`: means of squares of pixels.
+/// An image `(H, W, C)` in [0, 1] as `(H, W, 3)` no side of which is longer than `side`: means of squares of pixels.
 pub fn thumbnail(image: &[f32], [h, w]: [usize; 2], side: usize) -> (Vec<f32>, [usize; 2]) {
+    let image = &*coloured(image, image.len() / (h * w).max(1));
     let factor = h.max(w).div_ceil(side).max(1);
     if factor == 1 {
         return (image.to_vec(), [h, w]);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::graph::{self, Channels, Layout};
@@ -26,6 +27,24 @@ const CROP_PCT: f64 = 0.875;
 
 /// Per channel.
 pub type Triple = [f64; 3];
+
+/// Three numbers, or one for all channels, of which there may be one alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub enum PerChannel {
+    Each(Triple),
+    Alone([f64; 1]),
+    All(f64),
+}
+
+impl From<PerChannel> for Triple {
+    fn from(values: PerChannel) -> Triple {
+        match values {
+            PerChannel::Each(values) => values,
+            PerChannel::Alone([value]) | PerChannel::All(value) => [value; 3],
+        }
+    }
+}
 
 /// How an ONNX graph takes images, as far as it is said beside the file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,6 +72,8 @@ pub struct Card {
     pub clean_test_accuracy: Option<f64>,
     /// Whether the normalisation is what such networks usually have, of a graph none, and nothing that it says.
     pub assumed: bool,
+    /// The step of a graph by which it takes pixels of 0 to 255, where nothing says what it takes.
+    pub bytes: Option<String>,
     /// What it says and cannot be understood or followed.
     pub doubts: Vec<String>,
 }
@@ -91,12 +112,19 @@ impl Card {
         let bad = |problem: String| Error::file(weights.origin(), format!("metadata: {problem}"));
         let shape = network_shape(&arch, config.clone()).map_err(&bad)?;
         let text = |key: &str| weights.metadata(key).ok().map(str::trim).filter(|text| !text.is_empty());
+        if arch != graph::NAME {
+            taken_as_usual(&text).map_err(&bad)?;
+        }
         let mut doubts = Vec::new();
         let triple = |key: &str| -> Result<Option<Triple>> {
             let Some(text) = text(key) else { return Ok(None) };
-            let values: Triple = serde_json::from_str(&as_list(text))
-                .map_err(|e| bad(format!("`{key}`: expected three numbers, found `{}`: {e}", short(text))))?;
-            let values = values.map(|v| v / range);
+            let found: Option<PerChannel> = serde_json::from_str(&as_list(text)).ok();
+            let (expected, found) = match shape.channels() {
+                1 => ("one number", found.map(Triple::from).filter(|[r, g, b]| r == g && g == b)),
+                _ => ("three numbers", found.filter(|found| matches!(found, PerChannel::Each(_))).map(Triple::from)),
+            };
+            let wrong = || bad(format!("`{key}`: expected {expected}, found `{}`", short(text)));
+            let values = found.ok_or_else(wrong)?.map(|v| v / range);
             unit(key, &values).map_err(&bad)?;
             Ok(Some(values))
         };
@@ -142,6 +170,7 @@ impl Card {
             classes,
             clean_test_accuracy,
             assumed: false,
+            bytes: None,
             doubts,
         })
     }
@@ -255,23 +284,24 @@ impl Card {
         };
         let layout = graph::layout_of(model, said.layout.or(own));
         let size = graph::size_of(model, layout);
-        let found = graph::inspect(model, size, layout)?;
-        let config = graph::Config {
-            classes: found.classes,
-            size,
-            channels: said.channels.or(channels).unwrap_or(Channels::Rgb),
-            layout,
-        };
+        let channels = said.channels.or(channels).unwrap_or(match graph::depth_of(model, layout) {
+            Some(1) => Channels::Grey,
+            _ => Channels::Rgb,
+        });
+        let found = graph::inspect(model, size, (channels, layout))?;
+        let config = graph::Config { classes: found.classes, size, channels, layout };
         let config = serde_json::to_value(config).map_err(|e| bad(e.to_string()))?;
         let mut card = Self::of(weights, graph::NAME.into(), config, range)?;
         let mut notes = Vec::new();
         if let Some(op) = found.cut {
-            notes.push(format!("the graph ends in {op}, which is left out: its input are the logits"));
+            notes.push(format!("the graph ends in {op}, which is left out: what goes into it are the logits"));
         }
         if !model.others.is_empty() {
             notes.push(format!("its outputs {} are not used, only the first", model.others.join(", ")));
         }
         if card.mean.is_none() && card.std.is_none() {
+            let range_is_said = said.range.is_some() || text("input_range").is_some();
+            card.bytes = graph::takes_bytes(model).filter(|_| !range_is_said);
             (card.mean, card.std, card.assumed) = (Some([0.0; 3]), Some([1.0 / range; 3]), true);
         }
         Ok((card, notes))
@@ -374,6 +404,24 @@ pub fn unit(key: &str, values: &Triple) -> Result<(), String> {
     if good { Ok(()) } else { Err(format!("`{key}`: expected a finite mean and a positive std, found {values:?}")) }
 }
 
+/// Networks that are built from tensors take RGB of 0 to 1; whether the metadata say otherwise.
+fn taken_as_usual<'t>(text: &impl Fn(&str) -> Option<&'t str>) -> Result<(), String> {
+    for (key, usual, what) in [
+        ("channels", &["rgb", "3"][..], "red, green, blue"),
+        ("input_range", &["1", "1.0", "0..1", "0..1.0", "0.0..1.0", "[0, 1]", "[0,1]"], "pixels of 0 to 1"),
+        ("layout", &["nchw", "nhwc"], "any layout"),
+    ] {
+        if let Some(found) = text(key).filter(|text| !usual.contains(&text.to_lowercase().as_str())) {
+            let way_out = "an ONNX export may take others (tools/import/export_onnx.py)";
+            return Err(format!(
+                "`{key}`: expected {what}, as networks of tensors take, found `{}`: {way_out}",
+                short(found)
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Python's tuples as JSON has them.
 fn as_list(text: &str) -> String {
     text.replace('(', "[").replace(",)", "]").replace(')', "]")
@@ -411,7 +459,7 @@ fn preparation<'a>(
         let sides =
             serde_json::from_str::<Vec<usize>>(&as_list(said)).or_else(|_| said.parse().map(|side| vec![side, side]));
         match sides.as_deref() {
-            Ok([3, h, w]) | Ok([h, w]) if *h > 0 && *w > 0 => found.size = Some([*h, *w]),
+            Ok([1 | 3, h, w]) | Ok([h, w]) if *h > 0 && *w > 0 => found.size = Some([*h, *w]),
             _ => doubts.push(format!("`input_size` is `{}`: expected channels, height and width", short(said))),
         }
     }

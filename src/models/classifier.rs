@@ -23,11 +23,12 @@ pub struct Classifier {
     device: Device,
     precision: Precision,
     net: Box<dyn Network>,
+    /// Of three channels, or thrice that of one.
     mean: [f32; 3],
     std: [f32; 3],
     /// Turns the sign.
     minus: Arc<Affine>,
-    /// H, W, 3
+    /// H, W, C
     shape: [usize; 3],
     /// Images at once on the host, so that activations stay in cache; results do not depend on it.
     chunk: usize,
@@ -89,7 +90,7 @@ impl Classifier {
     ) -> Result<Self> {
         let before = weights.taken();
         let net = shape.build(device, precision, weights, size)?;
-        let shape = [size[0], size[1], 3];
+        let shape = [size[0], size[1], shape.channels()];
         let chunk = chunk(device, net.widest(size[0], size[1]), weights.taken() - before);
         let minus = Arc::new(Affine::new(device, &[-1.0], &[0.0])?);
         Ok(Classifier { device: device.clone(), precision, net, mean, std, minus, shape, chunk })
@@ -99,7 +100,7 @@ impl Classifier {
         self.net.as_ref()
     }
 
-    /// Mean and standard deviation per channel that pixels are normalised by.
+    /// Mean and standard deviation per channel that pixels are normalised by; of one channel the first of three equal ones.
     pub fn normalisation(&self) -> ([f32; 3], [f32; 3]) {
         (self.mean, self.std)
     }
@@ -108,16 +109,21 @@ impl Classifier {
         self.precision
     }
 
-    /// Logits `(N, K)` of images `(N, H, W, 3)`, float32 in `[0, 1]`, on a graph.
+    /// Logits `(N, K)` of images `(N, H, W, C)`, float32 in `[0, 1]`, on a graph.
     ///
     /// # Errors
     /// What the network's ops return.
     pub fn forward(&self, g: &Graph, images: &Tensor) -> Result<Tensor> {
         let _range = nvtx::range(Kind::Step, "forward");
-        self.net.forward(g, &normalize_images(g, images, self.mean, self.std)?)
+        self.net.forward(g, &self.normalised(g, images)?)
     }
 
-    /// The outputs of modules for images `(N, H, W, 3)`, float32 in `[0, 1]`, by the names of [`Network::probe`].
+    fn normalised(&self, g: &Graph, images: &Tensor) -> Result<Tensor> {
+        let [.., channels] = self.shape;
+        normalize_images(g, images, &self.mean[..channels], &self.std[..channels])
+    }
+
+    /// The outputs of modules for images `(N, H, W, C)`, float32 in `[0, 1]`, by the names of [`Network::probe`].
     ///
     /// # Errors
     /// [`Error::Usage`] for a module that the network does not have; what its ops return.
@@ -125,7 +131,7 @@ impl Classifier {
         self.check(images)?;
         let g = Graph::inference(&self.device, self.precision);
         let mut probe = Probe::several(modules);
-        self.net.probe(&g, &normalize_images(&g, images, self.mean, self.std)?, &mut probe)?;
+        self.net.probe(&g, &self.normalised(&g, images)?, &mut probe)?;
         probe.all().map_err(|(missing, known)| {
             Error::usage("layers", format!("expected some of {}, found `{missing}`", known.join(", ")))
         })

@@ -26,7 +26,7 @@ pub trait Network: Send + Sync {
     /// Values of the widest activation of one image of h x w pixels.
     fn widest(&self, h: usize, w: usize) -> usize;
 
-    /// Logits `(N, classes)` of normalised images `(N, H, W, 3)`, and on the way the outputs of the modules that are asked for.
+    /// Logits `(N, classes)` of normalised images `(N, H, W, C)`, and on the way the outputs of the modules that are asked for.
     ///
     /// # Errors
     /// [`crate::Error::Shape`] for images of a size or depth that the network does not take.
@@ -46,6 +46,11 @@ pub trait Shape: Debug + Send + Sync {
     /// Height and width of the images it was trained on, if a network is built for images of one size; `None` if it takes any.
     fn size(&self) -> Option<[usize; 2]> {
         None
+    }
+
+    /// Values per pixel of its images.
+    fn channels(&self) -> usize {
+        3
     }
 
     /// Takes every parameter from `weights` and refuses what is left over; for images of `size` (H, W).

@@ -56,13 +56,18 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// True unless the image lies in `[0, 1]` and within `eps` of its original, up to rounding. NaN violates.
-    pub fn violates(&self, norm: Norm, eps: f64) -> bool {
+    /// True unless the image lies within `eps` of its original, up to rounding. NaN lies beyond.
+    pub fn exceeds(&self, norm: Norm, eps: f64) -> bool {
         let near = match norm {
             Norm::Linf => f64::from(self.linf) <= eps + 1e-6,
             Norm::L2 => f64::from(self.l2) <= eps * (1.0 + 1e-5) + 1e-6,
         };
-        !(near && self.l2.is_finite() && self.low >= 0.0 && self.high <= 1.0)
+        !(near && self.l2.is_finite())
+    }
+
+    /// True unless the image lies in `[0, 1]` and within `eps` of its original, up to rounding. NaN violates.
+    pub fn violates(&self, norm: Norm, eps: f64) -> bool {
+        self.exceeds(norm, eps) || !(self.low >= 0.0 && self.high <= 1.0)
     }
 }
 

@@ -278,17 +278,22 @@ fn scale(g: &Graph, x: &Tensor, scale: &Tensor, bias: Option<&Tensor>, slot: &Sl
 ///
 /// # Errors
 /// [`Error::Shape`] when the channels are not those of the constants or `x` is not float32.
-pub fn normalize_images<const C: usize>(g: &Graph, x: &Tensor, mean: [f32; C], std: [f32; C]) -> Result<Tensor> {
+pub fn normalize_images(g: &Graph, x: &Tensor, mean: &[f32], std: &[f32]) -> Result<Tensor> {
     let [.., c] = x.dims4("normalize_images")?;
     g.floats("normalize_images", "images", x)?;
-    if c != C || x.dtype() != DType::F32 {
-        return Err(Error::shape("normalize_images", "images", format!("F32 with {C} channels"), format!("{x:?}")));
+    if (mean.len(), std.len()) != (c, c) || x.dtype() != DType::F32 {
+        let channels = mean.len();
+        return Err(Error::shape(
+            "normalize_images",
+            "images",
+            format!("F32 with {channels} channels"),
+            format!("{x:?}"),
+        ));
     }
     /// The longest run of lanes of any target: a row of the tables is whole runs.
     const LANES: usize = 16;
-    let period = C * LANES;
-    let table =
-        |v: [f32; C]| Tensor::constant(g.device(), &[period], DType::F32, bytemuck::cast_slice(&v.repeat(LANES)));
+    let period = c * LANES;
+    let table = |v: &[f32]| Tensor::constant(g.device(), &[period], DType::F32, bytemuck::cast_slice(&v.repeat(LANES)));
     let (mean, std) = (table(mean)?, table(std)?);
     let y = g.uninit(x.shape())?;
     let kernel = if g.dtype() == DType::BF16 { &NORMALIZE_BF16 } else { &NORMALIZE_F32 };

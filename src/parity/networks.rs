@@ -57,7 +57,8 @@ fn onnx(r: &Replay) -> Result<Vec<Output>> {
         return Err(r.fail("its graph takes (N, H, W, C): expected one that takes (N, C, H, W)"));
     }
     // What the dump gives is what the graph takes, whatever its metadata say of colours.
-    let config = graph::Config { channels: graph::Channels::Rgb, ..config };
+    let channels = if config.channels.count() == 1 { config.channels } else { graph::Channels::Rgb };
+    let config = graph::Config { channels, ..config };
     let x = r.image("in.x")?;
     let [_, h, w, _] = x.dims4("onnx")?;
     let net = config.build(r.device, r.precision, &weights, [h, w])?;

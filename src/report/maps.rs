@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::attack::Oracle as _;
 use crate::draw::heat;
 use crate::models::classifier::Classifier;
 use crate::number::or_nan;
@@ -46,7 +47,7 @@ pub struct Cell {
     pub shift: f64,
 }
 
-/// The maps of `modules` for the states of one image, `(H, W, 3)` in [0, 1] each, the first of which is the reference.
+/// The maps of `modules` for the states of one image, `(H, W, C)` in [0, 1] each, the first of which is the reference.
 ///
 /// # Errors
 /// [`crate::Error::Usage`] for a module that the network does not have; what its ops return.
@@ -54,7 +55,9 @@ pub fn grid(net: &Classifier, modules: &[String], states: &[(String, Vec<f32>)],
     let columns: Vec<String> = states.iter().map(|(name, _)| name.clone()).collect();
     let pixels: Vec<f32> = states.iter().flat_map(|(_, pixels)| pixels).copied().collect();
     let device = crate::attack::Oracle::device(net);
-    let images = Tensor::from_f32(device, &[states.len(), size[0], size[1], 3], crate::device::DType::F32, &pixels)?;
+    let [.., channels] = net.image_shape();
+    let shape = [states.len(), size[0], size[1], channels];
+    let images = Tensor::from_f32(device, &shape, crate::device::DType::F32, &pixels)?;
     let mut rows = Vec::new();
     for (module, t) in modules.iter().zip(net.probe(&images, modules)?) {
         let values = t.to_f32(device)?;

@@ -3,6 +3,7 @@
 use super::mark::Mark;
 use crate::Result;
 use crate::attack::Oracle as _;
+use crate::data::grey::coloured;
 use crate::draw::strip::{Row, Tile, png};
 use crate::models::classifier::Classifier;
 use crate::number::eps_label;
@@ -71,7 +72,7 @@ impl AttackEngine<'_> {
         let tile = |((z, &label), pixels): ((&[f32], &u32), &[f32])| {
             let top = top_class(z);
             Tile {
-                pixels: pixels.to_vec(),
+                pixels: coloured(pixels, self.dataset().channels()).into_owned(),
                 label: self.dataset().classes[top].clone(),
                 confidence: softmax(z)[top] as f32,
                 correct: top == label as usize,

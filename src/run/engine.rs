@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::intake::other_count;
 use super::made::{hand_over, made};
+use super::probabilities;
 use super::progress::{Watch, unwatched};
 use super::runner::{Attacked, Engine};
 use super::through::{Suite, Through};
@@ -22,6 +23,7 @@ use crate::defense::{Denoiser, Smoothed};
 use crate::device::nvtx::{self, Kind};
 use crate::device::{DType, Device};
 use crate::models::classifier::Classifier;
+use crate::models::graph;
 use crate::number::eps_label;
 use crate::ops::resize::Filter;
 use crate::stats::in_top;
@@ -109,6 +111,10 @@ impl<'a> AttackEngine<'a> {
                     other => other,
                 })?;
             }
+            // A network that was trained here, or is built from tensors, ends in its logits.
+            if card.arch == graph::NAME {
+                probabilities::tell(&model.name, &net, dataset)?;
+            }
             engine.models.push(net);
         }
         if config.defense.noise_alone() {
@@ -120,8 +126,10 @@ impl<'a> AttackEngine<'a> {
         if let Some(name) = config.defense.denoiser() {
             let weights = open(name)?;
             let denoiser = Denoiser::load(&engine.device, config.precision, &weights)?;
-            let images = [dataset.height, dataset.width];
+            let [height, width, channels] = dataset.shape();
+            let images = [height, width];
             let size = config.defense.size.unwrap_or(images);
+            denoiser.takes_channels(channels).map_err(|problem| Error::file(weights.origin(), problem))?;
             denoiser
                 .takes(size)
                 .map_err(|problem| Error::file(weights.origin(), format!("{problem}; [defense] size resizes them")))?;
@@ -209,7 +217,8 @@ impl AttackEngine<'_> {
     }
 
     pub fn tensor(&self, pixels: &[f32], n: usize) -> Result<Tensor> {
-        Tensor::from_f32(&self.device, &[n, self.dataset.height, self.dataset.width, 3], DType::F32, pixels)
+        let [height, width, channels] = self.dataset.shape();
+        Tensor::from_f32(&self.device, &[n, height, width, channels], DType::F32, pixels)
     }
 
     fn smoothed(

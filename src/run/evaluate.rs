@@ -56,6 +56,11 @@ impl Scored {
         self.success() && !self.rounded_within
     }
 
+    /// Whether a value is none at all.
+    pub fn is_broken(&self) -> bool {
+        self.budget.low.is_nan()
+    }
+
     /// Whether a value is no number in [0, 1].
     pub fn outside(&self) -> bool {
         !(self.budget.low >= 0.0 && self.budget.high <= 1.0)
@@ -67,16 +72,18 @@ impl Scored {
 /// # Errors
 /// [`Error::Failed`] for a label that the network has no class for; what the network's ops return.
 pub fn score(net: &Classifier, saved: &Saved, limit: Option<Limit>, batch: usize) -> Result<Vec<Scored>> {
-    let (n, len) = (saved.labels.len(), saved.height * saved.width * 3);
+    let [.., channels] = net.image_shape();
+    let saved = &*saved.for_channels(channels);
+    let [height, width, channels] = saved.shape;
+    let (n, len) = (saved.labels.len(), height * width * channels);
     if let Some(i) = saved.labels.iter().position(|&label| label as usize >= net.classes()) {
         let problem =
             format!("label of image {i}: expected one of {} classes, found {}", net.classes(), saved.labels[i]);
         return Err(Error::Failed(problem));
     }
     let device = net.device();
-    let tensor = |pixels: &[f32]| {
-        Tensor::from_f32(device, &[pixels.len() / len, saved.height, saved.width, 3], DType::F32, pixels)
-    };
+    let tensor =
+        |pixels: &[f32]| Tensor::from_f32(device, &[pixels.len() / len, height, width, channels], DType::F32, pixels);
     let mut all = Vec::with_capacity(n);
     for begin in (0..n).step_by(batch.max(1)) {
         let end = n.min(begin + batch.max(1));
@@ -113,7 +120,7 @@ pub fn score(net: &Classifier, saved: &Saved, limit: Option<Limit>, batch: usize
     Ok(all)
 }
 
-/// What perturbations cost; without clean images only how far the values reach. A value that is none makes both ends NaN.
+/// What perturbations cost; without clean images only how far the values reach. A value that is none makes all of it NaN.
 fn of(
     device: &Device,
     pixels: &[f32],
@@ -127,6 +134,9 @@ fn of(
     };
     for (budget, image) in all.iter_mut().zip(pixels.chunks_exact(len)) {
         let broken = image.iter().any(|v| v.is_nan());
+        if broken {
+            (budget.linf, budget.l2) = (f32::NAN, f32::NAN);
+        }
         budget.low = if broken { f32::NAN } else { image.iter().copied().fold(f32::INFINITY, f32::min) };
         budget.high = if broken { f32::NAN } else { image.iter().copied().fold(f32::NEG_INFINITY, f32::max) };
     }

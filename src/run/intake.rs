@@ -7,7 +7,7 @@ use super::progress::note;
 use crate::config::{Checkpoint, Config, open};
 use crate::data::classes::{Classes, place, plain};
 use crate::data::prepare::Fit;
-use crate::data::{Dataset, Named, SOURCES};
+use crate::data::{Dataset, Named, SOURCES, Said};
 use crate::defense::Denoiser;
 use crate::error::{Error, Result};
 use crate::models::card::{Agreement, Preparation, agreement};
@@ -91,11 +91,41 @@ impl Intake {
         Ok(said.into_iter().next().map(|(_, value)| value))
     }
 
+    /// Of images that have one of a few sizes, and are not resized, the one that the networks take, where the config leaves it open.
+    fn size(&self, config: &mut Config) -> Result<()> {
+        let size = self.one(config, "size", |p| p.size, |[h, w]| format!("{h}x{w}"))?;
+        let Some([h, w]) = size.filter(|_| config.dataset.said.size.is_none()) else { return Ok(()) };
+        let said = Said { size: Some([h, w]), ..config.dataset.said.clone() };
+        // That it is none of them is told beside the images.
+        if config.dataset.prepare_as(said).is_ok() && config.dataset.said.size.is_some() {
+            note(format!("images are taken as {h}x{w}, which the networks were made for"));
+        }
+        Ok(())
+    }
+
+    /// Values per pixel that all networks take.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where two of them differ.
+    pub fn channels(&self) -> Result<usize> {
+        let mut all = Vec::new();
+        for (name, Checkpoint { weights, card, .. }) in &self.models {
+            let shape = card.shape().map_err(|problem| Error::file(weights.origin(), problem))?;
+            all.push((name, shape.channels()));
+        }
+        if let Some([(a, first), (b, second)]) = all.windows(2).find(|pair| pair[0].1 != pair[1].1) {
+            let problem =
+                format!("{a} takes {first} channels and {b} {second}: expected one of them, in runs of their own");
+            return Err(Error::usage("models", problem));
+        }
+        Ok(all.first().map_or(3, |(_, channels)| *channels))
+    }
+
     /// Size and resize as the networks were tested, where the config leaves them open.
     fn prepare(&self, config: &mut Config) -> Result<()> {
         let row = config.dataset.row()?;
         if !row.takes.contains(&"fit") {
-            return Ok(());
+            return if row.takes.contains(&"size") { self.size(config) } else { Ok(()) };
         }
         for (name, own) in self.preparations() {
             if let Some((field, what)) = own.unknown.iter().find(|(field, _)| config.dataset.is_open(field)) {
@@ -239,7 +269,8 @@ impl Intake {
         let others = config.dataset.source()?.ids()?.unwrap_or_default();
         let numbers = dataset.classes.iter().all(|name| name.bytes().all(|b| b.is_ascii_digit()));
         // A folder of one's own may be called anything.
-        let known = SOURCES.iter().any(|row| alike(row.name, &dataset.name)) && config.dataset.said.classes.is_none();
+        let set = |name: &str| SOURCES.iter().any(|row| row.is_published() && plain(row.name) == plain(name));
+        let known = set(&dataset.name) && config.dataset.said.classes.is_none();
         for (name, Checkpoint { weights, card, .. }) in &self.models {
             if let Some(logits) = card.logits().filter(|logits| *logits != dataset.classes.len()) {
                 let from = format!(" of {}", dataset.name);
@@ -269,7 +300,8 @@ impl Intake {
                 let problem = format!("it was trained on {own}, and these images are {}", dataset.name);
                 // Another of the sets that this program knows, and nothing says that the two share their classes.
                 if card.classes.is_none() && SOURCES.iter().any(|row| alike(row.name, own)) {
-                    return Err(Error::file(weights.origin(), format!("dataset: {problem}")));
+                    let way_out = "if its classes are theirs, dataset.classes (--classes FILE) lists them";
+                    return Err(Error::file(weights.origin(), format!("dataset: {problem}: {way_out}")));
                 }
                 note(format!("warning: {name}: {problem}"));
             }
@@ -283,6 +315,14 @@ impl Intake {
                     false => "this kind resizes none",
                 };
                 note(format!("warning: {name} was tested at {h}x{w}; these images are {ih}x{iw}, and {how}"));
+            }
+        }
+        for (name, checkpoint) in &self.models {
+            let (Some(own), Some(trained)) = (self.denoiser.as_deref(), checkpoint.card.dataset.as_deref()) else {
+                continue;
+            };
+            if !alike(own, trained) {
+                note(format!("warning: the denoiser was trained on {own}, and {name} on {trained}"));
             }
         }
         if let Some(own) = self.denoiser.as_deref().filter(|own| known && !alike(own, &dataset.name)) {

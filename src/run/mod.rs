@@ -12,6 +12,7 @@ pub mod lock;
 mod made;
 pub mod packed;
 pub mod parts;
+mod probabilities;
 pub mod progress;
 pub mod records;
 pub mod results;

@@ -74,7 +74,13 @@ pub fn images(config: &mut Config) -> Result<Dataset> {
     if let Some(text) = config.dataset.source()?.note() {
         note(text);
     }
-    let dataset = config.dataset.load(config.limit)?;
+    let mut dataset = config.dataset.load(config.limit)?;
+    if intake.channels()? == 1 {
+        dataset = dataset.grey();
+        note(
+            "images are taken in one channel, as the network does: grey ones as they are, colours as ITU-R 601-2 luma",
+        );
+    }
     intake.compare(config, &dataset)?;
     config.dataset.left_out = Some(dataset.skipped.len()).filter(|&files| files > 0);
     for skipped in &dataset.skipped {

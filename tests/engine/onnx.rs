@@ -23,11 +23,11 @@ fn every_stage_can_be_looked_at() {
         }
         let dump = path.with_extension("safetensors");
         let Ok(dump) = TensorFile::open(&dump) else { continue };
-        let &[_, 3, h, w] = dump.get("in.x").unwrap().shape else { continue };
+        let &[_, c, h, w] = dump.get("in.x").unwrap().shape else { continue };
         let weights = Weights::open(&path).unwrap();
         let (card, _) = Card::of_graph(&weights, &Takes::default()).unwrap();
         let net = Classifier::described(&device, Precision::F32, &weights, &card, [h, w]).unwrap();
-        let images = Tensor::from_f32(&device, &[2, h, w, 3], DType::F32, &vec![0.5; 2 * h * w * 3]).unwrap();
+        let images = Tensor::from_f32(&device, &[2, h, w, c], DType::F32, &vec![0.5; 2 * h * w * c]).unwrap();
         let wanted = net.net().stages();
         let seen = net.probe(&images, &wanted).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         assert!(seen.iter().all(|map| map.shape()[0] == 2 && map.shape().len() == 4), "{}", path.display());

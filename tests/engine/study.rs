@@ -66,7 +66,7 @@ fn a_resized_defence_is_resize_denoise_resize() {
         let want = resized(&device, &inside, LARGE, filter).to_f32(&device).unwrap();
 
         let sized = denoiser(&device).at(SMALL, LARGE, filter).unwrap();
-        assert_eq!(sized.noise_shape(48, 40), [32, 24, 3]);
+        assert_eq!(sized.noise_shape([48, 40, 3]), [32, 24, 3]);
         let found = sized.images(&x, &data.ids, &sized.level(SIGMA).unwrap(), &stream).unwrap();
         assert_eq!(found.shape(), x.shape());
         assert_eq!(found.to_f32(&device).unwrap(), want, "{filter:?}");

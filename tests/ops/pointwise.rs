@@ -265,7 +265,7 @@ fn normalising_images_agrees_with_float64_and_has_a_float32_gradient() {
             let x: Vec<f32> = values(n, 1, Precision::F32).into_iter().map(|v| v * 0.5 + 0.5).collect();
             let xt = upload_f32(&device, &shape, &x);
             let g = recording(&device, precision);
-            let y = normalize_images(&g, &xt, mean, std).unwrap();
+            let y = normalize_images(&g, &xt, &mean, &std).unwrap();
             assert_eq!(y.dtype(), precision.dtype());
             let want: Vec<f64> = x
                 .iter()
@@ -291,8 +291,8 @@ fn wrong_shapes_are_refused() {
     refused(add(&g, &x, &upload_f32(&device, &[3, 2], &[0.0; 6])));
     refused(affine(&g, &x, &Arc::new(Affine::new(&device, &[1.0; 2], &[0.0; 2]).unwrap())));
     assert!(Affine::new(&device, &[1.0; 2], &[0.0; 3]).is_err());
-    refused(normalize_images(&g, &x, [0.0; 3], [1.0; 3]));
-    refused(normalize_images(&g, &upload_f32(&device, &[1, 1, 2, 3], &[0.0; 6]), [0.0; 4], [1.0; 4]));
+    refused(normalize_images(&g, &x, &[0.0; 3], &[1.0; 3]));
+    refused(normalize_images(&g, &upload_f32(&device, &[1, 1, 2, 3], &[0.0; 6]), &[0.0; 4], &[1.0; 4]));
     let bf16 = upload(&device, &[1, 1, 2, 3], Precision::Bf16, &[0.0; 6]);
-    refused(normalize_images(&g, &bf16, [0.0; 3], [1.0; 3]));
+    refused(normalize_images(&g, &bf16, &[0.0; 3], &[1.0; 3]));
 }

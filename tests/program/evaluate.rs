@@ -28,11 +28,10 @@ fn saved(place: &Place, format: Format) -> (PathBuf, Saved) {
 }
 
 fn write(path: &Path, about: About, attacked: &[f32], of: &Saved) {
-    let len = of.height * of.width * 3;
+    let len = of.shape.iter().product::<usize>();
     let set = Set {
         about,
-        height: of.height,
-        width: of.width,
+        shape: of.shape,
         labels: &of.labels,
         ids: &of.ids,
         predictions: of.labels.clone(),
@@ -103,7 +102,7 @@ fn what_torchattacks_saved_is_scored() {
 fn successes_that_rounding_undoes_are_counted() {
     let place = Place::new();
     let (_, mut found) = saved(&place, Format::Npz);
-    let len = found.height * found.width * 3;
+    let len = found.shape.iter().product::<usize>();
     let clean = found.clean.take().unwrap();
     let n = found.labels.len();
     let steps: Vec<f32> = (0..4).flat_map(|k| [0.2, 0.45].map(|s| k as f32 + s)).collect();
@@ -113,9 +112,9 @@ fn successes_that_rounding_undoes_are_counted() {
         pairs.map(|(c, a)| c + (a - c).signum() * (255.0 * (a - c).abs()).min(step) / 255.0).collect()
     };
     let device = Device::host().unwrap();
-    let net = Classifier::load(&device, Precision::F32, &open(NET).unwrap(), [found.height, found.width]).unwrap();
+    let net = Classifier::load(&device, Precision::F32, &open(NET).unwrap(), [found.shape[0], found.shape[1]]).unwrap();
     let prediction = |pixels: &[f32], label: u32| {
-        let x = Tensor::from_f32(&device, &[1, found.height, found.width, 3], DType::F32, pixels).unwrap();
+        let x = Tensor::from_f32(&device, &[1, found.shape[0], found.shape[1], 3], DType::F32, pixels).unwrap();
         net.evaluate(&x, &Query::new(&[label], Loss::CrossEntropy)).unwrap().prediction[0]
     };
     let mut all = Saved { attacked: vec![], clean: Some(vec![]), labels: vec![], ids: vec![], ..found };
@@ -145,7 +144,7 @@ fn successes_that_rounding_undoes_are_counted() {
 fn what_is_no_image_counts_as_no_success() {
     let place = Place::new();
     let (_, mut found) = saved(&place, Format::Npz);
-    let len = found.height * found.width * 3;
+    let len = found.shape.iter().product::<usize>();
     found.attacked[3] = f32::NAN;
     found.attacked[len + 5] = 1.5;
     found.attacked[2 * len] = -0.1;
@@ -153,6 +152,10 @@ fn what_is_no_image_counts_as_no_success() {
     for eps in ["", "--eps 2.0"] {
         let ran = place.run(&format!("evaluate bad.safetensors --model {NET} {eps} --device host --csv a.csv")).ok();
         assert!(ran.stdout.contains("outside [0, 1]: 3 of 12"), "{}", ran.stdout);
+        assert!(ran.stdout.contains("1 image with values that are no numbers, the first is"), "{}", ran.stdout);
+        // Neither hides the other: what is outside may be over the budget as well, and NaN is the largest of all.
+        assert!(eps.is_empty() || ran.stdout.contains("over the budget: 1 of 12"), "{}", ran.stdout);
+        assert!(ran.stdout.contains("linf: mean NaN, largest NaN"), "{}", ran.stdout);
         let within: Vec<String> = csv::Reader::from_reader(place.read("a.csv").as_bytes())
             .records()
             .map(|row| row.unwrap()[10].to_owned())
@@ -172,6 +175,9 @@ fn what_cannot_be_meant_is_refused() {
     place.run(&line(&format!("{file} --model {NET} --eps -1"))).refused(2, &["--eps", "-1"]);
     place.run(&line(&format!("{file} --model {NET} --eps 8"))).refused(2, &["--eps", "8/255"]);
     place.run(&line(&format!("{file} --model {NET} --limit 0"))).refused(2, &["--limit"]);
+    let before = std::fs::read(place.path("run").join(file.to_string())).ok();
+    place.run(&line(&format!("{file} --model {NET} --csv {file}"))).refused(2, &["--csv", "would be replaced"]);
+    assert_eq!(std::fs::read(place.path("run").join(file.to_string())).ok(), before);
     place.run(&line(&format!("{file} --model {NET} --steps 3"))).refused(2, &["--steps"]);
     place.write("a.npy", b"");
     place.run(&line(&format!("a.npy --model {NET}"))).refused(2, &["--labels", "a.npy"]);
@@ -179,9 +185,9 @@ fn what_cannot_be_meant_is_refused() {
     let tensor = |dtype, shape: &[usize], bytes: &'static [u8]| {
         safetensors::tensor::TensorView::new(dtype, shape.to_vec(), bytes).unwrap()
     };
-    let images = vec![7u8; 2 * found.height * found.width * 3].leak();
+    let images = vec![7u8; 2 * found.shape.iter().product::<usize>()].leak();
     let named = |name: &'static str, labels: &'static [u8]| {
-        let x = tensor(safetensors::Dtype::U8, &[2, found.height, found.width, 3], images);
+        let x = tensor(safetensors::Dtype::U8, &[2, found.shape[0], found.shape[1], 3], images);
         let all = [(name, x), ("y", tensor(safetensors::Dtype::U8, &[2], labels))];
         safetensors::serialize(all, None).unwrap()
     };

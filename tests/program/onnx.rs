@@ -3,6 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use rampart::data::tensors::TensorFile;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
 use crate::place::Place;
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -80,4 +84,81 @@ fn a_broken_graph_is_refused_before_anything_is_written() {
         place.run("info net.onnx").refused(1, &[part]);
         assert!(!place.path("run").exists());
     }
+}
+
+/// Four grey images of 28x28 as bytes, the third of them brighter.
+fn grey_bytes() -> Vec<u8> {
+    (0..4 * 28 * 28).map(|i| ((i * 37 + i / 28 * 11) % 201 + if i / 784 == 2 { 50 } else { 0 }) as u8).collect()
+}
+
+/// Images and labels as safetensors.
+fn arrays(shape: &[usize], bytes: &[u8], labels: &[u8]) -> Vec<u8> {
+    let images = TensorView::new(Dtype::U8, shape.to_vec(), bytes).unwrap();
+    let labels = TensorView::new(Dtype::U8, vec![labels.len()], labels).unwrap();
+    safetensors::serialize([("x", images), ("y", labels)], None).unwrap()
+}
+
+#[test]
+fn a_network_of_one_channel_is_attacked_in_one() {
+    let place = Place::new();
+    place.write("grey.onnx", fixture("grey.onnx"));
+    let bytes = grey_bytes();
+    place.write("grey.safetensors", arrays(&[4, 28, 28], &bytes, &[0, 1, 2, 3]));
+    let flags = "--norm l2 --eps 0,0.5 --steps 2 --no-checks --save safetensors";
+    let ran = place.run(&format!("attack grey.onnx grey.safetensors {flags} --out grey")).ok();
+    assert!(ran.stderr.contains("one channel"), "{}", ran.stderr);
+
+    // The perturbation is of one channel, and whoever reads it finds what the run found.
+    let saved = TensorFile::open(&place.path("grey/adversarial/grey-pgd-eps0.5.safetensors")).unwrap();
+    assert_eq!(saved.get("x").unwrap().shape, [4, 1, 28, 28]);
+    let scored = place
+        .run("evaluate grey/adversarial/grey-pgd-eps0.5.safetensors --model grey.onnx --norm l2 --eps 0.5 --csv s.csv");
+    assert!(scored.ok().stdout.contains("over the budget: 0 of 4"));
+    let column = |csv: &str, name: &str| -> Vec<String> {
+        let at = csv.lines().next().unwrap().split(',').position(|head| head == name).unwrap();
+        csv.lines().skip(1).map(|line| line.split(',').nth(at).unwrap().to_owned()).collect()
+    };
+    let l2: Vec<f64> = column(&place.read("s.csv"), "l2").iter().map(|l2| l2.parse().unwrap()).collect();
+    assert!(l2.iter().all(|l2| (0.4..0.500_01).contains(l2)), "{l2:?}");
+    let of_run = |run: &str| -> Vec<u64> {
+        let records = place.read(&format!("{run}/records.jsonl"));
+        records
+            .lines()
+            .skip(1)
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["prediction"].as_u64().unwrap())
+            .collect()
+    };
+    let evaluated: Vec<u64> = column(&place.read("s.csv"), "prediction").iter().map(|p| p.parse().unwrap()).collect();
+    assert_eq!(of_run("grey")[4..], evaluated);
+
+    // The same images in other forms: three equal channels, and the planes first.
+    place.write(
+        "rgb.safetensors",
+        arrays(&[4, 28, 28, 3], &bytes.iter().flat_map(|&b| [b; 3]).collect::<Vec<_>>(), &[0, 1, 2, 3]),
+    );
+    place.write("planes.safetensors", arrays(&[4, 1, 28, 28], &bytes, &[0, 1, 2, 3]));
+    for form in ["rgb", "planes"] {
+        place.run(&format!("attack grey.onnx {form}.safetensors {flags} --out {form}")).ok();
+        assert_eq!(of_run(form), of_run("grey"), "{form}");
+    }
+    // IDX as it lies there, not padded.
+    let head = |magic: u32, sides: &[u32]| -> Vec<u8> {
+        [magic].iter().chain(sides).flat_map(|word| word.to_be_bytes()).collect()
+    };
+    fs::create_dir(place.path("idx")).unwrap();
+    place.write("idx/t10k-images-idx3-ubyte", [head(0x803, &[4, 28, 28]), bytes].concat());
+    place.write("idx/t10k-labels-idx1-ubyte", [head(0x801, &[4]), vec![0, 1, 2, 3]].concat());
+    place.run(&format!("attack grey.onnx idx {flags} --out of-idx")).ok();
+    assert_eq!(of_run("of-idx"), of_run("grey"));
+
+    // Noise alone certifies it; the denoiser of the demo has three channels.
+    let certified = place.run("certify grey.onnx grey.safetensors --limit 2 --sigma 0.1 --n 30 --out certified").ok();
+    assert!(certified.stdout.contains("certified"), "{}", certified.stdout);
+    let denoised =
+        place.run("attack grey.onnx grey.safetensors --eps 0 --sigma 0.25 --denoiser demo:unet-small --out no");
+    denoised.refused(1, &["3 channels, found 1", "noise alone"]);
+    place.write("config.toml", "[[models]]\nweights = \"grey.onnx\"\nchannels = \"rgb\"\n");
+    place
+        .run("sweep --config config.toml --out no")
+        .refused(1, &["its input has 1 channels: expected 3", "channels = \"rgb\""]);
 }

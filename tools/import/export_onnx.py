@@ -96,12 +96,12 @@ def proof(model, x, labels):
     return logits.detach(), loss.detach(), x.grad, min(watch.margins, default=1.0)
 
 
-def dump(model, onnx_file, target, size, images, classes, seed, tries=8):
+def dump(model, onnx_file, target, image, images, classes, seed, tries=8):
     """Of some seeded inputs the one that keeps farthest from points where the gradient jumps."""
     best = None
     for attempt in range(tries):
         generator = torch.Generator().manual_seed(seed + attempt)
-        x = torch.rand(images, 3, *size, generator=generator)
+        x = torch.rand(images, *image, generator=generator)
         labels = torch.randint(0, classes, (images,), generator=generator)
         found = proof(model, x, labels)
         if best is None or found[3] > best[2][3]:
@@ -112,8 +112,8 @@ def dump(model, onnx_file, target, size, images, classes, seed, tries=8):
     save_file({key: np.ascontiguousarray(value.numpy()) for key, value in arrays.items()}, target, metadata=metadata)
 
 
-def write(model, target, size, metadata, opset, legacy):
-    x = torch.zeros(2, 3, *size)
+def write(model, target, image, metadata, opset, legacy):
+    x = torch.zeros(2, *image)
     model = model.float().eval()
     if legacy:
         axes = {"input": {0: "batch"}, "logits": {0: "batch"}}
@@ -146,14 +146,14 @@ def write(model, target, size, metadata, opset, legacy):
     onnx.save(graph, target)
 
 
-def export(model, target, *, size, metadata, opset=18, legacy=False, images=2, seed=0, parity=None, tries=8):
+def export(model, target, *, size, metadata, channels=3, opset=18, legacy=False, images=2, seed=0, parity=None, tries=8):
     """Writes the graph and, with `parity`, its dump; returns the number of logits."""
-    model = model.eval()
+    model, image = model.eval(), (channels, *size)
     with torch.no_grad():
-        classes = model.float()(torch.zeros(2, 3, *size)).shape[1]
-    write(model, str(target), size, metadata, opset, legacy)
+        classes = model.float()(torch.zeros(2, *image)).shape[1]
+    write(model, str(target), image, metadata, opset, legacy)
     if parity:
-        dump(model, target, str(parity), size, images, classes, seed, tries)
+        dump(model, target, str(parity), image, images, classes, seed, tries)
     return classes
 
 
@@ -166,8 +166,9 @@ def main():
     parser.add_argument("--ema", action="store_true", help="the averaged weights of the checkpoint")
     parser.add_argument("--classes", type=int)
     parser.add_argument("--size", metavar="HxW", help="of the images; else what the network was trained on, else 224x224")
-    parser.add_argument("--mean", type=float, nargs=3)
-    parser.add_argument("--std", type=float, nargs=3)
+    parser.add_argument("--channels", type=int, choices=(1, 3), help="of the images; else what the network was trained on, else 3")
+    parser.add_argument("--mean", type=float, nargs="+", metavar="NUMBER", help="per channel")
+    parser.add_argument("--std", type=float, nargs="+", metavar="NUMBER", help="per channel")
     parser.add_argument("--dataset")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=2, help="in the dump")
@@ -190,7 +191,12 @@ def main():
     else:
         size = tuple(said.get("input_size", (3, 224, 224))[1:])
     metadata = {key: list(value) if isinstance(value, tuple) else value for key, value in said.items() if key != "input_size"}
-    metadata["input_size"] = [3, *size]
+    channels = options.channels or said.get("input_size", (3,))[0]
+    metadata["input_size"] = [channels, *size]
+    for key in ("mean", "std"):
+        found = getattr(options, key)
+        if found is not None and len(found) != channels:
+            fail(f"--{key}: expected {channels} numbers, one per channel, found {len(found)}")
     for key in ("mean", "std", "dataset"):
         if getattr(options, key) is not None:
             metadata[key] = getattr(options, key)
@@ -201,6 +207,7 @@ def main():
         target,
         size=size,
         metadata=metadata,
+        channels=channels,
         opset=options.opset,
         legacy=options.legacy,
         images=options.images,

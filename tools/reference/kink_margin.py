@@ -21,9 +21,10 @@ def lead(values):
     return gap[gap > 0]
 
 
-def pool_windows(x, kernel, stride, padding=0, **_):
+def pool_windows(x, kernel, stride=None, padding=0, **_):
     """x [N,C,H,W] -> the windows of a max pool, [N,C,P,Q,kh*kw]"""
-    kernel, stride, padding = ((v, v) if isinstance(v, int) else v for v in (kernel, stride, padding))
+    # As PyTorch has it, a stride that is not said is the window.
+    kernel, stride, padding = ((v, v) if isinstance(v, int) else v for v in (kernel, stride or kernel, padding))
     x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]), value=torch.finfo(x.dtype).min)
     return x.unfold(2, kernel[0], stride[0]).unfold(3, kernel[1], stride[1]).flatten(4)
 

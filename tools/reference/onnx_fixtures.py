@@ -50,6 +50,19 @@ class Cifar(nn.Module):
         return F.softmax(self.fc(F.relu(self.b(F.relu(self.a(x)))).mean((2, 3))), 1)
 
 
+class Grey(nn.Module):
+    """One channel of 28x28, as MNIST's networks take it."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 6, 5, padding=2), nn.Conv2d(6, 12, 3, stride=2)
+        self.hidden, self.fc = nn.Linear(12 * 6 * 6, 16), nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.a((x - 0.1307) / 0.3081)), 2)
+        return self.fc(F.relu(self.hidden(F.relu(self.b(x)).flatten(1))))
+
+
 def vit():
     return tv.VisionTransformer(image_size=16, patch_size=4, num_layers=2, num_heads=2, hidden_dim=24, mlp_dim=48, num_classes=6)
 
@@ -109,6 +122,7 @@ CASES = {
     "subsampled": (Subsampled, (16, 16), 18, "new"),
     "subsampled_old": (Subsampled, (16, 16), 11, "legacy"),
     "cifar": (Cifar, (32, 32), 18, "new"),
+    "grey": (Grey, (28, 28), 18, "new"),
     "vit": (vit, (16, 16), 18, "new"),
     "vit_old": (vit, (16, 16), 14, "legacy"),
     "densenet": (densenet, (24, 24), 18, "new"),
@@ -154,7 +168,8 @@ def main():
             model,
             target,
             size=size,
-            metadata={"mean": MEAN, "std": STD},
+            metadata={"mean": [0.0], "std": [1.0]} if name == "grey" else {"mean": MEAN, "std": STD},
+            channels=1 if name == "grey" else 3,
             opset=opset,
             legacy=exporter == "legacy",
             # Its graph gives probabilities, the engine logits.

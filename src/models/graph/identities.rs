@@ -1,32 +1,7 @@
-//! Drops what changes nothing, spells alike what is alike, and cuts a softmax at the end, of which attacks take no gradient.
+//! Drops what changes nothing, and spells alike what is alike.
 
 use super::ir::{Attr, Dim, Ir, Node};
 use super::operands::{pads, permutation, slices};
-
-/// What [`cut`] took off the end of a graph: the operator's name.
-pub fn cut(ir: &mut Ir) -> Option<String> {
-    let makers = ir.makers();
-    let mut at = ir.output;
-    // Renaming of dimensions may stand between.
-    loop {
-        let node = &ir.nodes[makers[at]?];
-        match node.op.as_str() {
-            "Identity" | "Cast" | "Flatten" | "Reshape" | "Squeeze" => at = node.input(0)?,
-            "Softmax" | "LogSoftmax" => {
-                let last = ir.shape(node.input(0)?)?.len().checked_sub(1)? as i64;
-                let default = if ir.opset < 13 { 1 } else { -1 };
-                if ![last, -1].contains(&node.int("axis").unwrap_or(default)) {
-                    return None;
-                }
-                let op = node.op.clone();
-                ir.output = node.input(0)?;
-                ir.prune();
-                return Some(op);
-            }
-            _ => return None,
-        }
-    }
-}
 
 /// Runs the pass; the shapes have to be known.
 pub fn run(ir: &mut Ir) {

@@ -5,7 +5,8 @@
 //! | `read` | parses, inlines functions, sorts, decodes constants |
 //! | `shapes`, `fold` | the shape of every value, the batch an unknown factor; computes what is known beforehand |
 //! | `counted` | what is read by the number of the image is read from each image alone |
-//! | `identities` | drops what does nothing, spells alike what is alike, cuts a softmax at the end |
+//! | `ending` | cuts what makes probabilities of logits off the end |
+//! | `identities` | drops what does nothing, spells alike what is alike |
 //! | `fuse` | batch norms, scales, residuals, activations, and what is spelt out, into one node each |
 //! | `layout` | columns of weights after a flattening |
 //! | `lower` | op calls, with values in the order in memory that each wants |
@@ -13,6 +14,7 @@
 //! A new operator is a name in `known`, a shape in `shapes` and a case in `lower`.
 
 mod counted;
+mod ending;
 mod fold;
 mod fuse;
 mod identities;
@@ -23,6 +25,7 @@ mod lower;
 mod operands;
 mod plan;
 mod proto;
+mod range;
 pub mod read;
 mod resample;
 mod shapes;
@@ -48,12 +51,24 @@ use read::Model;
 pub const NAME: &str = "onnx";
 
 choice! {
-    /// The order in which a graph takes the three colours.
+    /// The channels that a graph takes, and in which order.
     Channels {
         /// red, green, blue
         Rgb = "rgb",
         /// blue, green, red, as OpenCV and Caffe have it
         Bgr = "bgr",
+        /// one: colours as ITU-R 601-2 luma
+        Grey = "grey",
+    }
+}
+
+impl Channels {
+    /// How many.
+    pub fn count(self) -> usize {
+        match self {
+            Channels::Rgb | Channels::Bgr => 3,
+            Channels::Grey => 1,
+        }
     }
 }
 
@@ -117,17 +132,32 @@ pub fn size_of(model: &Model, layout: Layout) -> Option<[usize; 2]> {
     }
 }
 
-/// Runs all passes but the last for images of `size` (H, W) with three channels.
+/// Whether its first steps bring pixels of 0 to 255 to a smaller range, in words.
+pub fn takes_bytes(model: &Model) -> Option<String> {
+    range::takes_bytes(&model.ir)
+}
+
+/// The channels that the file fixes, if it does.
+pub fn depth_of(model: &Model, layout: Layout) -> Option<usize> {
+    let at = if layout == Layout::Nchw { 1 } else { 3 };
+    model.image.get(at).copied().flatten().and_then(|n| usize::try_from(n).ok())
+}
+
+/// Runs all passes but the last for images of `size` (H, W).
 ///
 /// # Errors
 /// [`Error::File`] with the node that cannot be run and why.
-pub fn simplify(model: &Model, size: [usize; 2], layout: Layout) -> Result<Simplified> {
+pub fn simplify(model: &Model, size: [usize; 2], (channels, layout): (Channels, Layout)) -> Result<Simplified> {
     let bad = |problem: String| Error::file(&model.origin, problem);
-    let channel = if layout == Layout::Nchw { 1 } else { 3 };
-    if let Some(&Some(channels)) = model.image.get(channel).filter(|c| c.is_some_and(|c| c != 3)) {
+    let depth = channels.count();
+    if let Some(found) = depth_of(model, layout).filter(|&found| found != depth) {
         let other = if layout == Layout::Nchw { "nhwc" } else { "nchw" };
+        let expected = match found {
+            1 | 3 => format!("{depth}, as models.channels = \"{channels}\" says"),
+            _ => "1 or 3".into(),
+        };
         return Err(bad(format!(
-            "its input has {channels} channels: expected 3 (models.layout = \"{other}\" says that the channels stand elsewhere)"
+            "its input has {found} channels: expected {expected} (models.layout = \"{other}\" says that the channels stand elsewhere)"
         )));
     }
     if let Some(fixed) = size_of(model, layout).filter(|&fixed| fixed != size) {
@@ -136,11 +166,11 @@ pub fn simplify(model: &Model, size: [usize; 2], layout: Layout) -> Result<Simpl
             fixed[0], fixed[1], size[0], size[1]
         )));
     }
-    let image = if layout == Layout::Nchw { [3, size[0], size[1]] } else { [size[0], size[1], 3] };
+    let image = if layout == Layout::Nchw { [depth, size[0], size[1]] } else { [size[0], size[1], depth] };
     let mut ir = model.ir.clone();
     let before = ir.counts();
     shapes::run(&mut ir, image).map_err(bad)?;
-    let cut = identities::cut(&mut ir);
+    let cut = ending::cut(&mut ir);
     identities::run(&mut ir);
     fuse::run(&mut ir);
     identities::run(&mut ir);
@@ -168,8 +198,8 @@ impl Simplified {
     }
 }
 
-/// Images for a graph whose file does not fix their size: what ImageNet's and CIFAR's networks usually take.
-const USUAL: [[usize; 2]; 3] = [[224, 224], [32, 32], [64, 64]];
+/// Images for a graph whose file does not fix their size: what ImageNet's, CIFAR's and MNIST's networks usually take.
+const USUAL: [[usize; 2]; 4] = [[224, 224], [32, 32], [64, 64], [28, 28]];
 
 /// What is known of a graph before it is built.
 pub struct Inspected {
@@ -182,10 +212,10 @@ pub struct Inspected {
 ///
 /// # Errors
 /// As [`simplify`], of the first size that was tried; [`Error::File`] when the output is no logits.
-pub fn inspect(model: &Model, size: Option<[usize; 2]>, layout: Layout) -> Result<Inspected> {
+pub fn inspect(model: &Model, size: Option<[usize; 2]>, how: (Channels, Layout)) -> Result<Inspected> {
     let mut first = None;
     for size in size.map_or(USUAL.to_vec(), |size| vec![size]) {
-        let found = simplify(model, size, layout).and_then(|simplified| {
+        let found = simplify(model, size, how).and_then(|simplified| {
             let none = || Error::file(&model.origin, "expected logits (N, classes) as its output");
             Ok(Inspected { classes: simplified.classes().ok_or_else(none)?, cut: simplified.cut })
         });
@@ -202,6 +232,10 @@ impl Shape for Config {
         self.size
     }
 
+    fn channels(&self) -> usize {
+        self.channels.count()
+    }
+
     fn build(
         &self,
         device: &Device,
@@ -211,17 +245,18 @@ impl Shape for Config {
     ) -> Result<Box<dyn Network>> {
         let none = || Error::file(weights.origin(), "expected an ONNX graph");
         let model = weights.graph().ok_or_else(none)?;
-        let plan = simplify(model, size, self.layout)?.lower(model, device, precision, self.layout)?;
+        let how = (self.channels, self.layout);
+        let plan = simplify(model, size, how)?.lower(model, device, precision, self.layout)?;
         if plan.classes != self.classes {
             let problem = format!("expected {} logits, found {}", self.classes, plan.classes);
             return Err(Error::file(&model.origin, problem));
         }
         weights.take(plan.parameters);
         let swap = match self.channels {
-            Channels::Rgb => None,
+            Channels::Rgb | Channels::Grey => None,
             Channels::Bgr => Some(Arc::new(Along::gather(device, 3, &[Some(2), Some(1), Some(0)])?)),
         };
-        Ok(Box::new(OnnxNetwork { plan, swap, size }))
+        Ok(Box::new(OnnxNetwork { plan, swap, image: [size[0], size[1], self.channels.count()] }))
     }
 }
 
@@ -230,7 +265,8 @@ struct OnnxNetwork {
     plan: Plan,
     /// Turns RGB into what it takes.
     swap: Option<Arc<Along>>,
-    size: [usize; 2],
+    /// H, W, C
+    image: [usize; 3],
 }
 
 impl Network for OnnxNetwork {
@@ -248,9 +284,8 @@ impl Network for OnnxNetwork {
 
     fn probe(&self, g: &Graph, x: &Tensor, probe: &mut Probe) -> Result<Tensor> {
         let [_, h, w, c] = x.dims4("onnx")?;
-        if [h, w, c] != [self.size[0], self.size[1], 3] {
-            let want = format!("{:?}", [self.size[0], self.size[1], 3]);
-            return Err(Error::shape("onnx", "image", want, format!("{:?}", [h, w, c])));
+        if [h, w, c] != self.image {
+            return Err(Error::shape("onnx", "image", format!("{:?}", self.image), format!("{:?}", [h, w, c])));
         }
         let swapped = self.swap.as_ref().map(|swap| along(g, x, 3, swap)).transpose()?;
         self.plan.run(g, swapped.as_ref().unwrap_or(x), &mut |name, t| probe.see(name, t))

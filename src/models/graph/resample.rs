@@ -17,19 +17,24 @@ pub fn rows(node: &Node, opset: i64, n: usize, m: usize, scale: f32) -> Result<V
         return Err("exclude_outside is not understood".into());
     }
     let scale = f64::from(scale);
+    // Which pixel is nearest is decided in float32 wherever such networks are trained and run: 8 / 1.6 is 5 there, and a little less in
+    // float64. Weights are better in float64.
+    let r = |v: f64| if mode == "nearest" { f64::from(v as f32) } else { v };
     let source = |i: usize| -> Result<f64, String> {
         let i = i as f64;
+        let half_pixel = r(r((i + 0.5) / scale) - 0.5);
         Ok(match coordinates {
-            "half_pixel" => (i + 0.5) / scale - 0.5,
-            "pytorch_half_pixel" if m > 1 => (i + 0.5) / scale - 0.5,
+            "half_pixel" => half_pixel,
+            "pytorch_half_pixel" if m > 1 => half_pixel,
             "pytorch_half_pixel" => 0.0,
-            "asymmetric" => i / scale,
-            "align_corners" if m > 1 => i * (n as f64 - 1.0) / (m as f64 - 1.0),
+            "asymmetric" => r(i / scale),
+            "align_corners" if m > 1 => r(r(i * (n as f64 - 1.0)) / (m as f64 - 1.0)),
             "align_corners" => 0.0,
             "half_pixel_symmetric" => {
-                let adjustment = m as f64 / (n as f64 * scale);
-                let centre = n as f64 / 2.0;
-                centre * (1.0 - adjustment) + (i + 0.5) / scale - 0.5
+                let adjustment = r(m as f64 / r(n as f64 * scale));
+                let centre = r(n as f64 / 2.0);
+                let offset = r(centre * r(1.0 - adjustment));
+                r(r(offset + r((i + 0.5) / scale)) - 0.5)
             }
             other => return Err(format!("coordinate_transformation_mode `{other}` is not understood")),
         })
@@ -44,6 +49,7 @@ pub fn rows(node: &Node, opset: i64, n: usize, m: usize, scale: f32) -> Result<V
                 let j = match node.text("nearest_mode").unwrap_or(usual) {
                     "floor" => x.floor(),
                     "ceil" => x.ceil(),
+                    // Exact in float64, whatever float32 is rounded.
                     "round_prefer_ceil" => (x + 0.5).floor(),
                     _ => (x - 0.5).ceil(),
                 };
@@ -78,6 +84,11 @@ mod tests {
         let mut node = Node { op: "Resize".into(), ..Node::default() };
         let places = |rows: Vec<Vec<(usize, f32)>>| rows.into_iter().map(|r| r[0].0).collect::<Vec<_>>();
         assert_eq!(places(rows(&node, 19, 2, 4, 2.0).unwrap()), [0, 0, 1, 1]);
+        // Of 1.6 in float32, as PyTorch and ONNX Runtime have it: floor(8 / 1.6) is 5.
+        node.set("coordinate_transformation_mode", Attr::Text("asymmetric".into()));
+        node.set("nearest_mode", Attr::Text("floor".into()));
+        assert_eq!(places(rows(&node, 19, 8, 12, 1.6).unwrap()), [0, 0, 1, 1, 2, 3, 3, 4, 5, 5, 6, 6]);
+        let mut node = Node { op: "Resize".into(), ..Node::default() };
         node.set("mode", Attr::Text("linear".into()));
         let weights = rows(&node, 19, 2, 4, 2.0).unwrap();
         assert_eq!(weights[1], [(0, 0.75), (1, 0.25)]);

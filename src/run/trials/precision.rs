@@ -19,7 +19,8 @@ pub(super) fn precision(lab: &Lab) -> Result<Option<Against>> {
     let whole = Classifier::described(lab.device(), Precision::F32, &weights, &card, size)?;
     let images: Vec<usize> = (0..lab.dataset.len().min(COMPARED)).collect();
     let pixels = lab.dataset.batch(&images)?;
-    let shape = [images.len(), lab.dataset.height, lab.dataset.width, 3];
+    let [height, width, channels] = lab.dataset.shape();
+    let shape = [images.len(), height, width, channels];
     let tensor = crate::tensor::Tensor::from_f32(lab.device(), &shape, crate::device::DType::F32, &pixels)?;
     let (own, other) = (lab.predicted(lab.net, &tensor)?, lab.predicted(&whole, &tensor)?);
     let ids: Vec<u64> = images.iter().map(|&i| lab.dataset.ids[i]).collect();
