@@ -80,6 +80,19 @@ pub fn write_whole_by(path: &Path, write: impl FnOnce(&mut File) -> io::Result<(
     let file_name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{file_name}.tmp"));
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A terminal or /dev/null takes what it is given; in place of a pipe or a disk a file would do harm.
+    #[cfg(unix)]
+    if let Ok(there) = fs::metadata(path)
+        && !there.is_file()
+        && !there.is_dir()
+    {
+        use std::os::unix::fs::FileTypeExt as _;
+        if !there.file_type().is_char_device() {
+            return Err(Error::file(path, "expected a file, or none yet, found a pipe, a socket or a disk"));
+        }
+        let device = OpenOptions::new().write(true).open(path).and_then(|mut device| write(&mut device));
+        return device.map_err(|e| Error::io(path, "write", e));
+    }
     let whole = || {
         fs::create_dir_all(folder)?;
         let mut file = create(&temporary)?;

@@ -129,11 +129,19 @@ pub fn plausible(list: &[Number], most: f64) -> Result<(), String> {
     Ok(())
 }
 
+/// Letters of a decimal that is said by its exponent.
+const LONG: usize = 24;
+
 /// An epsilon as short as it can be read back: `0.03`, `8/255`, `0.5/255`.
 pub fn eps_label(eps: f64) -> String {
     let decimal = eps.to_string();
     let levels = (eps * 25500.0).round() / 100.0;
-    if decimal.len() > 6 && levels / 255.0 == eps { format!("{levels}/255") } else { decimal }
+    match decimal.len() {
+        7.. if levels / 255.0 == eps => format!("{levels}/255"),
+        // No name of a file is longer than 255 letters.
+        LONG.. => format!("{eps:e}"),
+        _ => decimal,
+    }
 }
 
 /// For serde: JSON has no NaN, so that what is not finite was written as null.
@@ -192,5 +200,6 @@ mod tests {
         assert_eq!([0.0, 0.005, 8.0 / 255.0, 0.2, 1.0].map(eps_label), ["0", "0.005", "8/255", "0.2", "1"]);
         assert_eq!([1.0 / 3.0, 0.5 / 255.0, 1.25 / 255.0].map(eps_label), ["85/255", "0.5/255", "1.25/255"]);
         assert_eq!(eps_label(0.123456789), "0.123456789");
+        assert_eq!(eps_label(1e-260), "1e-260");
     }
 }

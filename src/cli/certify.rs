@@ -9,6 +9,7 @@ use super::common::say;
 use super::emulator::EmulatorArgs;
 use super::parted::Parted;
 use super::settings::Settings;
+use super::sweep::nothing_to_resume;
 use crate::config::{Config, Overrides, Set, Wrong};
 use crate::error::{Error, Result};
 use crate::report::terminal::{Terminal, certify_plan};
@@ -65,12 +66,20 @@ pub struct Args {
 /// As [`super::sweep::run`].
 pub fn run(args: &Args) -> Result<()> {
     let (mut overrides, mut why) = (args.settings.overrides()?, None);
+    if let Some((_, flag)) = overrides.given().find(|(field, _)| of_attacks(field)) {
+        let problem =
+            "no certificate depends on it: leave it out; `rampart sweep` with a table [certify] attacks and certifies";
+        return Err(Error::usage(flag, problem));
+    }
     let own = args.out.as_ref().map(|out| out.join("config.toml"));
     let own = own.filter(|file| (args.resume || args.parted.shard.is_some()) && file.is_file());
     let file = match args.weights.is_some() {
         true => None,
         false => args.config.as_deref().or(own.as_deref()),
     };
+    if let Some(out) = args.out.as_ref().filter(|_| args.resume && file.is_none() && args.weights.is_none()) {
+        return Err(nothing_to_resume(out));
+    }
     if let (Some(weights), Some(data)) = (&args.weights, &args.data) {
         (overrides, why) = given(weights, data, &args.settings)?;
     }
@@ -96,6 +105,22 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let mut terminal = Terminal { print: &say, certifies: true, strict: false };
     study::certify(&config, &dataset, options, &mut terminal).map_err(explained)
+}
+
+/// Whether a field says how images are attacked, or how defended ones are scored after that.
+fn of_attacks(field: &str) -> bool {
+    const SCORED: [&str; 6] = ["score", "save", "checks_budget", "defense.seeds", "defense.draws", "defense.vote"];
+    const THROUGH: [&str; 8] = [
+        "defense.attack",
+        "defense.suite",
+        "defense.eot",
+        "defense.estimator",
+        "defense.antithetic",
+        "defense.straight",
+        "defense.steps",
+        "defense.selection",
+    ];
+    field.starts_with("attack.") || SCORED.contains(&field) || THROUGH.contains(&field)
 }
 
 /// A network and images, as of `attack`: without a denoiser of the user's, noise alone.

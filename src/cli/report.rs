@@ -1,11 +1,11 @@
 //! `rampart report`: a page or tables from runs that are there already.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use serde::Serialize;
 
-use super::common::say;
+use super::common::{keeps, say};
 use crate::files::write_whole;
 use crate::report::certificate::Certificates;
 use crate::report::mark::Mark;
@@ -59,6 +59,10 @@ pub fn run(args: &Args) -> Result<()> {
     if args.format == Format::Html && args.out.is_none() && args.runs.len() > 1 {
         return Err(Error::usage("--out", "expected a file for the page of several runs, as in --out compare.html"));
     }
+    if let Some(out) = &args.out {
+        let own = args.runs.iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten();
+        keeps(out, "--out", own.map(|entry| entry.path()).filter(|path| is_of_run(path)))?;
+    }
     let runs = args.runs.iter().map(|dir| Ledger::read(dir)).collect::<Result<Vec<_>>>()?;
     let text = match (args.format, runs.as_slice()) {
         (Format::Html, [run]) => page::of_run(run)?,
@@ -87,8 +91,18 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Whether a file of a run directory is what the run left, and no page or table of it that is made again.
+fn is_of_run(path: &Path) -> bool {
+    let ends = |known: &[&str]| path.extension().is_some_and(|end| known.iter().any(|known| end == *known));
+    ends(&["toml", "jsonl", "zst", "json"]) || path.file_name().is_some_and(|name| name == "results.csv")
+}
+
 fn rows(run: &Ledger, name: &str) -> Result<Vec<Row>> {
     let verdict = checks::summed(&checks::of_run(run)?);
+    let verdict = match page::unfinished(run) {
+        Some(_) => format!("unfinished; {verdict}"),
+        None => verdict,
+    };
     let row = |cell| results::Row::new(&run.config, &run.dataset, &run.device, cell, &verdict);
     Ok(run.cells.iter().map(|cell| Row { run: name.to_owned(), cell: row(cell) }).collect())
 }
@@ -115,7 +129,7 @@ fn json(runs: &[Ledger]) -> Result<String> {
         let (cells, checks) = (rows(run, name)?, checks::of_run(run)?);
         let certificates = Certificates::of_run(run)?.map(|all| all.json());
         Ok(serde_json::json!({
-            "run": name, "what": what, "verdict": checks::summed(&checks), "not_to_be_quoted": Mark::of(&checks),
+            "run": name, "unfinished": page::unfinished(run), "what": what, "verdict": checks::summed(&checks), "not_to_be_quoted": Mark::of(&checks),
             "four": four::numbers(run, Mark::of(&checks).sign()), "checks": checks, "cells": cells,
             "paired": paired::models(run), "certificates": certificates
         }))

@@ -10,7 +10,7 @@ use super::parted::Parted;
 use super::settings::Settings;
 use crate::config::{Config, Overrides, Wrong};
 use crate::data::Dataset;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::report::terminal::{Terminal, plan};
 use crate::run::study::{self, Options};
 
@@ -72,8 +72,17 @@ pub fn run(args: Args) -> Result<()> {
     let goes_on = going.resume || going.parted.shard.is_some();
     let own = going.out.as_ref().filter(|_| goes_on).map(|out| out.join("config.toml")).filter(|file| file.is_file());
     let file = args.config.as_deref().or(own.as_deref());
+    if let Some(out) = going.out.as_ref().filter(|_| going.resume && going.parted.shard.is_none() && file.is_none()) {
+        return Err(nothing_to_resume(out));
+    }
     let config = Config::load(file, &overrides)?;
     going.go(config, file, &overrides, &|_, _| vec![])
+}
+
+/// That there is no run to go on with, and nothing said of one.
+pub(super) fn nothing_to_resume(out: &Path) -> Error {
+    let problem = format!("{}: no run to go on with: expected a folder with config.toml, or --config", out.display());
+    Error::usage("--resume", problem)
 }
 
 impl Going {

@@ -88,8 +88,11 @@ pub(super) fn resolve(
     }
     let procedure = file.procedure.unwrap_or(Procedure::Certify);
     let predict = procedure == Procedure::Predict;
-    for (field, given) in [("certify.n0", file.n0.is_some_and(|n0| n0 > 0)), ("certify.radius", file.radius.is_some())]
-    {
+    for (field, given) in [
+        ("certify.n0", file.n0.is_some_and(|n0| n0 > 0)),
+        ("certify.radius", file.radius.is_some()),
+        ("certify.tsv_rounding", file.tsv_rounding.is_some_and(|rounding| rounding != Rounding::Down)),
+    ] {
         if given && predict {
             return Err(
                 wrong.at(field, "procedure = \"predict\" has no radius and chooses no class before: leave it out")
@@ -106,6 +109,13 @@ pub(super) fn resolve(
     let alpha = file.alpha.map_or(ALPHA, |alpha| alpha.value);
     if !(alpha > 0.0 && alpha < 0.5) {
         return Err(wrong.at("certify.alpha", format!("expected a chance above 0 and below 0.5, found {alpha}")));
+    }
+    // If all draws are for one class, its share is at least alpha^(1 / n): at one half there is no radius.
+    let least = (alpha.ln() / 0.5_f64.ln()).floor() as u32 + 1;
+    if n < least && !predict {
+        let problem =
+            format!("{n} draws certify nothing at alpha {alpha}, whatever the network: expected at least {least}");
+        return Err(wrong.at("certify.n", problem));
     }
     let mut radius: Vec<f64> = file.radius.iter().flatten().map(|radius| radius.value).collect();
     if let Some(bad) = radius.iter().find(|radius| !(radius.is_finite() && **radius > 0.0)) {

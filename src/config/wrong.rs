@@ -74,6 +74,17 @@ const FLAGS: [Flag; 18] = [
     ("shard", "--shard", |_| true),
 ];
 
+impl Overrides {
+    /// The fields of the config that are given, and by which flag.
+    pub fn given(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        // What every command line has is no field.
+        let nothing = Overrides::default();
+        let own = FLAGS.iter().filter(move |(.., given)| given(self) && !given(&nothing));
+        let set = self.set.iter().map(|set| (set.key, set.by.as_str()));
+        own.map(|&(field, flag, _)| (field, flag)).chain(set)
+    }
+}
+
 /// Where the settings of one config come from.
 pub struct Wrong<'a> {
     file: Option<&'a Path>,

@@ -12,8 +12,8 @@ use crate::files;
 /// Characters of a line that a message shows.
 const SHOWN: usize = 80;
 
-/// The class of each file named. Fields are separated by commas, or without any by semicolons, tabs or blanks; they may be quoted, and
-/// what follows the second is ignored, as is a heading and a byte-order mark.
+/// The class of each file named. Fields are separated by commas, or without any by semicolons, tabs or blanks, and may be quoted. The class is
+/// the second one, or that which a heading calls so; others are ignored, as is a byte-order mark.
 ///
 /// # Errors
 /// [`Error::Io`], and [`Error::File`] for a line that names no class or gives a file another class than one before.
@@ -24,11 +24,16 @@ pub fn load(path: &Path, classes: &Classes) -> Result<HashMap<String, u32>> {
     let mut reader = ReaderBuilder::new();
     let mut reader =
         reader.has_headers(false).flexible(true).trim(Trim::All).delimiter(delimiter).from_reader(text.as_bytes());
-    let mut known = HashMap::new();
+    let (mut known, mut heading) = (HashMap::new(), None::<Heading>);
     for (i, record) in reader.records().enumerate() {
         let record = record.map_err(|e| Error::file(path, format!("not a table of labels: {e}")))?;
         let line = record.position().map_or(0, |at| at.line());
-        let Some((file, class)) = fields(&record) else { continue };
+        let Some((file, class)) = (match &heading {
+            Some(heading) => heading.fields(&record),
+            None => fields(&record),
+        }) else {
+            continue;
+        };
         let class = classes.find(class).or_else(|| classes.find(class.split_whitespace().next().unwrap_or_default()));
         match class {
             Some(class) => {
@@ -38,7 +43,10 @@ pub fn load(path: &Path, classes: &Classes) -> Result<HashMap<String, u32>> {
                     return Err(Error::file(path, problem));
                 }
             }
-            None if i == 0 => {}
+            None if i == 0 && class_word(&record) => {
+                heading =
+                    Heading::of(&record).map_err(|problem| Error::file(path, format!("line {line}: {problem}")))?;
+            }
             None => {
                 let whole = text.lines().nth(line.saturating_sub(1) as usize).unwrap_or_default().trim();
                 let shown: String = whole.chars().take(SHOWN).collect();
@@ -49,6 +57,46 @@ pub fn load(path: &Path, classes: &Classes) -> Result<HashMap<String, u32>> {
         }
     }
     Ok(known)
+}
+
+/// What headings call the two columns.
+const FILE: [&str; 8] = ["file", "filename", "file_name", "image", "image_id", "imageid", "path", "name"];
+const CLASS: [&str; 10] =
+    ["label", "labels", "class", "class_id", "classid", "target", "synset", "wnid", "category", "predictionstring"];
+
+/// Which columns a heading names.
+struct Heading {
+    file: usize,
+    class: usize,
+}
+
+impl Heading {
+    /// None of two columns, whatever they are called.
+    fn of(record: &StringRecord) -> Result<Option<Heading>, String> {
+        let names: Vec<String> = record.iter().map(|name| name.trim_matches('"').trim().to_ascii_lowercase()).collect();
+        let place = |known: &[&str]| names.iter().position(|name| known.contains(&name.as_str()));
+        match (place(&FILE).unwrap_or(0), place(&CLASS)) {
+            (file, Some(class)) if file != class => Ok(Some(Heading { file, class })),
+            _ if names.len() <= 2 => Ok(None),
+            _ => Err(format!(
+                "expected a heading that calls one of its {} columns `label` or `class`, found {}",
+                names.len(),
+                names.join(", ")
+            )),
+        }
+    }
+
+    fn fields<'r>(&self, record: &'r StringRecord) -> Option<(&'r str, &'r str)> {
+        let field = |at: usize| record.get(at).map_or("", |field| field.trim_matches('"').trim());
+        let (file, class) = (field(self.file), field(self.class));
+        let empty = record.iter().all(|field| field.trim().is_empty());
+        (!empty).then(|| (file.rsplit(['/', '\\']).next().unwrap_or(file), class))
+    }
+}
+
+/// Whether the second field of a first line is a word, as in a heading; a number that is no class is a wrong one.
+fn class_word(record: &StringRecord) -> bool {
+    fields(record).is_some_and(|(_, class)| class.parse::<f64>().is_err())
 }
 
 /// The file, without the folders it is said to lie in, and the class; `None` for an empty line.
@@ -83,6 +131,9 @@ mod tests {
             "\"img 0.png\",\"9\"\n\"img 1.png\",\"2\"\n",
             "\u{feff}\"img 0.png\", \"9\"\r\n \"img 1.png\" , 2 \r\n\r\n",
             "file,class\nval/img 0.png,9,more\nval\\img 1.png,2\n",
+            "id,Image,label\n7,img 0.png,9\n8,val/img 1.png,2\n",
+            "file,number,class\nimg 0.png,1,9\nimg 1.png,3,2\n",
+            "name,file\nimg 0.png,9\nimg 1.png,2\n",
             "img 0.png;9\nimg 1.png;2",
             "img 0.png\t9\nimg 1.png\t2",
             "\"img 0.png\"   9\n\"img 1.png\" 2\n",
@@ -94,6 +145,12 @@ mod tests {
         assert_eq!(read("\"a,b.png\",3").unwrap()["a,b.png"], 3);
         for (text, part) in [
             ("a.png,1\nb.png,x\n", "line 2: expected a file and one of 1000 classes, found `b.png,x`"),
+            ("a.png,1000\nb.png,2\n", "line 1: expected a file and one of 1000 classes, found `a.png,1000`"),
+            ("a.png,-1\nb.png,2\n", "line 1: expected a file and one of 1000 classes"),
+            (
+                "a,b,c\na.png,1,2\n",
+                "line 1: expected a heading that calls one of its 3 columns `label` or `class`, found a, b, c",
+            ),
             ("a.png,1\na.png,2\n", "line 2: a.png has class 2 here and class 1 before"),
         ] {
             let error = read(text).unwrap_err().to_string();

@@ -247,7 +247,7 @@ fn sides(whats: &[Vec<Fact>]) -> (Vec<Fact>, Vec<Difference>) {
 }
 
 /// What is missing of a run, if it did not come to its end.
-fn unfinished(run: &Ledger) -> Option<String> {
+pub fn unfinished(run: &Ledger) -> Option<String> {
     let (done, all) = run.progress();
     let ended = run.dir.join(rundir::TIMES).exists();
     (done < all || all == 0 || !ended).then(|| {

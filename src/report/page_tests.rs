@@ -409,7 +409,9 @@ fn an_unfinished_run_says_so_and_a_damaged_one_is_refused() {
     };
     refused(format!("{text}{text}"), "line 81: image 0 of model resnet50-w16 at eps 0 was recorded before");
     refused(text.replacen("resnet50-w16", "vgg", 1), "line 1: model vgg at eps 0 is not in the config");
-    refused(text.replacen("\"label\":1", "\"label\":2", 1), "label of image 1");
+    let (before, behind) = text.rsplit_once("\"label\":1,").unwrap();
+    refused(format!("{before}\"label\":2,{behind}"), "label of image");
+    refused(text.replacen("\"label\":1", "\"label\":2", 1), "`correct_last` is true, and the prediction is 1");
     fs::write(dir.path().join(Trials::FILE), "{").unwrap();
     fs::write(&path, text).unwrap();
     // What can be made again is left out.
@@ -586,6 +588,18 @@ fn altered(config: &Config, trials: Option<&Trials>, change: impl Fn(&str) -> St
     checks::all(&Ledger::read(dir.path()).unwrap(), trials)
 }
 
+/// A record whose prediction is the label where it says that it is right, and which is not right where it was made to be another.
+fn agreeing(line: &str) -> String {
+    let mut record: serde_json::Value = serde_json::from_str(line).unwrap();
+    if record["correct"] == true {
+        record["prediction"] = record["label"].clone();
+    }
+    if record["correct_last"] == true && record["prediction"] != record["label"] {
+        record["correct_last"] = false.into();
+    }
+    record.to_string()
+}
+
 fn of_id<'a>(checks: &'a [checks::Check], id: &str) -> &'a checks::Check {
     checks.iter().find(|check| check.id == id).unwrap()
 }
@@ -612,7 +626,8 @@ fn checks_of_the_records_fail_where_the_records_do() {
         ("S16", Warn, ("\"eps\":0,\"sigma\":0.25".to_owned(), "\"correct_draws\":1", "\"correct_draws\":0")),
     ];
     for (id, verdict, (holds, from, to)) in cases {
-        let change = |line: &str| if line.contains(&holds) { line.replace(from, to) } else { line.to_owned() };
+        let change =
+            |line: &str| if line.contains(&holds) { agreeing(&line.replace(from, to)) } else { line.to_owned() };
         let found = altered(&config, None, change);
         let check = of_id(&found, id);
         assert_eq!(check.verdict, verdict, "{id}: {:?}", check.found);

@@ -3,6 +3,7 @@
 use super::checks::{Check, brief, in_words};
 use super::four::{self, Four};
 use super::mark::Mark;
+use super::page::unfinished;
 use super::{curves, words};
 use crate::draw::{Point, Series};
 use crate::number::eps_label;
@@ -54,6 +55,7 @@ pub fn markdown(run: &Ledger, name: &str, checks: &[Check]) -> String {
         }));
     }
     lines.extend(mark.note().map(|note| format!("\n{note}")));
+    lines.extend(unfinished(run).map(|missing| format!("\nUnfinished: {missing}")));
     lines.push(format!("\n{}\n", in_words(checks)));
     lines.join("\n")
 }
@@ -102,8 +104,9 @@ pub fn latex(run: &Ledger, name: &str, checks: &[Check]) -> String {
         escaped(name),
         escaped(&words::images(run))
     ));
+    let missing = unfinished(run).map_or(String::new(), |missing| format!(" Unfinished: {missing}."));
     let note = mark.note().unwrap_or_else(|| in_words(checks).lines().next().unwrap_or_default().to_owned());
-    lines.push(format!("\\footnotesize {}", escaped(&note).replace('†', "$^\\dagger$")));
+    lines.push(format!("\\footnotesize {}", escaped(&(note + &missing)).replace('†', "$^\\dagger$")));
     lines.push("\\end{table}".into());
     lines.join("\n") + "\n"
 }

@@ -11,10 +11,12 @@ use super::packed;
 use super::records::{self, Found, Outcome, Record};
 use super::results::{self, Cell, Channel, is_correct};
 use super::shard;
+use crate::attack::Norm;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::ops::pgd::Budget;
 
 /// The images of a run, in the order of the dataset.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -165,11 +167,37 @@ impl Ledger {
         if self.labels[at] != label {
             return Err(format!("label of image {image}: expected {}, found {label}", self.labels[at]));
         }
+        if let Some(problem) = self.contradiction(cell, label, &found) {
+            return Err(format!("image {image} of {}: {problem}", place()));
+        }
         if self.found[cell][at].replace(found).is_some() {
             return Err(format!("image {image} of {} was recorded before", place()));
         }
         self.cells[cell].add(&found);
         Ok((cell, at))
+    }
+
+    /// What within an outcome cannot be true at once.
+    fn contradiction(&self, cell: usize, label: u32, found: &Found) -> Option<String> {
+        let Cell { eps, .. } = self.cells[cell];
+        let right = |correct: bool, prediction: u32, field: &str| {
+            (correct && prediction != label)
+                .then(|| format!("`{field}` is true, and the prediction is {prediction} of an image of class {label}"))
+        };
+        match found {
+            Found::Denoised(smoothed) => right(smoothed.correct, smoothed.prediction, "correct"),
+            Found::Attacked(outcome) => {
+                let Outcome { linf, l2, violation, .. } = *outcome;
+                let norm = self.config.attack.norm;
+                // What is handed on may be another image than what the budget was of.
+                let kept = violation || self.config.attack.hands_over();
+                let over = !kept && Budget { linf, l2, low: 0.0, high: 1.0 }.exceeds(norm, eps);
+                let size = if norm == Norm::Linf { linf } else { l2 };
+                right(outcome.correct_last, outcome.prediction, "correct_last").or_else(|| {
+                    over.then(|| format!("`violation` is false, and `{norm}` is {size} within a budget of {eps}"))
+                })
+            }
+        }
     }
 
     /// The cell and the place of the image that a record is about, where both are of this run.

@@ -155,6 +155,14 @@ fn what_cannot_be_certified_is_refused() {
         ("certify demo:resnet50-w16 demo", "--sigma 0.25"),
         ("certify --alpha 0.5", "--alpha: expected a chance"),
         ("certify --n 0", "--n: expected 1 to 1048576 draws, found 0"),
+        ("certify --n 9", "--n: 9 draws certify nothing at alpha 0.001, whatever the network: expected at least 10"),
+        ("certify --eps 0.1", "--eps: no certificate depends on it"),
+        ("certify --steps 5", "--steps: no certificate depends on it"),
+        ("certify --draws 5", "--draws: no certificate depends on it"),
+        ("certify --vote mean-logits", "--vote: no certificate depends on it"),
+        ("certify --set defense.seeds=5", "--set defense.seeds: no certificate depends on it"),
+        ("certify --procedure predict --tsv-rounding nearest", "--tsv-rounding: procedure = \"predict\" has no radius"),
+        ("certify --resume --out none", "none: no run to go on with"),
         ("certify --radius 0,0.25", "--radius: expected L2 radii above 0"),
         ("certify --radius 0.25,0.25", "0.25 is listed twice"),
         ("certify --denoiser-size 64x64", "a certificate needs noise of sigma on the pixels themselves"),
@@ -167,7 +175,7 @@ fn what_cannot_be_certified_is_refused() {
         place.run(flags).refused(2, &[expected]);
     }
     place.write("theirs.tsv", "not a table\n");
-    let flags = "certify --limit 1 --n 9 --n0 1 --sigma 0.25 --compare theirs.tsv --out x";
+    let flags = "certify --limit 1 --n 10 --n0 1 --sigma 0.25 --compare theirs.tsv --out x";
     place.run(flags).refused(1, &["theirs.tsv", "line 1: expected the columns"]);
 }
 

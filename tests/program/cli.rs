@@ -372,6 +372,9 @@ fn bad_weights_name_file_and_tensor() {
     spoilt(&says("arch", "vgg"), &["expected the architecture resnet, resnet_study, coatnet, found `vgg`"]);
     spoilt(&says("std", "[0, 1, 1]"), &["positive std"]);
     spoilt(&says("mean", "0.5"), &["metadata: `mean`", "three numbers"]);
+    // What a graph may say of its images, and networks of tensors do not do.
+    spoilt(&says("channels", "bgr"), &["metadata: `channels`", "found `bgr`", "ONNX"]);
+    spoilt(&says("input_range", "0..255"), &["metadata: `input_range`", "pixels of 0 to 1"]);
     spoilt(&says("config", r#"{"depth":34,"stem":"cifar","width":16,"classes":10}"#), &["tensor `", "shape"]);
     spoilt(
         &says("config", r#"{"depth":51,"stem":"cifar","width":16,"classes":10}"#),

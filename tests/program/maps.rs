@@ -67,6 +67,21 @@ fn write_coatnet(path: &Path) {
 }
 
 #[test]
+fn what_maps_cannot_heed_is_refused() {
+    let place = Place::new();
+    image::RgbImage::new(32, 32).save(place.path("a.png")).unwrap();
+    for (flags, part) in [
+        ("--denoiser nix", "--sigma"),
+        ("--denoiser-size 16x16", "--sigma"),
+        ("--fit crop", "--fit: belongs to networks of one size"),
+        ("--eps 0.01,0.01", "--eps: 0.01 is listed twice"),
+    ] {
+        place.run(&format!("maps a.png {flags} --out m")).refused(2, &[part]);
+    }
+    place.run("denoise a.png --sigma 0.25,0.25 --out d").refused(2, &["--sigma: 0.25 is listed twice"]);
+}
+
+#[test]
 fn maps_of_a_transformer_take_photos_of_any_size() {
     use rampart::data::{
         decode::decode,

@@ -50,6 +50,15 @@ fn a_run_opens_as_one_page_and_is_reported_again() {
     for file in ["config.toml", "records.jsonl"] {
         fs::copy(place.path(&format!("a/{file}")), place.path(&format!("old/a/{file}"))).unwrap();
     }
+    // The records alone do not say that it came to its end.
+    for format in ["csv", "json", "markdown", "latex"] {
+        let of = |run: &str| place.run(&format!("report {run} --format {format}")).ok().stdout.to_lowercase();
+        let says = |text: &str| text.contains("unfinished") && !text.contains("\"unfinished\": null");
+        assert!(says(&of("old/a")) && !says(&of("a")), "{format}");
+    }
+    let records = place.read("a/records.jsonl");
+    place.run("report a --format csv --out a/records.jsonl").refused(2, &["--out", "would be replaced"]);
+    assert_eq!(place.read("a/records.jsonl"), records);
     let csv = place.run("report a old/a --format csv").ok().stdout;
     assert!(csv.lines().any(|line| line.starts_with("old/a,")), "{csv}");
     for file in ["plots/accuracy.pdf", "plots/accuracy.png", "plots/accuracy.svg"] {

@@ -58,6 +58,15 @@ fn parts_of_several_processes_become_one_run() {
     let third: Ran = third.env("RANK", "2").env("WORLD_SIZE", "3").output().unwrap().into();
     assert!(third.ok().stderr.contains("part 3/3, by RANK and WORLD_SIZE"));
     assert!(place.run("status parts").ok().stdout.contains("3 parts: 3 done; next: rampart merge"));
+    // Without its card nobody knows whether a part's records are those that it left.
+    let card = place.read("parts/records-2-of-3.json");
+    std::fs::remove_file(place.path("parts/records-2-of-3.json")).unwrap();
+    place.run("merge --no-checks parts").refused(1, &["records-2-of-3.json is missing", "--shard 2/3"]);
+    place.write("parts/records-2-of-3.json", card);
+    let config = place.read("parts/config.toml");
+    place.write("parts/config.toml", config.replace("seed = 0", "seed = 1"));
+    place.run("merge --no-checks parts").refused(1, &["other settings"]);
+    place.write("parts/config.toml", config);
     place.run("merge --no-checks parts").ok();
     assert_eq!(made(&place, "parts"), made(&place, "whole"));
     // Again there is nothing to join, and nothing changes.
@@ -121,6 +130,7 @@ fn what_cannot_be_a_part_is_refused() {
         ("sweep --host-level native --device emulated --out a", 2, &["--host-level", "found emulated"]),
         ("sweep --device cuda:0,cuda:0", 2, &["listed twice"]),
         ("sweep --device host:1", 2, &["cuda:all"]),
+        ("sweep --resume --out mistyped", 2, &["mistyped: no run to go on with"]),
         ("sweep --limit 1 --eps 0 --no-checks --out native --shard 2/3", 2, &["split into 2 parts", "--shard I/2"]),
         ("sweep --limit 2 --eps 0 --no-checks --out native --shard 2/2", 2, &["limit is 1 there and 2 here"]),
         ("merge nowhere", 2, &["expected a run directory"]),

@@ -103,20 +103,24 @@ pub fn read(path: &Path) -> Result<Vec<Row>> {
 
 fn parse(text: &str) -> Result<Vec<Row>, String> {
     let mut lines = text.lines();
-    let head = lines.next().unwrap_or_default();
+    let head = lines.next().unwrap_or_default().trim_start_matches('\u{feff}');
     let columns: Vec<&str> = head.trim_end_matches('\r').split('\t').collect();
     let column = |name: &str| {
         columns.iter().position(|column| *column == name).ok_or_else(|| {
             let shown: String = head.chars().take(80).collect();
-            format!("line 1: expected the columns `{}`, found `{shown}`", HEADER.replace('\t', " "))
+            let expected = HEADER.replace('\t', ", ");
+            format!("line 1: expected the columns {expected}, with tabs between them, found {shown:?}")
         })
     };
     let [idx, label, predict] = [column("idx")?, column("label")?, column("predict")?];
-    let radius = column("radius").ok();
+    let [radius, correct] = [column("radius").ok(), column("correct").ok()];
     let mut rows: Vec<Row> = Vec::new();
     for (at, line) in lines.enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let fields: Vec<&str> = line.trim_end_matches('\r').split('\t').collect();
         let bad = |what: &str| format!("line {}: expected {what}", at + 2);
+        if fields.len() != columns.len() {
+            return Err(bad(&format!("{} columns as in line 1, found {}", columns.len(), fields.len())));
+        }
         let field = |column: usize| fields.get(column).copied().unwrap_or_default();
         let whole = |column: usize, what| field(column).parse::<i64>().map_err(|_| bad(what));
         let row = Row {
@@ -131,6 +135,19 @@ fn parse(text: &str) -> Result<Vec<Row>, String> {
                 .filter(|r: &f64| r.is_finite() && *r >= 0.0)
                 .ok_or_else(|| bad("a number of at least 0 under `radius`"))?,
         };
+        if row.label < 0 {
+            return Err(bad(&format!("a class from 0 on under `label`, found {}", row.label)));
+        }
+        if row.predict < 0 && (row.predict != -1 || row.radius > 0.0) {
+            return Err(bad(&format!(
+                "a class, or -1 with a radius of 0 for an abstention, found {} with {}",
+                row.predict, row.radius
+            )));
+        }
+        // A 1 may be a running total.
+        if row.correct() && matches!(correct.map(field), Some("0" | "0.0" | "False" | "false")) {
+            return Err(bad("label and prediction to differ where `correct` is 0, found the same class"));
+        }
         if rows.last().is_some_and(|last| last.image >= row.image) {
             return Err(bad("ascending numbers under `idx`"));
         }
@@ -200,12 +217,26 @@ mod tests {
         let rows = parse(text).unwrap();
         assert_eq!(rows.iter().map(Row::correct).collect::<Vec<_>>(), [true, false, false]);
         assert_eq!((rows[2].image, rows[2].radius), (40, 5e-5));
+        // As some editors begin a file.
+        assert_eq!(parse(&format!("\u{feff}{text}")), Ok(rows));
         for (bad, why) in [
             ("", "line 1: expected the columns"),
             ("idx\tlabel\tpredict\tradius\tcorrect\ttime\n", "found none"),
             ("idx\tlabel\tpredict\tradius\n0\t1\t1\tnan\n", "line 2: expected a number"),
             ("idx\tlabel\tpredict\tradius\n5\t1\t1\t0.1\n5\t1\t1\t0.1\n", "line 3: expected ascending"),
-            ("idx\tlabel\tpredict\tradius\n5\t1\n", "line 2: expected a class or -1"),
+            ("idx\tlabel\tpredict\tradius\n5\t1\tone\t0.1\n", "line 2: expected a class or -1"),
+            ("idx label predict radius\n5 1 1 0.1\n", "with tabs between them, found \"idx label"),
+            ("idx\tlabel\tpredict\tradius\tcorrect\n0\t1\t1\t0.1\t1\n5\t1\t1\t0.3\n", "line 3: expected 5 columns"),
+            ("idx\tlabel\tpredict\tradius\n5\t1\t-1\t0.3\n", "line 2: expected a class, or -1 with a radius of 0"),
+            ("idx\tlabel\tpredict\tradius\n5\t-1\t-1\t0\n", "line 2: expected a class from 0 on under `label`"),
+            (
+                "idx\tlabel\tpredict\tradius\tcorrect\n5\t3\t3\t0.3\t0\n",
+                "line 2: expected label and prediction to differ",
+            ),
+            (
+                "idx\tlabel\tpredict\tradius\tcorrect\n5\t3\t3\t0.3\tFalse\n",
+                "line 2: expected label and prediction to differ",
+            ),
         ] {
             let problem = parse(bad).unwrap_err();
             assert!(problem.contains(why), "{problem}");

@@ -118,7 +118,12 @@ impl Survey {
                 return Err(Error::file(&path, problem));
             }
             if let Some(card) = Card::read(dir, shard)? {
-                if card.config != header.crc32() || card.shard != shard.to_string() {
+                if card.config != header.crc32() {
+                    let problem =
+                        "of a run with other settings than config.toml has now: expected those that the part ran with";
+                    return Err(Error::file(&dir.join(Card::name(shard)), problem));
+                }
+                if card.shard != shard.to_string() {
                     let problem = format!("expected what part {shard} of this run did, found that of {}", card.shard);
                     return Err(Error::file(&dir.join(Card::name(shard)), problem));
                 }
@@ -158,6 +163,16 @@ impl Survey {
             lines.push(Line { key, at: bytes.start, file: number as u32, len: (bytes.end - bytes.start) as u32 });
             Ok(())
         })?;
+        // Without a card nobody knows whether these are the records that the part left.
+        if let Some(shard) = shard.filter(|_| self.lines.last().is_some_and(|line| line.file == number as u32))
+            && Card::read(dir, shard)?.is_none()
+        {
+            let problem = format!(
+                "{} is missing, which has its checksum: start the part again (--shard {shard}), which writes it anew",
+                Card::name(shard)
+            );
+            return Err(Error::file(&path, problem));
+        }
         if shard.is_none() {
             self.joined = self.lines.iter().map(|line| line.key).collect();
         }
