@@ -72,15 +72,11 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     write_whole_by(path, |file| file.write_all(bytes))
 }
 
-/// [`write_whole`] for what is made piece by piece.
+/// [`write_whole`] where somebody named the place: a terminal or `/dev/null` takes what it is given.
 ///
 /// # Errors
-/// [`Error::Io`], that of `write` too.
-pub fn write_whole_by(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
-    let file_name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{file_name}.tmp"));
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // A terminal or /dev/null takes what it is given; in place of a pipe or a disk a file would do harm.
+/// [`Error::Io`]; [`Error::File`] for a pipe, a socket or a disk, in whose place a file would do harm.
+pub fn write_output(path: &Path, bytes: &[u8]) -> Result<()> {
     #[cfg(unix)]
     if let Ok(there) = fs::metadata(path)
         && !there.is_file()
@@ -90,9 +86,20 @@ pub fn write_whole_by(path: &Path, write: impl FnOnce(&mut File) -> io::Result<(
         if !there.file_type().is_char_device() {
             return Err(Error::file(path, "expected a file, or none yet, found a pipe, a socket or a disk"));
         }
-        let device = OpenOptions::new().write(true).open(path).and_then(|mut device| write(&mut device));
-        return device.map_err(|e| Error::io(path, "write", e));
+        let written = OpenOptions::new().write(true).open(path).and_then(|mut device| device.write_all(bytes));
+        return written.map_err(|e| Error::io(path, "write", e));
     }
+    write_whole(path, bytes)
+}
+
+/// [`write_whole`] for what is made piece by piece.
+///
+/// # Errors
+/// [`Error::Io`], that of `write` too.
+pub fn write_whole_by(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
+    let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{file_name}.tmp"));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let whole = || {
         fs::create_dir_all(folder)?;
         let mut file = create(&temporary)?;
@@ -149,6 +156,20 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_device_is_written_to_and_a_pipe_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let null = dir.path().join("null");
+        std::os::unix::fs::symlink("/dev/null", &null).unwrap();
+        write_output(&null, b"gone").unwrap();
+        assert_eq!(fs::read_link(&null).unwrap(), Path::new("/dev/null"));
+        let socket = dir.path().join("socket");
+        let _open = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(write_output(&socket, b"x").unwrap_err().to_string().contains("found a pipe, a socket or a disk"));
+        assert!(fs::metadata(&socket).is_ok_and(|there| !there.is_file()));
+    }
 
     #[test]
     fn a_file_is_read_up_to_its_limit() {

@@ -12,7 +12,7 @@ use crate::config::{Config, Overrides, Set};
 use crate::data::saved::{self, Places, Saved};
 use crate::device::{Device, DeviceChoice};
 use crate::error::{Error, Result};
-use crate::files::write_whole;
+use crate::files::write_output;
 use crate::models::classifier::Classifier;
 use crate::number::{Number, eps_label, plausible};
 use crate::report::words::count;
@@ -116,7 +116,7 @@ pub fn run(args: &Args) -> Result<()> {
         all.push((model.name.clone(), scored));
     }
     if let Some(path) = &args.csv {
-        write_whole(path, &csv(&all)?)?;
+        write_output(path, &csv(&all)?)?;
     }
     say(&told(&args.file, &saved, limit, &all))
 }

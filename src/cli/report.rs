@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use serde::Serialize;
 
 use super::common::{keeps, say};
-use crate::files::write_whole;
+use crate::files::write_output;
 use crate::report::certificate::Certificates;
 use crate::report::mark::Mark;
 use crate::report::{checks, four, page, paired, tables, words};
@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     match (&args.out, args.format, args.runs.as_slice()) {
         (Some(file), ..) => {
-            write_whole(file, text.as_bytes())?;
+            write_output(file, text.as_bytes())?;
             say(&file.display().to_string())?;
         }
         (None, Format::Html, [dir]) => {

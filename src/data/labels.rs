@@ -76,6 +76,8 @@ impl Heading {
         let names: Vec<String> = record.iter().map(|name| name.trim_matches('"').trim().to_ascii_lowercase()).collect();
         let place = |known: &[&str]| names.iter().position(|name| known.contains(&name.as_str()));
         match (place(&FILE).unwrap_or(0), place(&CLASS)) {
+            // The usual two, in which a line may be parted otherwise than the rest.
+            (0, Some(1)) | (0, None) if names.len() <= 2 => Ok(None),
             (file, Some(class)) if file != class => Ok(Some(Heading { file, class })),
             _ if names.len() <= 2 => Ok(None),
             _ => Err(format!(

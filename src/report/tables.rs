@@ -11,6 +11,9 @@ use crate::run::ledger::Ledger;
 use crate::shown::plain;
 use crate::stats::wilson;
 
+/// Where the mark of a number stands until LaTeX's own is put there: of no alphabet, and nothing that is spelt out.
+const MARK: &str = "\u{e000}";
+
 /// The heads of the table of four numbers.
 const FOUR: [&str; 7] =
     ["model", "sigma", "clean", "clean, defended", "attacked", "attacked, defended: blind (non-adaptive)", "adaptive"];
@@ -82,18 +85,17 @@ pub fn latex(run: &Ledger, name: &str, checks: &[Check]) -> String {
     let heads = eps.iter().map(|&eps| format!("$\\varepsilon = {}$", eps_label(eps)));
     let head = row(["".to_owned()].into_iter().chain(heads).chain(["verdict".into()]).collect());
     let body = series.iter().map(|s| {
-        let points = eps.iter().map(|&eps| escaped(&scored(at(s, eps), "\u{0}")).replace('\u{0}', sign));
+        let points = eps.iter().map(|&eps| escaped(&scored(at(s, eps), MARK)).replace(MARK, sign));
         row([escaped(&s.name)].into_iter().chain(points).chain([escaped(&brief(checks))]).collect())
     });
     let mut lines = vec![format!("% {}", one_line(name)), "\\begin{table}".into(), "\\centering".into()];
     lines.extend(table(eps.len() + 1, head, body.collect()));
-    let four = four::numbers(run, "\u{0}");
+    let four = four::numbers(run, MARK);
     if !four.is_empty() {
         lines.push("\\par\\medskip".into());
         let head = row(FOUR.iter().map(|head| escaped(head)).collect());
-        let body = four
-            .iter()
-            .map(|four| row(four_row(four).iter().map(|text| escaped(text).replace('\u{0}', sign)).collect()));
+        let body =
+            four.iter().map(|four| row(four_row(four).iter().map(|text| escaped(text).replace(MARK, sign)).collect()));
         lines.extend(table(FOUR.len() - 1, head, body.collect()));
     }
     let four_at = four

@@ -10,14 +10,13 @@ use serde::de::DeserializeOwned;
 
 use super::lock::{Held, Lock};
 use super::progress::note;
-use super::settled::{self, On};
+use super::settled::{self, CONFIG, On};
 use super::shard::Shard;
 use crate::choice::choice;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::{self, write_whole_by};
 
-pub(super) const CONFIG: &str = "config.toml";
 /// Seconds per phase of the processes that came to the end; a run without it did not.
 pub const TIMES: &str = "timings.json";
 
@@ -145,7 +144,7 @@ impl RunDir {
     /// [`Error::Usage`] naming the first field that differs; [`Error::File`] when the old config is no TOML;
     /// [`Error::Io`].
     pub fn settle(&self, config: &Config, on: On) -> Result<()> {
-        self.alone(|| settled::settle(self, config, on))
+        self.alone(|| settled::settle(&self.path, config, on))
     }
 
     /// Writes a file so that it is either whole or as before. `name` may lie in a subfolder.

@@ -7,12 +7,14 @@ use std::time::SystemTime;
 use serde::Serialize;
 use toml::{Table, Value};
 
-use super::rundir::{CONFIG, RunDir};
 use crate::config::Config;
 use crate::config::certify::Certify;
 use crate::device::emulated::{self, Effective};
 use crate::error::{Error, Result};
 use crate::files;
+
+/// The settings of a run, in its folder.
+pub(super) const CONFIG: &str = "config.toml";
 
 /// What numbers depend on besides the settings, in the `[run]` table.
 const PROCESSOR: &str = "processor";
@@ -46,15 +48,15 @@ pub fn begun_at(out: Option<&Path>) -> Result<Option<String>> {
     Ok(run.filter(|run| run.device.as_deref() == Some("host")).and_then(|run| run.processor))
 }
 
-/// As [`RunDir::settle`], which holds the folder meanwhile.
-pub(super) fn settle(dir: &RunDir, config: &Config, on: On) -> Result<()> {
+/// As [`super::rundir::RunDir::settle`], which holds the folder meanwhile.
+pub(super) fn settle(dir: &Path, config: &Config, on: On) -> Result<()> {
     let device = on.device;
-    let path = dir.path().join(CONFIG);
+    let path = dir.join(CONFIG);
     let emulator = if device == "emulated" { Some(emulated::effective()?) } else { None };
     let text = to_toml(config, on, emulator).map_err(|e| Error::file(&path, e.to_string()))?;
     let old = match files::text(&path, "read the config") {
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-            return dir.write(CONFIG, text.as_bytes());
+            return files::write_whole(&path, text.as_bytes());
         }
         old => old?,
     };
@@ -97,15 +99,15 @@ pub(super) fn settle(dir: &RunDir, config: &Config, on: On) -> Result<()> {
 }
 
 /// Adds the table `[certify]` to the config that began the run.
-fn add_certify(dir: &RunDir, config: &Config) -> Result<()> {
+fn add_certify(dir: &Path, config: &Config) -> Result<()> {
     #[derive(Serialize)]
     struct Added<'a> {
         certify: &'a Option<Certify>,
     }
-    let path = dir.path().join(CONFIG);
+    let path = dir.join(CONFIG);
     let table = toml::to_string(&Added { certify: &config.certify }).map_err(|e| Error::file(&path, e.to_string()))?;
     let old = files::text(&path, "read the config")?;
-    dir.write(CONFIG, format!("{}\n\n{table}", old.trim_end()).as_bytes())
+    files::write_whole(&path, format!("{}\n\n{table}", old.trim_end()).as_bytes())
 }
 
 fn to_toml(config: &Config, on: On, emulator: Option<Effective>) -> Result<String, toml::ser::Error> {
@@ -198,6 +200,7 @@ fn shown(value: Option<&Value>) -> String {
 mod tests {
     use std::fs;
 
+    use super::super::rundir::RunDir;
     use super::*;
     use crate::config::Overrides;
 

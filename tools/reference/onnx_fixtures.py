@@ -59,8 +59,8 @@ class Grey(nn.Module):
         self.hidden, self.fc = nn.Linear(12 * 6 * 6, 16), nn.Linear(16, 10)
 
     def forward(self, x):
-        x = F.max_pool2d(F.relu(self.a((x - 0.1307) / 0.3081)), 2)
-        return self.fc(F.relu(self.hidden(F.relu(self.b(x)).flatten(1))))
+        x = F.avg_pool2d(F.silu(self.a((x - 0.1307) / 0.3081)), 2)
+        return self.fc(F.silu(self.hidden(F.silu(self.b(x)).flatten(1))))
 
 
 def vit():
