@@ -7,6 +7,7 @@ The records are those of a run of one image, repeated with other numbers of imag
 """
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -32,6 +33,7 @@ def fill(folder, parts, wanted, dice):
     """Writes the parts; how many records they have."""
     first = folder / f"records-1-of-{parts}.jsonl"
     header = first.read_text().splitlines()[0]
+    card = json.loads(first.with_suffix(".json").read_text())
     others = [path.read_text().splitlines()[1:] for path in sorted(folder.glob("records-*-of-*.jsonl"))]
     template = [json.loads(line) for lines in others for line in lines]
     for path in folder.glob("records-*"):
@@ -53,10 +55,11 @@ def fill(folder, parts, wanted, dice):
     files = [(folder / f"records-{i + 1}-of-{parts}.jsonl").open("w") for i in range(parts)]
     for file in files:
         file.write(header + "\n")
-    count = 0
+    count, counts = 0, [0] * parts
     for number, group in enumerate(groups):
         for image in range(images):
-            file = files[(number * images + image) % parts]
+            part = (number * images + image) % parts
+            file = files[part]
             for record in of_group[group]:
                 record = {**record, "image": image, "label": labels[image]}
                 right = dice.random() < 0.6
@@ -69,8 +72,13 @@ def fill(folder, parts, wanted, dice):
                     record.update(correct=right, correct_draws=record["draws"] if right else 0)
                 file.write(json.dumps(record, separators=(",", ":")) + "\n")
                 count += 1
-    for file in files:
+                counts[part] += 1
+    for part, file in enumerate(files):
         file.close()
+        path, own = Path(file.name), counts[part]
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        told = {**card, "shard": f"{part + 1}/{parts}", "done": True, "of": own, "records": own, "before": 0}
+        path.with_suffix(".json").write_text(json.dumps({**told, "bytes": path.stat().st_size, "sha256": sha256}))
     return count
 
 
