@@ -107,6 +107,12 @@ pub fn run(args: &Args) -> Result<()> {
         let [height, width, _] = saved.shape;
         let size = [height, width];
         let net = Classifier::described(&device, config.precision, &checkpoint.weights, &checkpoint.card, size)?;
+        if let [.., 1] = net.image_shape() {
+            note(format!(
+                "{}: images are taken in one channel: grey ones as they are, colours as ITU-R 601-2 luma",
+                model.name
+            ));
+        }
         let scored = score(&net, &saved, limit, config.batch).map_err(|e| match e {
             Error::Failed(problem) => {
                 Error::file(&args.file, format!("{problem} of {} ({} classes)", model.name, net.classes()))

@@ -156,6 +156,7 @@ fn checks_stay_within_their_budget() {
     assert_eq!(verdicts(&place, "run")["S7"], "not run");
     place.run(&format!("sweep {flags} --resume --checks-budget 90")).ok();
     assert_eq!(verdicts(&place, "run")["S23"], "pass");
+    place.run("sweep --limit 2 --checks-budget 5 --no-checks --out no").refused(2, &["--checks-budget", "--no-checks"]);
     place.run("sweep --limit 2 --checks-budget=-1 --out no").refused(2, &["--checks-budget", "at least 0"]);
 }
 
