@@ -7,7 +7,7 @@ use crate::exec::cta::{Cta, Outcome};
 use crate::exec::warp::Warp;
 use crate::ops::Class;
 use crate::ops::formats::Product;
-use crate::ptx::opcode::{AtomicKind, BarrierKind, Order, Scope};
+use crate::ptx::opcode::{AtomicKind, BarrierKind, Fence, Order};
 use crate::ptx::types::Space;
 use crate::registers::{Exec, NO_PREDICATE, Operands, Row};
 
@@ -163,7 +163,7 @@ pub enum Step {
     /// `bar.warp.sync`
     WarpBarrier,
     /// `membar`, `fence`
-    Fence(Scope),
+    Fence(Fence),
     /// `prefetch`, `nanosleep`: nothing that this machine could observe.
     Nothing,
     /// `clock`, `clock64`, `globaltimer`: instructions executed so far, into a row of 32 or 64 bits.

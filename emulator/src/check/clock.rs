@@ -4,9 +4,9 @@
 //! stamped so far before everything later (`all`). Barriers of fewer warps order only between those (`known`).
 //! Source: the epochs of Flanagan & Freund 2009, "FastTrack", with warps as processes.
 
-use super::order::{Known, Memory, Order};
+use super::order::{Fences, Known, Memory, Order};
 use crate::address::Pc;
-use crate::ptx::opcode::{self, Scope};
+use crate::ptx::opcode::{self, Fence, Scope};
 
 /// A thread of the block: warp * 32 + lane.
 pub type Who = u16;
@@ -41,6 +41,7 @@ pub struct Knowledge {
     row: Vec<u32>,
     learnt: Known,
     pending: Known,
+    sequential: Fences,
 }
 
 impl Clock {
@@ -97,13 +98,17 @@ impl Clock {
     pub fn warp_barrier(&mut self, warp: usize) {
         self.known[warp * self.warps + warp] = self.now;
         self.now += 1;
+        if let Some(order) = &mut self.order {
+            order.warp_barrier(warp);
+        }
     }
 
     /// A warp arrives at a barrier of fewer warps; gives what it knew, for [`Clock::learn`].
     pub fn arrive(&mut self, warp: usize) -> Knowledge {
         let row = self.behind(warp);
+        let sequential = self.order.as_mut().map(|order| order.arrive(warp)).unwrap_or_default();
         let known = |of: fn(&Order) -> &[Known]| self.order.as_ref().map(|o| of(o)[warp].clone()).unwrap_or_default();
-        Knowledge { row, learnt: known(|o| &o.learnt), pending: known(|o| &o.pending) }
+        Knowledge { row, learnt: known(|o| &o.learnt), pending: known(|o| &o.pending), sequential }
     }
 
     /// What a warp has behind it: what it knows of the others, and all of its own so far.
@@ -121,6 +126,7 @@ impl Clock {
         if let Some(order) = &mut self.order {
             order.learnt[warp].merge(&others.learnt);
             order.pending[warp].merge(&others.pending);
+            order.hear(warp, others.sequential);
         }
     }
 
@@ -136,13 +142,15 @@ impl Clock {
     }
 
     /// A fence of the lanes of a warp: what strong reads saw is ordered from now on, and strong writes release what came before.
-    pub fn fence(&mut self, warp: usize, lanes: u32, scope: Scope) {
+    pub fn fence(&mut self, warp: usize, lanes: u32, fence: Fence) {
         let Some(order) = &self.order else { return };
-        let seen = order.rows[warp * self.warps..][..self.warps].to_vec();
-        self.learn_row(warp, &seen);
+        if fence.acquires {
+            let seen = order.rows[warp * self.warps..][..self.warps].to_vec();
+            self.learn_row(warp, &seen);
+        }
         let row = self.behind(warp);
         if let Some(order) = &mut self.order {
-            order.fence(warp, lanes, scope, self.block, row);
+            order.fence(warp, lanes, fence, self.block, row);
         }
     }
 
@@ -162,8 +170,8 @@ impl Clock {
             let row = how.release.then(|| self.behind(warp));
             let Some(order) = &mut self.order else { return };
             let releases = match row {
-                Some(row) => Some(order.release(warp, how.scope, block, row)),
-                None => order.fenced(usize::from(me), how.scope),
+                Some(row) => Some(order.release((memory, address), me, how.scope, block, row)),
+                None => order.fenced((memory, address), me, how.scope, block),
             };
             order.write(memory, address, reads, how.scope, releases, block);
         }

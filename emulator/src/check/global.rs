@@ -99,7 +99,12 @@ impl GlobalShadow {
             } else if read < clock.block {
                 me | readers::BLOCKS
             } else if read > clock.all {
-                readers::join(self.reader[g], me)
+                let reader = self.reader[g];
+                // Earlier reads that are ordered before this one no longer matter.
+                let alone = read != clock.now
+                    && reader & (readers::WARPS | readers::BLOCKS) == 0
+                    && clock.warp_ordered(read, reader & THREAD, me);
+                if alone { me } else { readers::join(reader, me) }
             } else {
                 me | self.reader[g] & readers::BLOCKS
             };

@@ -9,6 +9,9 @@
 //! block, and what it learnt of other blocks. Blocks of a kernel that orders this way run one after another, so that the releases
 //! to one place lie in the order of their blocks: to know a place's first n releases is to know the work of those blocks.
 //!
+//! Sequentially consistent fences lie in one order, which orders more: where a thread has fenced so and then passes a barrier, whoever
+//! writes behind the barrier releases what was before the fence, as in "all fence, `__syncthreads()`, one thread counts".
+//!
 //! What a strong read saw before any fence is pending: it orders the strong accesses that follow (which look past the first-level
 //! cache, as the threadfence reduction of the programming guide relies on), and after a fence all.
 //! Sources: Flanagan & Freund 2009, "FastTrack"; Lustig, Sahasrabuddhe & Giroux 2019, "A Formal Analysis of the NVIDIA PTX Memory
@@ -16,7 +19,8 @@
 
 use std::collections::HashMap;
 
-use crate::ptx::opcode::Scope;
+use super::clock::Who;
+use crate::ptx::opcode::{Fence, Scope};
 
 /// Places that one warp remembers; one that has seen more takes everything for ordered, as nothing wrong is then reported.
 const MAX_PLACES: usize = 64;
@@ -73,6 +77,9 @@ struct Place {
     inside: Known,
 }
 
+/// Releases of any scope, and of device scope: the newest of each, counted from 1; 0 where there is none.
+pub type Fences = [u32; 2];
+
 /// The state of one launch, of one worker.
 #[derive(Default)]
 pub struct Order {
@@ -82,7 +89,14 @@ pub struct Order {
     /// By address, of global and of shared memory.
     at: [HashMap<u64, u32>; 2],
     /// By thread: the release of its last fence, of its last of device scope. Counted from 1.
-    fences: Vec<[u32; 2]>,
+    fences: Vec<Fences>,
+    /// By warp: the same of its sequentially consistent fences, as it made them; and of its own and others', by the last barrier.
+    made: Vec<Fences>,
+    heard: Vec<Fences>,
+    /// Releases that are two in one.
+    both: HashMap<(u32, u32), u32>,
+    /// By address, of global and of shared memory: who last released to it by an operation of its own, in the block that began then.
+    last: [HashMap<u64, (u32, Who, u32)>; 2],
     /// By warp: what it learnt of other blocks; what it has seen of them, before a fence.
     pub learnt: Vec<Known>,
     pub pending: Vec<Known>,
@@ -105,6 +119,12 @@ impl Order {
     /// `before` is the last stamp before the block.
     pub fn begin_block(&mut self, before: u32) {
         self.at[Memory::Shared as usize].clear();
+        self.last[Memory::Shared as usize].clear();
+        self.both.clear();
+        for fences in [&mut self.made, &mut self.heard] {
+            fences.clear();
+            fences.resize(self.warps, [0; 2]);
+        }
         self.fences.clear();
         self.fences.resize(32 * self.warps, [0; 2]);
         for known in [&mut self.learnt, &mut self.pending] {
@@ -129,6 +149,51 @@ impl Order {
                 known.fill(all);
             }
         }
+        let all = (0..self.warps).fold([0; 2], |all, warp| {
+            let heard = self.arrive(warp);
+            self.two(all, heard)
+        });
+        self.heard.fill(all);
+        self.made.fill([0; 2]);
+    }
+
+    /// The sequentially consistent fences that a warp has behind it.
+    pub fn arrive(&mut self, warp: usize) -> Fences {
+        self.two(self.heard[warp], self.made[warp])
+    }
+
+    /// The lanes of a warp have synchronised.
+    pub fn warp_barrier(&mut self, warp: usize) {
+        self.heard[warp] = self.arrive(warp);
+    }
+
+    /// A warp leaves a barrier at which another one with these fences arrived.
+    pub fn hear(&mut self, warp: usize, others: Fences) {
+        let own = self.arrive(warp);
+        self.heard[warp] = self.two(own, others);
+    }
+
+    fn two(&mut self, a: Fences, b: Fences) -> Fences {
+        [self.one_of(a[0], b[0]), self.one_of(a[1], b[1])]
+    }
+
+    /// One release that stands for two, of which either may be none.
+    fn one_of(&mut self, a: u32, b: u32) -> u32 {
+        if a == 0 || b == 0 || a == b {
+            return a.max(b);
+        }
+        let key = (a.min(b), a.max(b));
+        if let Some(&both) = self.both.get(&key) {
+            return both;
+        }
+        let (a, b) = (&self.releases[a as usize - 1], &self.releases[b as usize - 1]);
+        let mut known = a.known.clone();
+        known.merge(&b.known);
+        let row = a.row.iter().zip(&b.row).map(|(a, b)| *a.max(b)).collect();
+        self.releases.push(Release { block: a.block, row, known, device: a.device && b.device });
+        let both = self.releases.len() as u32;
+        self.both.insert(key, both);
+        both
     }
 
     fn note(&mut self, block: u32, row: Vec<u32>, warp: usize, device: bool) -> u32 {
@@ -137,13 +202,20 @@ impl Order {
     }
 
     /// A fence of the lanes of a warp, which knew `row` of its block.
-    pub fn fence(&mut self, warp: usize, lanes: u32, scope: Scope, block: u32, row: Vec<u32>) {
-        let device = scope == Scope::Device;
-        if device {
+    pub fn fence(&mut self, warp: usize, lanes: u32, fence: Fence, block: u32, row: Vec<u32>) {
+        let device = fence.scope == Scope::Device;
+        if device && fence.acquires {
             let Order { learnt, pending, .. } = self;
             learnt[warp].merge(&pending[warp]);
         }
+        if !fence.releases {
+            return;
+        }
         let release = self.note(block, row, warp, device);
+        if fence.sequential {
+            let made = &mut self.made[warp];
+            *made = [release, if device { release } else { made[1] }];
+        }
         for l in (0..32).filter(|l| lanes >> l & 1 == 1) {
             let fences = &mut self.fences[32 * warp + l];
             fences[0] = release;
@@ -154,18 +226,31 @@ impl Order {
     }
 
     /// A `.release` operation of a warp that knew `row`: what it has behind it.
-    pub fn release(&mut self, warp: usize, scope: Scope, block: u32, row: Vec<u32>) -> u32 {
-        self.note(block, row, warp, scope == Scope::Device)
+    pub fn release(&mut self, place: (Memory, u64), me: Who, scope: Scope, block: u32, row: Vec<u32>) -> u32 {
+        let release = self.note(block, row, usize::from(me >> 5), scope == Scope::Device);
+        self.last[place.0 as usize].insert(place.1, (block, me, release));
+        release
     }
 
-    /// What a strong write of a thread releases without saying so: its last fence.
-    pub fn fenced(&self, thread: usize, scope: Scope) -> Option<u32> {
-        let [any, device] = self.fences[thread];
-        let release = match scope {
+    /// What a strong write of a thread releases without saying so: what was before its last fence; what was before fences that it
+    /// has heard of; and, at a place to which it released before, what was before that.
+    pub fn fenced(&mut self, place: (Memory, u64), me: Who, scope: Scope, block: u32) -> Option<u32> {
+        let (own, heard) = (self.fences[usize::from(me)], self.heard[usize::from(me >> 5)]);
+        // What is behind an older fence is behind a newer one of the thread as well.
+        let newest =
+            |order: &mut Order, n: usize| if own[n] > heard[n] { own[n] } else { order.one_of(own[n], heard[n]) };
+        let mut release = match scope {
             // The wider fence may be the older one; what came before it is behind the newer as well, in the block.
-            Scope::Device if device != 0 => device,
-            _ => any,
+            Scope::Device if own[1] != 0 || heard[1] != 0 => newest(self, 1),
+            _ => newest(self, 0),
         };
+        if let Some(&(then, who, before)) = self.last[place.0 as usize].get(&place.1)
+            && (then, who) == (block, me)
+        {
+            let wide = |number: u32| number != 0 && self.releases[number as usize - 1].device;
+            let narrow = scope == Scope::Device && wide(before) && !wide(release);
+            release = if narrow { before } else { self.one_of(release, before) };
+        }
         (release != 0).then_some(release)
     }
 

@@ -49,8 +49,11 @@ impl SharedShadow {
             if !(stamp >= clock.block && (stamp <= clock.all || self.writer[g] == me && stamp != PENDING)) {
                 self.slow_read(clock, g, me)?;
             }
-            // Reads before the last barrier no longer matter to anyone.
-            self.reader[g] = if self.read[g] > clock.all { readers::join(self.reader[g], me) } else { me };
+            // Reads before the last barrier no longer matter to anyone, nor do those that are ordered before this one.
+            let (read, reader) = (self.read[g], self.reader[g]);
+            let alone = read <= clock.all
+                || read != clock.now && reader & readers::WARPS == 0 && clock.warp_ordered(read, reader & THREAD, me);
+            self.reader[g] = if alone { me } else { readers::join(reader, me) };
             self.read[g] = clock.now;
         }
         Ok(())

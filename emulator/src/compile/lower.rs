@@ -27,9 +27,11 @@ impl Compiler<'_> {
         }
         self.scopes.open();
         for s in body {
-            if let Statement::Label(name, _) = s {
+            if let Statement::Label(name, line) = s {
                 let label = self.new_label();
-                self.scopes.label(name, label);
+                if !self.scopes.label(name, label) {
+                    return Err(PtxError::new(*line, format!("a second label {name}")));
+                }
             }
         }
         for s in body {
@@ -117,10 +119,10 @@ impl Compiler<'_> {
             Operation::Call => self.call(i, body),
             Operation::Barrier { kind, aligned } => self.barrier(i, kind, aligned),
             Operation::WarpBarrier => self.push(i, Ins::new(Step::WarpBarrier, Class::Barrier), &[Arg::From32]),
-            Operation::Fence(scope) => {
+            Operation::Fence(fence) => {
                 self.ordering = true;
-                self.serial |= scope == Scope::Device;
-                self.push(i, Ins::new(Step::Fence(scope), Class::Barrier), &[])
+                self.serial |= fence.scope == Scope::Device;
+                self.push(i, Ins::new(Step::Fence(fence), Class::Barrier), &[])
             }
             Operation::OtherFence => self.push_given(guard, Ins::new(Step::Nothing, Class::Barrier), &[], &[]),
             Operation::Hint => self.push_given(guard, Ins::new(Step::Nothing, Class::Other), &[], &[]),

@@ -157,7 +157,8 @@ fn release(cta: &mut Cta, warps: &mut [Warp], state: &mut [State], arrivals: &mu
         }
         cta.counts.barriers += 1;
         if cta.shape.checks {
-            if here.wanted.is_none_or(|n| n >= cta.shape.threads()) {
+            // Whoever only announces itself knows nothing of the others.
+            if here.announced == 0 && here.wanted.is_none_or(|n| n >= cta.shape.threads()) {
                 cta.clock.barrier();
             } else {
                 for &w in &here.waiting {

@@ -67,6 +67,31 @@ impl Warp {
         self.resume_among_held(cta)
     }
 
+    /// Lanes that run for long may wait for others of their warp, as one that takes a lock: those have their turn, a side of a branch
+    /// that waits or lanes that wait at a join (every lane makes progress: PTX ISA 9.0, 3.1, "independent thread scheduling").
+    pub(super) fn let_others(&mut self) {
+        let live = self.live;
+        let mut above = self.active;
+        let mut found = None;
+        for (n, w) in self.stack.iter().enumerate().rev() {
+            let here = w.mask & live & !above;
+            if here != 0 && w.state != State::Held {
+                found = Some((n, here));
+                break;
+            }
+            above |= w.mask;
+        }
+        let Some((n, here)) = found else { return };
+        let next = Waiting { mask: here, ..self.stack[n] };
+        self.stack[n].mask &= !here;
+        if self.stack[n].mask & live == 0 {
+            self.stack.remove(n);
+        }
+        // On top, and so above the joins of these lanes.
+        self.stack.push(Waiting { pc: self.pc, mask: self.active, join: self.join, state: State::Ready });
+        self.go_on(next);
+    }
+
     fn go_on(&mut self, next: Waiting) {
         self.pc = next.pc;
         self.active = next.mask & self.live;

@@ -14,6 +14,9 @@ use crate::registers::{ALL, NO_PREDICATE, Registers, Row, Value, ZERO};
 /// Instructions after which another warp gets its turn even without a barrier, so that spinning warps cannot starve the rest.
 const TURN: u64 = 1 << 16;
 
+/// Branches after which others have theirs where memory is read that they may write meanwhile.
+const POLLS: u64 = 32;
+
 /// Why a warp stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pause {
@@ -139,6 +142,7 @@ impl Warp {
         let code = &cta.shape.program.code[..];
         let counting = cta.shape.counters;
         let mut turn = TURN;
+        let mut polled = false;
         loop {
             let ins = &code[self.pc as usize];
             let mask = self.guarded(ins);
@@ -153,8 +157,14 @@ impl Warp {
                         unsafe { exec(&mut self.registers, &ins.operands, mask) };
                     }
                 }
-                Step::Elements(ref access) => self.access(cta, ins, access, mask)?,
-                Step::Atomic(ref access) => self.access(cta, ins, access, mask)?,
+                Step::Elements(ref access) => {
+                    polled |= !access.memory.order.weak();
+                    self.access(cta, ins, access, mask)?;
+                }
+                Step::Atomic(ref access) => {
+                    polled = true;
+                    self.access(cta, ins, access, mask)?;
+                }
                 Step::Matrices(ref access) => self.access(cta, ins, access, mask)?,
                 Step::Fragment(ref access) => self.access(cta, ins, access, mask)?,
                 Step::Copy(ref access) => self.access(cta, ins, access, mask)?,
@@ -180,8 +190,9 @@ impl Warp {
                     }
                 }
                 Step::Branch { target, join } => {
-                    turn = turn.wrapping_sub(1);
+                    turn = turn.saturating_sub(if polled { TURN / POLLS } else { 1 });
                     if turn == 0 {
+                        self.let_others();
                         // It runs again when the warp has its next turn.
                         if counting {
                             cta.counts.put_off(ins.pc, mask);
@@ -252,9 +263,9 @@ impl Warp {
                         }
                     }
                 }
-                Step::Fence(scope) => {
+                Step::Fence(fence) => {
                     if mask != 0 && cta.shape.checks {
-                        cta.clock.fence(self.number, mask, scope);
+                        cta.clock.fence(self.number, mask, fence);
                     }
                 }
                 Step::Nothing => {}

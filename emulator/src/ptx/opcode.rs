@@ -27,7 +27,7 @@ pub enum Operation {
     },
     WarpBarrier,
     /// `fence` and `membar`.
-    Fence(Scope),
+    Fence(Fence),
     /// A fence that orders nothing that is emulated: of mbarriers and proxies.
     OtherFence,
     /// Prefetches, hints to caches and the profiler, `nanosleep`: nothing to observe.
@@ -112,6 +112,27 @@ impl Scope {
     }
 }
 
+/// `fence`, `membar`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fence {
+    pub scope: Scope,
+    pub acquires: bool,
+    pub releases: bool,
+    /// Sequentially consistent: all such fences lie in one order.
+    pub sequential: bool,
+}
+
+impl Fence {
+    fn new(order: &str, scope: &str) -> Fence {
+        Fence {
+            scope: Scope::named(scope).unwrap_or_default(),
+            acquires: order != "release",
+            releases: order != "acquire",
+            sequential: order == "sc",
+        }
+    }
+}
+
 /// `ldmatrix` and `stmatrix`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matrices {
@@ -161,7 +182,7 @@ pub enum AtomicKind {
 }
 
 /// Parts of an opcode that change no result here: caching, ordering, scope.
-const HINTS: [&str; 27] = [
+const HINTS: [&str; 29] = [
     "ca",
     "cg",
     "cs",
@@ -176,7 +197,9 @@ const HINTS: [&str; 27] = [
     "release",
     "acq_rel",
     "weak",
+    "mmio",
     "cta",
+    "cluster",
     "gpu",
     "sys",
     "L1::evict_normal",
@@ -208,17 +231,19 @@ fn operation(op: &[&str]) -> Result<Operation, String> {
         ["trap"] | ["brkpt"] => Operation::Trap,
         ["call"] | ["call", "uni"] => Operation::Call,
         ["bar" | "barrier", rest @ ..] => barrier(op[0] == "bar", rest)?,
-        ["membar", scope @ ("cta" | "gl" | "sys")]
-        | ["fence", scope @ ("cta" | "cluster" | "gpu" | "sys")]
-        | ["fence", "sc" | "acq_rel" | "acquire" | "release", scope @ ("cta" | "cluster" | "gpu" | "sys")] => {
-            Operation::Fence(Scope::named(scope).unwrap_or_default())
+        ["membar", scope @ ("cta" | "gl" | "sys")] => Operation::Fence(Fence::new("sc", scope)),
+        ["fence", scope @ ("cta" | "cluster" | "gpu" | "sys")] => Operation::Fence(Fence::new("acq_rel", scope)),
+        ["fence", order @ ("sc" | "acq_rel" | "acquire" | "release"), scope @ ("cta" | "cluster" | "gpu" | "sys")] => {
+            Operation::Fence(Fence::new(order, scope))
         }
         ["fence", "mbarrier_init", ..] | ["fence" | "membar", "proxy", ..] => Operation::OtherFence,
         ["prefetch" | "prefetchu", ..] | ["nanosleep", "u32"] | ["pmevent", ..] | ["discard" | "applypriority", ..] => {
             Operation::Hint
         }
-        ["ld" | "ldu", rest @ ..] => Operation::Load(elements(rest)?),
-        ["st", rest @ ..] => Operation::Store(elements(rest)?),
+        // Kernels of a stream run one after another.
+        ["griddepcontrol", "wait" | "launch_dependents"] => Operation::Hint,
+        ["ld" | "ldu", rest @ ..] if !rest.contains(&"release") => Operation::Load(elements(rest)?),
+        ["st", rest @ ..] if !rest.contains(&"acquire") => Operation::Store(elements(rest)?),
         ["atom", rest @ ..] => atomic(rest, true)?,
         ["red", rest @ ..] => atomic(rest, false)?,
         ["ldmatrix", rest @ ..] => Operation::LoadMatrix(matrices(rest)?),
@@ -402,6 +427,8 @@ fn convert_address(rest: &[&str]) -> Result<Operation, String> {
 /// A state space with generic addresses.
 fn window(part: &str) -> Result<Space, String> {
     match part {
+        // Without clusters a block is one alone.
+        "shared::cluster" => Ok(Space::Shared),
         "global" | "shared" | "shared::cta" | "local" | "param" | "param::entry" => Ok(space(part).unwrap_or_default()),
         _ => Err(format!("unknown state space {part}")),
     }

@@ -70,6 +70,8 @@ fn what_does_not_exist_is_refused() {
         ("st.global.u32 [%o], %r+4;", "%r+4"),
         ("call %o, (), nowhere;", "nowhere"),
         ("@%q ret;", "unknown predicate %q"),
+        ("st.acquire.gpu.u32 [%o], %r;", "unknown opcode"),
+        ("ld.release.gpu.u32 %r, [%o];", "unknown opcode"),
         ("createpolicy.range.b64 %o, [%o];", "4 operands"),
     ] {
         let ptx = format!(

@@ -122,7 +122,8 @@ pub fn select(q: &mut Request) -> Answer {
             float_to_integer(q, &cvt)
         }
         (true, false) => {
-            refuse(SAT)?;
+            // No integer becomes a subnormal number.
+            refuse(SAT | if d == "f32" { FTZ } else { 0 })?;
             integer_to_float(q, &cvt)
         }
         (true, true) => {
