@@ -83,12 +83,8 @@ fn set(options: &mut Options, key: &str, name: &str, value: &str) -> Result<(), 
     };
     match key {
         "model" => {
-            options.model = match value.to_ascii_lowercase().as_str() {
-                "a100" => Model::A100,
-                "h100" => Model::H100,
-                "rtx5090" => Model::Rtx5090,
-                _ => return Err(wrong("a100, h100 or rtx5090")),
-            }
+            let named = Model::ALL.into_iter().find(|model| model.name().eq_ignore_ascii_case(value));
+            options.model = named.ok_or_else(|| wrong("a100, h100 or rtx5090"))?;
         }
         "checks" => options.checks = switch()?,
         "counters" => options.counters = switch()?,

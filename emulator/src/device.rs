@@ -127,6 +127,17 @@ impl Device {
 }
 
 impl Model {
+    pub const ALL: [Model; 3] = [Model::A100, Model::H100, Model::Rtx5090];
+
+    /// As `PTX_EMULATOR_MODEL` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Model::A100 => "a100",
+            Model::H100 => "h100",
+            Model::Rtx5090 => "rtx5090",
+        }
+    }
+
     pub fn device(self) -> &'static Device {
         match self {
             Model::A100 => &A100,

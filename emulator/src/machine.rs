@@ -182,6 +182,14 @@ impl Machine {
         self.memory.copy(to, from, bytes)
     }
 
+    /// From another machine.
+    ///
+    /// # Errors
+    /// As for [`Machine::write`].
+    pub fn copy_from(&mut self, to: u64, other: &Machine, from: u64, bytes: usize) -> Result<(), Finding> {
+        self.memory.copy_from(to, &other.memory, from, bytes)
+    }
+
     /// `count` times the 1, 2 or 4 bytes of `pattern`.
     ///
     /// # Errors
@@ -194,6 +202,26 @@ impl Machine {
     /// kept of it.
     pub fn share(&mut self, address: u64, bytes: usize) -> bool {
         self.memory.share(address, bytes)
+    }
+
+    /// Addresses that no buffer will have; `None` when there are no more.
+    pub fn reserve(&mut self, bytes: usize, alignment: u64) -> Option<u64> {
+        self.memory.reserve(bytes, alignment)
+    }
+
+    /// Memory that has no address until it is mapped: a number for it, or `None` when there is no more.
+    pub fn chunk(&mut self, bytes: usize) -> Option<u64> {
+        self.memory.chunk(bytes)
+    }
+
+    /// Gives a chunk back, which must not be mapped any more.
+    pub fn drop_chunk(&mut self, chunk: u64) {
+        self.memory.drop_chunk(chunk);
+    }
+
+    /// Makes the first bytes of a chunk a buffer at an address that was reserved, until it is freed there.
+    pub fn map(&mut self, address: u64, bytes: usize, chunk: u64) {
+        self.memory.map(address, bytes, chunk);
     }
 
     /// Free and total bytes.

@@ -24,6 +24,28 @@ pub enum Use {
     Allocation,
     /// A `.global` or `.const` variable of a module.
     Variable,
+    /// Physical memory at an address of the program's choice.
+    Mapping,
+}
+
+/// Who gives the bytes of a buffer back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Buffer,
+    /// The data are the host's; what is kept of them is the buffer's.
+    Host,
+    /// Both are a chunk's, which may be mapped more than once.
+    Chunk,
+}
+
+/// Host pointers to data and to what is kept of them, and how many bytes.
+type Piece = (*mut u8, *mut u8, usize);
+
+/// Memory without an address.
+struct Chunk {
+    bytes: usize,
+    data: *mut u8,
+    written: *mut u8,
 }
 
 struct Buffer {
@@ -33,8 +55,7 @@ struct Buffer {
     data: *mut u8,
     /// One byte per byte: 1 where something was written. Null without checks.
     written: *mut u8,
-    /// The data are the host's, which gives them back.
-    shared: bool,
+    owner: Owner,
 }
 
 /// All buffers of a device.
@@ -46,6 +67,7 @@ pub struct Memory {
     checks: bool,
     live: BTreeMap<u64, Buffer>,
     freed: VecDeque<BufferName>,
+    chunks: BTreeMap<u64, Chunk>,
 }
 
 // SAFETY: the pointers own their memory, and nothing else refers to it.
@@ -113,6 +135,14 @@ fn fresh(bytes: usize) -> *mut u8 {
     layout(bytes).map_or(std::ptr::null_mut(), |l| unsafe { alloc_zeroed(l) })
 }
 
+/// Memory of [`fresh`], with the same size, once; nothing for null.
+fn give_back(memory: *mut u8, bytes: usize) {
+    if let (Some(l), false) = (layout(bytes), memory.is_null()) {
+        // SAFETY: allocated by `fresh` with this layout, and given back once.
+        unsafe { dealloc(memory, l) };
+    }
+}
+
 impl Memory {
     /// Of one of several devices, counted from 0: their addresses lie far apart, so that no buffer of one is one of another.
     pub fn new(total: usize, checks: bool, device: u32) -> Self {
@@ -124,6 +154,7 @@ impl Memory {
             checks,
             live: BTreeMap::new(),
             freed: VecDeque::new(),
+            chunks: BTreeMap::new(),
         }
     }
 
@@ -138,17 +169,65 @@ impl Memory {
         if taken > self.total - self.used || self.next + taken as u64 + GAP > address::GLOBAL_END {
             return None;
         }
-        let data = fresh(taken);
-        let written = if self.checks { fresh(taken) } else { std::ptr::null_mut() };
-        if data.is_null() || self.checks && written.is_null() {
-            return None;
-        }
+        let (data, written) = self.pair(taken)?;
         let base = self.next;
         self.next = (base + taken as u64 + GAP).next_multiple_of(ALIGN as u64);
         self.used += taken;
         self.count += 1;
-        self.live.insert(base, Buffer { bytes, number: self.count, used_for, data, written, shared: false });
+        self.live.insert(base, Buffer { bytes, number: self.count, used_for, data, written, owner: Owner::Buffer });
         Some(base)
+    }
+
+    /// Data and, with checks, what is kept of them.
+    fn pair(&self, taken: usize) -> Option<(*mut u8, *mut u8)> {
+        let data = fresh(taken);
+        let written = if self.checks && !data.is_null() { fresh(taken) } else { std::ptr::null_mut() };
+        if data.is_null() || self.checks && written.is_null() {
+            give_back(data, taken);
+            return None;
+        }
+        Some((data, written))
+    }
+
+    /// Addresses that no buffer will have; `None` when there are no more.
+    pub fn reserve(&mut self, bytes: usize, alignment: u64) -> Option<u64> {
+        let base = self.next.checked_next_multiple_of(alignment.max(ALIGN as u64))?;
+        let end = base.checked_add(bytes as u64)?.checked_add(GAP)?;
+        if end > address::GLOBAL_END {
+            return None;
+        }
+        self.next = end.next_multiple_of(ALIGN as u64);
+        Some(base)
+    }
+
+    /// Memory that has no address until it is mapped: a number for it, or `None` when the device or the host has no more.
+    pub fn chunk(&mut self, bytes: usize) -> Option<u64> {
+        if bytes > self.total - self.used {
+            return None;
+        }
+        let (data, written) = self.pair(bytes)?;
+        self.used += bytes;
+        self.count += 1;
+        self.chunks.insert(self.count, Chunk { bytes, data, written });
+        Some(self.count)
+    }
+
+    /// Gives a chunk back, which must not be mapped any more.
+    pub fn drop_chunk(&mut self, chunk: u64) {
+        if let Some(chunk) = self.chunks.remove(&chunk) {
+            self.used -= chunk.bytes;
+            give_back(chunk.data, chunk.bytes);
+            give_back(chunk.written, chunk.bytes);
+        }
+    }
+
+    /// Makes the first bytes of a chunk a buffer at an address that was reserved.
+    pub fn map(&mut self, address: u64, bytes: usize, chunk: u64) {
+        let Some(&Chunk { bytes: size, data, written }) = self.chunks.get(&chunk) else { return };
+        debug_assert!(bytes <= size);
+        self.count += 1;
+        let buffer = Buffer { bytes, number: self.count, used_for: Use::Mapping, data, written, owner: Owner::Chunk };
+        self.live.insert(address, buffer);
     }
 
     /// Memory of the host as a buffer at its own address. The host may write it at any time: all of it counts as written.
@@ -164,7 +243,8 @@ impl Memory {
         }
         self.count += 1;
         let (number, data) = (self.count, address as *mut u8);
-        self.live.insert(address, Buffer { bytes, number, used_for: Use::Allocation, data, written, shared: true });
+        self.live
+            .insert(address, Buffer { bytes, number, used_for: Use::Allocation, data, written, owner: Owner::Host });
         true
     }
 
@@ -202,19 +282,12 @@ impl Memory {
 
     fn release(&mut self, buffer: &Buffer) {
         let taken = buffer.bytes.next_multiple_of(ALIGN).max(ALIGN);
-        if !buffer.shared {
+        if buffer.owner == Owner::Buffer {
             self.used -= taken;
+            give_back(buffer.data, taken);
         }
-        if let Some(l) = layout(taken) {
-            // SAFETY: allocated by `allocate` or `share` with this layout, and released once.
-            unsafe {
-                if !buffer.shared {
-                    dealloc(buffer.data, l);
-                }
-                if !buffer.written.is_null() {
-                    dealloc(buffer.written, l);
-                }
-            }
+        if buffer.owner != Owner::Chunk {
+            give_back(buffer.written, taken);
         }
     }
 
@@ -245,7 +318,30 @@ impl Memory {
         self.live.iter().filter(|(_, b)| b.used_for == Use::Allocation).map(|(&base, b)| name(base, b)).collect()
     }
 
-    /// Host pointers to the data and the written-map of `bytes` bytes at `at`.
+    /// Host pointers to the data and the written-map of `bytes` bytes at `at`, and how many bytes: one piece, or several where memory
+    /// was mapped side by side.
+    fn pieces(&self, at: u64, bytes: usize, what: &str) -> Result<Vec<Piece>, Finding> {
+        let mut pieces = Vec::new();
+        let (mut at, mut left) = (at, bytes);
+        loop {
+            let here = match self.around(at) {
+                Some((base, buffer)) if buffer.owner == Owner::Chunk => {
+                    let end = base + buffer.bytes as u64;
+                    let beside = self.live.get(&end).is_some_and(|next| next.owner == Owner::Chunk);
+                    if beside { left.min((end - at) as usize) } else { left }
+                }
+                _ => left,
+            };
+            let (data, written) = self.range(at, here, what)?;
+            pieces.push((data, written, here));
+            (at, left) = (at + here as u64, left - here);
+            if left == 0 {
+                return Ok(pieces);
+            }
+        }
+    }
+
+    /// Host pointers to the data and the written-map of `bytes` bytes at `at`, in one buffer.
     fn range(&self, at: u64, bytes: usize, what: &str) -> Result<(*mut u8, *mut u8), Finding> {
         let failed = |kind, text: String, buffer| {
             let mut f = Finding::new(kind, text);
@@ -274,13 +370,17 @@ impl Memory {
         if from.is_empty() {
             return Ok(());
         }
-        let (data, written) = self.range(to, from.len(), "copy to the device")?;
-        // SAFETY: `range` has checked the sizes, and host memory is not device memory.
-        unsafe {
-            data.copy_from_nonoverlapping(from.as_ptr(), from.len());
-            if self.checks {
-                written.write_bytes(1, from.len());
+        let mut from = from;
+        for (data, written, bytes) in self.pieces(to, from.len(), "copy to the device")? {
+            let (here, rest) = from.split_at(bytes);
+            // SAFETY: `pieces` has checked the sizes, and host memory is not device memory.
+            unsafe {
+                data.copy_from_nonoverlapping(here.as_ptr(), bytes);
+                if self.checks {
+                    written.write_bytes(1, bytes);
+                }
             }
+            from = rest;
         }
         Ok(())
     }
@@ -300,17 +400,22 @@ impl Memory {
         if to.is_empty() {
             return Ok(());
         }
-        let (data, written) = self.range(from, to.len(), "copy from the device")?;
-        // SAFETY: `range` has checked the size for data and written-bytes, and host memory is not device memory.
-        unsafe {
-            if self.checks && !(0..to.len()).any(|i| *written.add(i) == 1) {
-                let text = format!("copy from the device of {} bytes, none of which was ever written", to.len());
-                let mut f = Finding::new(Kind::UninitializedGlobal, text);
-                f.address = Some(from);
-                f.buffer = self.around(from).map(|(base, b)| name(base, b));
-                return Err(f);
-            }
-            data.copy_to_nonoverlapping(to.as_mut_ptr(), to.len());
+        let pieces = self.pieces(from, to.len(), "copy from the device")?;
+        // SAFETY: `pieces` has checked the sizes of the written-bytes.
+        let any = |&(_, written, bytes): &Piece| unsafe { (0..bytes).any(|i| *written.add(i) == 1) };
+        if self.checks && !pieces.iter().any(any) {
+            let text = format!("copy from the device of {} bytes, none of which was ever written", to.len());
+            let mut f = Finding::new(Kind::UninitializedGlobal, text);
+            f.address = Some(from);
+            f.buffer = self.around(from).map(|(base, b)| name(base, b));
+            return Err(f);
+        }
+        let mut to = to;
+        for (data, _, bytes) in pieces {
+            let (here, rest) = to.split_at_mut(bytes);
+            // SAFETY: `pieces` has checked the sizes, and host memory is not device memory.
+            unsafe { data.copy_to_nonoverlapping(here.as_mut_ptr(), bytes) };
+            to = rest;
         }
         Ok(())
     }
@@ -320,16 +425,61 @@ impl Memory {
         if bytes == 0 {
             return Ok(());
         }
-        let (source, source_written) = self.range(from, bytes, "copy within the device")?;
-        let (target, target_written) = self.range(to, bytes, "copy within the device")?;
-        // SAFETY: `range` has checked the size at both ends; the ranges may overlap, which `copy_to` allows.
-        unsafe {
-            source.copy_to(target, bytes);
-            if self.checks {
-                source_written.copy_to(target_written, bytes);
+        let sources = self.pieces(from, bytes, "copy within the device")?;
+        let targets = self.pieces(to, bytes, "copy within the device")?;
+        if let ([(source, source_written, _)], [(target, target_written, _)]) = (&sources[..], &targets[..]) {
+            // SAFETY: `pieces` has checked the size at both ends; the ranges may overlap, which `copy_to` allows.
+            unsafe {
+                source.copy_to(*target, bytes);
+                if self.checks {
+                    source_written.copy_to(*target_written, bytes);
+                }
             }
+            return Ok(());
         }
+        // Pieces of both sides may be the same memory: all is read before anything is written.
+        let all = self.gather(&sources);
+        self.scatter(&targets, &all);
         Ok(())
+    }
+
+    /// From the memory of another device; what was never written stays so.
+    pub fn copy_from(&mut self, to: u64, other: &Memory, from: u64, bytes: usize) -> Result<(), Finding> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let all = other.gather(&other.pieces(from, bytes, "copy between devices")?);
+        let targets = self.pieces(to, bytes, "copy between devices")?;
+        self.scatter(&targets, &all);
+        Ok(())
+    }
+
+    /// Data and, with checks, what is kept of them.
+    fn gather(&self, pieces: &[Piece]) -> [Vec<u8>; 2] {
+        let side = |side: usize| -> Vec<u8> {
+            let piece = |&(data, written, bytes): &Piece| -> &[u8] {
+                // SAFETY: `pieces` has checked the sizes, and nothing writes while the slice is there.
+                unsafe { std::slice::from_raw_parts([data, written][side], bytes) }
+            };
+            pieces.iter().flat_map(piece).copied().collect()
+        };
+        [side(0), if self.checks { side(1) } else { Vec::new() }]
+    }
+
+    /// The other way; both are of the same length.
+    fn scatter(&mut self, pieces: &[Piece], [data, written]: &[Vec<u8>; 2]) {
+        let mut at = 0;
+        for &(target, target_written, bytes) in pieces {
+            let kept = if self.checks { &written[at..at + bytes] } else { &[] };
+            // SAFETY: `pieces` has checked the sizes, and what was gathered is other memory.
+            unsafe {
+                target.copy_from_nonoverlapping(data[at..at + bytes].as_ptr(), bytes);
+                if self.checks {
+                    target_written.copy_from_nonoverlapping(kept.as_ptr(), bytes);
+                }
+            }
+            at += bytes;
+        }
     }
 
     /// `count` times `pattern`.
@@ -338,14 +488,15 @@ impl Memory {
         if bytes == 0 {
             return Ok(());
         }
-        let (data, written) = self.range(to, bytes, "fill")?;
-        // SAFETY: `range` has checked `count` patterns in a row.
-        unsafe {
-            for i in 0..count {
-                data.add(i * pattern.len()).copy_from_nonoverlapping(pattern.as_ptr(), pattern.len());
-            }
-            if self.checks {
-                written.write_bytes(1, bytes);
+        for (data, written, bytes) in self.pieces(to, bytes, "fill")? {
+            // SAFETY: `pieces` has checked the size; boundaries between pieces are multiples of every pattern's.
+            unsafe {
+                for i in 0..bytes / pattern.len() {
+                    data.add(i * pattern.len()).copy_from_nonoverlapping(pattern.as_ptr(), pattern.len());
+                }
+                if self.checks {
+                    written.write_bytes(1, bytes);
+                }
             }
         }
         Ok(())
@@ -357,6 +508,8 @@ impl Drop for Memory {
         for (_, buffer) in std::mem::take(&mut self.live) {
             self.release(&buffer);
         }
+        let chunks: Vec<u64> = self.chunks.keys().copied().collect();
+        chunks.into_iter().for_each(|chunk| self.drop_chunk(chunk));
     }
 }
 

@@ -7,6 +7,7 @@ use super::border::{border, lock, out};
 use super::device::known;
 use super::failure::{Outcome, fail, failure};
 use super::handles::{Context, Stream, StreamKind};
+use super::progress::wait_for;
 use super::state::{Driver, with_contexts};
 use super::types::*;
 use crate::machine::Machine;
@@ -291,7 +292,17 @@ pub unsafe extern "C" fn cuCtxSynchronize() -> CUresult {
         let mut driver = lock()?;
         let context = driver.working()?;
         driver.tally.synchronisations += 1;
-        driver.no_capture_in(context, "cuCtxSynchronize")
+        driver.no_capture_in(context, "cuCtxSynchronize")?;
+        let pending = driver.pending_in(context);
+        if !pending.is_empty() {
+            drop(driver);
+            wait_for(&pending);
+            driver = lock()?;
+            driver.healthy(context)?;
+        }
+        let until = driver.context_ready(context);
+        driver.host_waited(until);
+        Ok(())
     })
 }
 

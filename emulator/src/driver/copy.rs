@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::border::{border, lock};
 use super::failure::{Outcome, fail};
-use super::submit::{run, submit};
+use super::submit::{run_and_wait, submit};
 use super::types::*;
 use super::work::{Copy, Direction, Fill, Work};
 use crate::machine::Machine;
@@ -17,7 +17,7 @@ fn blocking(work: Work, call: &'static str) -> CUresult {
         let context = driver.working()?;
         driver.may_block(context, call)?;
         driver.tally.synchronisations += 1;
-        run(driver, context, &[Arc::new(work)])
+        run_and_wait(driver, context, &[Arc::new(work)])
     })
 }
 

@@ -153,10 +153,11 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_in
             14 | 30 => 512, // alignment of textures and surfaces
             15 => 1,        // copies and kernels overlap
             16 => d.multiprocessors,
-            19 => 1, // mapped host memory
-            31 => 1, // concurrent kernels
-            32 => 1, // error correction
-            35 => 1, // no display
+            19 => 1,                 // mapped host memory
+            31 => 1,                 // concurrent kernels
+            32 => 1,                 // error correction
+            33 => device as u32 + 1, // number of its PCI bus
+            35 => 1,                 // no display
             36 => d.memory_clock_khz,
             37 => d.bus_bits,
             38 => d.l2_bytes,
@@ -172,7 +173,8 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_in
             87 => 2,      // single to double precision
             90 => 1,      // preemption
             97 => d.shared_optin,
-            99 => 1, // registering host memory
+            99 => 1,                                 // registering host memory
+            102 => u32::from(driver.devices() == 1), // virtual memory management
             106 => super::occupancy::MAX_BLOCKS,
             111 => super::occupancy::RESERVED_SHARED,
             115 => 1, // memory pools
@@ -181,7 +183,7 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_in
             // processes: not emulated.
             17..=18
             | 20..=29
-            | 33..=34
+            | 34
             | 42..=50
             | 52..=74
             | 77
@@ -189,7 +191,8 @@ pub unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_in
             | 88
             | 91..=96
             | 98
-            | 100..=105
+            | 100..=101
+            | 103..=105
             | 107..=110
             | 112..=114 => 0,
             116..=125 | 127..=147 => 0,

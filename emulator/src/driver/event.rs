@@ -1,11 +1,11 @@
 //! Events: complete when recorded, with the time of that.
 
 use std::ffi::c_uint;
-use std::time::Instant;
 
 use super::border::{border, lock, out};
-use super::failure::{Outcome, fail, invalid};
+use super::failure::{Outcome, fail, failure, invalid};
 use super::handles::{Event, Recorded};
+use super::progress::wait_for;
 use super::types::*;
 use super::work::Work;
 
@@ -50,8 +50,8 @@ pub unsafe extern "C" fn cuEventRecordWithFlags(event: CUevent, stream: CUstream
 fn record(event: CUevent, stream: CUstream, flags: c_uint) -> Outcome {
     let mut driver = lock()?;
     let stream = driver.stream(stream)?;
+    // A kernel that failed here would fail later on a GPU: whoever waits for it is told.
     let context = driver.context_of(stream)?;
-    driver.healthy(context)?;
     let event = event as usize;
     match driver.events.get(event) {
         Some(event) if event.context == context => {}
@@ -65,7 +65,10 @@ fn record(event: CUevent, stream: CUstream, flags: c_uint) -> Outcome {
     let recorded = match driver.capture_of(stream) {
         Some(capture) if flags & 1 != 0 => return driver.record(capture, stream, [Work::Record(event).into()]),
         Some(capture) => driver.mark(capture, stream)?,
-        None => Recorded::At(Instant::now()),
+        None => match driver.pending(stream) {
+            pending if pending.is_empty() => Recorded::At(driver.ready(stream)),
+            pending => Recorded::Behind(pending),
+        },
     };
     if let Some(event) = driver.events.get_mut(event) {
         event.recorded = recorded;
@@ -73,31 +76,43 @@ fn record(event: CUevent, stream: CUstream, flags: c_uint) -> Outcome {
     Ok(())
 }
 
-/// A recorded event has passed; so has one never recorded.
-fn passed(event: CUevent) -> Outcome {
-    let driver = lock()?;
-    let event = driver.events.get(event as usize).ok_or_else(|| invalid("event"))?;
-    driver.healthy(event.context)?;
-    match event.recorded {
-        Recorded::Captured(..) => fail(ERROR_CAPTURED_EVENT, "the event was last recorded in a capture"),
-        Recorded::Never | Recorded::At(_) => Ok(()),
+/// A recorded event has passed, unless functions of the host come before it; so has one never recorded.
+fn passed(event: CUevent, wait: bool) -> Outcome {
+    loop {
+        let mut driver = lock()?;
+        let event = driver.events.get(event as usize).ok_or_else(|| invalid("event"))?;
+        driver.healthy(event.context)?;
+        match event.recorded.clone() {
+            Recorded::Captured(..) => return fail(ERROR_CAPTURED_EVENT, "the event was last recorded in a capture"),
+            Recorded::Never => return Ok(()),
+            Recorded::At(time) => {
+                driver.host_waited(time);
+                return Ok(());
+            }
+            Recorded::Behind(pending) if pending.iter().all(|pending| pending.done().is_some()) => return Ok(()),
+            Recorded::Behind(pending) if wait => {
+                drop(driver);
+                wait_for(&pending);
+            }
+            Recorded::Behind(_) => return fail(ERROR_NOT_READY, "a function of the host runs before the event"),
+        }
     }
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuEventQuery(event: CUevent) -> CUresult {
-    border("cuEventQuery", || passed(event))
+    border("cuEventQuery", || passed(event, false))
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuEventSynchronize(event: CUevent) -> CUresult {
     border("cuEventSynchronize", || {
         lock()?.tally.synchronisations += 1;
-        passed(event)
+        passed(event, true)
     })
 }
 
-/// Milliseconds of the host's clock: how long the emulator took.
+/// Milliseconds that the emulator took, reckoned as if streams ran beside each other.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuEventElapsedTime_v2(milliseconds: *mut f32, start: CUevent, end: CUevent) -> CUresult {
     border("cuEventElapsedTime_v2", || {
@@ -114,6 +129,11 @@ pub unsafe extern "C" fn cuEventElapsedTime_v2(milliseconds: *mut f32, start: CU
                 Recorded::Never => fail(ERROR_INVALID_HANDLE, "the event was never recorded"),
                 Recorded::Captured(..) => fail(ERROR_CAPTURED_EVENT, "the event was last recorded in a capture"),
                 Recorded::At(time) => Ok(time),
+                Recorded::Behind(ref pending) => {
+                    let times: Option<Vec<_>> = pending.iter().map(|pending| pending.done()).collect();
+                    let last = times.and_then(|times| times.into_iter().max());
+                    last.ok_or_else(|| failure(ERROR_NOT_READY, "a function of the host runs before the event"))
+                }
             }
         };
         let (start, end) = (time(start)?, time(end)?);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::failure::Failure;
+use super::progress::Pending;
 use super::types::CUdevice;
 use super::work::Work;
 use crate::machine::{self, Kernel};
@@ -49,6 +50,10 @@ pub struct Stream {
     pub priority: i32,
     pub capture: Option<usize>,
     pub kind: StreamKind,
+    /// When its work so far is done.
+    pub ready: Option<Instant>,
+    /// Functions of the host that it is behind.
+    pub pending: Vec<Arc<Pending>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,6 +73,8 @@ pub struct Event {
 pub enum Recorded {
     Never,
     At(Instant),
+    /// Behind functions of the host that ran then.
+    Behind(Vec<Arc<Pending>>),
     /// In a capture: its handle, and the operations of each stream that come before.
     Captured(usize, HashMap<usize, u64>),
 }
@@ -140,7 +147,7 @@ pub struct Managed {
 
 impl Stream {
     pub fn new(context: usize, kind: StreamKind) -> Self {
-        Stream { context, flags: 0, priority: 0, capture: None, kind }
+        Stream { context, flags: 0, priority: 0, capture: None, kind, ready: None, pending: Vec::new() }
     }
 }
 

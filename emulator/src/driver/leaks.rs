@@ -21,6 +21,12 @@ impl Driver {
             };
             Finding { address: Some(*at as u64), ..Finding::new(Kind::Leak, what) }
         }));
+        leaks.extend(
+            self.virtual_memory
+                .never_released(context)
+                .into_iter()
+                .map(|bytes| Finding::new(Kind::Leak, format!("{bytes} bytes of cuMemCreate never released"))),
+        );
         for leak in &leaks {
             self.findings.record(leak);
         }

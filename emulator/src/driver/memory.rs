@@ -35,7 +35,10 @@ impl Driver {
             return self.machine_of(owner).free(address).map_err(|finding| self.found(finding));
         }
         if owner.is_none() && self.machine().buffer_at(address).is_some_and(|(base, _)| base == address) {
-            let what = "the address is a module's variable";
+            let what = match self.virtual_memory.is_mapped(address) {
+                true => "the address is mapped memory, which cuMemUnmap takes back",
+                false => "the address is a module's variable",
+            };
             return Err(self.found(Finding { address: Some(address), ..Finding::new(Kind::InvalidFree, what) }));
         }
         self.machine().free(address).map_err(|finding| self.found(finding))

@@ -43,12 +43,14 @@ pub mod stream;
 pub mod tally;
 pub mod types;
 pub mod unsupported;
+pub mod virtual_memory;
 
 mod border;
 mod capture;
 mod failure;
 mod handles;
 mod leaks;
+mod progress;
 mod state;
 mod submit;
 mod table;

@@ -9,7 +9,7 @@ use super::{
     context::*, copy::*, device::*, errors::*, event::*, function::*, graph::*, launch::*, memory::*, module::*,
 };
 use super::{header, library::*, link::*, managed::*, peer::*, rectangles::*};
-use super::{occupancy::*, pinned::*, pool::*, stream::*, unsupported::*};
+use super::{occupancy::*, pinned::*, pool::*, stream::*, unsupported::*, virtual_memory::*};
 
 macro_rules! table {
     ($($function:ident)*) => {
@@ -58,6 +58,9 @@ table! {
     cuLibraryGetModule cuLibraryGetGlobal cuKernelGetFunction cuKernelGetLibrary cuKernelGetName cuKernelGetAttribute
     cuKernelSetAttribute cuKernelSetCacheConfig cuKernelGetParamInfo cuGraphAddKernelNode_v2 cuGraphAddEmptyNode
     cuImportExternalMemory cuExternalMemoryGetMappedBuffer cuDestroyExternalMemory
+    cuMemGetAllocationGranularity cuMemAddressReserve cuMemAddressFree cuMemCreate cuMemRelease cuMemMap cuMemUnmap cuMemSetAccess
+    cuMemGetAccess cuMemRetainAllocationHandle cuMemGetAllocationPropertiesFromHandle cuMemExportToShareableHandle
+    cuMemImportFromShareableHandle
 }
 
 /// Names and addresses of all functions of the driver.
@@ -165,6 +168,7 @@ mod tests {
             include_str!("pool.rs"),
             include_str!("stream.rs"),
             include_str!("unsupported.rs"),
+            include_str!("virtual_memory.rs"),
         ];
         let names: Vec<&str> = functions().iter().map(|(name, _)| *name).collect();
         let mut exported = 0;

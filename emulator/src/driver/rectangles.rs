@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::border::{border, lock, out};
 use super::failure::{Outcome, fail, failure};
-use super::submit::{run, submit_all};
+use super::submit::{run_and_wait, submit_all};
 use super::types::*;
 use super::work::{Copy, Direction, Fill, Work};
 use crate::machine::Machine;
@@ -122,7 +122,7 @@ fn blocking(call: &'static str, work: impl FnOnce() -> Outcome<Vec<Arc<Work>>>) 
         let work = work()?;
         driver.may_block(context, call)?;
         driver.tally.synchronisations += 1;
-        run(driver, context, &work)
+        run_and_wait(driver, context, &work)
     })
 }
 
@@ -250,7 +250,7 @@ pub unsafe extern "C" fn cuMemcpyPeer(
             return fail(ERROR_INVALID_CONTEXT, "no such context: stale or foreign handle");
         }
         let copy = Work::Copy(Copy { to, from, bytes, direction: Direction::DeviceToDevice });
-        run(driver, context, &[Arc::new(copy)])
+        run_and_wait(driver, context, &[Arc::new(copy)])
     })
 }
 

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use super::failure::{Failure, Outcome, fail, failure, invalid};
 use super::handles::{
@@ -14,6 +15,7 @@ use super::table::Table;
 use super::tally::Tally;
 use super::texts;
 use super::types::*;
+use super::virtual_memory::VirtualMemory;
 use crate::count::LaunchCounts;
 use crate::finding::Finding;
 use crate::machine::{Machine, Options};
@@ -107,12 +109,15 @@ pub struct Driver {
     /// By first address; also among the buffers.
     pub managed: BTreeMap<CUdeviceptr, Managed>,
     pub pinned: BTreeMap<usize, Pinned>,
+    pub virtual_memory: VirtualMemory,
     /// First addresses of pinned memory that was freed and not handed out again.
     pub freed_pinned: BTreeSet<usize>,
     pub findings: Findings,
     /// Launches counted by machines that are gone, not yet taken by `ptx_emulator_profile`.
     pub profile: Vec<LaunchCounts>,
     pub tally: Tally,
+    /// How long the host waited for work without having asked to.
+    pub hidden: Duration,
 }
 
 // SAFETY: the machine's buffers are its own; the driver is only reached through its lock.
@@ -144,10 +149,12 @@ impl Default for Driver {
             buffers: BTreeMap::new(),
             managed: BTreeMap::new(),
             pinned: BTreeMap::new(),
+            virtual_memory: VirtualMemory::default(),
             freed_pinned: BTreeSet::new(),
             findings: Findings::default(),
             profile: Vec::new(),
             tally: Tally::default(),
+            hidden: Duration::ZERO,
         }
     }
 }
@@ -215,6 +222,9 @@ impl Driver {
     pub fn drop_machine(&mut self, device: CUdevice) {
         if let Some(mut machine) = self.machines.remove(&device) {
             self.profile.extend(machine.take_profile());
+        }
+        if self.machines.is_empty() {
+            self.virtual_memory = VirtualMemory::default();
         }
     }
 

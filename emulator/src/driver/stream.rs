@@ -2,9 +2,10 @@
 
 use std::ffi::{c_int, c_uint, c_void};
 
-use super::border::{border, call_back, lock, out};
+use super::border::{border, lock, out};
 use super::failure::{Outcome, fail, invalid};
 use super::handles::{Mode, Recorded, Stream, StreamKind};
+use super::progress::{call_host, unblocked};
 use super::submit::submit;
 use super::types::*;
 use super::work::Work;
@@ -52,23 +53,30 @@ pub unsafe extern "C" fn cuStreamDestroy_v2(stream: CUstream) -> CUresult {
 pub unsafe extern "C" fn cuStreamSynchronize(stream: CUstream) -> CUresult {
     border("cuStreamSynchronize", || {
         lock()?.tally.synchronisations += 1;
-        settled(stream, "cuStreamSynchronize")
+        settled(stream, "cuStreamSynchronize", true)
     })
 }
 
-/// All work is done whenever it is asked.
+/// All work is done whenever it is asked, unless a function of the host still runs.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuStreamQuery(stream: CUstream) -> CUresult {
-    border("cuStreamQuery", || settled(stream, "cuStreamQuery"))
+    border("cuStreamQuery", || settled(stream, "cuStreamQuery", false))
 }
 
-fn settled(stream: CUstream, call: &str) -> Outcome {
+fn settled(stream: CUstream, call: &str, wait: bool) -> Outcome {
     let mut driver = lock()?;
     let stream = driver.stream(stream)?;
     let context = driver.context_of(stream)?;
     driver.healthy(context)?;
     driver.not_capturing(stream, call)?;
-    driver.no_implicit_dependency(stream, call)
+    driver.no_implicit_dependency(stream, call)?;
+    if !wait && !driver.pending(stream).is_empty() {
+        return fail(ERROR_NOT_READY, "a function of the host runs in the stream");
+    }
+    let mut driver = unblocked(driver, stream)?;
+    let until = driver.ready(stream);
+    driver.host_waited(until);
+    driver.healthy(context)
 }
 
 /// Flags: `CU_EVENT_WAIT_EXTERNAL` (1) makes a node of the wait while the stream captures.
@@ -86,7 +94,7 @@ pub unsafe extern "C" fn cuStreamWaitEvent(stream: CUstream, event: CUevent, fla
         match (recorded, driver.capture_of(stream)) {
             (Recorded::Captured(capture, clock), _) => driver.join(stream, capture, &clock),
             (_, Some(capture)) if flags & 1 != 0 => driver.record(capture, stream, [Work::Wait.into()]),
-            (Recorded::At(_), Some(_)) => {
+            (Recorded::At(_) | Recorded::Behind(_), Some(_)) => {
                 // Which also invalidates the capture.
                 let _ = driver.not_capturing(stream, "cuStreamWaitEvent");
                 fail(
@@ -94,7 +102,15 @@ pub unsafe extern "C" fn cuStreamWaitEvent(stream: CUstream, event: CUevent, fla
                     "the stream captures, and the event was recorded outside the capture",
                 )
             }
-            _ => Ok(()),
+            (Recorded::At(time), None) => {
+                driver.go_on(stream, time);
+                Ok(())
+            }
+            (Recorded::Behind(pending), None) => {
+                driver.comes_after(stream, &pending);
+                Ok(())
+            }
+            (Recorded::Never, _) => Ok(()),
         }
     })
 }
@@ -171,8 +187,7 @@ pub unsafe extern "C" fn cuStreamIsCapturing(stream: CUstream, status: *mut c_in
     })
 }
 
-/// Runs the function at once, in this thread: one that waits for what the program does next never returns. It may not call the
-/// driver.
+/// Runs the function at once, in another thread. It may not call the driver.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuLaunchHostFunc(stream: CUstream, function: CUhostFn, data: *mut c_void) -> CUresult {
     border("cuLaunchHostFunc", || {
@@ -184,7 +199,7 @@ pub unsafe extern "C" fn cuLaunchHostFunc(stream: CUstream, function: CUhostFn, 
     })
 }
 
-/// Calls back at once, in this thread, also in a failed context.
+/// Calls back at once, in another thread, also in a failed context.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuStreamAddCallback(
     stream: CUstream,
@@ -202,9 +217,10 @@ pub unsafe extern "C" fn cuStreamAddCallback(
         driver.not_capturing(entry, "cuStreamAddCallback")?;
         driver.no_implicit_dependency(entry, "cuStreamAddCallback")?;
         let status = driver.healthy(context).map_or_else(|failure| failure.code, |()| SUCCESS);
-        drop(driver);
+        let driver = unblocked(driver, entry)?;
+        let (stream, data) = (stream as usize, data as usize);
         // SAFETY: the program gave the function together with its argument.
-        call_back(|| unsafe { callback(stream, status, data) });
-        Ok(())
+        let call = move || unsafe { callback(stream as CUstream, status, data as *mut c_void) };
+        call_host(driver, entry, call).map(drop)
     })
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::border::{call_back, lock};
 use super::failure::{Outcome, fail, invalid};
 use super::handles::Recorded;
+use super::progress::{call_host, unblocked};
 use super::state::{Driver, Guard};
 use super::types::*;
 use super::work::{Copy, Direction, KernelLaunch, Work};
@@ -30,26 +30,34 @@ pub fn submit_all(mut driver: Guard, stream: CUstream, work: Vec<Arc<Work>>, cal
             }
             driver.record(capture, stream, work)
         }
-        None => run(driver, context, &work),
+        None => run(driver, context, stream, &work).map(drop),
     }
 }
 
 /// Runs work in order. Functions of the host run without the lock. What follows a kernel that fails is not run; the call that
 /// submitted it succeeds, later ones fail.
-pub fn run(mut driver: Guard, context: usize, work: &[Arc<Work>]) -> Outcome {
+pub fn run(mut driver: Guard, context: usize, stream: usize, work: &[Arc<Work>]) -> Outcome<Guard> {
     for work in work {
+        driver = unblocked(driver, stream)?;
         if driver.healthy(context).is_err() {
-            return Ok(());
+            return Ok(driver);
         }
         if let Work::Host(function, argument) = **work {
-            drop(driver);
             // SAFETY: the program gave the function together with its argument.
-            call_back(|| unsafe { function(argument as *mut std::ffi::c_void) });
-            driver = lock()?;
+            driver = call_host(driver, stream, move || unsafe { function(argument as *mut std::ffi::c_void) })?;
         } else {
-            driver.perform(context, work)?;
+            driver.timed(stream, |driver| driver.perform(context, stream, work))?;
         }
     }
+    Ok(driver)
+}
+
+/// Runs work in the null stream, and waits for it.
+pub fn run_and_wait(driver: Guard, context: usize, work: &[Arc<Work>]) -> Outcome {
+    let stream = driver.contexts.get(context).map_or(0, |context| context.legacy);
+    let mut driver = run(driver, context, stream, work)?;
+    let until = driver.ready(stream);
+    driver.host_waited(until);
     Ok(())
 }
 
@@ -58,7 +66,7 @@ impl Driver {
         self.streams.get(stream).map(|stream| stream.context).ok_or_else(|| invalid("stream"))
     }
 
-    fn perform(&mut self, context: usize, work: &Work) -> Outcome {
+    fn perform(&mut self, context: usize, stream: usize, work: &Work) -> Outcome {
         self.tally.add(work);
         match work {
             Work::Launch(launch) => self.launch(context, launch),
@@ -67,13 +75,12 @@ impl Driver {
                 let filled = self.machine_of(context).fill(fill.to, &fill.pattern[..fill.width], fill.count);
                 filled.map_err(|finding| self.found(finding))
             }
-            Work::Record(event) => match self.events.get_mut(*event) {
-                Some(event) => {
-                    event.recorded = Recorded::At(std::time::Instant::now());
-                    Ok(())
-                }
-                None => Err(invalid("event")),
-            },
+            Work::Record(event) => {
+                let time = self.ready(stream);
+                let event = self.events.get_mut(*event).ok_or_else(|| invalid("event"))?;
+                event.recorded = Recorded::At(time);
+                Ok(())
+            }
             Work::Wait | Work::Empty | Work::Host(..) => Ok(()),
         }
     }
@@ -126,7 +133,7 @@ impl Driver {
                 // SAFETY: the same for memory that is written, which nothing else uses during the call.
                 self.machine_of(context).read(from, unsafe { std::slice::from_raw_parts_mut(to as *mut u8, bytes) })
             }
-            Direction::DeviceToDevice => self.machine_of(context).copy(to, from, bytes),
+            Direction::DeviceToDevice => self.copy_between_devices(context, copy),
             Direction::HostToHost => {
                 // SAFETY: the program vouches for both ranges; they may overlap, which `copy_to` allows.
                 unsafe { (from as *const u8).copy_to(to as *mut u8, bytes) };
@@ -134,6 +141,23 @@ impl Driver {
             }
         };
         done.map_err(|finding| self.found(finding))
+    }
+
+    /// The buffers tell which devices hold the two sides.
+    #[expect(clippy::result_large_err, reason = "a finding is rare, and a copy is long")]
+    fn copy_between_devices(&mut self, context: usize, copy: Copy) -> Result<(), Finding> {
+        let Copy { to, from, bytes, .. } = copy;
+        let holder = |address: u64| self.machines.iter().find(|(_, machine)| machine.buffer_at(address).is_some());
+        let own = self.device_of(context);
+        let [source, target] = [from, to].map(|address| holder(address).map_or(own, |(device, _)| *device));
+        let Some(other) = (source != target).then(|| self.machines.remove(&source)).flatten() else {
+            let machine = self.machines.get_mut(&source).expect("a machine as long as there is a context");
+            return machine.copy(to, from, bytes);
+        };
+        let target = self.machines.get_mut(&target);
+        let done = target.map_or(Ok(()), |target| target.copy_from(to, &other, from, bytes));
+        self.machines.insert(source, other);
+        done
     }
 
     /// Refuses a host address where a copy needs one of the device. What else can be wrong with it, the machine knows.

@@ -14,6 +14,8 @@ pub type CUgraph = *mut c_void;
 pub type CUgraphNode = *mut c_void;
 pub type CUgraphExec = *mut c_void;
 pub type CUmemoryPool = *mut c_void;
+/// `CUmemGenericAllocationHandle`
+pub type CUmemHandle = u64;
 pub type CUlinkState = *mut c_void;
 pub type CUlibrary = *mut c_void;
 pub type CUkernel = *mut c_void;
@@ -73,6 +75,27 @@ pub struct CUmemPoolProps {
     pub reserved: [u8; 54],
 }
 
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct CUmemAllocationProp {
+    pub kind: c_int,
+    pub requestedHandleTypes: c_int,
+    pub location: CUmemLocation,
+    pub win32HandleMetaData: *mut c_void,
+    pub compressionType: u8,
+    pub gpuDirectRDMACapable: u8,
+    pub usage: u16,
+    pub reserved: [u8; 4],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct CUmemAccessDesc {
+    pub location: CUmemLocation,
+    pub flags: c_int,
+}
+
+const _: () = assert!(size_of::<CUmemAllocationProp>() == 32 && size_of::<CUmemAccessDesc>() == 12);
 const _: () = assert!(
     size_of::<CUlaunchConfig>() == 56 && size_of::<CUlaunchAttribute>() == 72 && size_of::<CUmemPoolProps>() == 88
 );
@@ -109,6 +132,7 @@ pub const ERROR_FILE_NOT_FOUND: CUresult = 301;
 pub const ERROR_INVALID_HANDLE: CUresult = 400;
 pub const ERROR_ILLEGAL_STATE: CUresult = 401;
 pub const ERROR_NOT_FOUND: CUresult = 500;
+pub const ERROR_NOT_READY: CUresult = 600;
 pub const ERROR_PRIMARY_CONTEXT_ACTIVE: CUresult = 708;
 pub const ERROR_CONTEXT_IS_DESTROYED: CUresult = 709;
 pub const ERROR_HOST_MEMORY_ALREADY_REGISTERED: CUresult = 712;

@@ -8,7 +8,9 @@ use std::ffi::{CStr, c_char};
 use std::ptr::{null, null_mut};
 
 use crate::common::*;
-use ptx_emulator::driver::{context::*, device::*, errors::*, memory::*, proc_address::*, stream::*, types::*};
+use ptx_emulator::driver::{
+    context::*, copy::*, device::*, errors::*, memory::*, proc_address::*, rectangles::*, stream::*, types::*,
+};
 
 fn attribute(number: i32) -> i32 {
     let mut value = -1;
@@ -88,6 +90,17 @@ fn two_devices_share_nothing_but_the_driver() {
     on(second);
     ok(step(other.0, other.1, 2, 3, null_mut()));
     assert_eq!(download(other.1, 3), [21, 41, 61]);
+    // A copy finds each side where it is, whichever context is current.
+    unsafe {
+        ok(cuMemcpyPeer(first.1, session.context, other.1, second, 8));
+        ok(cuMemcpyPeerAsync(other.1 + 8, second, first.1, session.context, 4, null_mut()));
+        ok(cuMemcpyDtoD_v2(first.1 + 4, first.1, 4));
+    }
+    assert_eq!(download(other.1, 3), [21, 41, 21]);
+    on(session.context);
+    assert_eq!(download(first.1, 3), [21, 21, 7]);
+    ok(unsafe { cuMemcpyHtoD_v2(first.1, [3, 5, 7].as_ptr().cast(), 12) });
+    on(second);
     // The launch is well formed; what the kernel does is not.
     ok(step(other.0, first.1, 2, 3, null_mut()));
     let code = unsafe { cuCtxSynchronize() };

@@ -191,7 +191,8 @@ fn a_kernels_error_stays() {
         failed(cuMemsetD8Async(at, 0, 1, stream));
         failed(cuMemAlloc_v2(&mut 0, 4));
         failed(launch(fill, 32, null_mut(), &mut arguments![at, n, n]));
-        failed(cuEventRecord(event, stream));
+        // The kernel would fail later: what is queued behind it is taken.
+        ok(cuEventRecord(event, stream));
         failed(cuEventSynchronize(event));
         failed(cuEventQuery(event));
         failed(cuStreamWaitEvent(stream, event, 0));

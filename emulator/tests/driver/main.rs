@@ -13,3 +13,4 @@ mod module;
 mod profile;
 mod rectangles;
 mod stream;
+mod virtual_memory;

@@ -7,7 +7,7 @@
 use std::ptr::null_mut;
 
 use crate::common::*;
-use ptx_emulator::driver::{managed::*, memory::*, pinned::*, types::*};
+use ptx_emulator::driver::{context::*, managed::*, memory::*, pinned::*, types::*};
 use ptx_emulator::finding::Kind;
 
 #[test]
@@ -64,11 +64,13 @@ fn a_kernel_that_leaves_managed_memory_is_noticed() {
 
 #[test]
 fn managed_memory_never_freed_is_a_leak() {
-    {
-        let _session = Session::new();
-        ok(unsafe { cuMemAllocManaged(&mut 0, 16, 1) });
-        findings();
-    }
+    // In a context of its own: what a session leaves may be taken by the next test.
+    let _session = Session::new();
+    let mut other = null_mut();
+    ok(unsafe { cuCtxCreate_v2(&mut other, 0, 0) });
+    ok(unsafe { cuMemAllocManaged(&mut 0, 16, 1) });
+    findings();
+    ok(unsafe { cuCtxDestroy_v2(other) });
     let found = findings();
     assert!(found.len() == 1 && found[0].kind == Kind::Leak, "{found:?}");
 }

@@ -8,7 +8,7 @@ use std::ffi::c_void;
 use std::ptr::null_mut;
 
 use crate::common::*;
-use ptx_emulator::driver::{context::*, event::*, memory::*, stream::*, types::*, unsupported::*};
+use ptx_emulator::driver::{context::*, copy::*, event::*, memory::*, stream::*, types::*, unsupported::*};
 
 fn event(flags: u32) -> CUevent {
     let mut event = null_mut();
@@ -156,10 +156,11 @@ fn functions_of_the_host_run_but_may_not_call_the_driver() {
     let data = (&raw mut seen).cast();
     unsafe {
         ok(cuLaunchHostFunc(stream, Some(host_function), data));
+        ok(cuStreamSynchronize(stream));
         assert_eq!((seen.calls, seen.driver), (1, ERROR_NOT_PERMITTED));
         ok(cuStreamAddCallback(stream, Some(callback), data, 0));
-        assert_eq!((seen.calls, seen.status), (2, SUCCESS));
         ok(cuCtxSynchronize());
+        assert_eq!((seen.calls, seen.status), (2, SUCCESS));
         fails(cuLaunchHostFunc(stream, None, null_mut()), ERROR_INVALID_VALUE, "null");
         fails(cuStreamAddCallback(stream, None, null_mut(), 0), ERROR_INVALID_VALUE, "null");
         fails(cuStreamAddCallback(stream, Some(callback), data, 1), ERROR_INVALID_VALUE, "flags");
@@ -168,6 +169,92 @@ fn functions_of_the_host_run_but_may_not_call_the_driver() {
         ok(cuStreamAddCallback(stream, Some(callback), data, 0));
         assert_eq!((seen.calls, seen.status), (3, 719));
     }
+}
+
+extern "C" fn wait_for_release(data: *mut std::ffi::c_void) {
+    let receiver = unsafe { Box::from_raw(data.cast::<std::sync::mpsc::Receiver<()>>()) };
+    let _ = receiver.recv_timeout(std::time::Duration::from_secs(60));
+}
+
+/// A function of the host may wait for what the program does after submitting it; until then, what is behind it is not ready.
+#[test]
+fn a_host_function_may_wait_for_the_program() {
+    let session = Session::new();
+    let (stream, other, behind, after) = (session.stream(1), session.stream(1), event(0), event(0));
+    let at = session.upload(&[1; 4]);
+    let function = session.function("step");
+    let (release, receiver) = std::sync::mpsc::channel();
+    let mut elapsed = 0.0;
+    unsafe {
+        ok(cuLaunchHostFunc(stream, Some(wait_for_release), Box::into_raw(Box::new(receiver)).cast()));
+        ok(cuEventRecord(behind, stream));
+        fails(cuEventQuery(behind), ERROR_NOT_READY, "function of the host");
+        fails(cuStreamQuery(stream), ERROR_NOT_READY, "function of the host");
+        // Another stream goes on, until it waits for the event.
+        ok(step(function, at, 2, 4, other));
+        ok(cuStreamSynchronize(other));
+        ok(cuStreamWaitEvent(other, behind, 0));
+        fails(cuStreamQuery(other), ERROR_NOT_READY, "function of the host");
+        ok(cuEventRecord(after, other));
+        fails(cuEventElapsedTime(&mut elapsed, behind, after), ERROR_NOT_READY, "function of the host");
+        release.send(()).unwrap();
+        ok(cuEventSynchronize(after));
+        ok(cuEventQuery(behind));
+        ok(step(function, at, 2, 4, other));
+        ok(cuStreamSynchronize(stream));
+        ok(cuCtxSynchronize());
+        ok(cuEventElapsedTime(&mut elapsed, behind, after));
+    }
+    assert_eq!(download(at, 4), [7; 4]);
+    free(at);
+}
+
+/// Work of two streams is reckoned beside each other, that of one stream one after another.
+#[test]
+fn times_are_those_of_streams_beside_each_other() {
+    let session = Session::new();
+    let function = session.function("step");
+    let n = 2048 * 256;
+    let (a, b) = (allocate(4 * n), allocate(4 * n));
+    let (one, two) = (session.stream(1), session.stream(1));
+    let [begin_one, end_one, begin_two, end_two] = [0; 4].map(event);
+    let run = |at: CUdeviceptr, stream| {
+        let (factor, n) = (1, n as i32);
+        ok(launch_with(function, [2048, 1, 1], [256, 1, 1], 0, stream, &mut arguments![at, factor, n]));
+    };
+    let elapsed = |from, to| {
+        let mut milliseconds = 0.0;
+        ok(unsafe { cuEventElapsedTime(&mut milliseconds, from, to) });
+        milliseconds
+    };
+    unsafe {
+        ok(cuMemsetD32_v2(a, 0, n));
+        ok(cuMemsetD32_v2(b, 0, n));
+        ok(cuEventRecord(begin_one, one));
+        run(a, one);
+        ok(cuEventRecord(end_one, one));
+        ok(cuEventRecord(begin_two, two));
+        run(b, two);
+        ok(cuEventRecord(end_two, two));
+        ok(cuCtxSynchronize());
+        assert!(
+            elapsed(begin_one, end_one) > 0.0 && elapsed(begin_two, end_one) > 0.0 && elapsed(begin_two, end_two) > 0.0
+        );
+        // A stream that waits for an event begins behind it, and so does the null stream behind one that it waits for.
+        ok(cuEventRecord(begin_one, one));
+        run(a, one);
+        ok(cuEventRecord(end_one, one));
+        ok(cuStreamWaitEvent(two, end_one, 0));
+        ok(cuEventRecord(begin_two, two));
+        assert!(elapsed(end_one, begin_two) >= 0.0);
+        let blocking = session.stream(0);
+        run(a, blocking);
+        ok(cuEventRecord(end_one, blocking));
+        ok(cuEventRecord(begin_two, null_mut()));
+        assert!(elapsed(end_one, begin_two) >= 0.0);
+    }
+    free(a);
+    free(b);
 }
 
 #[test]
