@@ -291,7 +291,10 @@ fn operands_of_every_kind() {
         ("ld.u32 %r1, [%r1;", "expected `]`, found `;`"),
         ("ld.u32 %r1, [%r1+%r2];", "expected an integer, found `%r2`"),
         ("ld.u32 %r1, [1.5];", "expected an address, found a floating-point number"),
-        ("tex.2d.v4.f32.f32 {a, b, c, d}, [t, {x, y}];", "expected `]`, found `,`"),
+        (
+            "tex.2d.v4.f32.f32 {a, b, c, d}, [t, {x, y}];",
+            "an address with coordinates: textures, surfaces and tensor maps are not supported",
+        ),
         ("mov.b32 {{a}}, b;", "expected an operand, found `{`"),
         ("mov.u32 a, 3|b;", "expected `,` or `;`, found `|`"),
         ("mov.u32 a, 0x;", "`0x` is not a number of PTX"),

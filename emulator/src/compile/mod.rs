@@ -27,6 +27,9 @@ use crate::ptx::ast::{Function, Module, Operand, Space, Statement};
 use crate::ptx::opcode::Operation;
 use crate::registers::Level;
 
+/// Bytes of shared memory that a kernel may declare, of every architecture (CUDA C++ Programming Guide, "Technical Specifications").
+const STATIC_SHARED: u32 = 48 << 10;
+
 /// Compiles one entry. `variables` holds the device addresses of the module's global and constant variables.
 ///
 /// # Errors
@@ -114,6 +117,11 @@ fn lower(
         c.scopes.declare(name, meaning);
     }
     c.statements(body)?;
+    if c.static_shared > STATIC_SHARED {
+        let what =
+            format!("{} bytes of shared memory are declared, {STATIC_SHARED} can be; more is dynamic", c.static_shared);
+        return Err(PtxError::new(entry.line, what));
+    }
     c.location.ptx_line = entry.line;
     c.emit_exit();
     Ok((parameters, at))

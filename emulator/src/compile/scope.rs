@@ -1,6 +1,6 @@
 //! Names: registers, variables and labels as they are visible inside nested blocks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::address;
 use crate::ptx::PtxError;
@@ -50,6 +50,8 @@ struct Level {
     names: HashMap<String, Meaning>,
     families: HashMap<String, (u32, u32)>,
     labels: HashMap<String, usize>,
+    /// Names of registers and families that were declared here.
+    registers: HashSet<(String, bool)>,
 }
 
 impl Scopes {
@@ -99,6 +101,9 @@ impl Scopes {
         let width = width(ty).map_err(|e| PtxError::new(line, e))?;
         let first = self.widths.len() as u32;
         let n = count.unwrap_or(1);
+        if !self.innermost().registers.insert((name.into(), count.is_some())) {
+            return Err(PtxError::new(line, format!("a second declaration of the registers {name}")));
+        }
         if n > 1 << 20 || first > 1 << 22 {
             return Err(PtxError::new(line, format!("{n} registers {name}: more than this emulator takes")));
         }
@@ -112,8 +117,9 @@ impl Scopes {
         Ok(())
     }
 
-    pub fn label(&mut self, name: &str, number: usize) {
-        self.innermost().labels.insert(name.into(), number);
+    /// Whether it is the first of its name here.
+    pub fn label(&mut self, name: &str, number: usize) -> bool {
+        self.innermost().labels.insert(name.into(), number).is_none()
     }
 
     pub fn find_label(&self, name: &str) -> Option<usize> {

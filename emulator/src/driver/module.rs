@@ -7,6 +7,7 @@ use super::failure::{Failure, Outcome, fail, failure, invalid};
 use super::handles::{Function, Module};
 use super::state::{Driver, Guard};
 use super::types::*;
+use crate::device::Model;
 use crate::fatbin::{self, ImageError};
 use crate::ptx::PtxError;
 
@@ -34,7 +35,14 @@ impl Driver {
         };
         let (major, minor) = self.device().compute_capability;
         if target > major * 10 + minor {
-            return fail(ERROR_INVALID_PTX, format!("the PTX is for sm_{target}, the device is sm_{major}{minor}"));
+            let newer = Model::ALL.into_iter().find(|model| {
+                let (major, minor) = model.device().compute_capability;
+                major * 10 + minor >= target
+            });
+            let way =
+                newer.map_or("no model is that new".into(), |m| format!("PTX_EMULATOR_MODEL={} takes it", m.name()));
+            let what = format!("the PTX is for sm_{target}, the emulated device is sm_{major}{minor}: {way}");
+            return fail(ERROR_INVALID_PTX, what);
         }
         Ok(target)
     }

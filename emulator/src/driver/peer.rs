@@ -5,6 +5,7 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 use super::border::{border, lock, out, text};
 use super::device::{DRIVER_VERSION, known};
 use super::failure::{fail, failure, invalid};
+use super::texts;
 use super::types::*;
 
 /// Where a device would be plugged in.
@@ -152,7 +153,17 @@ pub unsafe extern "C" fn cuFuncGetModule(module: *mut CUmodule, function: CUfunc
     })
 }
 
-/// Tables of undocumented functions, of which there are none: libraries that ask for one, as NVRTC does, go on without.
+/// Tables of undocumented functions that are known by name, and which of them the CUDA runtime needs.
+const TABLES: [(u128, &str, bool); 5] = [
+    (0x6bd5fb6c_5bf4_e74a_8987_d93912fd9df9, "the CUDA runtime's interface", true),
+    (0xd4082055_bde6_704b_8d34_ba123c66e1f2, "whether the driver is NVIDIA's", true),
+    (0x42d85a81_23f6_cb47_8298_f6e78a3aecdc, "the tools' thread storage", false),
+    (0xa094798c_2e74_2e74_93f2_0800200c0a66, "the tools' callbacks", false),
+    (0xc693336e_1121_df11_a8c3_68f355d89593, "the contexts' storage", false),
+];
+
+/// Tables of undocumented functions, of which there are none: libraries that ask for one, as NVRTC does, go on without. The CUDA runtime
+/// does not: among its tables is one by which a driver proves that it is NVIDIA's, which this one is not.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuGetExportTable(table: *mut *const c_void, id: *const CUuuid) -> CUresult {
     border("cuGetExportTable", || {
@@ -160,7 +171,19 @@ pub unsafe extern "C" fn cuGetExportTable(table: *mut *const c_void, id: *const 
         let (answer, id) = unsafe { (out(table)?, id.as_ref()) };
         answer.write(std::ptr::null());
         let id = id.ok_or_else(|| failure(ERROR_INVALID_VALUE, "the identifier is null"))?;
-        let digits: String = id.bytes.iter().map(|b| format!("{:02x}", *b as u8)).collect();
-        fail(ERROR_NOT_FOUND, format!("the emulator has no table {digits}"))
+        let number = u128::from_be_bytes(id.bytes.map(|b| b as u8));
+        let known = TABLES.iter().find(|(of, ..)| *of == number);
+        let name = known.map_or(String::new(), |(_, name, _)| format!(" ({name})"));
+        if known.is_some_and(|(.., needed)| *needed) {
+            static TOLD: std::sync::Once = std::sync::Once::new();
+            TOLD.call_once(|| {
+                texts::tell(
+                    "the CUDA runtime (libcudart, or what is linked into a program from libcudart_static) asks for tables of NVIDIA's \
+                     driver that are not documented (cuGetExportTable), and does not run without them; programs of the driver's \
+                     interface do: cuda-bindings, cudarc, numba-cuda, NVRTC, Triton's kernels",
+                );
+            });
+        }
+        fail(ERROR_NOT_FOUND, format!("the emulator has no table {number:032x}{name}"))
     })
 }

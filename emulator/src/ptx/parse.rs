@@ -17,7 +17,8 @@ type Parse<T> = Result<T, PtxError>;
 pub fn parse(text: &str) -> Result<Module, PtxError> {
     let mut lexer = Lexer::new(text);
     let token = lexer.next()?;
-    Parser { line: lexer.line(), lexer, token }.module()
+    let mut parser = Parser { line: lexer.line(), lexer, token, place: None };
+    parser.module().map_err(|e| parser.placed(e, text))
 }
 
 struct Parser<'a> {
@@ -25,6 +26,16 @@ struct Parser<'a> {
     /// The next token, and its line.
     token: Token<'a>,
     line: u32,
+    /// The function whose body is read.
+    place: Option<Place>,
+}
+
+/// Where in a function the parser is.
+struct Place {
+    function: String,
+    entry: bool,
+    /// File and line of the last `.loc`.
+    source: Option<(u32, u32)>,
 }
 
 /// `.alias name, target;`
@@ -127,7 +138,14 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn module(mut self) -> Parse<Module> {
+    /// An error with the kernel in which it is, and the line of its source.
+    fn placed(&self, e: PtxError, text: &str) -> PtxError {
+        let Some(place) = &self.place else { return e };
+        let source = place.source.and_then(|(file, line)| Some((file_name(text, file)?, line)));
+        if place.entry { e.of_kernel(&place.function, source) } else { PtxError { source, ..e } }
+    }
+
+    fn module(&mut self) -> Parse<Module> {
         let mut module = Module { version: self.version()?, target: self.target()?, ..Module::default() };
         let mut aliases = Vec::new();
         loop {
@@ -277,6 +295,15 @@ impl<'a> Parser<'a> {
         self.expect(';')?;
         Ok(Alias { name, target, line })
     }
+}
+
+/// The name of a file, which may be said behind the function that refers to it.
+fn file_name(text: &str, number: u32) -> Option<String> {
+    text.lines().find_map(|line| {
+        let (said, name) = line.trim_start().strip_prefix(".file")?.split_once('"')?;
+        (said.trim().parse() == Ok(number)).then_some(())?;
+        name.split_once('"').map(|(name, _)| name.into())
+    })
 }
 
 /// `.global` and `.const` variables of functions become variables of the module, under a name that no other can have.

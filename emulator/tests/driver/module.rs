@@ -41,6 +41,31 @@ fn text_is_loaded_and_refused() {
     let unknown = c".version 9.0\n.target sm_80\n.address_size 64\n.visible .entry f() {\n frobnicate.u32;\n}\n";
     fails(load(unknown), ERROR_INVALID_PTX, "frobnicate");
     fails(load(unknown), ERROR_INVALID_PTX, "kernel f");
+    fails(load(c".version 9.0\n.target sm_90\n.address_size 64\n"), ERROR_INVALID_PTX, "PTX_EMULATOR_MODEL=h100");
+    // Whatever is wrong in a kernel, also with its syntax, is told with the line of its source; nvcc says the file's name at the end.
+    for (body, words) in [
+        ("add.u32 %r, %r, 1\nret;", "expected `,` or `;`"),
+        ("add.u32 %r, %r, 0f12;", "not a number"),
+        ("ld.u32 %r, [%r+%r];", "expected an integer"),
+        ("tex.1d.v4.u32.s32 {%r, %r, %r, %r}, [%r, {%r}];", "textures"),
+        ("add.u32 %r, %r, %q;", "unknown name %q"),
+    ] {
+        let text = format!(
+            ".version 9.0\n.target sm_80\n.address_size 64\n.visible .entry f() {{\n.reg .b32 %r;\n.loc 1 42 3\n{body}\n}}\n\
+             .file 1 \"a.cu\"\n"
+        );
+        let text = std::ffi::CString::new(text).unwrap();
+        fails(load(&text), ERROR_INVALID_PTX, words);
+        fails(load(&text), ERROR_INVALID_PTX, "; kernel f, a.cu:42");
+    }
+    for (body, words) in [
+        ("L: ret; L: ret;", "a second label L"),
+        (".reg .b32 %r<2>; .reg .b32 %r<3>; ret;", "a second declaration of the registers %r"),
+        (".shared .b8 s[49153]; ret;", "49153 bytes of shared memory"),
+    ] {
+        let text = format!(".version 9.0\n.target sm_80\n.address_size 64\n.visible .entry f() {{ {body} }}\n");
+        fails(load(&std::ffi::CString::new(text).unwrap()), ERROR_INVALID_PTX, words);
+    }
     drop(session);
     // Or when the kernel is asked for.
     let _session = Session::with(r#"{"lazy": true, "seed": 0, "threads": 1}"#);

@@ -1,6 +1,6 @@
 //! Functions and the statements of their bodies (PTX ISA 4.2, 7.1, 11.2, 11.4, 11.5).
 
-use super::{Parse, Parser, PtxError, Token, space};
+use super::{Parse, Parser, Place, PtxError, Token, space};
 use crate::ptx::ast::{Function, Statement};
 
 /// Blocks inside blocks. nvcc needs two; those who walk the tree do so recursively.
@@ -16,7 +16,9 @@ impl Parser<'_> {
         if !self.at('{') {
             return self.expected("`{` or `;`");
         }
+        self.place = Some(Place { function: f.name.clone(), entry, source: None });
         f.body = Some(self.body(&f.name)?);
+        self.place = None;
         Ok(f)
     }
 
@@ -193,6 +195,9 @@ impl Parser<'_> {
     fn location(&mut self) -> Parse<Statement> {
         self.bump()?;
         let (file, line) = self.position()?;
+        if let Some(place) = &mut self.place {
+            place.source = Some((file, line));
+        }
         let mut inlined_at = None;
         while self.accept(',')? {
             match self.token {

@@ -107,6 +107,9 @@ impl Parser<'_> {
                 _ => return self.error("expected an address, found a floating-point number"),
             },
         };
+        if self.at(',') {
+            return self.error("an address with coordinates: textures, surfaces and tensor maps are not supported");
+        }
         self.expect(']')?;
         Ok(operand)
     }
