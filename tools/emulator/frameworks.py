@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Runs NVRTC, NVIDIA's Python bindings and Triton, as PyPI has them, on whatever libcuda.so.1 is found, and compares with NumPy.
+"""Runs NVRTC, NVIDIA's Python bindings, numba-cuda and Triton, as PyPI has them, on whatever libcuda.so.1 is found.
 
-    ptx-emu run -- "$(tools/emulator/install_python.sh DIRECTORY)" tools/emulator/frameworks.py [nvrtc] [bindings] [triton]
+    ptx-emu run -- "$(tools/emulator/install_python.sh DIRECTORY)" tools/emulator/frameworks.py [nvrtc] [bindings] [numba] [triton]
 
-A vector addition, a reduction with atomics, a softmax over rows and a product of matrices each.
+A vector addition, a reduction with atomics, a softmax over rows and a product of matrices each, compared with NumPy.
 """
 
 import ctypes
@@ -206,8 +206,29 @@ def bindings():
     ok(cu.cuDevicePrimaryCtxRelease(device))
 
 
+def numba():
+    from numba import cuda
+
+    import numba_kernels as kernels
+
+    x, y, rows, a, b = inputs()
+    dx, dy, dr, da, db = (cuda.to_device(array) for array in (x, y, rows, a, b))
+    o, one = cuda.to_device(np.zeros_like(x)), cuda.to_device(np.zeros(1, np.float32))
+    kernels.add[4, 256](dx, dy, o)
+    agree("add", o.copy_to_host(), x + y)
+    kernels.total[3, kernels.THREADS](dx, one)
+    agree("sum with atomics", one.copy_to_host(), x.sum(dtype=np.float64), 1e-4)
+    out, c = cuda.to_device(np.zeros_like(rows)), cuda.to_device(np.zeros((M, N), np.float32))
+    kernels.softmax[ROWS, kernels.THREADS](dr, out)
+    agree("softmax", out.copy_to_host(), softmax(rows))
+    kernels.matmul[((M + 15) // 16, (N + 15) // 16), (16, 16)](da, db, c)
+    agree("matmul", c.copy_to_host(), a @ b)
+    # numba-cuda leaves its memory to the end of the process.
+    cuda.current_context().reset()
+
+
 if __name__ == "__main__":
-    parts = {"nvrtc": nvrtc, "bindings": bindings, "triton": triton}
+    parts = {"nvrtc": nvrtc, "bindings": bindings, "numba": numba, "triton": triton}
     for name in sys.argv[1:] or parts:
         if name not in parts:
             sys.exit(f"no part {name}; there are {', '.join(parts)}")

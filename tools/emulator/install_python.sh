@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes a virtual environment with NVRTC, NVIDIA's bindings and Triton as PyPI has them, and prints its python: what frameworks.py runs on the
-# emulator. No GPU, no driver.
+# Makes a virtual environment with NVRTC, NVIDIA's bindings, numba-cuda and Triton as PyPI has them, and prints its python: what
+# frameworks.py runs on the emulator. No GPU, no driver.
 #
 #     PYTHON="$(tools/emulator/install_python.sh DIRECTORY)"
 set -eu

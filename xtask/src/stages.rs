@@ -50,7 +50,7 @@ pub const STAGES: [Stage; 10] = [
     },
     Stage {
         name: "frameworks",
-        about: "NVRTC, NVIDIA's Python bindings and Triton, as PyPI has them, run on the emulator",
+        about: "NVRTC, NVIDIA's Python bindings, numba-cuda and Triton, as PyPI has them, run on the emulator",
         run: frameworks,
     },
     Stage {
