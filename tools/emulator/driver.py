@@ -52,4 +52,5 @@ class Driver:
         self.call("cuCtxSynchronize")
 
     def close(self):
+        self.call("cuCtxSetCurrent", None)
         self.call("cuDevicePrimaryCtxRelease_v2", 0)

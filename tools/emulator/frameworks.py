@@ -203,6 +203,7 @@ def bindings():
     for at in addresses:
         ok(cu.cuMemFree(at))
     ok(cu.cuLibraryUnload(library))
+    ok(cu.cuCtxSetCurrent(cu.CUcontext(0)))
     ok(cu.cuDevicePrimaryCtxRelease(device))
 
 
