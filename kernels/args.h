@@ -450,6 +450,18 @@ struct FabRetreatArgs {
   int32_t chunk;
 };
 
+// min_norm.cu
+struct MinNormStepArgs {
+  const float* x;           // (N, d)
+  const float* x0;          // (N, d)
+  const float* g;           // (N, d)
+  const float* rows;        // (N, 2) radius; gap to the boundary in the loss, 0 where the radius is known
+  float* y;                 // (N, d)
+  float* told;              // (N, 2) radius gone to; L2 norm of g
+  int32_t d;
+  float step;
+};
+
 // loss.cu
 struct LossArgs {
   const void* logits;       // (N, k)

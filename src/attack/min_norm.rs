@@ -17,7 +17,8 @@ use crate::{Error, Result};
 /// Parts of the largest budget that are told apart, a power of two.
 const PARTS: u32 = 128;
 
-fn check(spec: &Spec) -> Result<()> {
+/// What attacks that look for the smallest budget leave no choice in.
+pub(super) fn check(spec: &Spec) -> Result<()> {
     let budgets = spec.eps.iter().filter(|&&eps| eps > 0.0).count();
     if budgets > 1 {
         let problem = format!("{} looks at all budgets up to one: expected that one, found {budgets}", spec.method);
@@ -52,7 +53,7 @@ pub const PGD: Row = Row {
         check(spec)?;
         (pgd::PGD.check)(spec)
     },
-    build: |spec| Ok(Box::new(MinNorm { attack: Box::new(pgd::Pgd::new(spec, false)?) })),
+    build: |spec| Ok(Box::new(MinNorm { name: spec.method, attack: Box::new(pgd::Pgd::new(spec, false)?) })),
     ..pgd::PGD
 };
 
@@ -64,23 +65,30 @@ pub const APGD: Row = Row {
         check(spec)?;
         apgd::check(spec)
     },
-    build: |spec| Ok(Box::new(MinNorm { attack: (apgd::CROSS_ENTROPY.build)(spec)? })),
+    build: |spec| Ok(Box::new(MinNorm { name: spec.method, attack: (apgd::CROSS_ENTROPY.build)(spec)? })),
     ..apgd::CROSS_ENTROPY
 };
 
+/// Refuses models that draw noise.
+pub(super) fn repeats(model: &dyn Classifier, method: &str) -> Result<()> {
+    match model.repeats_itself() {
+        true => Ok(()),
+        false => {
+            let problem = format!("{method} takes one success for a proof: it is no attack on noise");
+            Err(Error::usage("attack.method", problem))
+        }
+    }
+}
+
 struct MinNorm {
+    name: &'static str,
     /// Whose images leave at their first success.
     attack: Box<dyn Attack>,
 }
 
 impl Attack for MinNorm {
     fn run(&self, model: &dyn Classifier, batch: Batch, eps: f64, seed: u64) -> Result<Adversarial> {
-        if !model.repeats_itself() {
-            return Err(Error::usage(
-                "attack.method",
-                "min-norm takes one success for a proof: it is no attack on noise",
-            ));
-        }
+        repeats(model, self.name)?;
         let device = model.device();
         let mut all = self.attack.run(model, batch, eps, seed)?;
         // Within `below` parts an image stands, within `within` parts it is broken.

@@ -1,5 +1,6 @@
 //! Attacks on image classifiers in L-inf and L2: PGD, FGSM and momentum PGD (MIM), natively and in the arithmetic of four public
-//! libraries; random search; APGD, FAB, Square and AutoAttack; the smallest budget by bisection. A new one is a file and a row of [`ATTACKS`].
+//! libraries; random search; APGD, FAB, Square and AutoAttack; the smallest budget by bisection, DDN or FMN. A new one is a file and a row
+//! of [`ATTACKS`].
 //!
 //! All budgets are in pixel space, `[0, 1]`, before any normalisation. Losses are to be maximised. An image has succeeded
 //! (for the attacker) when its prediction is not its label or, in targeted mode, when it is the target; images that are
@@ -13,6 +14,7 @@ mod apgd;
 pub mod autoattack;
 mod cycles;
 mod fab;
+mod fmn;
 mod min_norm;
 mod model;
 mod normalised;
@@ -44,7 +46,7 @@ pub use target::Target;
 pub use watched::Watched;
 
 /// Every attack there is.
-pub static ATTACKS: [Row; 13] = [
+pub static ATTACKS: [Row; 15] = [
     pgd::PGD,
     pgd::FGSM,
     pgd::MIM,
@@ -58,6 +60,8 @@ pub static ATTACKS: [Row; 13] = [
     autoattack::RANDOM,
     min_norm::PGD,
     min_norm::APGD,
+    fmn::DDN,
+    fmn::FMN,
 ];
 
 /// The attack of this name.

@@ -18,6 +18,7 @@ pub mod group_norm;
 pub mod layer_norm;
 pub mod leaky_relu;
 pub mod loss;
+pub mod min_norm;
 pub mod permute;
 pub mod pgd;
 pub mod philox;

@@ -1,4 +1,4 @@
-//! Single steps of attacks: `pgd_step`, `apgd_step`, `fab_step`, `square_step`.
+//! Single steps of attacks: `pgd_step`, `apgd_step`, `fab_step`, `min_norm_step`, `square_step`.
 
 use super::attributes::norm;
 use super::dump::channels_first;
@@ -6,6 +6,7 @@ use super::replay::{Output, Replay};
 use crate::device::DType;
 use crate::ops::apgd::{self, Iterate};
 use crate::ops::fab;
+use crate::ops::min_norm::{self, Onto};
 use crate::ops::pgd::{self, Norm, Profile, Step};
 use crate::ops::square::{self, Window};
 use crate::tensor::Tensor;
@@ -48,6 +49,25 @@ pub(super) fn apgd_step(r: &Replay) -> Result<Vec<Output>> {
 pub(super) fn fab_step(r: &Replay) -> Result<Vec<Output>> {
     let (x, x0, w) = (plain(r, "in.x")?, plain(r, "in.x_clean")?, plain(r, "in.w")?);
     output(r, &fab::step(r.device, &x, &x0, &w, &r.dump.array("in.df")?.values, norm(r)?)?)
+}
+
+pub(super) fn min_norm_step(r: &Replay) -> Result<Vec<Output>> {
+    let (x, x0, g) = (plain(r, "in.x")?, plain(r, "in.x_clean")?, plain(r, "in.grad")?);
+    let rows = r.dump.array("in.rows")?.values;
+    let onto = match (norm(r)?, r.dump.attr("sphere")?) {
+        (Norm::L2, true) => Onto::Sphere,
+        (norm, false) => Onto::Ball(norm),
+        (norm, true) => return Err(r.fail(format!("attribute `sphere`: expected false in {norm}, found true"))),
+    };
+    let (pairs, []) = rows.as_chunks() else {
+        return Err(Error::tensor(&r.dump.path, "in.rows", format!("expected pairs, found {} values", rows.len())));
+    };
+    let size: f64 = r.dump.attr("step_size")?;
+    let (x, told) = min_norm::step(r.device, [&x, &x0, &g], pairs, size as f32, onto)?;
+    let mut outputs = output(r, &x)?;
+    outputs.push(Output::new("radius", told.iter().map(|told| told.radius).collect()));
+    outputs.push(Output::new("length", told.iter().map(|told| told.gradient).collect()));
+    Ok(outputs)
 }
 
 pub(super) fn square_step(r: &Replay) -> Result<Vec<Output>> {

@@ -69,6 +69,7 @@ pub(super) fn run(r: &Replay) -> Result<Vec<Output>> {
         "pgd_step" => attacks::pgd_step(r),
         "apgd_step" => attacks::apgd_step(r),
         "fab_step" => attacks::fab_step(r),
+        "min_norm_step" => attacks::min_norm_step(r),
         "square_step" => attacks::square_step(r),
         "group_norm" | "attention" | "timestep_embedding" | "q_sample" => diffusion::run(r),
         other => match Activation::named(other) {

@@ -6,6 +6,7 @@ mod autoattack;
 mod coatnet;
 mod defended;
 mod examples;
+mod fmn;
 mod imagenet;
 #[path = "../common/listed.rs"]
 mod listed;

@@ -18,6 +18,7 @@ mod leaky_relu;
 #[path = "../common/listed.rs"]
 mod listed;
 mod loss;
+mod min_norm;
 mod permute;
 mod pgd;
 mod philox;

@@ -1,4 +1,4 @@
-//! Every attack that is ours, from the command line: neither batches nor a kill change a byte of what it leaves.
+//! Every attack that is ours, from the command line: neither batches, nor a kill, nor parts change a byte of what it leaves.
 
 use std::fs;
 use std::path::Path;
@@ -21,6 +21,7 @@ fn flags(method: &str, norm: &str) -> String {
         "autoattack-rand" => format!("--eps {eps}"),
         "square" => format!("--eps {} --steps 60", if norm == "linf" { "0.03" } else { "1.5" }),
         "fab-t" | "apgd-t" => format!("--eps {eps} --steps 4"),
+        "ddn" | "fmn" => format!("--eps {} --steps 20", if norm == "linf" { "0.02" } else { "1.5" }),
         "pgd" => format!("--eps {eps} --steps 25 --rel-step 0.5 --restarts 2"),
         _ => format!("--eps {eps} --steps 12"),
     };
@@ -29,8 +30,11 @@ fn flags(method: &str, norm: &str) -> String {
 }
 
 fn alike(norm: &str) {
-    // MIM is of L-inf, and the stages of an AutoAttack in L2 are tried here one by one.
-    let tried = |name: &&str| norm == "linf" || *name != "mim" && !name.starts_with("autoattack");
+    // MIM is of L-inf, DDN of L2, and the stages of an AutoAttack in L2 are tried here one by one.
+    let tried = |name: &&str| match norm {
+        "linf" => *name != "ddn",
+        _ => *name != "mim" && !name.starts_with("autoattack"),
+    };
     for method in ATTACKS.iter().map(|row| row.name).filter(tried) {
         let (place, flags) = (Place::new(), flags(method, norm));
         place.write("one.toml", "[[models]]\nweights = \"demo:resnet50-w16\"\n");
@@ -41,6 +45,11 @@ fn alike(norm: &str) {
         killed(&place, &flags);
         place.run(&format!("sweep {flags} --batch 2 --resume --out torn")).ok();
         assert_eq!((place.results("torn"), place.records("torn")), whole, "{method} {norm}, killed");
+        for (part, batch) in [("1/2", 1), ("2/2", 7)] {
+            place.run(&format!("sweep {flags} --batch {batch} --shard {part} --out parts")).ok();
+        }
+        place.run("merge --no-checks parts").ok();
+        assert_eq!((place.results("parts"), place.records("parts")), whole, "{method} {norm}, in parts");
     }
 }
 
@@ -66,12 +75,12 @@ fn killed(place: &Place, flags: &str) {
 }
 
 #[test]
-fn neither_batches_nor_a_kill_change_an_attack_in_linf() {
+fn neither_batches_nor_kills_nor_parts_change_an_attack_in_linf() {
     alike("linf");
 }
 
 #[test]
-fn neither_batches_nor_a_kill_change_an_attack_in_l2() {
+fn neither_batches_nor_kills_nor_parts_change_an_attack_in_l2() {
     alike("l2");
 }
 

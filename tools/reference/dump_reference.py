@@ -38,7 +38,7 @@ CASES = CASES + DIFFUSION_CASES
 
 # Inputs of these are compared as stored, no rounding comes first, or no gradient is taken.
 NO_GRADIENT = {"feature_map", "timestep_embedding"}
-NO_MARGIN = {"relu", "max_pool2d", "feature_map", "pgd", "pgd_step", "apgd_step", "fab_step", "square_step", "vote"}
+NO_MARGIN = {"relu", "max_pool2d", "feature_map", "pgd", "pgd_step", "apgd_step", "fab_step", "min_norm_step", "square_step", "vote"}
 MARGIN = {"model": 3e-6}  # a network has too many activations for more
 DEFAULT_MARGIN = 1e-5
 

@@ -316,6 +316,21 @@ def fab_step(name, x, norm, reach):
     return Case("fab_step", name, dict(norm=norm), make, exact=False)
 
 
+def min_norm_step(name, x, norm, eps, step_size, sphere=False):
+    """Image 0 stands at the clean one, where its boundary is estimated; image 1 has no gradient; image 2 may go beyond the box."""
+
+    def make(rng):
+        clean = images(rng, x)
+        start, grad = start_in_ball(rng, clean, norm, eps), normal(rng, x, 0.01)
+        rows = torch.tensor([[eps / 2**i, 0.0] for i in range(x[0])], dtype=torch.float32)
+        start[0], rows[0] = clean[0], torch.tensor([0.0, 0.02])
+        if x[0] > 2:
+            grad[1], rows[2, 0] = 0, 1e6
+        return {"x": start, "x_clean": clean, "grad": grad, "rows": rows}, {}
+
+    return Case("min_norm_step", name, dict(norm=norm, step_size=step_size, sphere=sphere), make, exact=False)
+
+
 def square_step(name, x, norm, eps, side):
     """Windows apart, overlapping and the same; the first at a corner."""
 
@@ -544,6 +559,10 @@ CASES = [
     fab_step("l2", (4, 3, 7, 5), "l2", 0.05),
     fab_step("l2_walls", (3, 3, 5, 4), "l2", 0.25),
     fab_step("l2_beyond_the_box", (2, 3, 5, 4), "l2", 2.0),
+    min_norm_step("ddn", (4, 3, 7, 5), "l2", 0.5, 0.7, sphere=True),
+    min_norm_step("fmn_l2", (4, 3, 7, 5), "l2", 0.5, 0.3),
+    min_norm_step("fmn_l2_two", (2, 1, 5, 3), "l2", 0.25, 0.02),
+    min_norm_step("fmn_linf", (4, 3, 7, 5), "linf", 0.05, 0.4),
     square_step("linf", (3, 3, 9, 7), "linf", 8 / 255, 4),
     square_step("linf_one_pixel", (2, 1, 5, 3), "linf", 0.03, 1),
     square_step("l2", (4, 3, 9, 7), "l2", 0.5, 5),

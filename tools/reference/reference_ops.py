@@ -315,6 +315,25 @@ def apgd_step(attrs, ins, w):
     return {"x": apgd_project(norm, eps, mixed, clean).float()}
 
 
+def min_norm_step(attrs, ins, w):
+    """One step of DDN (Rony et al. 2019; `sphere`) or FMN (Pintor et al. 2021); rows are (radius, gap in the loss)."""
+    x, clean, g, rows = (ins[k].double() for k in ("x", "x_clean", "grad", "rows"))
+    order, dual = (torch.inf, 1) if attrs["norm"] == "linf" else (2, 2)
+    length = g.flatten(1).norm(dim=1)
+    gap = torch.where(rows[:, 1] > 0, rows[:, 1] / g.flatten(1).norm(p=dual, dim=1), 0)
+    most = torch.maximum(clean, 1 - clean).flatten(1).norm(p=order, dim=1)
+    radius = torch.minimum(rows[:, 0] + gap, most)
+    each = [-1, 1, 1, 1]
+    z = x - clean + attrs["step_size"] * g / torch.where(length > 0, length, 1).view(each)
+    if attrs["norm"] == "linf":
+        z = z.clamp(-radius.view(each), radius.view(each))
+    else:
+        far = z.flatten(1).norm(dim=1)
+        factor = torch.where(far > 0, radius / far, 1)
+        z = z * (factor if attrs["sphere"] else factor.clamp(max=1)).view(each)
+    return {"x": (clean + z).clamp(0, 1).float(), "radius": radius.float(), "length": length.float()}
+
+
 def fab_projection(norm, w, v, r):
     """The shortest s with w.s = -r and v + s in [0, 1], of one image; as far as the box goes where that is too far.
 
@@ -451,6 +470,7 @@ OPS = {
     "pgd_step": pgd_step,
     "apgd_step": apgd_step,
     "fab_step": fab_step,
+    "min_norm_step": min_norm_step,
     "square_step": square_step,
     "pgd": lambda attrs, ins, w: run_pgd(network(attrs, w), w["conv1.weight"].dtype, attrs, ins),
 }
