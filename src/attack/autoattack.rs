@@ -18,10 +18,15 @@ const IGNORED: &[&str] =
 /// An attack of several.
 pub type Stage = &'static Row;
 
-static STANDARD_STAGES: [Stage; STAGES] = [&apgd::CROSS_ENTROPY, &apgd::TARGETED, &fab::FAB, &square::SQUARE];
+static STANDARD_STAGES: [Stage; 4] = [&apgd::CROSS_ENTROPY, &apgd::TARGETED, &fab::TARGETED, &square::SQUARE];
+static PLUS_STAGES: [Stage; STAGES] =
+    [&apgd::CROSS_ENTROPY, &apgd::DLR, &fab::UNTARGETED, &square::SQUARE, &apgd::TARGETED, &fab::TARGETED];
 static RANDOM_STAGES: [Stage; 2] = [&apgd::CROSS_ENTROPY, &apgd::DLR];
 
-/// What both versions have in common.
+/// Restarts of APGD and FAB in the longer version; its APGD-T and Square have one.
+const PLUS_RESTARTS: u32 = 5;
+
+/// What all versions have in common.
 const COMMON: Row = Row {
     name: "",
     help: "",
@@ -41,6 +46,13 @@ pub const STANDARD: Row = Row {
     ..COMMON
 };
 
+pub const PLUS: Row = Row {
+    name: "autoattack-plus",
+    help: "takes apgd-ce, apgd-dlr and fab with 5 restarts each, square, apgd-t, and fab-t with 5 restarts in turn, each on what still stands",
+    leaves: true,
+    ..COMMON
+};
+
 /// For defences that draw noise: no image leaves at a lucky draw.
 pub const RANDOM: Row = Row {
     name: "autoattack-rand",
@@ -52,6 +64,7 @@ pub const RANDOM: Row = Row {
 pub fn stages(method: &str) -> &'static [Stage] {
     match method {
         "autoattack" => &STANDARD_STAGES,
+        "autoattack-plus" => &PLUS_STAGES,
         "autoattack-rand" => &RANDOM_STAGES,
         _ => &[],
     }
@@ -63,6 +76,7 @@ fn build(spec: &Spec) -> Result<Box<dyn Attack>> {
             norm: Some(spec.norm),
             eps: Some(spec.eps.iter().map(|&eps| eps.into()).collect()),
             // What comes after the first success does not count.
+            restarts: (spec.method == PLUS.name && !["apgd-t", "square"].contains(&row.name)).then_some(PLUS_RESTARTS),
             early_stop: (!row.ignores.contains(&"early_stop")).then_some(spec.early_stop),
             ..Said::default()
         };

@@ -46,7 +46,7 @@ pub use target::Target;
 pub use watched::Watched;
 
 /// Every attack there is.
-pub static ATTACKS: [Row; 15] = [
+pub static ATTACKS: [Row; 17] = [
     pgd::PGD,
     pgd::FGSM,
     pgd::MIM,
@@ -54,9 +54,11 @@ pub static ATTACKS: [Row; 15] = [
     apgd::CROSS_ENTROPY,
     apgd::DLR,
     apgd::TARGETED,
-    fab::FAB,
+    fab::UNTARGETED,
+    fab::TARGETED,
     square::SQUARE,
     autoattack::STANDARD,
+    autoattack::PLUS,
     autoattack::RANDOM,
     min_norm::PGD,
     min_norm::APGD,

@@ -78,7 +78,7 @@ pub struct Adversarial {
 }
 
 /// Stages of a combined attack at most.
-pub const STAGES: usize = 4;
+pub const STAGES: usize = 6;
 
 /// Work stage by stage, of one image. In records a list of pairs: gradients, forwards.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,7 +150,8 @@ mod tests {
             let asked: Asked = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&asked).unwrap(), text);
         }
-        let error = serde_json::from_str::<Asked>("[[1,1],[1,1],[1,1],[1,1],[1,1]]").unwrap_err().to_string();
-        assert!(error.contains("at most 4 stages, found 5"), "{error}");
+        let error =
+            serde_json::from_str::<Asked>("[[1,1],[1,1],[1,1],[1,1],[1,1],[1,1],[1,1]]").unwrap_err().to_string();
+        assert!(error.contains("at most 6 stages, found 7"), "{error}");
     }
 }

@@ -72,3 +72,14 @@ pub fn step(
     let told = told.to_f32(device)?;
     Ok((y, told.as_chunks().0.iter().map(|&[radius, gradient]| Told { radius, gradient }).collect()))
 }
+
+/// How far the boundary of each image is by its gradient, in `norm`: what the loss lacks to it, `gaps`, over the gradient's dual norm. At most
+/// the way to the farthest corner of the box.
+///
+/// # Errors
+/// [`Error::Shape`] when shapes or element types differ.
+pub fn distance(device: &Device, x: &Tensor, g: &Tensor, gaps: &[f32], norm: Norm) -> Result<Vec<f32>> {
+    let rows: Vec<[f32; 2]> = gaps.iter().map(|&gap| [0.0, gap]).collect();
+    let (_, told) = step(device, [x, x, g], &rows, 0.0, Onto::Ball(norm))?;
+    Ok(told.into_iter().map(|told| told.radius).collect())
+}
