@@ -51,6 +51,7 @@ const COMMON: Row = Row {
     ignores: IGNORED,
     loss: Some(Loss::Dlr),
     leaves: false,
+    windows: false,
     tried_as: "pgd",
     preset,
     check,

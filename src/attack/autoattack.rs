@@ -33,6 +33,7 @@ const COMMON: Row = Row {
     ignores: IGNORED,
     loss: Some(Loss::CrossEntropy),
     leaves: false,
+    windows: false,
     tried_as: "pgd",
     preset: |_, _, _| Preset { steps: Some(100), step: Some(StepSize::OfEps(2.0)), random_start: true },
     check: apgd::check,
@@ -43,6 +44,7 @@ pub const STANDARD: Row = Row {
     name: "autoattack",
     help: "takes apgd-ce, apgd-t, fab-t and square in turn, each on what still stands",
     leaves: true,
+    windows: true,
     ..COMMON
 };
 
@@ -50,6 +52,7 @@ pub const PLUS: Row = Row {
     name: "autoattack-plus",
     help: "takes apgd-ce, apgd-dlr and fab with 5 restarts each, square, apgd-t, and fab-t with 5 restarts in turn, each on what still stands",
     leaves: true,
+    windows: true,
     ..COMMON
 };
 
@@ -77,6 +80,7 @@ fn build(spec: &Spec) -> Result<Box<dyn Attack>> {
             eps: Some(spec.eps.iter().map(|&eps| eps.into()).collect()),
             // What comes after the first success does not count.
             restarts: (spec.method == PLUS.name && !["apgd-t", "square"].contains(&row.name)).then_some(PLUS_RESTARTS),
+            compat: row.windows.then_some(spec.compat),
             early_stop: (!row.ignores.contains(&"early_stop")).then_some(spec.early_stop),
             ..Said::default()
         };

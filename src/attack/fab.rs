@@ -20,6 +20,7 @@ const COMMON: Row = Row {
     ignores: &["step_size", "rel_step", "random_start", "decay", "starts", "early_stop", "stop_cycles"],
     loss: Some(Loss::Margin),
     leaves: false,
+    windows: false,
     tried_as: "pgd",
     preset: |_, _, steps| Preset { steps: steps.or(Some(100)), step: Some(StepSize::OfEps(1.0)), random_start: true },
     check: super::apgd::check,

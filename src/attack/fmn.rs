@@ -31,6 +31,7 @@ const COMMON: Row = Row {
     ignores: &["rel_step", "restarts", "random_start", "decay", "starts", "early_stop", "stop_cycles"],
     loss: Some(Loss::Margin),
     leaves: false,
+    windows: false,
     tried_as: "pgd",
     preset: |_, _, steps| Preset {
         steps: steps.or(Some(100)),

@@ -20,6 +20,7 @@ pub const PGD: Row = Row {
     ignores: &["decay"],
     loss: None,
     leaves: false,
+    windows: false,
     tried_as: "pgd",
     preset: |profile, norm, steps| {
         let (usual, step) = match (profile, norm) {
@@ -44,6 +45,7 @@ pub const FGSM: Row = Row {
     ignores: &["steps", "step_size", "rel_step", "restarts", "random_start", "decay", "starts", "stop_cycles"],
     loss: None,
     leaves: false,
+    windows: false,
     tried_as: "fgsm",
     preset: |_, _, _| Preset { steps: Some(1), step: Some(StepSize::OfEps(1.0)), random_start: false },
     check: |_| Ok(()),
@@ -57,6 +59,7 @@ pub const MIM: Row = Row {
     ignores: &["stop_cycles"],
     loss: None,
     leaves: false,
+    windows: false,
     tried_as: "mim",
     preset: |profile, norm, steps| {
         let (usual, step) = match (profile, norm) {

@@ -16,6 +16,7 @@ pub const RANDOM: Row = Row {
     ignores: &["step_size", "rel_step", "restarts", "random_start", "decay", "starts", "stop_cycles"],
     loss: None,
     leaves: false,
+    windows: false,
     tried_as: "random",
     preset: |_, _, steps| Preset { steps: steps.or(Some(100)), step: Some(StepSize::OfEps(1.0)), random_start: true },
     check: |_| Ok(()),

@@ -88,6 +88,8 @@ pub struct Row {
     pub loss: Option<Loss>,
     /// Whether images leave at their first success, whatever is said of early stop.
     pub leaves: bool,
+    /// Whether it draws windows, which all images can share; see [`Spec::compat`].
+    pub windows: bool,
     /// The method that small extra attacks of a run take: itself, unless it costs more than its steps.
     pub tried_as: &'static str,
     /// What happens where nothing is said, or nothing but the number of steps; `None` for what this profile leaves open.
@@ -146,6 +148,8 @@ pub struct Said {
     pub hand_over: Option<HandOver>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nest: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compat: Option<bool>,
     /// Names of further methods, each as it is when nothing more is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beside: Option<Vec<String>>,
@@ -182,6 +186,8 @@ pub struct Spec {
     pub hand_over: HandOver,
     /// Whether an image that was broken within one budget counts as broken within every larger one and is not attacked there.
     pub nest: bool,
+    /// Of Square: whether all images share the windows of a step, as published, and do not draw their own.
+    pub compat: bool,
     /// Further attacks on the undefended classifier, with the same norm and budgets, for a look beside this one.
     pub beside: Vec<Spec>,
 }
@@ -204,6 +210,9 @@ impl Said {
             if given && row.ignores.contains(&field) {
                 return wrong(field, format!("{name} has none: leave it out; it {}", row.help));
             }
+        }
+        if self.compat == Some(true) && !row.windows {
+            return wrong("compat", format!("is of square and of what ends in it, found {name}: leave it out"));
         }
         if let (Some(own), Some(given)) = (row.loss, self.loss.filter(|&given| row.loss != Some(given))) {
             return wrong("loss", format!("{name} raises {own}: leave it out, found {given}"));
@@ -243,6 +252,7 @@ impl Said {
             space: self.space.unwrap_or(Space::Pixel),
             hand_over: self.hand_over.unwrap_or(HandOver::Float),
             nest: self.nest.unwrap_or(false),
+            compat: self.compat.unwrap_or(false),
             beside: vec![],
         };
         spec.check()?;
@@ -353,6 +363,9 @@ impl Spec {
         if self.hand_over == HandOver::EightBit {
             label.push_str("-8bit");
         }
+        if self.compat {
+            label.push_str("-compat");
+        }
         if self.nest {
             label.push_str("-nested");
         }
@@ -388,6 +401,7 @@ impl Spec {
             space: (self.space != Space::Pixel).then_some(self.space),
             hand_over: (self.hand_over != HandOver::Float).then_some(self.hand_over),
             nest: self.nest.then_some(true),
+            compat: self.compat.then_some(true),
             beside: (!self.beside.is_empty()).then(|| self.beside.iter().map(|spec| spec.method.to_owned()).collect()),
         }
     }

@@ -1,7 +1,8 @@
 //! Square attack: a random search that changes one square at a time and asks for no gradient.
 //!
 //! Source: Andriushchenko et al. 2020. Each image has windows and signs of its own, drawn by its id, so that results do not depend on
-//! the batch; the authors' code draws one of each for all images of a batch.
+//! the batch; the authors' code draws windows, and in L-inf signs, once for all images of a batch. With `compat` all images share them too,
+//! in whatever batch they are.
 
 use super::model::{Classifier, Loss, Oracle};
 use super::outcome::Adversarial;
@@ -20,6 +21,7 @@ pub const SQUARE: Row = Row {
     ignores: &["step_size", "rel_step", "random_start", "decay", "starts", "early_stop", "stop_cycles"],
     loss: Some(Loss::Margin),
     leaves: true,
+    windows: true,
     tried_as: "pgd",
     preset: |_, _, steps| Preset { steps: steps.or(Some(5000)), step: Some(StepSize::OfEps(2.0)), random_start: true },
     check: |spec| {
@@ -73,13 +75,16 @@ impl Square {
             .ids
             .iter()
             .map(|&id| {
-                let [row, column, signs, from_row] = stream.words(id, 0)?;
+                let shared = if self.spec.compat { 0 } else { id };
+                let [row, column, signs, from_row] = stream.words(shared, 0)?;
                 let to = [place(row, h), place(column, w)];
                 if self.spec.norm == Norm::Linf {
                     return Ok(Window { to, from: to, signs, turned: false });
                 }
-                let [from_column, turned, ..] = stream.words(id, 1)?;
+                let [from_column, turned, ..] = stream.words(shared, 1)?;
                 let from = [place(from_row, h), place(from_column, w)];
+                // The signs of L2 are an image's own in either case.
+                let [_, _, signs, _] = stream.words(id, 0)?;
                 Ok(Window { to, from, signs, turned: to_uniform(turned) > 0.5 })
             })
             .collect()
@@ -164,6 +169,19 @@ impl Attack for Square {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attack::Said;
+
+    #[test]
+    fn compat_is_of_square_and_of_what_ends_in_it() {
+        let said = |method: &str| Said { method: Some(method.into()), compat: Some(true), ..Said::default() }.decided();
+        for method in ["square", "autoattack", "autoattack-plus"] {
+            assert_eq!(said(method).unwrap().label(), format!("{method}-compat"));
+        }
+        for method in ["pgd", "fab-t", "autoattack-rand", "min-norm-apgd", "fmn"] {
+            let error = said(method).unwrap_err().to_string();
+            assert!(error.contains("attack.compat") && error.contains(method), "{error}");
+        }
+    }
 
     #[test]
     fn windows_shrink_as_the_authors_have_it() {

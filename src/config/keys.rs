@@ -464,6 +464,13 @@ pub static KEYS: &[Key] = &[
         "an image broken within one budget counts as broken within every larger one and is not attacked there; without a defence",
     ),
     key(
+        "attack.compat",
+        Kind::Switch,
+        "`false`",
+        Made("--compat"),
+        "of square, also within autoattack: all images share the windows of a step, as published, and do not draw their own",
+    ),
+    key(
         "attack.beside",
         Kind::Texts,
         "none",

@@ -278,6 +278,11 @@ fn a_resolved_config_reads_back_the_same() {
             "method = \"fab-t\"",
             "method = \"square\"",
             "method = \"autoattack\"",
+            "method = \"autoattack-plus\"",
+            "method = \"fab\"",
+            "method = \"ddn\"\nnorm = \"l2\"\neps = [0.5]",
+            "method = \"fmn\"\neps = [0, 0.02]",
+            "method = \"square\"\ncompat = true",
         ],
         &["norm = \"l2\"", "norm = \"linf\""],
         &["eps = [0, 0.01]", "eps = [\"8/255\"]", "eps = [0.0, 0.25, 1.0]", "eps = [0]"],
@@ -320,7 +325,7 @@ fn a_resolved_config_reads_back_the_same() {
         (state >> 33) as usize % n
     };
     let (mut accepted, mut methods) = (0, std::collections::BTreeSet::new());
-    for _ in 0..4000 {
+    for _ in 0..8000 {
         let mut text = String::new();
         // Few settings at a time: of many, some always contradict each other.
         let odds = 2 + random(6);
@@ -345,7 +350,7 @@ fn a_resolved_config_reads_back_the_same() {
         let again = load(&written).unwrap_or_else(|e| panic!("{e}\n{text}\n---\n{written}"));
         assert_eq!(again, config, "{text}\n---\n{written}");
     }
-    assert!(accepted > 400 && methods.len() == 9, "{accepted} of 4000 accepted: {methods:?}");
+    assert!(accepted > 800 && methods.len() == 13, "{accepted} of 8000 accepted: {methods:?}");
 }
 
 #[test]

@@ -17,9 +17,10 @@ fn flags(method: &str, norm: &str) -> String {
         "fgsm" => format!("--eps {eps}"),
         // Points that follow no gradient break nothing nearby.
         "random" => format!("--eps {} --steps 12", if norm == "linf" { "0.15" } else { "9.5" }),
-        "autoattack" => "--eps 0.02".into(),
+        "autoattack" | "autoattack-plus" => "--eps 0.02".into(),
         "autoattack-rand" => format!("--eps {eps}"),
         "square" => format!("--eps {} --steps 60", if norm == "linf" { "0.03" } else { "1.5" }),
+        "fab" => format!("--eps {eps} --steps 3 --restarts 2"),
         "fab-t" | "apgd-t" => format!("--eps {eps} --steps 4"),
         "ddn" | "fmn" => format!("--eps {} --steps 20", if norm == "linf" { "0.02" } else { "1.5" }),
         "pgd" => format!("--eps {eps} --steps 25 --rel-step 0.5 --restarts 2"),
