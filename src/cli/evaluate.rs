@@ -29,7 +29,8 @@ use crate::tape::Precision;
 #[derive(Debug, ClapArgs)]
 #[command(
     after_help = "Made by --save of a sweep, or by others: a .npz, .safetensors or .pt (as torch.save wrote it) with attacked \
-                        images (x, x_adv, adv_inputs, ...), labels (y, labels, ...) and clean images (clean, clean_inputs, ...), \
+                        images (x_adv, adv_inputs, ...; without such a name x, images, ...), labels (y, labels, ...) and clean images (clean, \
+                        clean_inputs, ...; beside x_adv and its like also x, images, ...), \
                         NCHW or NHWC, floats in [0, 1] or uint8."
 )]
 pub struct Args {
@@ -194,6 +195,9 @@ fn told(file: &Path, saved: &Saved, limit: Option<Limit>, all: &[(String, Vec<Sc
     let (n, [h, w, _]) = (saved.labels.len(), saved.shape);
     let with = if saved.clean.is_some() { "with" } else { "without" };
     let mut lines = vec![format!("{}: {n} images of {h}x{w}, {form}, {with} clean images", file.display())];
+    if !saved.taken.is_empty() {
+        lines.push(saved.taken.clone());
+    }
     let known: Vec<String> = [&saved.about.attack, &saved.about.model, &saved.about.dataset]
         .into_iter()
         .zip(["attack", "made on", "images of"])

@@ -53,8 +53,11 @@ pub const ROW: Row = Row {
 };
 
 /// What the array of images and that of labels are called, where a file holds more than one.
-pub(super) const IMAGES: [&str; 8] = ["x", "images", "image", "data", "x_test", "X", "inputs", "arr_0"];
-pub(super) const LABELS: [&str; 8] = ["y", "labels", "label", "targets", "y_test", "Y", "target", "arr_1"];
+/// The last of each are what `numpy.savez` and a tuple of `torch.save` leave without a name.
+pub(super) const IMAGES: [&str; 9] = ["x", "images", "image", "data", "x_test", "X", "inputs", "arr_0", "0"];
+pub(super) const LABELS: [&str; 9] = ["y", "labels", "label", "targets", "y_test", "Y", "target", "arr_1", "1"];
+/// And an array of what the labels stand for.
+const CLASSES: [&str; 4] = ["classes", "class_names", "label_names", "names"];
 
 /// A header that says more images than this, or larger sides, is damaged.
 const MOST_IMAGES: usize = 1 << 24;
@@ -93,9 +96,16 @@ impl Source for Arrays {
         Classes::ids_of(self.classes.as_deref())
     }
 
-    /// Labels are numbers already; the network's own names for them are better than the numbers.
+    /// Labels are numbers already; the file's own names for them, or else the network's, are better than the numbers.
     fn order(&self, known: Option<Named>) -> Result<Option<Order>> {
-        Ok(Order::of_numbers(self.classes.is_some(), self.order.as_deref(), known))
+        let (listed, settled) = (self.classes.is_some(), self.order.as_deref());
+        if !listed
+            && settled.is_none()
+            && let Some(names) = class_names(&self.labels)?
+        {
+            return Ok(Some(Order { names, why: format!("as {} says", self.labels.display()) }));
+        }
+        Ok(Order::of_numbers(listed, settled, known))
     }
 }
 
@@ -132,22 +142,30 @@ pub(super) struct Array<'a> {
 /// Opens an array of a file and hands it on.
 pub(super) fn array<T>(file: &Path, names: &[&str], what: &str, read: impl FnOnce(Array) -> Result<T>) -> Result<T> {
     let extension = file.extension().map(|e| e.to_ascii_lowercase()).unwrap_or_default();
-    let among = |found: &[String]| {
-        let shown: Vec<String> = found.iter().take(20).map(|name| name.chars().take(60).collect()).collect();
-        let problem = format!("expected {what} as one of {}, found {}", names.join(", "), shown.join(", "));
-        names.iter().find(|name| found.iter().any(|f| f == *name)).copied().ok_or_else(|| Error::file(file, problem))
+    let among = |found: &[String]| match &meant(found, names)[..] {
+        [name] => Ok(*name),
+        [] => {
+            let shown: Vec<String> = found.iter().take(20).map(|name| name.chars().take(60).collect()).collect();
+            let problem = format!("expected {what} as one of {}, found {}", names.join(", "), shown.join(", "));
+            Err(Error::file(file, problem))
+        }
+        // Which of them is meant would be a guess.
+        several => {
+            let problem = format!("expected {what} as one array, found `{}`: keep the one meant", several.join("`, `"));
+            Err(Error::file(file, problem))
+        }
     };
     match extension.to_str() {
         Some("npy") => {
             let mut values = BufReader::new(files::open(file, "open")?);
-            let (kind, shape) = header(file, &mut values)?;
+            let (kind, shape) = header(file, what, &mut values)?;
             read(Array { kind, shape, values: Box::new(values) })
         }
         Some("npz") => {
             let mut archive = archive(file)?;
             let name = format!("{}.npy", among(&members(&archive))?);
             let mut values = archive.by_name(&name).map_err(|e| no_archive(file, &e))?;
-            let (kind, shape) = header(file, &mut values)?;
+            let (kind, shape) = header(file, what, &mut values)?;
             read(Array { kind, shape, values: Box::new(BufReader::new(values)) })
         }
         Some("safetensors" | "pt" | "pth") => {
@@ -175,6 +193,19 @@ pub(super) fn array<T>(file: &Path, names: &[&str], what: &str, read: impl FnOnc
     }
 }
 
+/// Those of `names` that were found.
+fn meant<'a>(found: &[String], names: &[&'a str]) -> Vec<&'a str> {
+    names.iter().filter(|name| found.iter().any(|own| own == *name)).copied().collect()
+}
+
+/// Those of `names` that a file has; none of a file of one array without a name.
+pub(super) fn there<'a>(file: &Path, names: &[&'a str]) -> Result<Vec<&'a str>> {
+    if file.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy")) {
+        return Ok(vec![]);
+    }
+    Ok(meant(&self::names(file)?, names))
+}
+
 /// The names of a file's arrays.
 pub(super) fn names(file: &Path) -> Result<Vec<String>> {
     let npz = file.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
@@ -194,16 +225,16 @@ fn members(archive: &ZipArchive<BufReader<File>>) -> Vec<String> {
 }
 
 /// What values follow, and in which shape.
-fn header(file: &Path, from: &mut impl Read) -> Result<(Kind, Vec<usize>)> {
-    let bad = |problem: String| Error::file(file, problem);
+fn header(file: &Path, what: &str, from: &mut impl Read) -> Result<(Kind, Vec<usize>)> {
+    let bad = |problem: String| Error::file(file, format!("{what}: {problem}"));
     let Header { descr, fortran, shape } =
         npy::read(from).map_err(|e| bad(format!("expected an array of NumPy, found one that does not parse: {e}")))?;
     // The order of bytes, the kind, the bytes of a value: `<f4`.
-    let (order, kind) = match descr.split_at_checked(1) {
+    let (order, kind_name) = match descr.split_at_checked(1) {
         Some((order @ ("<" | ">" | "|" | "="), kind)) => (order, kind),
         _ => return Err(bad(format!("expected plain numbers, found {descr}"))),
     };
-    let kind = match kind {
+    let kind = match kind_name {
         "u1" => Kind::Unsigned(1),
         "u2" => Kind::Unsigned(2),
         "u4" => Kind::Unsigned(4),
@@ -217,7 +248,7 @@ fn header(file: &Path, from: &mut impl Read) -> Result<(Kind, Vec<usize>)> {
         _ => return Err(bad(format!("expected integers, float32 or float64, found '{descr}'"))),
     };
     if order == ">" && kind.bytes() > 1 {
-        return Err(bad(format!("expected little-endian numbers, found '{descr}': save a.astype('<f4')")));
+        return Err(bad(format!("expected little-endian numbers, found '{descr}': save a.astype('<{kind_name}')")));
     }
     if fortran && shape.len() > 1 {
         return Err(bad("expected the order of C, found that of Fortran: save numpy.ascontiguousarray(a)".into()));
@@ -225,9 +256,52 @@ fn header(file: &Path, from: &mut impl Read) -> Result<(Kind, Vec<usize>)> {
     Ok((kind, shape))
 }
 
-/// The classes of a file's images.
+/// What a file's labels stand for, if it says so: an array of texts, or the metadata `classes` of safetensors.
+///
+/// # Errors
+/// [`Error::File`] for such an array that holds no texts, a class without a name or one that is there twice.
+fn class_names(file: &Path) -> Result<Option<Vec<String>>> {
+    let is = |extension: &str| file.extension().is_some_and(|own| own.eq_ignore_ascii_case(extension));
+    let bad = |problem: String| Error::file(file, problem);
+    let (array, names) = if is("npz") {
+        let mut archive = archive(file)?;
+        let found = members(&archive);
+        let Some(array) = CLASSES.into_iter().find(|name| found.iter().any(|f| f == name)) else { return Ok(None) };
+        let mut values = archive.by_name(&format!("{array}.npy")).map_err(|e| no_archive(file, &e))?;
+        let header = npy::read(&mut values).map_err(|e| bad(format!("`{array}`: {e}")))?;
+        (array, npy::texts(&header, &mut values).map_err(|e| bad(format!("`{array}`: {e}")))?)
+    } else if is("safetensors") {
+        let tensors = TensorFile::open(file)?;
+        let Some(text) = tensors.metadata().and_then(|all| all.get("classes")) else { return Ok(None) };
+        let names = classes::from_json(text);
+        ("classes", names.ok_or_else(|| bad("metadata `classes`: expected a list of names in JSON".into()))?)
+    } else {
+        return Ok(None);
+    };
+    let mut sorted: Vec<&String> = names.iter().collect();
+    sorted.sort();
+    match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        _ if names.iter().any(|name| name.trim().is_empty()) => {
+            Err(bad(format!("`{array}`: expected a name for every class, found none for one")))
+        }
+        Some(pair) => Err(bad(format!("`{array}`: expected every class once, found `{}` twice", pair[0]))),
+        None => Ok(Some(names)),
+    }
+}
+
+/// The classes of a file's images: of several such arrays each must say the same.
 pub(super) fn labels(file: &Path, names: &[&str]) -> Result<Vec<u32>> {
-    whole(file, names, "label", MOST_CLASSES)
+    let read = |names: &[&str]| whole(file, names, "label", MOST_CLASSES);
+    let [first, others @ ..] = &there(file, names)?[..] else { return read(names) };
+    let labels = read(&[first])?;
+    for other in others {
+        if read(&[other])? != labels {
+            let problem =
+                format!("labels: expected `{first}` and `{other}` to be the same, found others: keep the one meant");
+            return Err(Error::file(file, problem));
+        }
+    }
+    Ok(labels)
 }
 
 /// The numbers of a file's images in their source.
@@ -456,7 +530,11 @@ mod tests {
                 vec![("x", npy("<f8", &[100, 2048, 2048, 3], b"")), ("y", y(&[0; 100]))],
                 "found 100 of 2048x2048 pixels, 4.7 GiB",
             ),
-            (vec![("x", npy(">f4", &[1, 4, 4, 3], b"")), ("y", y(&[0]))], "save a.astype('<f4')"),
+            (vec![("x", npy(">f4", &[1, 4, 4, 3], b"")), ("y", y(&[0]))], "images: expected little-endian"),
+            (vec![("x", npy(">f8", &[1, 4, 4, 3], b"")), ("y", y(&[0]))], "save a.astype('<f8')"),
+            (vec![("x", x(&[1, 4, 4, 3])), ("y", npy(">i8", &[1], &[0; 8]))], "save a.astype('<i8')"),
+            (vec![("x", x(&[1, 4, 4, 3])), ("images", x(&[1, 4, 4, 3])), ("y", y(&[0]))], "found `x`, `images`"),
+            (vec![("x", x(&[1, 4, 4, 3])), ("y", y(&[0])), ("labels", y(&[1]))], "`y` and `labels` to be the same"),
             (vec![("x", npy("<c8", &[1, 4, 4, 3], b"")), ("y", y(&[0]))], "found '<c8'"),
         ] {
             let error = load(&npz(dir.path(), "bad.npz", &arrays), None).unwrap_err().to_string();
@@ -473,5 +551,43 @@ mod tests {
         let data = load(&npz(dir.path(), "grey.npz", &[("x", x), ("y", npy("|u1", &[1], &[4]))]), None).unwrap();
         assert_eq!(data.image(0).unwrap(), [0.0, 0.2, 0.4, 1.0].map(|v: f32| [v; 3]).concat());
         assert_eq!((data.classes.len(), data.labels[0]), (5, 4));
+    }
+
+    #[test]
+    fn a_file_may_name_its_classes() {
+        let dir = tempfile::tempdir().unwrap();
+        let known = ["x".to_owned(), "y".to_owned()];
+        let order = |classes: Option<(&str, Vec<u8>)>| {
+            let images = ("x", npy("|u1", &[1, 2, 2], &[0, 51, 102, 255]));
+            let mut arrays = vec![images, ("y", npy("|u1", &[1], &[1]))];
+            arrays.extend(classes);
+            let path = npz(dir.path(), "named.npz", &arrays);
+            let arrays = Arrays { images: path.clone(), labels: path, classes: None, order: None };
+            arrays.order(Some(Named { who: "net", names: &known })).map(Option::unwrap)
+        };
+        let wide = |text: &str, n: usize, of: fn(u32) -> [u8; 4]| -> Vec<u8> {
+            text.chars().map(u32::from).chain(std::iter::repeat(0)).take(n).flat_map(of).collect()
+        };
+        let texts = |of| ["cat", "dög"].map(|text| wide(text, 4, of)).concat();
+        let mine = ["cat".to_owned(), "dög".to_owned()];
+        assert_eq!(order(Some(("classes", npy("<U4", &[2], &texts(u32::to_le_bytes))))).unwrap().names, mine);
+        assert_eq!(order(Some(("class_names", npy(">U4", &[2], &texts(u32::to_be_bytes))))).unwrap().names, mine);
+        let bytes = order(Some(("label_names", npy("|S3", &[2], b"catox\0")))).unwrap();
+        assert_eq!(bytes.names, ["cat", "ox"]);
+        assert!(bytes.why.ends_with("named.npz says"), "{}", bytes.why);
+        // Without names of its own the network's stand.
+        assert_eq!(order(None).unwrap().names, known);
+        for (array, part) in [
+            (npy("|O", &[2], b""), "found '|O'"),
+            (npy("<i8", &[2], &[0; 16]), "found '<i8'"),
+            (npy("|S1", &[2], b"aa"), "found `a` twice"),
+            (npy("|S1", &[2], b"a\0"), "found none for one"),
+            (npy("<U4", &[2], &[0; 16]), "failed to fill"),
+            (npy("<U1", &[1], &[0xff; 4]), "no text"),
+            (npy("<U1", &[1 << 40], &[0; 4]), "expected at most"),
+        ] {
+            let error = order(Some(("classes", array))).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains("`classes`"), "{error} | {part}");
+        }
     }
 }

@@ -93,6 +93,21 @@ impl Classes {
     }
 }
 
+/// The names of a JSON list, or of an object from numbers, 0 on, to names.
+pub fn from_json(text: &str) -> Option<Vec<String>> {
+    if let Ok(names) = serde_json::from_str::<Vec<String>>(text) {
+        return Some(names);
+    }
+    let mut numbered: Vec<(usize, String)> = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text)
+        .ok()?
+        .into_iter()
+        .map(|(number, name)| Some((number.parse().ok()?, name.as_str()?.to_owned())))
+        .collect::<Option<_>>()?;
+    numbered.sort_unstable();
+    let whole = numbered.iter().enumerate().all(|(i, (number, _))| i == *number);
+    whole.then(|| numbered.into_iter().map(|(_, name)| name).collect())
+}
+
 /// A name without case and without what folders cannot hold: `T-shirt/top` and `t-shirt_top` are one.
 pub fn plain(name: &str) -> String {
     let letters: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
@@ -156,12 +171,13 @@ pub(super) fn numbered(
     let largest = labels.iter().copied().max().unwrap_or(0) as usize;
     let (classes, whose) = match (list, order) {
         (Some(file), _) => (Classes::load(file)?.names, file.display().to_string()),
-        (None, Some(names)) => (names.to_vec(), "class_order".into()),
+        (None, Some(names)) => (names.to_vec(), "the network, the file or `class_order`".into()),
         (None, None) => ((0..=largest).map(|k| k.to_string()).collect(), String::new()),
     };
-    if largest >= classes.len() {
-        let problem = format!("expected labels of the {} classes of {whose}, found {largest}", classes.len());
-        return Err(Error::file(at, problem));
+    if let Some(image) = labels.iter().position(|&label| label as usize >= classes.len()) {
+        let (n, last) = (classes.len(), classes.len().saturating_sub(1));
+        let found = format!("found {} for image {image}", labels[image]);
+        return Err(Error::file(at, format!("expected labels of 0 to {last}, as {whose} has {n} classes, {found}")));
     }
     Ok(classes)
 }

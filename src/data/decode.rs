@@ -47,6 +47,7 @@ pub fn decode(file: &Path) -> Result<Rgb8> {
 /// As [`decode`].
 pub fn decode_if(file: &Path, wanted: Option<(usize, usize)>) -> Result<Result<Rgb8, Other>> {
     if !is_image(file) {
+        files::open(file, "open")?;
         let extension = file.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
         return Err(Error::file(file, format!("expected an image ({}), found `.{extension}`", EXTENSIONS.join(", "))));
     }

@@ -39,17 +39,15 @@ impl Source for Demo {
     }
 }
 
+// Expanded in functions alone: what a `static` or `const` holds is written into the library's metadata too, 10 MB of it.
 macro_rules! asset {
-    ($name:literal) => {{
-        static FILE: &Aligned<[u8]> =
-            &Aligned(*include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/demo/", $name)));
-        (concat!("assets/demo/", $name), &FILE.0)
-    }};
+    ($name:literal) => {
+        (
+            concat!("assets/demo/", $name),
+            include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/demo/", $name)).as_slice(),
+        )
+    };
 }
-
-/// Embedded files start where any tensor type may start.
-#[repr(align(64))]
-struct Aligned<T: ?Sized>(T);
 
 /// The embedded images, 32x32.
 ///

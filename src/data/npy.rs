@@ -43,6 +43,49 @@ pub(super) fn read(from: &mut impl Read) -> Result<Header, String> {
     Literal { rest: &text }.header()
 }
 
+/// Texts and their bytes that a list of classes may have.
+const MOST_TEXTS: usize = 1 << 20;
+const MOST_BYTES: usize = 1 << 26;
+
+/// The texts behind a header: `<U11`, in UTF-32, or `|S11`, in UTF-8; zeros at the end of each are none of it.
+///
+/// # Errors
+/// What was found in their place, in words.
+pub(super) fn texts(header: &Header, from: &mut impl Read) -> Result<Vec<String>, String> {
+    let descr = &header.descr;
+    let plain = || format!("expected texts like '<U11', found '{descr}': save numpy.array(names, dtype='U')");
+    let (order, kind) = descr.split_at_checked(1).ok_or_else(plain)?;
+    let (kind, length) = kind.split_at_checked(1).ok_or_else(plain)?;
+    let (length, unit): (usize, usize) = match (kind, length.parse()) {
+        ("U", Ok(length)) => (length, 4),
+        ("S", Ok(length)) => (length, 1),
+        _ => return Err(plain()),
+    };
+    let &[n] = &header.shape[..] else { return Err(format!("expected (K,), found {:?}", header.shape)) };
+    let each = length.saturating_mul(unit);
+    if n > MOST_TEXTS || n.saturating_mul(each) > MOST_BYTES {
+        return Err(format!("expected at most {MOST_TEXTS} texts in {MOST_BYTES} bytes, found {n} of {each} bytes"));
+    }
+    let mut bytes = vec![0; each];
+    let mut text = || {
+        from.read_exact(&mut bytes).map_err(|e| e.to_string())?;
+        let end = bytes.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
+        match unit {
+            1 => String::from_utf8(bytes[..end].to_vec()).map_err(|_| "found bytes that are no text".to_owned()),
+            _ => {
+                let number = |b: &[u8]| {
+                    let b = *b.first_chunk().unwrap_or(&[0; 4]);
+                    if order == ">" { u32::from_be_bytes(b) } else { u32::from_le_bytes(b) }
+                };
+                let letter = |b| char::from_u32(number(b)).ok_or_else(|| "found a number that is no text".to_owned());
+                let text: String = bytes[..end.next_multiple_of(4)].chunks(4).map(letter).collect::<Result<_, _>>()?;
+                Ok(text)
+            }
+        }
+    };
+    (0..n).map(|_| text()).collect()
+}
+
 /// A header of version 1, as NumPy writes it.
 pub(super) fn written(descr: &str, shape: &[usize]) -> Vec<u8> {
     let sides: Vec<String> = shape.iter().map(usize::to_string).collect();

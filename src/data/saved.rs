@@ -136,6 +136,29 @@ pub fn write(
     }
 }
 
+/// Whether a file of ours has its end still: a copy may have been cut short.
+pub fn is_whole(path: &Path, format: Format) -> bool {
+    let ends = || -> io::Result<bool> {
+        let mut file = File::open(path)?;
+        match format {
+            // What lies in an archive is listed at its end.
+            Format::Npz => Ok(ZipArchive::new(io::BufReader::new(file)).is_ok()),
+            Format::Safetensors => {
+                let (mut length, bytes) = ([0; 8], file.metadata()?.len());
+                file.read_exact(&mut length)?;
+                let length = u64::from_le_bytes(length);
+                let mut header = Vec::new();
+                file.take(length.min(bytes)).read_to_end(&mut header)?;
+                let header: serde_json::Value = serde_json::from_slice(&header)?;
+                let ends =
+                    header.as_object().into_iter().flatten().filter_map(|(_, of)| of["data_offsets"][1].as_u64());
+                Ok(ends.max().is_some_and(|end| end.saturating_add(8 + length) == bytes))
+            }
+        }
+    };
+    ends().unwrap_or(false)
+}
+
 const ABOUT: &str = "about";
 const ABOUT_FILE: &str = "about.json";
 
@@ -173,6 +196,8 @@ pub struct Saved {
     /// As the file says.
     pub predictions: Option<Vec<u32>>,
     pub about: About,
+    /// What the arrays are called that were read, in words.
+    pub taken: String,
 }
 
 impl Saved {
@@ -196,21 +221,7 @@ pub struct Places<'a> {
     pub labels: Option<&'a Path>,
 }
 
-/// Names that attack libraries and their users give. Those of ours come first; torchattacks, AutoAttack and foolbox follow.
-const ATTACKED: [&str; 12] = [
-    "x",
-    "adv_inputs",
-    "x_adv",
-    "adv_complete",
-    "adv",
-    "advs",
-    "adversarial",
-    "adv_images",
-    "x_test_adv",
-    "images",
-    "arr_0",
-    "0",
-];
+/// Of clean images that lie beside attacked ones. Ours comes first; torchattacks, AutoAttack and foolbox follow.
 const CLEAN: [&str; 6] = ["clean", "clean_inputs", "x_clean", "clean_images", "x_orig", "x_test"];
 const IDS: [&str; 3] = ["ids", "id", "indices"];
 const PREDICTIONS: [&str; 4] = ["predictions", "preds", "pred", "y_adv"];
@@ -221,26 +232,23 @@ const PREDICTIONS: [&str; 4] = ["predictions", "preds", "pred", "y_adv"];
 /// [`Error::File`] for a file that has no such arrays, or arrays that do not belong together; [`Error::Io`].
 pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
     let file = places.attacked;
-    let names: Vec<&str> = LABELS.iter().copied().chain(["1"]).collect();
     let labels_file = places.labels.unwrap_or(file);
     if places.labels.is_none() && has(file, "npy") {
         return Err(Error::usage("labels", format!("{}: an array alone has no labels: expected them", file.display())));
     }
-    let mut labels = arrays::labels(labels_file, &names)?;
+    let mut labels = arrays::labels(labels_file, &LABELS)?;
     let all = labels.len();
+    if let Some(clean) = places.clean {
+        same_order(file, labels_file, &labels, clean)?;
+    }
     labels.truncate(limit.unwrap_or(all));
     let keep: Vec<usize> = (0..labels.len()).collect();
-    let attacked = arrays::images(file, &ATTACKED, &keep, all, Beyond::Kept)?;
-    let clean = match places.clean {
-        // A set of clean images has them under other names than one of both.
-        Some(clean) => {
-            let names: Vec<&str> = IMAGES.iter().chain(&CLEAN).copied().collect();
-            Some((clean, arrays::images(clean, &names, &keep, all, Beyond::Refused)?))
-        }
-        None => match there(file, &CLEAN)? {
-            true => Some((file, arrays::images(file, &CLEAN, &keep, all, Beyond::Refused)?)),
-            false => None,
-        },
+    let roles = Roles::of(file, places.clean)?;
+    let attacked = arrays::images(file, &names(&roles.attacked), &keep, all, Beyond::Kept)?;
+    let clean_names = roles.clean;
+    let clean = match &clean_names {
+        Some((place, own)) => Some((*place, arrays::images(place, &names(own), &keep, all, Beyond::Refused)?)),
+        None => None,
     };
     if let Some((place, other)) = &clean
         && (other.height, other.width) != (attacked.height, attacked.width)
@@ -251,8 +259,8 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
         return Err(Error::file(place, problem));
     }
     let numbers = |names: &[&str]| -> Result<Option<Vec<u32>>> {
-        let found = there(file, names)?.then(|| arrays::numbers(file, names)).transpose()?;
-        match found {
+        let is_there = !arrays::there(file, names)?.is_empty();
+        match is_there.then(|| arrays::numbers(file, names)).transpose()? {
             Some(values) if values.len() != all => {
                 let problem = format!("{}: expected one per image, {all}, found {}", names[0], values.len());
                 Err(Error::file(file, problem))
@@ -268,6 +276,15 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
         None => keep.iter().map(|&i| i as u64).collect(),
     };
     let eight_bit = matches!(attacked.pixels, Pixels::Bytes(_));
+    let called = |what: &str, at: &Path, of: &[&str]| -> Result<Option<String>> {
+        let first = arrays::there(at, of)?.first().map(|name| format!("{what} `{name}`"));
+        Ok(first.map(|text| if at == file { text } else { format!("{text} of {}", at.display()) }))
+    };
+    let taken = [
+        called("attacked images", file, &names(&roles.attacked))?,
+        clean_names.map(|(at, of)| called("clean images", at, &names(&of))).transpose()?.flatten(),
+        called("labels", labels_file, &LABELS)?,
+    ];
     let pixels = attacked.height * attacked.width;
     Ok(Saved {
         shape: [attacked.height, attacked.width, attacked.pixels.channels()],
@@ -278,6 +295,7 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
         labels,
         ids,
         about: about(file)?,
+        taken: taken.into_iter().flatten().collect::<Vec<_>>().join(", "),
     })
 }
 
@@ -285,13 +303,71 @@ fn has(file: &Path, extension: &str) -> bool {
     file.extension().is_some_and(|own| own.eq_ignore_ascii_case(extension))
 }
 
-/// Whether a file has an array of one of these names.
-fn there(file: &Path, names: &[&str]) -> Result<bool> {
-    if has(file, "npy") {
-        return Ok(false);
+fn names(of: &[String]) -> Vec<&str> {
+    of.iter().map(String::as_str).collect()
+}
+
+/// What the arrays of images are called: of several candidates that one is taken which is there alone, else the file is refused.
+struct Roles<'a> {
+    attacked: Vec<String>,
+    clean: Option<(&'a Path, Vec<String>)>,
+}
+
+impl<'a> Roles<'a> {
+    /// Where a name says that images are adversarial they are the attacked ones, and others beside them the clean ones. Without such a
+    /// name those are attacked that have any of the usual ones, as in files of ours.
+    fn of(file: &'a Path, clean_file: Option<&'a Path>) -> Result<Self> {
+        let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let own = if has(file, "npy") { vec![] } else { arrays::names(file)? };
+        let said: Vec<String> = own.into_iter().filter(|name| is_adversarial(name)).collect();
+        let usual: Vec<&str> = IMAGES.into_iter().filter(|name| !CLEAN.contains(name)).collect();
+        let any: Vec<&str> = CLEAN.into_iter().chain(usual.iter().copied()).collect();
+        let clean = match clean_file {
+            // A file of ours has attacked images beside the clean ones.
+            Some(clean) => {
+                let sure = arrays::there(clean, &CLEAN)?;
+                Some((clean, owned(if sure.is_empty() { any } else { sure })))
+            }
+            None => {
+                let beside = arrays::there(file, if said.is_empty() { &CLEAN } else { &any })?;
+                (!beside.is_empty()).then(|| (file, owned(beside)))
+            }
+        };
+        let attacked = if said.is_empty() { owned(usual) } else { said };
+        Ok(Roles { attacked, clean })
     }
-    let found = arrays::names(file)?;
-    Ok(names.iter().any(|name| found.iter().any(|own| own == name)))
+}
+
+/// Whether an array of this name holds attacked images: `x_adv`, `adv_inputs`, `X_test_adversarial`; not `y_adv`.
+fn is_adversarial(name: &str) -> bool {
+    const IMAGES: [&str; 15] = [
+        "x", "image", "images", "img", "imgs", "input", "inputs", "data", "test", "complete", "example", "examples",
+        "sample", "samples", "all",
+    ];
+    let lower = name.to_lowercase();
+    let words: Vec<&str> = lower.split(['_', '-', '.', ' ']).filter(|word| !word.is_empty()).collect();
+    let adversarial = |word: &&str| matches!(*word, "adv" | "advs" | "xadv" | "advx" | "adversarial" | "adversarials");
+    words.iter().any(adversarial) && words.iter().all(|word| adversarial(word) || IMAGES.contains(word))
+}
+
+/// Clean images of a file of their own belong to the attacked ones by their place alone: what it says of labels and numbers must agree.
+fn same_order(file: &Path, labels_file: &Path, labels: &[u32], clean: &Path) -> Result<()> {
+    let differ = |what: &str, of: &Path, own: &[u32], theirs: &[u32]| {
+        let at = own.iter().zip(theirs).position(|(a, b)| a != b);
+        // Of another number of images more is said elsewhere.
+        let Some(i) = at.filter(|_| own.len() == theirs.len()) else { return Ok(()) };
+        let (of, own, theirs) = (of.display(), own[i], theirs[i]);
+        let problem =
+            format!("{what}: expected {own} for image {i}, as in {of}, found {theirs}: other images or another order");
+        Err(Error::file(clean, problem))
+    };
+    if !arrays::there(clean, &LABELS)?.is_empty() {
+        differ("labels", labels_file, labels, &arrays::labels(clean, &LABELS)?)?;
+    }
+    if !arrays::there(clean, &IDS)?.is_empty() && !arrays::there(file, &IDS)?.is_empty() {
+        differ("ids", file, &arrays::numbers(file, &IDS)?, &arrays::numbers(clean, &IDS)?)?;
+    }
+    Ok(())
 }
 
 /// What a file of ours says of itself; nothing of others.
@@ -368,11 +444,100 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_was_cut_short_is_told_from_a_whole_one() {
+        for format in [Format::Npz, Format::Safetensors] {
+            let (_dir, path) = written(format);
+            let bytes = std::fs::read(&path).unwrap();
+            assert!(is_whole(&path, format) && !is_whole(&path.with_extension("none"), format));
+            for cut in [0, 4, 100, bytes.len() - 1] {
+                std::fs::write(&path, &bytes[..cut]).unwrap();
+                assert!(!is_whole(&path, format), "{cut} of {}", bytes.len());
+            }
+        }
+    }
+
+    #[test]
     fn two_writers_write_the_same_bytes() {
         for format in [Format::Npz, Format::Safetensors] {
             let [a, b] = [written(format), written(format)].map(|(_dir, path)| std::fs::read(path).unwrap());
             assert_eq!(a, b);
         }
+    }
+
+    /// Arrays of one image of 2x2 pixels whose value says which array it is of.
+    fn of_arrays(dir: &Path, names: &[&str]) -> std::path::PathBuf {
+        let path = dir.join("named.npz");
+        let mut archive = ZipWriter::new(File::create(&path).unwrap());
+        for (i, name) in names.iter().enumerate() {
+            let image = [i as f32 / 8.0; 12].map(f32::to_le_bytes).concat();
+            let number = i64::to_le_bytes(if name.starts_with("ids") { 40 } else { 2 }).to_vec();
+            let (descr, shape, values) = match name.starts_with(['y', 'l', 'i', '1']) && *name != "images" {
+                true => ("<i8", &[1][..], number),
+                false => ("<f4", &[1, 2, 2, 3][..], image),
+            };
+            member(&mut archive, SimpleFileOptions::default(), name, descr, shape).unwrap().write_all(&values).unwrap();
+        }
+        archive.finish().unwrap();
+        path
+    }
+
+    #[test]
+    fn names_say_which_images_are_attacked() {
+        let dir = tempfile::tempdir().unwrap();
+        // The places of the attacked and the clean images.
+        for (arrays, attacked, clean) in [
+            (&["x", "y"][..], 0, None),
+            (&["x", "clean", "y"], 0, Some(1)),
+            (&["x", "x_adv", "y"], 1, Some(0)),
+            (&["X_adv", "y", "X"], 0, Some(2)),
+            (&["images", "adversarial_images", "labels", "y_adv"], 1, Some(0)),
+            (&["x_test", "x_test_adv", "y"], 1, Some(0)),
+            (&["adv_inputs", "clean_inputs", "labels"], 0, Some(1)),
+            (&["adv", "y"], 0, None),
+            (&["0", "1"], 0, None),
+        ] {
+            let path = of_arrays(dir.path(), arrays);
+            let saved = read(Places { attacked: &path, clean: None, labels: None }, None).unwrap();
+            assert_eq!(saved.attacked[0], attacked as f32 / 8.0, "{arrays:?}");
+            assert_eq!(saved.clean.map(|clean| clean[0]), clean.map(|at: usize| at as f32 / 8.0), "{arrays:?}");
+            assert!(saved.taken.starts_with(&format!("attacked images `{}`", arrays[attacked])), "{}", saved.taken);
+        }
+        for (arrays, part) in [
+            (&["x_adv", "adv_inputs", "y"][..], "images as one array, found `x_adv`, `adv_inputs`"),
+            (&["x", "images", "y"], "found `x`, `images`"),
+            (&["x", "x_adv", "clean", "y"], "found `clean`, `x`"),
+            (&["y_adv", "y"], "expected images as one of"),
+        ] {
+            let path = of_arrays(dir.path(), arrays);
+            let error = read(Places { attacked: &path, clean: None, labels: None }, None).unwrap_err().to_string();
+            assert!(error.contains(part), "{arrays:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn clean_images_of_another_file_are_those_of_the_attacked_ones() {
+        let [one, other] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let read = |attacked: &Path, clean: &Path| read(Places { attacked, clean: Some(clean), labels: None }, None);
+        let attacked = of_arrays(one.path(), &["x", "y", "ids"]);
+        // Of a file of ours the clean ones, not the attacked ones.
+        let ours = of_arrays(other.path(), &["x", "clean", "y"]);
+        assert_eq!(read(&attacked, &ours).unwrap().clean.unwrap()[0], 0.125);
+        let set = Set {
+            about: About::default(),
+            shape: [2, 2, 3],
+            labels: &[1],
+            ids: &[40],
+            predictions: vec![1],
+            clean_predictions: None,
+        };
+        let written = |set: &Set| {
+            write(&mut File::create(&ours).unwrap(), Format::Npz, set, |_, _| Ok(vec![0.5; 12])).unwrap();
+            read(&attacked, &ours).unwrap_err().to_string()
+        };
+        let error = written(&set);
+        assert!(error.contains("labels: expected 2 for image 0") && error.contains("found 1"), "{error}");
+        let error = written(&Set { labels: &[2], ids: &[41], ..set });
+        assert!(error.contains("ids: expected 40 for image 0") && error.contains("found 41"), "{error}");
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Saving {
             let Some(cell) = ledger.cell(model, channel, eps) else { continue };
             let name = name(config, model, channel, eps, format);
             let whole = dir.own(&name)?;
-            let rows = match whole.is_file() {
+            let rows = match whole.is_file() && saved::is_whole(&whole, format) {
                 true => None,
                 false => Some(Rows::of_run(&whole, dir.shard(), dataset)?),
             };
