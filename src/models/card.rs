@@ -9,7 +9,7 @@ use super::graph::{self, Channels, Layout};
 use super::network::{Row, Shape};
 use super::weights::Weights;
 use super::{NETWORKS, network_shape};
-use crate::data::classes::plain;
+use crate::data::classes::{self, plain};
 use crate::data::prepare::{Fit, Prepare};
 use crate::data::resize::Filter;
 use crate::device::Device;
@@ -128,7 +128,7 @@ impl Card {
             unit(key, &values).map_err(&bad)?;
             Ok(Some(values))
         };
-        let classes = match text("classes").map(names) {
+        let classes = match text("classes").map(classes::from_json) {
             None => None,
             Some(Some(names)) => {
                 let logits = config["classes"].as_u64().map_or(names.len(), |n| n as usize);
@@ -288,11 +288,26 @@ impl Card {
             Some(1) => Channels::Grey,
             _ => Channels::Rgb,
         });
-        let found = graph::inspect(model, size, (channels, layout))?;
-        let config = graph::Config { classes: found.classes, size, channels, layout };
+        let found = graph::inspect(model, size.or_else(|| text("input_size").and_then(sides)), (channels, layout))?;
+        if found.classes < 2 {
+            let way_out = "of the value z before a sigmoid, let the graph end in Concat(-z/2, z/2)";
+            return Err(bad(format!(
+                "expected a logit for each of two classes or more, found one value per image: {way_out}"
+            )));
+        }
+        let config = graph::Config { classes: found.classes, size: size.or(found.only), channels, layout };
         let config = serde_json::to_value(config).map_err(|e| bad(e.to_string()))?;
         let mut card = Self::of(weights, graph::NAME.into(), config, range)?;
         let mut notes = Vec::new();
+        if let Some([h, w]) = found.only {
+            notes.push(format!("its file fixes no size of images: {h}x{w} is taken, which its weights fit"));
+        }
+        if found.halved > 0 {
+            notes.push(format!(
+                "its casts to 16-bit floats ({}) are left out: what lies behind them is computed in float32 and not rounded",
+                found.halved
+            ));
+        }
         if let Some(op) = found.cut {
             notes.push(format!("the graph ends in {op}, which is left out: what goes into it are the logits"));
         }
@@ -433,19 +448,15 @@ fn short(text: &str) -> String {
     if shown.len() < text.len() { format!("{shown}..") } else { shown }
 }
 
-/// A list of names, or an object from numbers to names.
-fn names(text: &str) -> Option<Vec<String>> {
-    if let Ok(names) = serde_json::from_str::<Vec<String>>(text) {
-        return Some(names);
+/// Height and width of `[3, 224, 224]`, `(224, 224)` or `224`.
+fn sides(said: &str) -> Option<[usize; 2]> {
+    let said = serde_json::from_str::<Vec<usize>>(&as_list(said))
+        .or_else(|_| said.parse().map(|side| vec![side, side]))
+        .ok()?;
+    match said[..] {
+        [1 | 3, h, w] | [h, w] if h > 0 && w > 0 => Some([h, w]),
+        _ => None,
     }
-    let mut numbered: Vec<(usize, String)> = serde_json::from_str::<serde_json::Map<String, Value>>(text)
-        .ok()?
-        .into_iter()
-        .map(|(number, name)| Some((number.parse().ok()?, name.as_str()?.to_owned())))
-        .collect::<Option<_>>()?;
-    numbered.sort_unstable();
-    let whole = numbered.iter().enumerate().all(|(i, (number, _))| i == *number);
-    whole.then(|| numbered.into_iter().map(|(_, name)| name).collect())
 }
 
 fn preparation<'a>(
@@ -456,11 +467,9 @@ fn preparation<'a>(
 ) -> Preparation {
     let mut found = Preparation { size: shape.size(), ..Preparation::default() };
     if let Some(said) = text("input_size") {
-        let sides =
-            serde_json::from_str::<Vec<usize>>(&as_list(said)).or_else(|_| said.parse().map(|side| vec![side, side]));
-        match sides.as_deref() {
-            Ok([1 | 3, h, w]) | Ok([h, w]) if *h > 0 && *w > 0 => found.size = Some([*h, *w]),
-            _ => doubts.push(format!("`input_size` is `{}`: expected channels, height and width", short(said))),
+        match sides(said) {
+            Some(size) => found.size = Some(size),
+            None => doubts.push(format!("`input_size` is `{}`: expected channels, height and width", short(said))),
         }
     }
     if let Some(said) = text("crop_pct") {

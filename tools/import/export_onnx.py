@@ -87,6 +87,10 @@ def state_of(path, ema, strip):
 
 def proof(model, x, labels):
     """-> logits, loss per image, and the gradient of the summed loss, computed in float64; and how near the next kink is"""
+    # Its usual eps is that of the weights' own type, which in float64 would be another network's.
+    for part in model.modules():
+        if isinstance(part, torch.nn.RMSNorm) and part.eps is None:
+            part.eps = torch.finfo(next(part.parameters(), torch.zeros(())).dtype).eps
     model = model.double()
     x = x.double().requires_grad_()
     with kink_margin.Watch() as watch:

@@ -1,5 +1,7 @@
 //! What can be computed beforehand: shape arithmetic with the batch as an unknown factor, masks, tables of positions.
 
+use half::{bf16, f16};
+
 use super::ir::{Attr, Constant, Data, Dim, Ir, Node};
 use super::operands::{MAX_VALUES, axes_of, axis, bounded, pads, parts, pick, slices, strides, times};
 use super::tables::{einsum, gather_nd};
@@ -78,8 +80,13 @@ pub fn evaluate(ir: &Ir, node: &Node) -> Result<Option<Vec<Constant>>, String> {
                 _ => matches!(input(1).map(|c| &c.data), Some(Data::Floats(_))),
             };
             let boolean = node.int("to") == Some(9);
+            let wrapped = |d: Dim| if d.batch { d } else { Dim::fixed(wrapped(d.n, node.int("to"))) };
             match (&x.data, float) {
-                (Data::Floats(_), true) => x.clone(),
+                (Data::Floats(v), true) => match node.int("to") {
+                    Some(10) => Constant::floats(&x.shape, v.iter().map(|&v| f16::from_f32(v).to_f32()).collect()),
+                    Some(16) => Constant::floats(&x.shape, v.iter().map(|&v| bf16::from_f32(v).to_f32()).collect()),
+                    _ => x.clone(),
+                },
                 (Data::Ints(v), true) => {
                     if v.iter().any(|d| d.batch) {
                         return Ok(None);
@@ -88,12 +95,12 @@ pub fn evaluate(ir: &Ir, node: &Node) -> Result<Option<Vec<Constant>>, String> {
                 }
                 (Data::Floats(v), false) => {
                     let whole = |v: f32| if boolean { i64::from(v != 0.0) } else { v as i64 };
-                    Constant::ints(&x.shape, v.iter().map(|&v| Dim::fixed(whole(v))).collect())
+                    Constant::ints(&x.shape, v.iter().map(|&v| wrapped(Dim::fixed(whole(v)))).collect())
                 }
                 (Data::Ints(v), false) if boolean => {
                     Constant::ints(&x.shape, v.iter().map(|d| Dim::fixed(i64::from(d.n != 0))).collect())
                 }
-                (Data::Ints(_), false) => x.clone(),
+                (Data::Ints(v), false) => Constant::ints(&x.shape, v.iter().map(|&d| wrapped(d)).collect()),
             }
         }
         "Range" => {
@@ -720,6 +727,19 @@ fn reshaped(shape: &[usize], to: &[i64], zero: bool) -> Result<Vec<usize>, Strin
     if found.iter().try_fold(1usize, |p, &d| p.checked_mul(d)) == Some(n) { Ok(found) } else { Err(wrong()) }
 }
 
+/// An integer as ONNX's type of this number holds it: what does not fit loses its high bits.
+fn wrapped(v: i64, to: Option<i64>) -> i64 {
+    match to {
+        Some(2) => i64::from(v as u8),
+        Some(3) => i64::from(v as i8),
+        Some(4) => i64::from(v as u16),
+        Some(5) => i64::from(v as i16),
+        Some(6) => i64::from(v as i32),
+        Some(12) => i64::from(v as u32),
+        _ => v,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -755,6 +775,31 @@ mod tests {
         );
         assert_eq!(evaluated("Add", vec![batch, Constant::list(&[1])], &[]), Ok(None));
         assert!(evaluated("Div", vec![Constant::list(&[1]), Constant::list(&[0])], &[]).is_err());
+    }
+
+    #[test]
+    fn casts_round_and_wrap_as_the_type_does() {
+        let cast = |x: Constant, to: i64| one("Cast", vec![x], &[("to", Attr::Int(to))]);
+        let numbers = || Constant::list(&[3, 300, -1, 1 << 33]);
+        for (to, want) in [
+            (2, [3, 44, 255, 0]),
+            (3, [3, 44, -1, 0]),
+            (4, [3, 300, 65_535, 0]),
+            (6, [3, 300, -1, 0]),
+            (7, [3, 300, -1, 1 << 33]),
+            (9, [1, 1, 1, 1]),
+            (12, [3, 300, 4_294_967_295, 0]),
+        ] {
+            assert_eq!(cast(numbers(), to).as_ints().unwrap(), want, "{to}");
+        }
+        let floats = || Constant::floats(&[3], vec![1.001, 65_504.0, 300.7]);
+        assert_eq!(cast(floats(), 1).as_floats(), floats().as_floats());
+        assert_eq!(cast(floats(), 10).as_floats().unwrap(), [1.000_976_6, 65_504.0, 300.75]);
+        assert_eq!(cast(floats(), 16).as_floats().unwrap(), [1.0, 65_536.0, 300.0]);
+        assert_eq!(cast(Constant::floats(&[2], vec![300.7, -2.5]), 2).as_ints().unwrap(), [44, 254]);
+        // The size of a batch stays what it is.
+        let batch = Constant::ints(&[1], vec![Dim::BATCH]);
+        assert_eq!(cast(batch.clone(), 6).as_dims(), batch.as_dims());
     }
 
     #[test]

@@ -1067,14 +1067,7 @@ impl Lower<'_> {
     fn resize(&mut self, node: &Node) -> Made<()> {
         let id = self.input(node, 0)?;
         let (placed, from, to) = (self.place(id)?, self.shape(id)?, self.shape(node.outputs[0])?);
-        let scales = match node.attrs.get("scales") {
-            Some(Attr::Floats(v)) => Some(v.clone()),
-            _ => {
-                let at = if node.op == "Upsample" || self.ir.opset < 11 { 1 } else { 2 };
-                self.ir.known(node, at).and_then(|c| c.as_floats().map(<[f32]>::to_vec))
-            }
-        };
-        let scales = scales.filter(|s| s.len() == from.len());
+        let scales = resample::asked(self.ir, node, from.len())?.scales;
         let mut x = placed.register;
         for at in 0..from.len() {
             let (n, m) = (from[at].n as usize, to[at].n as usize);

@@ -3,6 +3,7 @@
 //! | pass | |
 //! |---|---|
 //! | `read` | parses, inlines functions, sorts, decodes constants |
+//! | `guards` | choices between two values of a number, as some activations are spelt |
 //! | `shapes`, `fold` | the shape of every value, the batch an unknown factor; computes what is known beforehand |
 //! | `counted` | what is read by the number of the image is read from each image alone |
 //! | `ending` | cuts what makes probabilities of logits off the end |
@@ -17,6 +18,7 @@ mod counted;
 mod ending;
 mod fold;
 mod fuse;
+mod guards;
 mod identities;
 mod ir;
 mod known;
@@ -44,6 +46,7 @@ use crate::ops::resize::{Along, along};
 use crate::tape::{Graph, Precision};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
+use ir::{Ir, Node};
 pub use plan::Plan;
 use read::Model;
 
@@ -169,7 +172,13 @@ pub fn simplify(model: &Model, size: [usize; 2], (channels, layout): (Channels, 
     let image = if layout == Layout::Nchw { [depth, size[0], size[1]] } else { [size[0], size[1], depth] };
     let mut ir = model.ir.clone();
     let before = ir.counts();
-    shapes::run(&mut ir, image).map_err(bad)?;
+    // A node that does not fit says more with the size of the images beside it.
+    let sized = |problem: String| match size_of(model, layout) {
+        Some(_) => bad(problem),
+        None => bad(format!("for images of {}x{}: {problem}", size[0], size[1])),
+    };
+    guards::run(&mut ir);
+    shapes::run(&mut ir, image).map_err(sized)?;
     let cut = ending::cut(&mut ir);
     identities::run(&mut ir);
     fuse::run(&mut ir);
@@ -200,12 +209,19 @@ impl Simplified {
 
 /// Images for a graph whose file does not fix their size: what ImageNet's, CIFAR's and MNIST's networks usually take.
 const USUAL: [[usize; 2]; 4] = [[224, 224], [32, 32], [64, 64], [28, 28]];
+/// Sides of square ones for a graph that takes none of these, as one whose last layer knows how many values there are.
+const OTHERS: [usize; 25] =
+    [8, 16, 20, 24, 36, 40, 48, 56, 72, 80, 96, 112, 128, 160, 192, 227, 240, 256, 288, 299, 300, 320, 331, 384, 448];
 
 /// What is known of a graph before it is built.
 pub struct Inspected {
     pub classes: usize,
     /// The operator that is cut off the end.
     pub cut: Option<String>,
+    /// The size of images that its weights fit, where the file fixes none and the usual ones do not fit.
+    pub only: Option<[usize; 2]>,
+    /// Casts to 16-bit floats, which do nothing here.
+    pub halved: usize,
 }
 
 /// Runs the passes on images of a size that the graph takes.
@@ -213,18 +229,40 @@ pub struct Inspected {
 /// # Errors
 /// As [`simplify`], of the first size that was tried; [`Error::File`] when the output is no logits.
 pub fn inspect(model: &Model, size: Option<[usize; 2]>, how: (Channels, Layout)) -> Result<Inspected> {
+    let one = |size: [usize; 2]| {
+        let simplified = simplify(model, size, how)?;
+        let none = || Error::file(&model.origin, "expected logits (N, classes) as its output");
+        let halved = model.ir.nodes.iter().filter(|node| is_halving(&model.ir, node)).count();
+        Ok(Inspected { classes: simplified.classes().ok_or_else(none)?, cut: simplified.cut, only: None, halved })
+    };
+    if let Some(size) = size {
+        return one(size);
+    }
     let mut first = None;
-    for size in size.map_or(USUAL.to_vec(), |size| vec![size]) {
-        let found = simplify(model, size, how).and_then(|simplified| {
-            let none = || Error::file(&model.origin, "expected logits (N, classes) as its output");
-            Ok(Inspected { classes: simplified.classes().ok_or_else(none)?, cut: simplified.cut })
-        });
-        match found {
+    for size in USUAL {
+        match one(size) {
             Ok(found) => return Ok(found),
             Err(error) => first = first.or(Some(error)),
         }
     }
-    Err(first.unwrap_or_else(|| Error::file(&model.origin, "no size of images was tried")))
+    for size in OTHERS.map(|side| [side, side]) {
+        if let Ok(found) = one(size) {
+            return Ok(Inspected { only: Some(size), ..found });
+        }
+    }
+    Err(match first {
+        Some(Error::File { file, problem }) => {
+            let way_out = "export it with the size of its images, or with metadata `input_size`";
+            let problem =
+                format!("{problem} (the file fixes no size; neither this one nor other usual ones fit: {way_out})");
+            Error::File { file, problem }
+        }
+        other => other.unwrap_or_else(|| Error::file(&model.origin, "no size of images was tried")),
+    })
+}
+
+fn is_halving(ir: &Ir, node: &Node) -> bool {
+    node.op == "Cast" && matches!(node.int("to"), Some(10 | 16)) && ir.known(node, 0).is_none()
 }
 
 impl Shape for Config {

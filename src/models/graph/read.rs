@@ -96,8 +96,13 @@ pub fn parse(origin: &Path, bytes: Bytes) -> Result<Model> {
     let mut inliner = Inliner { origin, functions, nodes: Vec::new(), calls: 0 };
     inliner.expand(&graph.node, &Scope::default(), 0)?;
 
-    let initialisers: HashMap<&str, &proto::Tensor> =
-        graph.initializer.iter().filter_map(|t| Some((t.name.as_deref()?, t))).collect();
+    let mut initialisers: HashMap<&str, &proto::Tensor> = HashMap::new();
+    for tensor in &graph.initializer {
+        let Some(name) = tensor.name.as_deref() else { continue };
+        if initialisers.insert(name, tensor).is_some() {
+            return Err(bad(format!("two initialisers are called `{name}`: which is meant would be a guess")));
+        }
+    }
     let output = graph.output.first().and_then(|o| o.name.clone());
     let output = output.ok_or_else(|| bad("expected an output of the graph, found none".into()))?;
     let others = graph.output.iter().skip(1).filter_map(|o| o.name.clone()).collect();
@@ -228,6 +233,9 @@ impl Builder<'_> {
             for name in node.output.iter().filter(|name| !name.is_empty()) {
                 if makers.insert(name, at).is_some() {
                     return Err(self.bad(format!("two nodes make the value `{name}`")));
+                }
+                if initialisers.contains_key(name.as_str()) {
+                    return Err(self.bad(format!("a node makes the value `{name}`, which is an initialiser too")));
                 }
             }
         }
@@ -640,6 +648,8 @@ mod tests {
     fn what_is_no_network_is_refused_with_the_reason() {
         refused(|_, g| g.node.push(node("Relu", &["y"], &["y"])), "two nodes make the value `y`");
         refused(|_, g| g.node[0].input[0] = "flat".into(), "depends on itself: a cycle");
+        refused(|_, g| g.initializer.push(g.initializer[0].clone()), "two initialisers are called `w`");
+        refused(|_, g| g.node[1].output[0] = "w".into(), "the value `w`, which is an initialiser too");
         refused(|_, g| g.initializer.clear(), "node `y` (Gemm) reads `w`, which is no input, no initialiser");
         refused(
             |_, g| g.node[1].op_type = Some("NonMaxSuppression".into()),

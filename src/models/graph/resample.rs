@@ -1,6 +1,59 @@
-//! The weights of ONNX's Resize along one axis.
+//! What ONNX's Resize asks for, and its weights along one axis.
 
-use super::ir::Node;
+use super::ir::{Attr, Constant, Dim, Ir, Node};
+
+/// What a node asks for along every axis of its input; an axis that it does not name keeps its length.
+pub struct Asked {
+    pub scales: Option<Vec<f32>>,
+    pub sizes: Option<Vec<Option<Dim>>>,
+}
+
+/// Reads scales or sizes, which from opset 18 on may be those of some axes alone.
+///
+/// # Errors
+/// Neither is known beforehand, their number is another than that of the axes, or a policy that is not understood.
+pub fn asked(ir: &Ir, node: &Node, rank: usize) -> Result<Asked, String> {
+    let policy = node.text("keep_aspect_ratio_policy").unwrap_or("stretch");
+    if policy != "stretch" {
+        return Err(format!(
+            "keep_aspect_ratio_policy `{policy}` is not understood: export it with scales or whole sizes"
+        ));
+    }
+    let axes = match node.ints("axes") {
+        None => (0..rank).collect(),
+        Some(axes) => {
+            let place = |&axis: &i64| {
+                let at = if axis < 0 { axis + rank as i64 } else { axis };
+                usize::try_from(at).ok().filter(|&at| at < rank)
+            };
+            let found: Option<Vec<usize>> = axes.iter().map(place).collect();
+            let once = |axes: &Vec<usize>| axes.iter().enumerate().all(|(i, a)| !axes[..i].contains(a));
+            found.filter(once).ok_or_else(|| format!("axes: expected different ones of {rank}, found {axes:?}"))?
+        }
+    };
+    let count = |what: &str, found: usize| match found == axes.len() {
+        true => Ok(()),
+        false => Err(format!("{what}: expected one for each of {} axes, found {found}", axes.len())),
+    };
+    let place = if node.op == "Upsample" || ir.opset < 11 { 1 } else { 2 };
+    let scales = match node.attrs.get("scales") {
+        Some(Attr::Floats(v)) => Some(v.clone()),
+        _ => ir.known(node, place).and_then(Constant::as_floats).map(<[f32]>::to_vec),
+    };
+    if let Some(sizes) = ir.known(node, 3).and_then(Constant::as_dims) {
+        count("sizes", sizes.len())?;
+        let mut all = vec![None; rank];
+        axes.iter().zip(sizes).for_each(|(&axis, &size)| all[axis] = Some(size));
+        return Ok(Asked { scales: None, sizes: Some(all) });
+    }
+    let Some(own) = scales.filter(|scales| !scales.is_empty()) else {
+        return Err("its sizes are not known beforehand".into());
+    };
+    count("scales", own.len())?;
+    let mut all = vec![1.0; rank];
+    axes.iter().zip(own).for_each(|(&axis, scale)| all[axis] = scale);
+    Ok(Asked { scales: Some(all), sizes: None })
+}
 
 /// Weights of outputs `0..m` over inputs `0..n`. Source: the definition of Resize in ONNX's operators.
 ///

@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 
 use super::counted;
 use super::fold;
-use super::ir::{Dim, Id, Ir, Node, written};
+use super::ir::{Constant, Dim, Id, Ir, Node, written};
 use super::operands::{Range, axes_of, axis, pads, parts, permutation, reduced, slices, softmax_axis, times};
+use super::resample::{Asked, asked};
 
 /// Gives every value its shape for images of `image` (C, H, W, or H, W, C if that is how the graph takes them).
 ///
@@ -195,6 +196,9 @@ fn infer(ir: &Ir, node: &Node) -> Result<Vec<Vec<Dim>>, String> {
                 return Err(format!("expected weights of 4 dimensions, found {}", written(w)));
             }
             let kernel: Vec<i64> = w[2..].iter().map(|d| d.n).collect();
+            if let Some(said) = node.ints("kernel_shape").filter(|said| **said != kernel) {
+                return Err(format!("kernel_shape {said:?} on weights {}", written(w)));
+            }
             let windows = Windows::read(node, &x[2..], kernel)?;
             let groups = node.int("group").unwrap_or(1).clamp(1, 1 << 31);
             let expected = if node.op == "Conv" { w[1].n.saturating_mul(groups) } else { w[0].n };
@@ -273,6 +277,11 @@ fn infer(ir: &Ir, node: &Node) -> Result<Vec<Vec<Dim>>, String> {
             }
             one_image("it", x[at])?;
             same()
+        }
+        "Dropout" if drops(ir, node) => {
+            Err("its training_mode is on, so that it drops values by chance whenever the network runs: \
+                                             export it in evaluation mode (model.eval())"
+                .into())
         }
         "Abs" | "Cast" | "CastLike" | "Celu" | "Ceil" | "Clip" | "Dropout" | "Elu" | "Erf" | "Exp" | "Floor"
         | "Gelu" | "HardSigmoid" | "HardSwish" | "Identity" | "LeakyRelu" | "Log" | "Mish" | "Neg" | "Reciprocal"
@@ -430,44 +439,27 @@ fn infer(ir: &Ir, node: &Node) -> Result<Vec<Vec<Dim>>, String> {
             Ok(vec![out])
         }
         "Resize" | "Upsample" => {
-            let scales = match node.op.as_str() {
-                "Upsample" => node_floats(node).or_else(|| ir.known(node, 1)?.as_floats().map(<[f32]>::to_vec)),
-                _ => ir.known(node, if ir.opset < 11 { 1 } else { 2 }).and_then(|c| c.as_floats().map(<[f32]>::to_vec)),
-            };
-            let sizes = ir.known(node, 3).and_then(|c| c.as_dims().map(<[Dim]>::to_vec));
+            let Asked { scales, sizes } = asked(ir, node, x.len())?;
             let mut out = x.to_vec();
-            match (scales.filter(|s| !s.is_empty()), sizes) {
-                (_, Some(sizes)) if sizes.len() == x.len() => {
-                    for (i, size) in sizes.into_iter().enumerate() {
-                        if x[i].batch && size.n != x[i].n {
-                            return Err("resizes the batch".into());
-                        }
-                        out[i] = if x[i].batch { x[i] } else { size };
-                    }
+            for (i, size) in sizes.into_iter().flatten().enumerate() {
+                let Some(size) = size else { continue };
+                if x[i].batch && size.n != x[i].n {
+                    return Err("resizes the batch".into());
                 }
-                (Some(scales), _) if scales.len() == x.len() => {
-                    for (i, scale) in scales.into_iter().enumerate() {
-                        let n = (x[i].n as f32 * scale).floor();
-                        if !(1.0..=1e9).contains(&n) || x[i].batch && scale != 1.0 {
-                            return Err(format!("a scale of {scale} for {}", x[i]));
-                        }
-                        out[i].n = n as i64;
-                    }
+                out[i] = if x[i].batch { x[i] } else { size };
+            }
+            for (i, scale) in scales.into_iter().flatten().enumerate() {
+                let n = (x[i].n as f32 * scale).floor();
+                if !(1.0..=1e9).contains(&n) || x[i].batch && scale != 1.0 {
+                    return Err(format!("a scale of {scale} for {}", x[i]));
                 }
-                _ => return Err("its sizes are not known beforehand".into()),
+                out[i].n = n as i64;
             }
             positive(out)
         }
         op => {
             Err(format!("what `{op}` reads is not known beforehand: it is only understood as arithmetic of constants"))
         }
-    }
-}
-
-fn node_floats(node: &Node) -> Option<Vec<f32>> {
-    match node.attrs.get("scales") {
-        Some(super::ir::Attr::Floats(v)) => Some(v.clone()),
-        _ => None,
     }
 }
 
@@ -531,9 +523,16 @@ pub fn reshape(x: &[Dim], to: &[Dim], zero: bool, single: bool) -> Result<Vec<Di
     Err(format!("{} as {} puts values of several images into one", written(x), written(&out)))
 }
 
+/// Whether a Dropout does so in use: its third input is on, or not known beforehand, and its ratio is not 0.
+fn drops(ir: &Ir, node: &Node) -> bool {
+    let on = node.input(2).is_some() && ir.known(node, 2).and_then(Constant::scalar) != Some(0.0);
+    on && !ir.known(node, 1).and_then(Constant::scalar).is_some_and(|ratio| ratio == 0.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::models::graph::ir::{Attr, node};
 
     fn dims(shape: &[i64]) -> Vec<Dim> {
         shape.iter().map(|&n| if n == 0 { Dim::BATCH } else { Dim::fixed(n) }).collect()
@@ -575,5 +574,53 @@ mod tests {
         let windows = [Dim::new(4, true), Dim::fixed(9)];
         assert_eq!(written(&broadcast(&windows, &dims(&[4, 9])).unwrap()), "[4N, 9]");
         assert!(broadcast(&windows, &dims(&[3, 9])).is_err());
+    }
+
+    /// The shape that a node of this operator gives to images of 3 channels and 4x6 pixels.
+    fn shaped(op: &str, inputs: &[Option<Constant>], attrs: &[(&str, Attr)]) -> Result<String, String> {
+        let mut ir = Ir { opset: 18, ..Ir::default() };
+        ir.input = ir.add("x", None);
+        let rest: Vec<Option<Id>> =
+            inputs.iter().map(|c| c.as_ref().map(|c| ir.add_constant("c", c.clone()))).collect();
+        ir.output = ir.add("y", None);
+        let mut made = node(op, &[ir.input], ir.output);
+        made.inputs.extend(rest);
+        attrs.iter().for_each(|(key, value)| made.set(key, value.clone()));
+        ir.nodes.push(made);
+        run(&mut ir, [3, 4, 6]).map(|()| written(ir.shape(ir.output).unwrap()))
+    }
+
+    #[test]
+    fn a_resize_may_name_the_axes_it_is_for() {
+        let of = |scales: Option<Constant>, sizes: Option<Constant>, axes: &[i64]| {
+            shaped("Resize", &[None, scales, sizes], &[("axes", Attr::Ints(axes.to_vec()))])
+        };
+        assert_eq!(of(None, Some(Constant::list(&[5, 11])), &[2, 3]).unwrap(), "[N, 3, 5, 11]");
+        assert_eq!(of(None, Some(Constant::list(&[5, 11])), &[-1, -2]).unwrap(), "[N, 3, 11, 5]");
+        assert_eq!(of(Some(Constant::floats(&[1], vec![1.5])), None, &[3]).unwrap(), "[N, 3, 4, 9]");
+        for (axes, part) in
+            [(&[2, 2][..], "expected different ones"), (&[4], "expected different ones"), (&[3], "found 2")]
+        {
+            let problem = of(None, Some(Constant::list(&[5, 11])), axes).unwrap_err();
+            assert!(problem.contains(part), "{problem}");
+        }
+        let policy = ("keep_aspect_ratio_policy", Attr::Text("not_larger".into()));
+        let problem = shaped("Resize", &[None, None, Some(Constant::list(&[1, 3, 5, 11]))], &[policy]).unwrap_err();
+        assert!(problem.contains("keep_aspect_ratio_policy `not_larger`"), "{problem}");
+    }
+
+    #[test]
+    fn what_drops_values_by_chance_is_no_network_in_use() {
+        let of = |ratio: f32, training: i64| {
+            shaped(
+                "Dropout",
+                &[Some(Constant::floats(&[], vec![ratio])), Some(Constant::ints(&[], vec![Dim::fixed(training)]))],
+                &[],
+            )
+        };
+        assert_eq!(of(0.5, 0).unwrap(), "[N, 3, 4, 6]");
+        assert_eq!(of(0.0, 1).unwrap(), "[N, 3, 4, 6]");
+        assert_eq!(shaped("Dropout", &[], &[]).unwrap(), "[N, 3, 4, 6]");
+        assert!(of(0.5, 1).unwrap_err().contains("training_mode is on"));
     }
 }
