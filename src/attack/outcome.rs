@@ -47,7 +47,7 @@ pub struct Outcome {
     /// The smallest budget that was found to break the image, where the attack looks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub radius: Option<f64>,
-    /// In targeted mode the class aimed at, and whether the last point is of it.
+    /// In targeted mode the class aimed at, and whether the last point is of it; an image of that class has nothing to reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

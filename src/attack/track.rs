@@ -387,6 +387,7 @@ impl<'a> Track<'a> {
         let (last, margin, chosen) = (last?, margin?, chosen?);
         let outcomes = self.progress.iter().enumerate().map(|(i, p)| {
             let correct_clean = clean.prediction[i] == self.batch.labels[i];
+            let target = self.targets.as_ref().map(|targets| targets[i]);
             Outcome {
                 prediction: p.last_prediction,
                 clean_prediction: clean.prediction[i],
@@ -405,8 +406,8 @@ impl<'a> Track<'a> {
                 nested: None,
                 radius: None,
                 asked: None,
-                target: self.targets.as_ref().map(|t| t[i]),
-                target_reached: self.targets.as_ref().map(|t| p.last_prediction == t[i]),
+                target,
+                target_reached: target.filter(|&target| target != self.batch.labels[i]).map(|t| p.last_prediction == t),
                 top5: None,
                 clean_top5: None,
             }

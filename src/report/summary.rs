@@ -12,6 +12,18 @@ use crate::run::ledger::Ledger;
 use crate::run::records::Found;
 use crate::run::results::{self, Cell, Channel, Under};
 
+/// How often a targeted attack reached its target, as a table; nothing for one without.
+pub fn reached(run: &Ledger) -> Option<String> {
+    let config = &run.config;
+    let rule = config.attack.targeted;
+    let reached =
+        |cell: &Cell| Cell { n: cell.aimed, last: cell.reached, any: cell.reached_any, clean: 0, ..cell.clone() };
+    let cells: Vec<Cell> = run.cells.iter().map(reached).collect();
+    let title =
+        format!("target reached in % of images of other classes (rule: {rule}); accuracy above is of the label");
+    (rule != Target::None).then(|| table::accuracy(&title, &series(config, &cells, config.score, |_| true), ""))
+}
+
 /// The last iterate and any iterate, each in a table of its own; then the denoised channels, the comparison of models image by image,
 /// and the two attacks side by side. Early stop has no last iterate to speak of.
 pub fn tables(run: &Ledger, mark: &Mark) -> String {
@@ -50,17 +62,7 @@ pub fn tables(run: &Ledger, mark: &Mark) -> String {
         let vote = format!("{} of {}", defense.vote(), count(defense.draws() as usize, "draw"));
         parts.push(table::accuracy(&format!("accuracy in %, {how}: {vote}"), &rows, sign));
     }
-    if config.attack.targeted != Target::None {
-        let reached = |cell: &Cell| Cell { last: cell.reached, any: cell.reached_any, clean: 0, ..cell.clone() };
-        let cells: Vec<Cell> = cells.iter().map(reached).collect();
-        let rows = series(config, &cells, config.score, |_| true);
-        let rule = config.attack.targeted;
-        parts.push(table::accuracy(
-            &format!("target reached in % (rule: {rule}); accuracy above is of the label"),
-            &rows,
-            "",
-        ));
-    }
+    parts.extend(reached(run));
     if config.dataset.top5() {
         let title = "top-5 accuracy in %: last iterates, and votes of the denoised";
         parts.push(table::accuracy(title, &top5_series(run), sign));

@@ -5,6 +5,7 @@ use super::four::{self, Four};
 use super::mark::Mark;
 use super::page::unfinished;
 use super::{curves, words};
+use crate::attack::Target;
 use crate::draw::{Point, Series};
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
@@ -33,13 +34,28 @@ fn scored(point: Option<&Point>, sign: &str) -> String {
     format!("{:.1}{sign} [{:.1}, {:.1}]", 100.0 * point.accuracy(), 100.0 * interval.lo, 100.0 * interval.hi)
 }
 
+/// The attack in a few words: two tables may be alike in all else.
+fn under(run: &Ledger) -> String {
+    let attack = &run.config.attack;
+    let target = match attack.targeted {
+        Target::None => String::new(),
+        rule => format!(" (target: {rule})"),
+    };
+    format!("{} {}, {}{target}", attack.label(), attack.norm, words::count(attack.steps as usize, "step"))
+}
+
 /// A row per curve, a column per epsilon, and the verdict.
 pub fn markdown(run: &Ledger, name: &str, checks: &[Check]) -> String {
     let (series, mark) = (curves::all_series(run), Mark::of(checks));
     let eps = curves::epsilons(&series);
     let cells = |first: &str, rest: Vec<String>| format!("| {first} | {} |", rest.join(" | "));
     let mut lines = vec![
-        format!("**{}**: accuracy in % [Wilson 95 % interval], n = {}\n", one_line(name), words::images(run)),
+        format!(
+            "**{}**: accuracy in % [Wilson 95 % interval] under {}, n = {}\n",
+            one_line(name),
+            under(run),
+            words::images(run)
+        ),
         cells("ε", eps.iter().map(|&eps| eps_label(eps)).chain(["verdict".into()]).collect()),
         cells("---", vec!["---".into(); eps.len() + 1]),
     ];
@@ -88,7 +104,8 @@ pub fn latex(run: &Ledger, name: &str, checks: &[Check]) -> String {
         let points = eps.iter().map(|&eps| escaped(&scored(at(s, eps), MARK)).replace(MARK, sign));
         row([escaped(&s.name)].into_iter().chain(points).chain([escaped(&brief(checks))]).collect())
     });
-    let mut lines = vec![format!("% {}", one_line(name)), "\\begin{table}".into(), "\\centering".into()];
+    let mut lines =
+        vec![format!("% {}: {}", one_line(name), under(run)), "\\begin{table}".into(), "\\centering".into()];
     lines.extend(table(eps.len() + 1, head, body.collect()));
     let four = four::numbers(run, MARK);
     if !four.is_empty() {
@@ -113,7 +130,8 @@ pub fn latex(run: &Ledger, name: &str, checks: &[Check]) -> String {
     lines.join("\n") + "\n"
 }
 
-fn one_line(text: &str) -> String {
+/// A name without what would end its line or hide in it.
+pub fn one_line(text: &str) -> String {
     plain(&text.replace(['\n', '\r'], " ")).into_owned()
 }
 

@@ -9,6 +9,7 @@ use crate::data::classes::{Classes, place, plain};
 use crate::data::prepare::Fit;
 use crate::data::{Dataset, Named, SOURCES, Said};
 use crate::defense::Denoiser;
+use crate::defense::suite::SUITE;
 use crate::error::{Error, Result};
 use crate::models::card::{Agreement, Preparation, agreement};
 
@@ -276,6 +277,7 @@ impl Intake {
                 let from = format!(" of {}", dataset.name);
                 return Err(other_count(weights.origin(), logits, dataset.classes.len(), &from));
             }
+            check_classes(config, dataset.classes.len())?;
             let mut same = false;
             if let Some(said) = &card.classes {
                 match agreement(said, &dataset.classes, &others) {
@@ -330,6 +332,21 @@ impl Intake {
         }
         Ok(())
     }
+}
+
+/// Refuses attacks that need more classes than there are.
+pub(super) fn check_classes(config: &Config, classes: usize) -> Result<()> {
+    for spec in [&config.attack].into_iter().chain(&config.attack.beside) {
+        spec.check_classes(classes)?;
+    }
+    for row in SUITE.iter().filter(|_| config.defense.suite) {
+        let spec = row.spec(config.attack.norm, &config.attack.eps, config.defense.steps())?;
+        spec.check_classes(classes).map_err(|e| match e {
+            Error::Usage { problem, .. } => Error::usage("defense.suite", format!("{}: {problem}", row.name)),
+            other => other,
+        })?;
+    }
+    Ok(())
 }
 
 /// That a network and images have other numbers of classes.

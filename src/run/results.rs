@@ -150,7 +150,9 @@ pub struct Cell {
     /// not scored.
     pub top5: u64,
     pub clean_top5: u64,
-    /// Images that a targeted attack drove to its target: at the last point or in the vote, and at any point.
+    /// Images that a targeted attack had a target for, which those of its class have not.
+    pub aimed: u64,
+    /// Those of them that it drove there: at the last point or in the vote, and at any point.
     pub reached: u64,
     pub reached_any: u64,
     /// Of channel 2, images that are right under each further seed of the noise; none without.
@@ -172,6 +174,7 @@ impl Cell {
             correct_draws: 0,
             top5: 0,
             clean_top5: 0,
+            aimed: 0,
             reached: 0,
             reached_any: 0,
             again: vec![],
@@ -188,13 +191,17 @@ impl Cell {
                 self.violations += u64::from(outcome.violation);
                 self.top5 += u64::from(outcome.top5 == Some(true));
                 self.clean_top5 += u64::from(outcome.clean_top5 == Some(true));
+                self.aimed += u64::from(outcome.target_reached.is_some());
                 self.reached += u64::from(outcome.target_reached == Some(true));
-                self.reached_any += u64::from(outcome.target.is_some() && outcome.first_success.is_some());
+                // A clean image may be taken for it, which takes no step.
+                let any = outcome.first_success.is_some() || outcome.target_reached == Some(true);
+                self.reached_any += u64::from(outcome.target_reached.is_some() && any);
             }
             Found::Denoised(smoothed) => {
                 self.last += u64::from(smoothed.correct);
                 self.any += u64::from(smoothed.correct_draws == smoothed.draws);
                 self.top5 += u64::from(smoothed.top5 == Some(true));
+                self.aimed += u64::from(smoothed.target_reached.is_some());
                 self.reached += u64::from(smoothed.target_reached == Some(true));
                 self.reached_any += u64::from(smoothed.target_reached == Some(true));
                 self.draws += u64::from(smoothed.draws);
@@ -295,13 +302,15 @@ pub struct Row {
     pub mean: Option<f64>,
     pub least: Option<f64>,
     pub most: Option<f64>,
+    /// Images that had a target to reach, those of other classes; nothing for an untargeted attack.
+    pub target_aimed: Option<u64>,
 }
 
 /// The verdict of a run whose attack nobody looked at yet.
 pub const NOT_JUDGED: &str = "not judged";
 
 impl Row {
-    pub const COLUMNS: [&str; 24] = [
+    pub const COLUMNS: [&str; 25] = [
         "model",
         "dataset",
         "attack",
@@ -326,6 +335,7 @@ impl Row {
         "mean",
         "least",
         "most",
+        "target_aimed",
     ];
 
     pub fn new(config: &Config, dataset: &str, device: &str, cell: &Cell, verdict: &str) -> Self {
@@ -358,11 +368,12 @@ impl Row {
             mean: cell.over_seeds().map(|_| cell.mean_over_seeds()),
             least: cell.over_seeds().map(|[least, _]| least as f64 / cell.n.max(1) as f64),
             most: cell.over_seeds().map(|[_, most]| most as f64 / cell.n.max(1) as f64),
+            target_aimed: cell.target_reached(config).map(|_| cell.aimed),
         }
     }
 
     /// The text of each column.
-    pub fn fields(&self) -> [String; 24] {
+    pub fn fields(&self) -> [String; 25] {
         let share = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.6}"));
         [
             self.model.clone(),
@@ -389,6 +400,7 @@ impl Row {
             share(self.mean),
             share(self.least),
             share(self.most),
+            self.target_aimed.map_or(String::new(), |n| n.to_string()),
         ]
     }
 }

@@ -119,11 +119,11 @@ fn results_have_the_agreed_form() {
     assert_eq!(
         lines[0],
         "model,dataset,attack,norm,eps,steps,step_size,sigma,channel,n,correct,accuracy,ci_low,ci_high,\
-         seed,device,precision,target_reached,verdict,left_out,seeds,mean,least,most"
+         seed,device,precision,target_reached,verdict,left_out,seeds,mean,least,most,target_aimed"
     );
     assert_eq!(
         lines[1],
-        "resnet50-w16,fashion-mnist,pgd,linf,0,10,0,,1,11,11,1.000000,0.741167,1.000000,0,fake,f32,,not judged,0,,,,"
+        "resnet50-w16,fashion-mnist,pgd,linf,0,10,0,,1,11,11,1.000000,0.741167,1.000000,0,fake,f32,,not judged,0,,,,,"
     );
     assert!(lines[4].starts_with("resnet50-w16,fashion-mnist,pgd,linf,0,10,0,0.25,2,11,"), "{}", lines[4]);
     let channels = [",,1,11,", ",0.25,2,11,", ",0.5,2,11,"];

@@ -1,6 +1,6 @@
 //! FAB, Square and AutoAttack on a small network.
 
-use rampart::attack::{Batch, Loss, Norm, Outcome, Spec, Work};
+use rampart::attack::{Batch, Loss, Norm, Outcome, Said, Spec, Work};
 use rampart::device::DType;
 use rampart::tensor::Tensor;
 
@@ -177,5 +177,29 @@ fn a_stage_sees_what_still_stands_and_the_worst_case_counts() {
             let alone = attack(&net, &rows(&data, &[i]), &spec);
             assert_eq!((alone.0[0], &alone.1.last[..]), (all.0[i], &all.1.last[i * D..(i + 1) * D]));
         }
+    }
+}
+
+/// Known from the number of classes alone, before anything is attacked.
+#[test]
+fn attacks_and_stages_that_need_more_classes_are_refused() {
+    for (method, least) in [
+        ("pgd", 2),
+        ("apgd-ce", 2),
+        ("fab-t", 2),
+        ("square", 2),
+        ("apgd-dlr", 3),
+        ("autoattack-rand", 3),
+        ("apgd-t", 4),
+        ("autoattack", 4),
+    ] {
+        let said = Said { method: Some(method.into()), eps: Some(vec![0.01.into()]), ..Said::default() };
+        let spec = said.decided().unwrap();
+        spec.check_classes(least).unwrap_or_else(|e| panic!("{method}: {e}"));
+        let Err(refused) = spec.check_classes(least - 1).map_err(|e| e.to_string()) else {
+            assert_eq!(least, 2, "{method}");
+            continue;
+        };
+        assert!(refused.contains(&format!("at least {least} classes")), "{method}: {refused}");
     }
 }

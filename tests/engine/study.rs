@@ -219,7 +219,9 @@ fn images_handed_over_in_8_bits_are_scored_so() {
     let (_, data, outcomes) = engine_run(&format!("{PGD}hand_over = \"8-bit\"\neps = [0.0015, 0.01]\n"), 0.0015, N);
     assert!(outcomes.iter().all(|o| o.prediction == o.clean_prediction && o.correct_last == o.correct_clean));
     let (_, _, free) = engine_run(&format!("{PGD}eps = [0.0015, 0.01]\n"), 0.0015, N);
-    assert!(free.iter().zip(&outcomes).all(|(a, b)| a.margin == b.margin && a.linf == b.linf));
+    assert!(free.iter().zip(&outcomes).all(|(a, b)| a.margin == b.margin && a.linf > 0.0));
+    // What is measured is what was scored.
+    assert!(outcomes.iter().all(|o| o.linf == 0.0 && !o.violation));
 
     let (config, _, outcomes) = engine_run(&format!("{PGD}hand_over = \"8-bit\"\neps = [0.0015, 0.01]\n"), 0.01, N);
     assert_eq!(config.attack.label(), "pgd-8bit");
@@ -236,7 +238,11 @@ fn images_handed_over_in_8_bits_are_scored_so() {
     assert_eq!(outcomes.iter().map(|o| o.prediction).collect::<Vec<_>>(), want);
     for o in &outcomes {
         assert!(o.correct_any <= o.correct_last && o.correct_last <= o.correct_clean, "{o:?}");
+        // 2.55 levels become 3.
+        assert!(o.violation && (o.linf - 3.0 / 255.0).abs() < 1e-6, "{o:?}");
     }
+    let (_, _, whole) = engine_run(&format!("{PGD}hand_over = \"8-bit\"\neps = [\"2/255\"]\n"), 2.0 / 255.0, N);
+    assert!(whole.iter().all(|o| !o.violation && o.linf > 0.0), "{whole:?}");
 }
 
 /// The study's ImageNet attack end to end: what the classifier then sees is darker below the mean, so that accuracy falls even

@@ -22,7 +22,7 @@ fn a_sweep_leaves_a_whole_run_directory() {
     let results = place.results("run");
     let mut reader = csv::Reader::from_reader(results.as_bytes());
     let columns = "model,dataset,attack,norm,eps,steps,step_size,sigma,channel,n,correct,accuracy,ci_low,ci_high,seed,\
-                   device,precision,target_reached,verdict,left_out,seeds,mean,least,most";
+                   device,precision,target_reached,verdict,left_out,seeds,mean,least,most,target_aimed";
     assert_eq!(reader.headers().unwrap().iter().collect::<Vec<_>>().join(","), columns);
     let rows: Vec<HashMap<String, String>> = reader.deserialize().map(Result::unwrap).collect();
     let columns = ["model", "channel", "sigma", "eps", "n", "device"];

@@ -206,8 +206,12 @@ fn targeted_accuracy_is_of_the_label_and_reaching_the_target_a_column_of_its_own
         "limit = 16\n[[models]]\nweights = \"demo:resnet50-w16\"\n[attack]\neps = [0, 0.01, 0.06]\ntargeted = \"least-likely\"\n[defense]\nsigma = [0.25]\n",
     );
     let ran = place.run("sweep --config try.toml --no-checks --out run").ok();
-    assert!(ran.stdout.contains("target reached in % (rule: least-likely)"), "{}", ran.stdout);
-    let mut counts: HashMap<(String, String), [u64; 2]> = HashMap::new();
+    assert!(
+        ran.stdout.contains("target reached in % of images of other classes (rule: least-likely)"),
+        "{}",
+        ran.stdout
+    );
+    let mut counts: HashMap<(String, String), [u64; 3]> = HashMap::new();
     let (mut third, mut reached) = (0, 0);
     for line in place.records("run") {
         let r: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -216,18 +220,22 @@ fn targeted_accuracy_is_of_the_label_and_reaching_the_target_a_column_of_its_own
         if r["channel"] == 1 {
             assert!(r["target"].is_u64(), "{line}");
             assert_eq!(correct == true, prediction == label && r["correct_clean"] == true, "{line}");
-            assert_eq!(r["target_reached"] == true, prediction == r["target"].as_u64(), "{line}");
+            // An image of the target's class has nothing to reach.
+            let aimed = r["target"].as_u64() != label;
+            assert_eq!(r["target_reached"].as_bool(), aimed.then_some(prediction == r["target"].as_u64()), "{line}");
             third += u64::from(prediction != label && prediction != r["target"].as_u64() && r["eps"] != 0.0);
         }
         reached += u64::from(r["target_reached"] == true);
         let cell = counts.entry((eps, r["channel"].to_string())).or_default();
         cell[0] += u64::from(correct == true);
         cell[1] += u64::from(r["target_reached"] == true);
+        cell[2] += u64::from(r["target_reached"].is_boolean());
     }
     assert!(third > 0 && reached > 0, "{third} in a third class, {reached} in the target: the test shows nothing");
     for row in rows(&place.results("run")) {
         let eps: f64 = row["eps"].parse().unwrap();
         let cell = counts.iter().find(|((e, c), _)| e.parse::<f64>() == Ok(eps) && *c == row["channel"]).unwrap().1;
-        assert_eq!([row["correct"].parse(), row["target_reached"].parse()], cell.map(Ok), "{row:?}");
+        let found = ["correct", "target_reached", "target_aimed"].map(|column| row[column].parse());
+        assert_eq!(found, cell.map(Ok), "{row:?}");
     }
 }

@@ -3,6 +3,7 @@
 use super::check::Row;
 use super::finding::{Finding, Verdict};
 use super::seen::{Seen, or_not_run};
+use crate::attack::HandOver;
 
 pub(super) const ROW: Row = Row {
     id: "S2",
@@ -13,6 +14,7 @@ pub(super) const ROW: Row = Row {
 };
 
 fn judge(seen: &Seen) -> Vec<Finding> {
+    let attack = &seen.run.config.attack;
     let found = seen.undefended(|cells| {
         let n: u64 = cells.iter().map(|&cell| seen.run.cells[cell].n).sum();
         let of = |&cell: &usize| seen.outcomes(cell).filter(|(_, outcome)| outcome.violation).map(|(id, _)| id);
@@ -21,7 +23,10 @@ fn judge(seen: &Seen) -> Vec<Finding> {
         images.sort_unstable();
         images.dedup();
         let verdict = if over == 0 { Verdict::Pass } else { Verdict::Fail };
-        Some((verdict, format!("{over} of {n} perturbations over budget"), images))
+        // Of a budget that is no multiple of 1/255 half a level may be beyond it.
+        let rounded = over > 0 && attack.hand_over == HandOver::EightBit && !attack.normalised();
+        let why = if rounded { ", as they are handed over in 8 bits" } else { "" };
+        Some((verdict, format!("{over} of {n} perturbations over budget{why}"), images))
     });
     or_not_run(found, "needs records of an attack")
 }
