@@ -57,7 +57,7 @@ pub struct Args {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Parts of a certification are joined by `rampart certify --resume`
+    /// Draws of one image are made by one part
     #[command(flatten)]
     pub parted: Parted,
 }
@@ -84,25 +84,42 @@ pub fn run(args: &Args) -> Result<()> {
         (overrides, why) = given(weights, data, &args.settings)?;
     }
     overrides.certify = true;
-    let mut config = Config::load(file, &overrides)?;
+    let config = Config::load(file, &overrides)?;
     why.iter().for_each(note);
     args.emulator.apply(config.device)?;
-    let shard = args.parted.begin(config.device)?;
-    let explained = |e| Wrong::new(file, &overrides).explain(e);
-    let dataset = study::images(&mut config).map_err(explained)?;
-    if args.weights.is_some() {
-        taken(&config, &dataset).iter().for_each(note);
-    }
-    if args.dry_run {
-        return say(&certify_plan(&config, &dataset, &config.device.to_string()));
-    }
     let options = Options {
         out: args.out.as_deref(),
         resume: args.resume,
         no_trials: true,
-        shard,
+        shard: args.parted.begin(config.device)?,
         if_running: args.parted.if_running,
     };
+    go(config, options, args.dry_run, args.weights.is_some(), &Wrong::new(file, &overrides))
+}
+
+/// Joins what parts drew in a run directory of certificates alone; draws that they left open are made.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn join(out: &Path, emulator: EmulatorArgs) -> Result<()> {
+    let (file, overrides) = (out.join("config.toml"), Overrides { certify: true, ..Overrides::default() });
+    let config = Config::load(Some(&file), &overrides)?;
+    emulator.apply(config.device)?;
+    Parted::default().begin(config.device)?;
+    let options = Options { out: Some(out), resume: true, no_trials: true, shard: None, if_running: None };
+    go(config, options, false, false, &Wrong::new(Some(&file), &overrides))
+}
+
+/// Certifies as a config says; of a network and images `given` on the command line what was taken of them is told first.
+fn go(mut config: Config, options: Options, dry_run: bool, given: bool, wrong: &Wrong) -> Result<()> {
+    let explained = |e| wrong.explain(e);
+    let dataset = study::images(&mut config).map_err(explained)?;
+    if given {
+        taken(&config, &dataset).iter().for_each(note);
+    }
+    if dry_run {
+        return say(&certify_plan(&config, &dataset, &config.device.to_string()));
+    }
     let mut terminal = Terminal { print: &say, certifies: true, strict: false };
     study::certify(&config, &dataset, options, &mut terminal).map_err(explained)
 }

@@ -11,17 +11,21 @@ use super::sweep::Going;
 use crate::config::{Config, Overrides};
 use crate::error::{Error, Result};
 use crate::report::terminal::Terminal;
+use crate::run::certify;
+use crate::run::certify::store::Drawer;
 use crate::run::ledger::Ledger;
 use crate::run::packed;
 use crate::run::parts::join;
 use crate::run::progress::note;
 use crate::run::rundir::RunDir;
+use crate::run::shard::Shard;
 use crate::run::study::Presenter as _;
 
 /// Join what the parts of a run recorded: records, results and page become those of one process, byte for byte.
 ///
 /// Parts that are missing, unfinished, doubled, torn or of another run are listed, and nothing is changed. The pictures and the checks of the
-/// attack are made as at the end of a sweep, on the device of the run.
+/// attack are made as at the end of a sweep, on the device of the run. Of parts of `rampart certify` the draws are joined, and those that
+/// they left open are made.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// The run directory that the parts share
@@ -61,8 +65,24 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::usage("RUN", format!("{}: expected a run directory with config.toml", args.run.display())));
     }
     let dir = RunDir::open(Some(&args.run), "", true)?;
+    if let Some(drawers) = certify::store::alone(dir.path())? {
+        // The certification takes the folder for itself.
+        drop(dir);
+        return args.certificates(&drawers);
+    }
     match join::survey(dir.path())? {
-        None if dir.path().join("records.jsonl").is_file() => note("no parts: nothing to join"),
+        None if dir.path().join("records.jsonl").is_file() => {
+            let (done, all) = Ledger::read(&args.run)?.progress();
+            if done < all && !args.partial {
+                let run = args.run.display();
+                let problem = format!(
+                    "{run}: {done} of {all} records are there, and no part that could be joined: start the parts again, or make the rest in one \
+                     process (rampart sweep --resume --out {run})"
+                );
+                return Err(Error::Failed(problem));
+            }
+            note("no parts: nothing to join");
+        }
         None if packed::existing(&dir.path().join("records.jsonl")).is_some() => {
             note("joined and compressed before: nothing to do");
             return Ok(());
@@ -110,6 +130,35 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 impl Args {
+    fn certificates(&self, drawers: &[Drawer]) -> Result<()> {
+        let flags = [
+            (self.partial, "--partial"),
+            (self.records, "--records"),
+            (self.compress, "--compress"),
+            (self.no_checks, "--no-checks"),
+            (self.strict, "--strict"),
+        ];
+        if let Some((_, flag)) = flags.iter().find(|(given, _)| *given) {
+            let problem =
+                format!("{} holds certificates alone, for which it does nothing: leave it out", self.run.display());
+            return Err(Error::usage(*flag, problem));
+        }
+        let parts: Vec<Shard> = drawers.iter().filter_map(|drawer| drawer.shard).collect();
+        let Some(of) = parts.iter().map(|part| part.of).max() else {
+            note("no parts: nothing to join");
+            return Ok(());
+        };
+        let missing: Vec<String> = (1..=of)
+            .map(|number| Shard { number, of })
+            .filter(|part| !parts.contains(part))
+            .map(|part| format!("part {part} has drawn nothing yet"))
+            .collect();
+        if !missing.is_empty() {
+            return Err(join::refused(&self.run, &missing));
+        }
+        super::certify::join(&self.run, self.emulator)
+    }
+
     fn packed(&self, dir: &RunDir) -> Result<()> {
         if self.compress && dir.path().join("records.jsonl").is_file() {
             let (before, after) = packed::pack(dir, "records.jsonl")?;

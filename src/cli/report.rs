@@ -69,8 +69,14 @@ pub fn run(args: &Args) -> Result<()> {
         (Format::Html, runs) => page::of_runs(runs)?,
         (Format::Csv, runs) => csv(runs)?,
         (Format::Json, runs) => json(runs)?,
-        (Format::Markdown, runs) => tables(runs, tables::markdown, Certificates::markdown)?,
-        (Format::Latex, runs) => tables(runs, tables::latex, Certificates::latex)?,
+        (Format::Markdown, runs) => {
+            let heading = |name: &str, run: &Ledger| format!("**{}**: {}\n\n", tables::one_line(name), of_what(run));
+            tables(runs, tables::markdown, heading, Certificates::markdown)?
+        }
+        (Format::Latex, runs) => {
+            let heading = |name: &str, run: &Ledger| format!("% {}: {}\n", tables::one_line(name), of_what(run));
+            tables(runs, tables::latex, heading, Certificates::latex)?
+        }
     };
     match (&args.out, args.format, args.runs.as_slice()) {
         (Some(file), ..) => {
@@ -107,15 +113,33 @@ fn rows(run: &Ledger, name: &str) -> Result<Vec<Row>> {
     Ok(run.cells.iter().map(|cell| Row { run: name.to_owned(), cell: row(cell) }).collect())
 }
 
+/// Cells of attacks; of runs that only certify, a row per radius.
 fn csv(runs: &[Ledger]) -> Result<String> {
     let failed = |e: &dyn std::fmt::Display| Error::Failed(format!("csv: {e}"));
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(["run"].iter().chain(&results::Row::COLUMNS)).map_err(|e| failed(&e))?;
     let names = words::names(runs);
-    let all = runs.iter().zip(&names).map(|(run, name)| rows(run, name)).collect::<Result<Vec<_>>>()?;
-    for row in all.into_iter().flatten() {
-        let fields = row.cell.fields();
-        writer.write_record([&row.run].into_iter().chain(&fields)).map_err(|e| failed(&e))?;
+    let certified = runs.iter().map(Certificates::alone).collect::<Result<Vec<_>>>()?;
+    if let (Some(at), true) = (certified.iter().position(Option::is_some), certified.iter().any(Option::is_none)) {
+        let problem = format!(
+            "csv has one kind of rows, and {} holds certificates alone: ask for it by itself",
+            runs[at].dir.display()
+        );
+        return Err(Error::usage("RUN", problem));
+    }
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    if certified.iter().all(Option::is_some) {
+        writer.write_record(["run"].iter().chain(&Certificates::COLUMNS)).map_err(|e| failed(&e))?;
+        for (name, row) in
+            names.iter().zip(certified.iter().flatten()).flat_map(|(n, c)| c.rows().into_iter().map(move |r| (n, r)))
+        {
+            writer.write_record([name].into_iter().chain(&row)).map_err(|e| failed(&e))?;
+        }
+    } else {
+        writer.write_record(["run"].iter().chain(&results::Row::COLUMNS)).map_err(|e| failed(&e))?;
+        let all = runs.iter().zip(&names).map(|(run, name)| rows(run, name)).collect::<Result<Vec<_>>>()?;
+        for row in all.into_iter().flatten() {
+            let fields = row.cell.fields();
+            writer.write_record([&row.run].into_iter().chain(&fields)).map_err(|e| failed(&e))?;
+        }
     }
     let bytes = writer.into_inner().map_err(|e| failed(&e))?;
     String::from_utf8(bytes).map_err(|e| failed(&e))
@@ -124,6 +148,11 @@ fn csv(runs: &[Ledger]) -> Result<String> {
 fn json(runs: &[Ledger]) -> Result<String> {
     let names = words::names(runs);
     let view = |(run, name): (&Ledger, &String)| {
+        if let Some(certificates) = Certificates::alone(run)? {
+            let what: serde_json::Map<_, _> =
+                page::of_certificates(run).into_iter().map(|fact| (fact.name, fact.value.into())).collect();
+            return Ok(serde_json::json!({ "run": name, "what": what, "certificates": certificates.json() }));
+        }
         let what: serde_json::Map<_, _> =
             page::what(run).into_iter().map(|fact| (fact.name, fact.value.into())).collect();
         let (cells, checks) = (rows(run, name)?, checks::of_run(run)?);
@@ -135,18 +164,26 @@ fn json(runs: &[Ledger]) -> Result<String> {
         }))
     };
     let views = runs.iter().zip(&names).map(view).collect::<Result<Vec<_>>>()?;
-    let value = serde_json::json!({ "runs": views, "paired": paired::runs(runs) });
+    let value = serde_json::json!({ "runs": views, "paired": paired::runs(runs), "unpaired": paired::unpaired(runs) });
     serde_json::to_string_pretty(&value).map_err(|e| Error::Failed(format!("json: {e}")))
 }
 
-/// A table per run, by whoever writes one.
+fn of_what(run: &Ledger) -> String {
+    format!("{} of {}", Certificates::heading(run).to_lowercase(), tables::one_line(&run.dataset))
+}
+
+/// A table per run, by whoever writes one; of a run that only certifies that of its certificates.
 fn tables(
     runs: &[Ledger],
     table: fn(&Ledger, &str, &[checks::Check]) -> String,
+    heading: fn(&str, &Ledger) -> String,
     certificates: fn(&Certificates) -> String,
 ) -> Result<String> {
     let names = words::names(runs);
     let of = |(run, name): (&Ledger, &String)| {
+        if let Some(alone) = Certificates::alone(run)? {
+            return Ok(heading(name, run) + &certificates(&alone));
+        }
         let certified = Certificates::of_run(run)?.map_or(String::new(), |all| format!("\n{}", certificates(&all)));
         Ok(table(run, name, &checks::of_run(run)?) + &certified)
     };

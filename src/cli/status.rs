@@ -1,11 +1,13 @@
 //! `rampart status`: how far a run is, and who works on it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 
 use super::common::say;
 use crate::error::{Error, Result};
+use crate::report::words::count;
+use crate::run::certify::store::{Drawer, alone};
 use crate::run::ledger::Ledger;
 use crate::run::lock;
 use crate::run::parts::status::{Part, State, Status};
@@ -29,6 +31,9 @@ pub fn run(args: &Args) -> Result<()> {
         let problem = format!("{}: expected a run directory with config.toml", dir.display());
         return Err(Error::usage("RUN", problem));
     }
+    if let Some(drawers) = alone(dir)? {
+        return say(&told_of_draws(dir, &drawers));
+    }
     match Status::read(dir)? {
         Some(status) => say(&told(&status)),
         None => {
@@ -38,6 +43,27 @@ pub fn run(args: &Args) -> Result<()> {
             say(&format!("{}: not split into parts: {done} of {all} records; {owner}", dir.display()))
         }
     }
+}
+
+/// Of certificates alone: how many draws are enough is known once they are made.
+fn told_of_draws(dir: &Path, drawers: &[Drawer]) -> String {
+    let line = |drawer: &Drawer| {
+        let (who, lock) = match drawer.shard {
+            Some(shard) => (format!("part {shard}"), format!(".lock-{}", shard.named())),
+            None => ("one process".into(), ".lock".into()),
+        };
+        let owner = lock::holder(dir, &lock).map_or(String::new(), |owner| format!("  {owner} works on it"));
+        format!("{who:<14} {} draws of {}{owner}", drawer.draws, count(drawer.images, "image"))
+    };
+    let joined = dir.join("certify/certified.jsonl").is_file();
+    let next = match (joined, drawers.iter().any(|drawer| drawer.shard.is_some())) {
+        (true, _) => "certify/ is written",
+        (false, true) => "next, once all parts have ended: rampart merge",
+        (false, false) => "certify/ is not written yet: rampart certify --resume goes on",
+    };
+    let mut lines = vec![format!("{}: certificates alone; {next}", dir.display())];
+    lines.extend(drawers.iter().map(line));
+    lines.join("\n")
 }
 
 fn told(status: &Status) -> String {

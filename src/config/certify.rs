@@ -9,6 +9,7 @@ use super::file;
 use super::settings::{Procedure, Rounding};
 use super::wrong::Wrong;
 use crate::error::Result;
+use crate::stats::certificate;
 
 /// Draws that choose the class (Cohen et al. 2019).
 const N0: u32 = 100;
@@ -125,12 +126,26 @@ pub(super) fn resolve(
     if let Some(pair) = radius.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(wrong.at("certify.radius", format!("{} is listed twice", pair[0])));
     }
+    // All draws for one class prove no more than this.
+    let sigma = defense.sigma.iter().copied().fold(0.0, f64::max);
+    let most = certificate::radius(certificate::anytime_lower(u64::from(n), u64::from(n), alpha), sigma);
+    if let Some(bad) = radius.iter().find(|&&radius| radius > most) {
+        let problem = format!(
+            "{n} draws at sigma {sigma} certify {most:.3} at most (alpha {alpha}), whatever the network, found {bad}: more draws \
+             (certify.n) or a larger sigma"
+        );
+        return Err(wrong.at("certify.radius", problem));
+    }
     for (field, value) in [("certify.skip", file.skip), ("certify.max", file.max)] {
         if value == Some(0) {
             return Err(wrong.at(field, "expected at least 1, found 0"));
         }
     }
-    let compare = file.compare.iter().map(|path| wrong.existing("certify.compare", path)).collect::<Result<_>>()?;
+    let compare: Vec<PathBuf> =
+        file.compare.iter().map(|path| wrong.existing("certify.compare", path)).collect::<Result<_>>()?;
+    if let Some(at) = (1..compare.len()).find(|&at| compare[..at].contains(&compare[at])) {
+        return Err(wrong.at("certify.compare", format!("{} is listed twice", compare[at].display())));
+    }
     Ok(Some(Certify {
         procedure,
         n0,

@@ -36,13 +36,22 @@ pub fn records(shard: Option<Shard>) -> String {
 /// # Errors
 /// [`Error::Io`] when it cannot be listed.
 pub fn files(dir: &Path) -> Result<Vec<(Shard, PathBuf)>> {
+    files_of(dir, "records")
+}
+
+/// Files `WHAT-I-of-N.jsonl` in a run directory, by number.
+///
+/// # Errors
+/// As [`files`].
+pub fn files_of(dir: &Path, what: &str) -> Result<Vec<(Shard, PathBuf)>> {
     let io = |e| Error::io(dir, "list the run directory", e);
     let mut found = Vec::new();
     if dir.is_dir() {
         for entry in fs::read_dir(dir).map_err(io)? {
             let entry = entry.map_err(io)?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            let part = name.strip_prefix("records-").and_then(|rest| rest.strip_suffix(".jsonl"));
+            let rest = name.strip_prefix(what).and_then(|rest| rest.strip_prefix('-'));
+            let part = rest.and_then(|rest| rest.strip_suffix(".jsonl"));
             let shard = part.and_then(|part| part.replacen("-of-", "/", 1).parse().ok());
             found.extend(shard.map(|shard| (shard, entry.path())));
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::certify::Certification;
+use super::certify::{Certification, tsv};
 use super::crew::Crew;
 use super::engine::AttackEngine;
 use super::header::Header;
@@ -70,6 +70,10 @@ pub trait Presenter {
 /// # Errors
 /// What reading images and weights returns.
 pub fn images(config: &mut Config) -> Result<Dataset> {
+    // Before hours of draws: tables that these are set beside.
+    for path in config.certify.iter().flat_map(|certify| &certify.compare) {
+        tsv::read(path)?;
+    }
     let intake = Intake::open(config)?;
     if let Some(text) = config.dataset.source()?.note() {
         note(text);
@@ -119,7 +123,8 @@ fn opened<'a>(config: &'a Config, dataset: &'a Dataset, options: Options) -> Res
                 None => return Ok(None),
             },
         };
-        dir.settle(config, On { device: &engine.device_name(), processor: &engine.processor() })?;
+        let (device, processor) = (engine.device_name(), engine.processor());
+        dir.settle(config, On { device: &device, processor: &processor, images: dataset.len() })?;
         Ok(Some((engine, dir)))
     };
     let opened = match begin(pinned.as_deref()) {

@@ -69,8 +69,46 @@ fn neither_batches_nor_kills_nor_shards_change_a_certificate() {
     place.run(&format!("{FLAGS} --shard 2/2 --out parts")).ok();
     assert!(first.wait().unwrap().success());
     assert!(!place.path("parts/certify").exists());
-    place.run("certify --resume --out parts").ok();
+    let status = place.run("status parts").ok().stdout;
+    assert!(status.contains("certificates alone; next, once all parts have ended: rampart merge"), "{status}");
+    assert!(status.contains("part 1/2") && status.contains("160 draws of 2 images"), "{status}");
+    place.run("certify --shard 1/3 --out parts").refused(2, &["--shard I/2"]);
+    place.run("merge parts --records").refused(2, &["--records", "certificates alone"]);
+    place.run("merge parts").ok();
     assert_eq!(made(&place, "parts"), whole);
+    // Joined again, or of one process: nothing is attacked.
+    place.run("merge whole").ok();
+    assert!(!place.path("whole/results.csv").exists() && !place.path("parts/results.csv").exists());
+    assert!(place.run("status parts").ok().stdout.contains("certify/ is written"));
+    fs::create_dir(place.path("half")).unwrap();
+    for name in ["config.toml", "records.jsonl", "draws-2-of-2.jsonl"] {
+        fs::copy(place.path(&format!("parts/{name}")), place.path(&format!("half/{name}"))).unwrap();
+    }
+    place.run("merge half").refused(1, &["part 1/2 has drawn nothing yet"]);
+    for format in ["markdown", "latex", "json"] {
+        let told = place.run(&format!("report half --format {format}")).ok().stdout;
+        assert!(
+            told.contains("Unfinished: certificates of resnet50-w16 at sigma 0.25: 2 of 4 images are done"),
+            "{told}"
+        );
+    }
+
+    // Tables of it know nothing of attacks.
+    for format in ["markdown", "latex", "csv", "json"] {
+        let text = place.run(&format!("report whole --format {format}")).ok().stdout;
+        assert!(
+            text.contains("0.25") && !text.contains("pgd") && !text.to_lowercase().contains("unfinished"),
+            "{text}"
+        );
+    }
+    place.run("report whole parts --out both.html").ok();
+    let page = place.read("both.html");
+    assert!(page.matches("<h2>whole: Certified accuracy").count() == 1 && !page.contains("unfinished"), "{page}");
+    let csv = place.run("report whole parts --format csv").ok().stdout;
+    assert!(
+        csv.starts_with("run,curve,sigma,radius,") && csv.contains("\nwhole,") && csv.contains("\nparts,"),
+        "{csv}"
+    );
     // All is done: nothing is drawn again, and every part knows.
     let before = fs::read(place.path("parts/draws-1-of-2.jsonl")).unwrap();
     place.run("certify --shard 1/2 --out parts").ok();
@@ -163,6 +201,7 @@ fn what_cannot_be_certified_is_refused() {
         ("certify --set defense.seeds=5", "--set defense.seeds: no certificate depends on it"),
         ("certify --procedure predict --tsv-rounding nearest", "--tsv-rounding: procedure = \"predict\" has no radius"),
         ("certify --resume --out none", "none: no run to go on with"),
+        ("certify --radius 0.25,5 --sigma 0.25 --n 500", "500 draws at sigma 0.25 certify 0."),
         ("certify --radius 0,0.25", "--radius: expected L2 radii above 0"),
         ("certify --radius 0.25,0.25", "0.25 is listed twice"),
         ("certify --denoiser-size 64x64", "a certificate needs noise of sigma on the pixels themselves"),

@@ -13,7 +13,7 @@ use crate::draw::plot::{self, Figure};
 use crate::draw::{Point, Series};
 use crate::error::Result;
 use crate::number::eps_label;
-use crate::run::certify::{Cell, Certification, tsv};
+use crate::run::certify::{Cell, Certification, missing, tsv};
 use crate::run::ledger::Ledger;
 use crate::run::results::{Channel, Under};
 use crate::run::rundir::RunDir;
@@ -89,9 +89,19 @@ pub struct Certificates {
     pub crossed: Crossed,
     /// What each cell comes to.
     words: Vec<String>,
+    /// What is not drawn yet.
+    missing: Vec<String>,
 }
 
 impl Certificates {
+    /// Of a run that has nothing else: no image was attacked.
+    ///
+    /// # Errors
+    /// As [`Certificates::of_run`].
+    pub fn alone(run: &Ledger) -> Result<Option<Certificates>> {
+        if run.progress().0 == 0 { Self::of_run(run) } else { Ok(None) }
+    }
+
     /// Of a run; `None` where nothing is certified.
     ///
     /// # Errors
@@ -115,7 +125,9 @@ impl Certificates {
         for (at, path) in certify.compare.iter().enumerate() {
             let rows = tsv::read(&copied(&run.dir, at, path))?;
             let right = rows.iter().filter(|row| row.correct()).map(|row| row.radius);
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            // Two of one name are told apart by their folders.
+            let alone = certify.compare.iter().filter(|other| other.file_stem() == path.file_stem()).count() == 1;
+            let name = path.file_stem().filter(|_| alone).unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
             let look = [config.defense.sigma.len() + at, config.models.len() + at];
             curves.push(Curve::new(name, None, rows.len(), right, look));
         }
@@ -128,12 +140,18 @@ impl Certificates {
             crossed,
             values: certify.values,
             words: cells.iter().map(|cell| drawn(cell, certify)).collect(),
+            missing: missing(&run.dir, config, &run.ids, run.planned)?,
             curves,
         }))
     }
 
     pub fn radii(&self) -> &[f64] {
         &self.radii
+    }
+
+    /// That images are missing, which ones they are nobody knows.
+    pub fn unfinished(&self) -> Option<String> {
+        (!self.missing.is_empty()).then(|| format!("Unfinished: {}.", self.missing.join("; ")))
     }
 
     pub fn words(&self) -> &[String] {

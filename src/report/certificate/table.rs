@@ -40,7 +40,7 @@ impl Certificates {
                 out += &line("", at.iter().map(|at| format!("{:.1}", at.sure)).collect());
             }
         }
-        out
+        out + &self.unfinished().map_or(String::new(), |text| text + "\n")
     }
 
     /// The best at each radius is bold.
@@ -74,7 +74,7 @@ impl Certificates {
             if self.curves.len() > 1 { "Bold: best per radius, chosen on the test set." } else { "" },
             self.alpha
         );
-        out
+        out + &self.unfinished().map_or(String::new(), |text| format!("\n{text}\n"))
     }
 
     /// A `tabular` for booktabs; the best at each radius is bold.
@@ -105,6 +105,7 @@ impl Certificates {
             out += " \\\\\n";
         }
         let flaw = if self.flaw().is_empty() { String::new() } else { format!("% {}\n", self.flaw().trim()) };
+        let flaw = flaw + &self.unfinished().map_or(String::new(), |text| format!("% {text}\n"));
         flaw + &out + "\\bottomrule\n\\end{tabular}\n"
     }
 
@@ -120,42 +121,44 @@ impl Certificates {
             })
         };
         serde_json::json!({
-            "alpha": self.alpha, "not_to_be_quoted": !self.flaw().is_empty(), "words": self.words(),
+            "alpha": self.alpha, "unfinished": self.unfinished(), "not_to_be_quoted": !self.flaw().is_empty(), "words": self.words(),
             "attacked_within": self.crossed.compared, "broken": self.crossed.lines().split_off(1),
             "curves": self.curves.iter().map(curve).collect::<Vec<_>>()
         })
     }
 
+    /// What a row of [`Certificates::rows`] has.
+    pub const COLUMNS: [&str; 10] =
+        ["curve", "sigma", "radius", "radius_linf", "n", "certified", "accuracy", "lo", "hi", "sure"];
+
     /// A row per curve and radius.
-    ///
+    pub fn rows(&self) -> Vec<[String; 10]> {
+        let row = |curve: &Curve, radius: f64| {
+            let at = self.at(curve, radius);
+            let share = |percent: f64| format!("{:.6}", percent / 100.0);
+            [
+                curve.name.clone(),
+                curve.sigma.map_or(String::new(), |sigma| sigma.to_string()),
+                label(radius),
+                self.linf(radius).map_or(String::new(), |radius| format!("{radius:.6}")),
+                at.n.to_string(),
+                at.k.to_string(),
+                share(at.accuracy),
+                share(at.lo),
+                share(at.hi),
+                share(at.sure),
+            ]
+        };
+        self.curves.iter().flat_map(|curve| self.radii().iter().map(move |&radius| row(curve, radius))).collect()
+    }
+
     /// # Errors
     /// [`Error::Failed`] when it cannot be written.
     pub fn csv(&self) -> Result<String> {
         let failed = |e: &dyn std::fmt::Display| Error::Failed(format!("curves.csv: {e}"));
         let mut writer = csv::Writer::from_writer(Vec::new());
-        let head = ["curve", "sigma", "radius", "radius_linf", "n", "certified", "accuracy", "lo", "hi", "sure"];
-        writer.write_record(head).map_err(|e| failed(&e))?;
-        for curve in &self.curves {
-            for &radius in self.radii() {
-                let at = self.at(curve, radius);
-                let share = |percent: f64| format!("{:.6}", percent / 100.0);
-                let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
-                writer
-                    .write_record([
-                        curve.name.clone(),
-                        number(curve.sigma),
-                        label(radius),
-                        self.linf(radius).map_or(String::new(), |radius| format!("{radius:.6}")),
-                        at.n.to_string(),
-                        at.k.to_string(),
-                        share(at.accuracy),
-                        share(at.lo),
-                        share(at.hi),
-                        share(at.sure),
-                    ])
-                    .map_err(|e| failed(&e))?;
-            }
-        }
+        writer.write_record(Self::COLUMNS).map_err(|e| failed(&e))?;
+        self.rows().iter().try_for_each(|row| writer.write_record(row)).map_err(|e| failed(&e))?;
         let bytes = writer.into_inner().map_err(|e| failed(&e))?;
         String::from_utf8(bytes).map_err(|e| failed(&e))
     }
@@ -176,6 +179,7 @@ mod tests {
             crossed: Default::default(),
             values: Some(3 * 32 * 32),
             words: vec![],
+            missing: vec![],
         }
     }
 

@@ -56,7 +56,7 @@ pub(super) fn certificate(run: &Ledger) -> Result<Option<Certificate>> {
             .collect(),
     };
     let linf: Option<Vec<f64>> = all.radii().iter().map(|&radius| all.linf(radius)).collect();
-    let mut says = all.words().to_vec();
+    let mut says: Vec<String> = all.unfinished().into_iter().chain(all.words().to_vec()).collect();
     if all.crossed.compared > 0 {
         says.extend(all.crossed.lines());
     }

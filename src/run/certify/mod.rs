@@ -9,19 +9,20 @@ mod rule;
 pub mod store;
 pub mod tsv;
 
+use std::path::Path;
 use std::time::Instant;
 
 pub use certified::{Cell, Certification, Certified};
 pub use files::write;
 use rule::{is_done, next_look};
 pub use store::Part;
-use store::{Drawn, Store};
+use store::{Drawn, Store, Tally};
 
 use super::engine::AttackEngine;
 use super::interrupt::Batches;
 use super::progress::Progress;
 use super::rundir::RunDir;
-use super::shard::Shard;
+use super::shard::{self, Shard};
 use crate::attack::{Purpose, Stream};
 use crate::config::Config;
 use crate::config::certify::Certify;
@@ -43,6 +44,17 @@ pub fn run(engine: &AttackEngine, dir: &RunDir, shard: Option<Shard>) -> Result<
     let (config, dataset) = (engine.config(), engine.dataset());
     let Some(certify) = &config.certify else { return Ok(()) };
     let Some((_, levels)) = engine.denoiser() else { return Ok(()) };
+    if let Some(shard) = shard
+        && let Some((other, _)) =
+            shard::files_of(dir.path(), "draws")?.into_iter().find(|(other, _)| other.of != shard.of)
+    {
+        let problem = format!(
+            "{} has draws of part {other}: expected --shard I/{}; `rampart certify --resume` makes the rest in one process",
+            dir.path().display(),
+            other.of
+        );
+        return Err(Error::usage("shard", problem));
+    }
     let mut store = Store::open(dir, config, shard)?;
     let own: Vec<usize> = (0..dataset.len()).filter(|&image| certify.takes(dataset.ids[image])).collect();
     if own.is_empty() {
@@ -204,6 +216,30 @@ impl Part {
             Part::Bound => Purpose::Certify,
         }
     }
+}
+
+/// What of a certification is not drawn yet, a line per network and sigma; of images whose numbers are not known their number is `planned`.
+///
+/// # Errors
+/// As [`store::read`].
+pub fn missing(dir: &Path, config: &Config, ids: &[u64], planned: Option<usize>) -> Result<Vec<String>> {
+    let Some(certify) = &config.certify else { return Ok(vec![]) };
+    let tallies = store::read(dir, config)?.unwrap_or_default();
+    let all = match ids.iter().filter(|&&id| certify.takes(id)).count() {
+        0 if certify.skip.is_none() && certify.max.is_none() => planned.unwrap_or(0),
+        known => known,
+    };
+    let mut lines = Vec::new();
+    for (model, &sigma) in config.models.iter().flat_map(|model| config.defense.sigma.iter().map(move |s| (model, s))) {
+        let of = |(key, tally): &(&(String, u64, u64), &Tally)| {
+            key.0 == model.name && key.1 == sigma.to_bits() && is_done(certify, sigma, tally)
+        };
+        let done = tallies.iter().filter(of).count();
+        if done < all {
+            lines.push(format!("certificates of {} at sigma {sigma}: {done} of {all} images are done", model.name));
+        }
+    }
+    Ok(lines)
 }
 
 /// The images of a dataset that a certification is about, and how often.

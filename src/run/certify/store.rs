@@ -1,15 +1,16 @@
 //! `draws.jsonl`: the votes of each range of draws that was made, of this process and of all shards.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::super::header::Header;
-use super::super::records::{self, Line, Records};
+use super::super::packed;
+use super::super::records::{self, Line, Record, Records};
 use super::super::rundir::RunDir;
-use super::super::shard::Shard;
+use super::super::shard::{self, Shard};
 use crate::choice::choice;
 use crate::config::Config;
 use crate::stats::certificate::top_two;
@@ -235,6 +236,47 @@ pub fn read(dir: &Path, config: &Config) -> Result<Option<Tallies>> {
     }
     let lines = read_files(dir, &header(config)?, None)?;
     if lines.is_empty() { Ok(None) } else { tallied(config, lines).map(Some) }
+}
+
+/// Who drew in a run directory of certificates alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drawer {
+    /// `None` of a process that had all of it.
+    pub shard: Option<Shard>,
+    /// Images of a model at a sigma of which there are draws, and how many draws.
+    pub images: usize,
+    pub draws: u64,
+}
+
+/// The processes that drew for certificates in a run directory that has no other records; `None` where it has, or nothing is drawn.
+///
+/// # Errors
+/// [`Error::File`] for damaged draws; [`Error::Io`].
+pub fn alone(dir: &Path) -> Result<Option<Vec<Drawer>>> {
+    let mut records = 0u64;
+    if let Some(path) = packed::existing(&dir.join(shard::records(None))) {
+        records::each(&path, |_: Record| {
+            records += 1;
+            Ok(())
+        })?;
+    }
+    let whole = dir.join(name(None));
+    let whole = whole.is_file().then_some((None, whole));
+    let parts = shard::files_of(dir, "draws")?.into_iter().map(|(shard, path)| (Some(shard), path));
+    let files: Vec<_> = whole.into_iter().chain(parts).collect();
+    if records > 0 || files.is_empty() || !shard::files(dir)?.is_empty() {
+        return Ok(None);
+    }
+    let drawer = |(shard, path): (Option<Shard>, PathBuf)| {
+        let (mut images, mut draws) = (HashSet::new(), 0);
+        records::each(&path, |drawn: Drawn| {
+            draws += u64::from(drawn.last.saturating_sub(drawn.first));
+            images.insert((drawn.model, drawn.sigma.to_bits(), drawn.image));
+            Ok(())
+        })?;
+        Ok(Drawer { shard, images: images.len(), draws })
+    };
+    files.into_iter().map(drawer).collect::<Result<_>>().map(Some)
 }
 
 /// The lines of every file of draws but one, with file and line number.

@@ -7,6 +7,7 @@ use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::super::certify;
 use super::super::header::Header;
 use super::super::ledger::{Images, Ledger};
 use super::super::records::{self, Record};
@@ -99,6 +100,7 @@ pub fn survey(dir: &Path) -> Result<Option<Survey>> {
     }
     survey.records.0 = survey.run.progress().0;
     survey.count(order, &counts);
+    survey.missing.extend(certify::missing(dir, &survey.run.config, &survey.run.ids, None)?);
     Ok(Some(survey))
 }
 
