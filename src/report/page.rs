@@ -17,7 +17,7 @@ use self::figure::{Figure, figure};
 use self::lead::{Lead, lead};
 pub use self::pictures::{Maps, Says, Shown};
 use self::pictures::{Sample, sample};
-pub use self::what::{Fact, what};
+pub use self::what::{Fact, of_certificates, what};
 use super::checks::{self, Check, Verdict};
 use super::four::{self, Four};
 use super::mark::Mark;
@@ -44,6 +44,7 @@ struct RunPage {
     /// What stands below everything that must not be quoted.
     mark: Option<String>,
     stages: Option<String>,
+    reached: Option<String>,
     adaptive: Vec<String>,
     suite: Option<String>,
     /// Which of its attacks decides.
@@ -79,6 +80,8 @@ struct ComparePage {
     differs: Vec<Difference>,
     same: Vec<Fact>,
     pairs: Option<Comparisons>,
+    /// Runs that are not compared image by image though they look alike, and why.
+    unpaired: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -86,7 +89,8 @@ struct OfRun {
     name: String,
     failed: Vec<String>,
     unfinished: Option<String>,
-    figure: Figure,
+    figure: Option<Figure>,
+    certificate: Option<Certificate>,
 }
 
 /// A check, and a line for each of its findings.
@@ -201,6 +205,7 @@ fn gather(run: &Ledger) -> Result<RunPage> {
         adaptive: suite::adaptive(run).map_or(vec![], |text| text.lines().map(|line| mark.before_line(line)).collect()),
         suite: suite.map(|text| mark.block(text)),
         decided,
+        reached: summary::reached(run),
         beside: summary::beside(run).map_or(vec![], |text| text.lines().map(|line| mark.before_line(line)).collect()),
         pairs: compared(paired::models(run)),
         answers: question::text(run).map_or(vec![], |text| text.lines().map(|line| mark.before_line(line)).collect()),
@@ -214,19 +219,31 @@ fn gather(run: &Ledger) -> Result<RunPage> {
 
 fn gather_all(runs: &[Ledger]) -> Result<ComparePage> {
     let names = names(runs);
-    let mut views = Vec::new();
+    let (mut views, mut whats) = (Vec::new(), Vec::new());
     for (run, name) in runs.iter().zip(&names) {
+        let certificate = certificate(run)?;
+        // Of a run that only certifies there is nothing under attack.
+        let alone = certificate.is_some() && run.progress().0 == 0;
         let trials: Option<Trials> = stored(&run.dir, Trials::FILE)?;
-        let checks = checks::all(run, trials.as_ref());
+        let checks = if alone { vec![] } else { checks::all(run, trials.as_ref()) };
+        whats.push(if alone { of_certificates(run) } else { what(run) });
         views.push(OfRun {
             name: name.clone(),
             failed: checks::failed(&checks),
-            unfinished: unfinished(run),
-            figure: figure(run, &Mark::of(&checks))?,
+            unfinished: unfinished(run).filter(|_| !alone),
+            figure: if alone { None } else { Some(figure(run, &Mark::of(&checks))?) },
+            certificate,
         });
     }
-    let (same, differs) = sides(&runs.iter().map(what).collect::<Vec<_>>());
-    Ok(ComparePage { title: names.join(", "), runs: views, same, differs, pairs: compared(paired::runs(runs)) })
+    let (same, differs) = sides(&whats);
+    Ok(ComparePage {
+        title: names.join(", "),
+        runs: views,
+        same,
+        differs,
+        pairs: compared(paired::runs(runs)),
+        unpaired: paired::unpaired(runs),
+    })
 }
 
 /// What all runs have in common, and what they do not, each in the order of the runs that say it.
@@ -251,7 +268,7 @@ pub fn unfinished(run: &Ledger) -> Option<String> {
     let (done, all) = run.progress();
     let ended = run.dir.join(rundir::TIMES).exists();
     (done < all || all == 0 || !ended).then(|| {
-        let least = if ended { "" } else { "at least " };
+        let least = if ended || run.planned.is_some() { "" } else { "at least " };
         format!("{done} of {least}{all} records so far (sweep --resume goes on)")
     })
 }

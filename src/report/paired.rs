@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::words;
+use crate::config::{DatasetConfig, ModelConfig};
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
 use crate::run::records::Found;
@@ -113,12 +114,15 @@ pub fn runs(runs: &[Ledger]) -> Vec<Pair> {
         // Equal numbers mean equal budgets in one norm and one space only.
         let alike = |b: &Ledger| {
             let (x, y) = (&a.config.attack, &b.config.attack);
-            b.dataset == a.dataset && x.norm == y.norm && x.normalised() == y.normalised()
+            b.dataset == a.dataset && x.norm == y.norm && x.normalised() == y.normalised() && same_images(a, b).is_ok()
         };
         for (j, b) in runs.iter().enumerate().skip(i + 1).filter(|(_, b)| alike(b)) {
             for (first, model) in a.config.models.iter().enumerate() {
-                let Some(second) = b.config.models.iter().position(|m| m.name == model.name && m.crc32 == model.crc32)
-                else {
+                let alike = |m: &ModelConfig| {
+                    let given = |m: &ModelConfig| (m.mean, m.std, m.channels, m.layout);
+                    m.name == model.name && m.crc32 == model.crc32 && given(m) == given(model)
+                };
+                let Some(second) = b.config.models.iter().position(alike) else {
                     continue;
                 };
                 let name = |run: usize| format!("{}: {}", names[run], model.name);
@@ -127,6 +131,66 @@ pub fn runs(runs: &[Ledger]) -> Vec<Pair> {
         }
     }
     adjusted(pairs)
+}
+
+/// Runs of one name of images whose images are others, in words.
+pub fn unpaired(runs: &[Ledger]) -> Vec<String> {
+    let names = words::names(runs);
+    let mut lines = Vec::new();
+    for (i, a) in runs.iter().enumerate() {
+        for (j, b) in runs.iter().enumerate().skip(i + 1).filter(|(_, b)| b.dataset == a.dataset) {
+            if let Err(why) = same_images(a, b) {
+                lines.push(format!("{} and {} are not compared image by image: {why}.", names[i], names[j]));
+            }
+        }
+    }
+    lines
+}
+
+/// Numbers of images mean the same ones where the checksum is the same; where only some of them are in both runs, or they were prepared in
+/// another way, as far as labels and what a network of both makes of them when clean say so.
+fn same_images(a: &Ledger, b: &Ledger) -> Result<(), String> {
+    let [x, y] = [a, b].map(|run| &run.config.dataset);
+    if x.crc32.is_some() && x.crc32 == y.crc32 {
+        return Ok(());
+    }
+    let prepared = |of: &DatasetConfig| {
+        let said = &of.said;
+        (said.size, said.fit, said.shorter, said.filter)
+    };
+    let alike = a.config.limit == b.config.limit && x.select == y.select && prepared(x) == prepared(y);
+    if let (Some(p), Some(q), true) = (&x.crc32, &y.crc32, alike) {
+        return Err(format!("their images have other checksums, {p} and {q}"));
+    }
+    let places: HashMap<u64, usize> = b.ids.iter().enumerate().map(|(place, &id)| (id, place)).collect();
+    let both: Vec<(usize, usize)> =
+        a.ids.iter().enumerate().filter_map(|(i, id)| places.get(id).map(|&j| (i, j))).collect();
+    if let Some(&(i, j)) = both.iter().find(|&&(i, j)| a.labels[i] != b.labels[j]) {
+        let (id, first, second) = (a.ids[i], a.labels[i], b.labels[j]);
+        return Err(format!("image {id} has the label {first} in one and {second} in the other"));
+    }
+    // Other processors and number formats move a few predictions.
+    let (mut n, mut other) = (0, 0);
+    for (first, model) in a.config.models.iter().enumerate() {
+        let Some(second) = b.config.models.iter().position(|m| m.crc32 == model.crc32) else { continue };
+        for &(i, j) in &both {
+            if let (Some(p), Some(q)) = (clean_prediction(a, first, i), clean_prediction(b, second, j)) {
+                (n, other) = (n + 1, other + usize::from(p != q));
+            }
+        }
+    }
+    match 10 * other > n {
+        true => Err(format!("one network sees other classes in {other} of {n} of their clean images")),
+        false => Ok(()),
+    }
+}
+
+fn clean_prediction(run: &Ledger, model: usize, image: usize) -> Option<u32> {
+    let mut cells = run.config.attack.eps.iter().filter_map(|&eps| run.cell(model, Channel::Undefended, eps));
+    cells.find_map(|cell| match run.found[cell][image] {
+        Some(Found::Attacked(outcome)) => Some(outcome.clean_prediction),
+        _ => None,
+    })
 }
 
 type Side<'a> = (&'a Ledger, usize, String);

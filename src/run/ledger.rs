@@ -46,6 +46,8 @@ pub struct Ledger {
     pub date: Option<String>,
     pub command: Option<String>,
     pub dataset: String,
+    /// How many images the run is of, where it says so: of those without any record nothing else is known.
+    pub planned: Option<usize>,
     /// The images in the order of the dataset, or where that is not at hand of their first records; and their labels.
     pub ids: Vec<u64>,
     pub labels: Vec<u32>,
@@ -86,9 +88,10 @@ impl Ledger {
 
     /// Of a run that was begun earlier, without any record.
     fn begun(dir: &Path, config: Config) -> Ledger {
-        let Begun { device, version, date, command } = Begun::read(dir);
+        let Begun { device, version, date, command, images } = Begun::read(dir);
         let known = |value: Option<String>| value.unwrap_or("unknown".into());
-        Ledger { device: known(device), version: known(version), date, command, ..Ledger::empty(dir, config) }
+        let (device, version) = (known(device), known(version));
+        Ledger { device, version, date, command, planned: images, ..Ledger::empty(dir, config) }
     }
 
     /// Of a run that was begun earlier over these images, without any record.
@@ -119,6 +122,7 @@ impl Ledger {
             version: String::new(),
             date: None,
             command: None,
+            planned: None,
             dataset: config.dataset.kind.to_string(),
             ids: vec![],
             labels: vec![],
@@ -250,7 +254,8 @@ impl Ledger {
 
     /// Records there are, and records there will be.
     pub fn progress(&self) -> (u64, u64) {
-        (self.cells.iter().map(|cell| cell.n).sum(), (self.cells.len() * self.ids.len()) as u64)
+        let images = self.planned.unwrap_or(0).max(self.ids.len());
+        (self.cells.iter().map(|cell| cell.n).sum(), (self.cells.len() * images) as u64)
     }
 
     pub fn cell(&self, model: usize, channel: Channel, eps: f64) -> Option<usize> {
@@ -270,6 +275,7 @@ struct Begun {
     version: Option<String>,
     date: Option<String>,
     command: Option<String>,
+    images: Option<usize>,
 }
 
 impl Begun {

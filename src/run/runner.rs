@@ -79,7 +79,7 @@ pub struct Attacked {
 /// another experiment; [`Error::Io`]; [`Error::Stopped`] where a signal or a time limit ended it; what the engine returns.
 pub fn run<E: Engine>(config: &Config, dataset: &Dataset, engine: &mut E, dir: &RunDir) -> Result<Ledger> {
     let device = engine.device_name();
-    dir.settle(config, On { device: &device, processor: &engine.processor() })?;
+    dir.settle(config, On { device: &device, processor: &engine.processor(), images: dataset.len() })?;
     let header = Header::of(config)?;
     let order = Order::of(config, dataset.len());
     let mut ledger = Ledger::new(dir.path(), config, dataset, &device);

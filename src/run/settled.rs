@@ -26,6 +26,8 @@ pub struct On<'a> {
     pub device: &'a str,
     /// The level of the host kernels or the GPU's name: others sum in another order. Nothing where that is not known.
     pub processor: &'a str,
+    /// How many images there are; 0 where that is not known.
+    pub images: usize,
 }
 
 /// The level of the host kernels that a run was begun at, if that is said.
@@ -76,6 +78,12 @@ pub(super) fn settle(dir: &Path, config: &Config, on: On) -> Result<()> {
             run.remove("command");
         }
     }
+    // Runs by older versions did not note it.
+    if let (Some(Value::Table(was)), Some(Value::Table(is))) = (old.get("run"), new.get_mut("run"))
+        && !was.contains_key("images")
+    {
+        is.remove("images");
+    }
     // A run of before it was noted goes on anywhere, as it did.
     if let (Some(Value::Table(was)), Some(Value::Table(is))) = (old.get("run"), new.get_mut("run"))
         && !was.contains_key(PROCESSOR)
@@ -121,6 +129,8 @@ fn to_toml(config: &Config, on: On, emulator: Option<Effective>) -> Result<Strin
         #[serde(skip_serializing_if = "str::is_empty")]
         processor: &'a str,
         version: &'a str,
+        #[serde(skip_serializing_if = "is_0")]
+        images: usize,
         /// UTC, and as it was typed.
         date: String,
         command: String,
@@ -128,9 +138,15 @@ fn to_toml(config: &Config, on: On, emulator: Option<Effective>) -> Result<Strin
         emulator: Option<Effective>,
     }
     let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let On { device, processor } = on;
-    let run = Run { device, processor, version: env!("CARGO_PKG_VERSION"), date, command: command(), emulator };
+    let On { device, processor, images } = on;
+    let version = env!("CARGO_PKG_VERSION");
+    let run = Run { device, processor, version, images, date, command: command(), emulator };
     Ok(format!("{}\n{}", toml::to_string(config)?, toml::to_string(&Found { run })?))
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_0(n: &usize) -> bool {
+    *n == 0
 }
 
 /// Takes away where files lie, in every table whose checksum is known and the same on either side: what moved is still what it was.
@@ -204,7 +220,7 @@ mod tests {
     use super::*;
     use crate::config::Overrides;
 
-    const HOST: On = On { device: "host", processor: "x86-64-v3" };
+    const HOST: On = On { device: "host", processor: "x86-64-v3", images: 0 };
 
     fn config(overrides: &Overrides) -> Config {
         Config::load(None, overrides).unwrap()

@@ -75,6 +75,17 @@ fn parts_of_several_processes_become_one_run() {
     // What is left of a run can be done alone, too.
     place.run(&format!("{flags}-1 --shard 2/2")).ok();
     place.run("merge --partial parts-1").ok();
+    // What is joined is no finished run, and joining attacks nothing.
+    let all = made(&place, "whole")[0].lines().count() - 1;
+    let done = place.records("parts-1").len();
+    assert!(done < all, "{done} of {all}");
+    let left = format!("{done} of {all} records");
+    assert!(place.run("status parts-1").ok().stdout.contains(&left));
+    for (format, part) in [("markdown", left.as_str()), ("json", &left), ("csv", "unfinished;")] {
+        let told = place.run(&format!("report parts-1 --format {format}")).ok().stdout;
+        assert!(told.contains(part), "{told}");
+    }
+    place.run("merge parts-1").refused(1, &[&left, "sweep --resume --out parts-1"]);
     place.run("sweep --resume --no-checks --out parts-1").ok();
     assert_eq!(made(&place, "parts-1"), made(&place, "whole"));
 }

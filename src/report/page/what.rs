@@ -65,7 +65,13 @@ pub fn what(run: &Ledger) -> Vec<Fact> {
     let list = |values: &[f64]| values.iter().map(|&v| eps_label(v)).collect::<Vec<_>>().join(", ");
     let crc = |crc: &Option<String>| crc.as_ref().map_or(String::new(), |crc| format!(" (crc32 {crc})"));
     for model in models {
-        row(&format!("model {}", model.name), format!("{}{}", model.weights, crc(&model.crc32)));
+        // Two runs of one file are runs of two classifiers where they give it other values.
+        let channels = model.channels.map_or(String::new(), |channels| format!(", {channels}"));
+        let values = match (model.mean, model.std) {
+            (Some(mean), Some(std)) => format!(", mean {mean:?}, std {std:?}"),
+            _ => String::new(),
+        };
+        row(&format!("model {}", model.name), format!("{}{}{values}{channels}", model.weights, crc(&model.crc32)));
     }
     row("data", format!("{}{}", words::images(run), crc(&run.config.dataset.crc32)));
     let (data, select) = (&run.config.dataset.said, run.config.dataset.select);
@@ -99,7 +105,13 @@ pub fn what(run: &Ledger) -> Vec<Fact> {
         ),
     );
     if let Some(aim) = target(attack.targeted) {
-        row("targeted", format!("{aim} (rule: {}); an image is broken when that class is predicted", attack.targeted));
+        row(
+            "targeted",
+            format!(
+                "{aim} (rule: {}); accuracy is of the label, the target is reached when that class is predicted",
+                attack.targeted
+            ),
+        );
     }
     row(&format!("ε, {}", units(&run.config)), list(&attack.eps));
     row("counts", what_counts(*score).to_owned());
