@@ -34,9 +34,15 @@ impl std::str::FromStr for Number {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let part = |part: &str| {
-            part.trim()
+            let value = part
+                .trim()
                 .parse::<f64>()
-                .map_err(|_| format!("expected a number or a fraction like 8/255, found `{text}`"))
+                .map_err(|_| format!("expected a number or a fraction like 8/255, found `{text}`"))?;
+            let digits = part.split(['e', 'E']).next().unwrap_or(part);
+            if value == 0.0 && digits.bytes().any(|b| matches!(b, b'1'..=b'9')) {
+                return Err(format!("expected 0 or a number that float64 can tell from it, found `{text}`"));
+            }
+            Ok(value)
         };
         let value = match text.split_once('/') {
             Some((numerator, denominator)) => part(numerator)? / part(denominator)?,
@@ -165,6 +171,10 @@ mod tests {
         assert_eq!(parse("-1"), Ok(-1.0));
         for bad in ["", "1/2/3", "eight", "8/"] {
             assert!(parse(bad).unwrap_err().contains(bad));
+        }
+        // Nothing in silence becomes 0.
+        for (text, zero) in [("1e-400", false), ("1e-400/3", false), ("0e5", true), ("0.00", true), ("5e-324", true)] {
+            assert_eq!(parse(text).is_ok(), zero, "{text}");
         }
     }
 

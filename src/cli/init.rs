@@ -53,7 +53,7 @@ pub fn run(args: &Args) -> Result<()> {
     let shown = if to_stdout { "FILE".into() } else { args.out.display().to_string() };
     head.push(format!("rampart sweep --config {shown}; all keys: rampart config --keys"));
     head.extend(why.into_iter().chain(found.iter().take(tried.models.len()).cloned()));
-    let text = starter::commented(&tried, &head)?;
+    let text = starter::commented(&tried, &overrides, &head)?;
     found.iter().for_each(note);
     if to_stdout {
         return say(text.trim_end());

@@ -165,7 +165,7 @@ pub(super) fn resolve(
     let bare = certified.then(|| NO_DENOISER.to_owned());
     let weights = file.weights.or(own.map(|name| format!("demo:{name}"))).or(bare);
     let Some(weights) = weights else {
-        let problem = "channel 2 needs a denoiser: expected [defense] weights = a safetensors file, or \"none\" for noise alone, found none";
+        let problem = "channel 2 needs a denoiser: expected defense.weights (--denoiser), a safetensors file, or \"none\" for noise alone; it is not given";
         return Err(wrong.at("defense.sigma", problem));
     };
     let weights = match weights.as_str() {

@@ -37,8 +37,7 @@ pub(super) struct File {
     pub defense: Defense,
     pub certify: Option<Certify>,
     /// What an earlier run found: a run's own `config.toml` can be run again.
-    #[serde(rename = "run")]
-    pub _run: toml::Table,
+    pub run: toml::Table,
 }
 
 #[derive(Default, Deserialize)]

@@ -454,7 +454,7 @@ pub static KEYS: &[Key] = &[
         Kind::Word(words::<HandOver>),
         "`\"float\"`",
         Made("--hand-over"),
-        "how attacked images are scored and denoised: as floats, or rounded to 8 bits",
+        "how attacked images are scored and denoised: as floats, or rounded to 8 bits, which leaves a budget that is no multiple of 1/255",
     ),
     key(
         "attack.nest",
@@ -663,10 +663,13 @@ pub fn find(name: &str) -> Result<&'static Key, String> {
     if let Some(key) = KEYS.iter().find(|key| key.name == name) {
         return Ok(key);
     }
+    // A key of the table that was named, or else one that is called alike; whose name is the longer, more of it may differ.
     let last = |name: &str| name.rsplit('.').next().unwrap_or(name).to_owned();
+    let alike = |a: &str, b: &str| (1000.0 * strsim::normalized_levenshtein(a, b)) as i64;
+    let table = name.split_once('.').map(|(table, _)| table);
     let distance = |key: &&Key| {
-        let own = last(key.name);
-        (strsim::levenshtein(key.name, name).min(strsim::levenshtein(&own, &last(name))), key.name)
+        let near = alike(key.name, name).max(alike(&last(key.name), &last(name)));
+        (table.is_some_and(|table| near < 800 && key.split().0 != table), -near, key.name)
     };
     let nearest = KEYS.iter().min_by_key(distance).map_or("", |key| key.name);
     let shown: String = name.chars().take(60).collect();

@@ -152,6 +152,13 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
     if seed > i64::MAX as u64 {
         return Err(wrong.at("seed", format!("expected at most {}, found {seed}", i64::MAX)));
     }
+    // A run notes all three of the network that it ran.
+    let idle = |model: &file::Model| model.input_range.is_some() && model.mean.is_some() && model.std.is_some();
+    if file.run.is_empty() && file.models.iter().any(idle) {
+        let problem = "has no effect beside models.mean and models.std: the network is given (pixel - mean) / std of pixels in [0, 1]. Leave \
+                       it out; mean = 0 and std = 1/255 = 0.00392157 are pixels of 0 to 255";
+        return Err(wrong.at("models.input_range", problem));
+    }
     let (mut dataset, row) = resolve_dataset(file.dataset, wrong)?;
     // Among how many images a certification picks is for it to say.
     let picked = file.certify.as_ref().and_then(|certify| certify.max.or(certify.skip.map(|_| ALL)));

@@ -10,6 +10,9 @@ use super::keys::{self, Kind};
 use super::wrong::Set;
 use crate::error::{Error, Result};
 
+/// What a run writes and never reads.
+const FOUND: [&str; 2] = ["dataset.left_out", "certify.values"];
+
 impl Set {
     /// What a flag or an argument gives.
     ///
@@ -38,7 +41,16 @@ impl Set {
         };
         let key = keys::find(&plain).map_err(|problem| Error::usage("--set", problem))?;
         let by = format!("--set {name}");
+        if FOUND.contains(&key.name) {
+            return Err(Error::usage(by, "is what a run finds out and writes, and no setting: leave it out"));
+        }
         let value = key.kind.typed(value.trim()).map_err(|problem| Error::usage(&by, problem))?;
+        // A network may call two classes alike, and a run writes what it does; by hand it is a slip.
+        if let (Value::Array(names), "dataset.class_order") = (&value, key.name)
+            && let Some(at) = (1..names.len()).find(|&at| names[..at].contains(&names[at]))
+        {
+            return Err(Error::usage(by, format!("expected every class once, found {} twice", names[at])));
+        }
         Self::checked(Set { key: key.name, model, value, by }, key.kind)
     }
 
@@ -126,8 +138,8 @@ impl Set {
 /// [`Error::Usage`] for a key that is set twice, and for a network that there is not.
 pub(super) fn lay_over(table: &mut Table, sets: &[Set]) -> Result<()> {
     let mut ordered: Vec<&Set> = sets.iter().collect();
-    // Networks before what is said of them.
-    ordered.sort_by_key(|set| (set.key != "models.weights", set.model));
+    // Networks before what is said of them, and checksums after what they are of.
+    ordered.sort_by_key(|set| (set.key != "models.weights", set.key.ends_with(".crc32"), set.model));
     for (at, set) in ordered.iter().enumerate() {
         if let Some(other) = ordered[..at].iter().find(|other| other.key == set.key && other.model == set.model) {
             return Err(Error::usage(&set.by, format!("expected once, found as well: {}", other.by)));

@@ -6,6 +6,7 @@ use toml::{Table, Value};
 
 use super::Config;
 use super::keys::{KEYS, Key, TABLES};
+use super::wrong::{Overrides, Set};
 use crate::error::{Error, Result};
 use crate::number::eps_label;
 
@@ -37,13 +38,24 @@ const WRITTEN: [&str; 24] = [
     "defense.sigma",
 ];
 
-/// `config` as TOML that can be run and edited; the lines of `head` come first, as comments.
+/// `config` as TOML that can be run and edited, with what `overrides` said of it; the lines of `head` come first, as comments.
 ///
 /// # Errors
 /// None for a config that was resolved.
-pub fn commented(config: &Config, head: &[String]) -> Result<String> {
+pub fn commented(config: &Config, overrides: &Overrides, head: &[String]) -> Result<String> {
     let failed = |e: &dyn std::fmt::Display| Error::Failed(format!("the config as TOML: {e}"));
     let whole = Table::try_from(config).map_err(|e| failed(&e))?;
+    let given: Vec<&str> = overrides.given().map(|(key, _)| key).collect();
+    let is_written = |key: &Key| match key.name {
+        // Beside an input range they would be of pixels in [0, 1], whatever it says.
+        "models.mean" | "models.std" if given.contains(&"models.input_range") => given.contains(&key.name),
+        name => WRITTEN.contains(&name) || given.contains(&name),
+    };
+    // What is as where nothing is said may be left out of what was resolved.
+    let said = |key: &Key, model: usize| {
+        let of = |set: &&Set| set.key == key.name && set.model.is_none_or(|number| number == model);
+        overrides.set.iter().rfind(of).map(|set| &set.value)
+    };
     let mut out = String::new();
     for line in head {
         let _ = writeln!(out, "# {line}");
@@ -54,7 +66,7 @@ pub fn commented(config: &Config, head: &[String]) -> Result<String> {
             (_, Some(Value::Array(tables))) => tables.iter().map(Value::as_table).collect(),
             (_, found) => vec![found.and_then(Value::as_table)],
         };
-        for found in places {
+        for (model, found) in places.into_iter().enumerate() {
             match table {
                 "" => {}
                 "models" => out.push_str("\n[[models]]"),
@@ -66,7 +78,8 @@ pub fn commented(config: &Config, head: &[String]) -> Result<String> {
             }
             out.push('\n');
             for key in KEYS.iter().filter(|key| key.split().0 == table) {
-                line(&mut out, key, found.and_then(|found| found.get(key.split().1)));
+                let value = found.and_then(|found| found.get(key.split().1)).or_else(|| said(key, model));
+                line(&mut out, key, value.filter(|_| is_written(key)));
             }
         }
     }
@@ -81,7 +94,7 @@ fn line(out: &mut String, key: &Key, value: Option<&Value>) {
     }
     let _ = writeln!(out, "# {}: {}", key.help, key.kind.described());
     let name = key.split().1;
-    let _ = match value.filter(|_| WRITTEN.contains(&key.name)) {
+    let _ = match value {
         Some(value) => writeln!(out, "{name} = {}", shown(key, value)),
         None => match key.literal() {
             Some(default) => writeln!(out, "#{name} = {default}"),

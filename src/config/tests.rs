@@ -422,3 +422,75 @@ fn every_field_is_a_key_and_every_key_a_field() {
         assert_eq!(fields, named, "[{table}]");
     }
 }
+
+#[test]
+fn of_a_key_that_is_none_the_nearest_is_named() {
+    for (wrong, nearest) in [
+        ("attack.step", "attack.steps"),
+        ("atack.steps", "attack.steps"),
+        ("steps", "attack.steps"),
+        ("attack.restart", "attack.restarts"),
+        ("dataset.limits", "limit"),
+        ("sigma", "defense.sigma"),
+        ("attack.sigma", "defense.sigma"),
+        ("models.weight", "models.weights"),
+        ("attack.norms", "attack.norm"),
+    ] {
+        let problem = keys::find(wrong).map(|key| key.name).unwrap_err();
+        assert!(problem.contains(&format!("the nearest is `{nearest}`")), "{wrong}: {problem}");
+    }
+    // Where nothing is near, a key of the table that was named.
+    let problem = keys::find("attack.nix").map(|key| key.name).unwrap_err();
+    assert!(problem.contains("the nearest is `attack."), "{problem}");
+}
+
+/// What `init` writes is the experiment that its flags say, and no other.
+#[test]
+fn a_starter_config_says_what_was_said() {
+    let numbers = |text: &str| Some(text.split(',').map(|n| n.parse().unwrap()).collect::<Vec<f64>>());
+    let set = |text: &str| Set::parse(text).unwrap();
+    let plain = Overrides { set: vec![set("models.weights=\"demo:resnet50-w16\"")], ..Overrides::default() };
+    let with = |lines: &[&str]| {
+        let more = lines.iter().map(|text| set(text));
+        Overrides { set: plain.set.iter().cloned().chain(more).collect(), ..plain.clone() }
+    };
+    for overrides in [
+        plain.clone(),
+        Overrides { seed: Some(9), batch: Some(7), precision: Some(Precision::Bf16), ..plain.clone() },
+        Overrides { eps: numbers("0.01,0.5"), device: Some(DeviceChoice::Host), as_written: true, ..plain.clone() },
+        Overrides { early_stop: true, no_defense: true, ..plain.clone() },
+        Overrides { attack_through: true, eot: Some(3), draws: Some(5), ..plain.clone() },
+        Overrides { suite: true, ..plain.clone() },
+        with(&["attack.restarts=3", "attack.step_size=\"1/255\"", "attack.loss=\"margin\"", "name=\"mine\""]),
+        with(&["attack.profile=\"torchattacks\"", "attack.random_start=false", "attack.hand_over=\"8-bit\""]),
+        with(&["attack.targeted=3", "attack.rel_step=0.1", "attack.stop_cycles=false", "save=\"npz\""]),
+        with(&["attack.beside=[\"square\", \"apgd-ce\"]", "checks_budget=5.0", "score=\"any\""]),
+        with(&["defense.seeds=2", "defense.draws=3", "defense.vote=\"mean-logits\"", "defense.sigma=[0.5]"]),
+        with(&["certify.n=500", "certify.alpha=0.01", "certify.radius=[0.25]"]),
+        with(&["attack.nest=true", "score=\"any\"", "defense.sigma=[]"]),
+    ] {
+        let config = Config::load(None, &overrides).unwrap_or_else(|e| panic!("{overrides:?}: {e}"));
+        let text = starter::commented(&config, &overrides, &["head".into()]).unwrap();
+        let again = load(&text).unwrap_or_else(|e| panic!("{e}:\n{text}"));
+        let toml = |config: &Config| toml::to_string(config).unwrap();
+        let name = |text: String, name: &str| text.replace(&format!("name = \"{name}\"\n"), "");
+        // Without a name it is that of the file.
+        let (want, found) = (name(toml(&config), &config.name), name(toml(&again), &again.name));
+        assert_eq!(found, want, "{text}");
+    }
+}
+
+#[test]
+fn what_a_run_finds_out_is_no_setting_and_a_checksum_is_one_wherever_it_stands() {
+    for (text, part) in [
+        ("dataset.left_out=7", "leave it out"),
+        ("certify.values=3", "leave it out"),
+        ("dataset.class_order=[\"0\", \"1\", \"1\"]", "found \"1\" twice"),
+    ] {
+        let problem = Set::parse(text).map(|set| set.key).unwrap_err().to_string();
+        assert!(problem.contains(part), "{text}: {problem}");
+    }
+    let set = ["dataset.crc32=\"deadbeef\"", "dataset.kind=\"demo\""].map(|text| Set::parse(text).unwrap());
+    let config = Config::load(None, &Overrides { set: set.to_vec(), ..Overrides::default() }).unwrap();
+    assert_eq!(config.dataset.crc32.as_deref(), Some("deadbeef"));
+}

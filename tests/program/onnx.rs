@@ -52,6 +52,7 @@ fn a_graph_is_attacked_like_any_network() {
         ("strip = \"a.\"", "models.strip"),
         ("channels = \"grb\"", "channels"),
         ("input_range = 2", "models.input_range"),
+        ("mean = 0.5\nstd = 0.25\ninput_range = 255", "has no effect beside models.mean and models.std"),
         ("layout = \"nhwc\"", "channels"),
     ] {
         place.write("config.toml", config(line));
