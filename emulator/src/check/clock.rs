@@ -8,8 +8,7 @@ use super::order::{Fences, Known, Memory, Order};
 use crate::address::Pc;
 use crate::ptx::opcode::{self, Fence, Scope};
 
-/// A thread of the block: warp * 32 + lane.
-pub type Who = u16;
+pub use super::order::Who;
 
 /// A write: which bytes, as an offset, by whom, and where in the program.
 #[derive(Clone, Copy)]

@@ -19,8 +19,10 @@
 
 use std::collections::HashMap;
 
-use super::clock::Who;
 use crate::ptx::opcode::{Fence, Scope};
+
+/// A thread of the block: warp * 32 + lane.
+pub type Who = u16;
 
 /// Places that one warp remembers; one that has seen more takes everything for ordered, as nothing wrong is then reported.
 const MAX_PLACES: usize = 64;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::failure::Failure;
-use super::progress::Pending;
+use super::pending::Pending;
 use super::types::CUdevice;
 use super::work::Work;
 use crate::machine::{self, Kernel};

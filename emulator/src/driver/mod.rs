@@ -50,6 +50,8 @@ mod capture;
 mod failure;
 mod handles;
 mod leaks;
+mod mappings;
+mod pending;
 mod progress;
 mod state;
 mod submit;

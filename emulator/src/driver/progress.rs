@@ -7,44 +7,18 @@
 //! A function of the host runs in a thread of its own. The call that submits it returns when it is done, or after a moment, if it waits
 //! for what the program does next: its stream is behind it from then on, and further work in the stream waits for it.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::border::{call_back, lock};
 use super::failure::{Outcome, fail};
 use super::handles::StreamKind;
+use super::pending::Pending;
 use super::state::{Driver, Guard};
 use super::types::*;
 
 /// How long the call that submits a function of the host waits for it.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-/// A function of the host that may still run: when it was done.
-#[derive(Default)]
-pub struct Pending {
-    done: Mutex<Option<Instant>>,
-    changed: Condvar,
-}
-
-impl Pending {
-    pub fn done(&self) -> Option<Instant> {
-        *self.done.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn finish(&self) {
-        *self.done.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        self.changed.notify_all();
-    }
-
-    fn wait(&self, at_most: Option<Duration>) {
-        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = |done: &mut Option<Instant>| done.is_none();
-        match at_most {
-            Some(time) => drop(self.changed.wait_timeout_while(done, time, running)),
-            None => drop(self.changed.wait_while(done, running)),
-        }
-    }
-}
 
 /// Waits, without the lock, until all are done.
 pub fn wait_for(pending: &[Arc<Pending>]) {

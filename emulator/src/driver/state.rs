@@ -11,11 +11,11 @@ use super::handles::{
     Capture, Context, Event, Function, Graph, GraphExec, Library, LibraryKernel, Link, Managed, Module, Pinned, Pool,
     Primary, Stream, StreamKind,
 };
+use super::mappings::VirtualMemory;
 use super::table::Table;
 use super::tally::Tally;
 use super::texts;
 use super::types::*;
-use super::virtual_memory::VirtualMemory;
 use crate::count::LaunchCounts;
 use crate::finding::Finding;
 use crate::machine::{Machine, Options};

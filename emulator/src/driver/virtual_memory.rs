@@ -3,12 +3,12 @@
 //! Mapped memory can be used once access was given, as on a GPU: without it, it is an address where no buffer is. All of it goes with
 //! the last context of the device.
 
-use std::collections::BTreeMap;
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 
 use super::border::{border, lock, out};
 use super::device::known;
 use super::failure::{Outcome, fail, failure};
+use super::mappings::{Mapping, Physical};
 use super::state::{Driver, Guard};
 use super::types::*;
 
@@ -20,76 +20,6 @@ const PAGE: usize = 4096;
 const DEVICE: c_int = 1;
 const PINNED: c_int = 1;
 const READ_WRITE: c_int = 3;
-
-/// Memory that was created, whose handle is its number.
-struct Physical {
-    bytes: usize,
-    properties: CUmemAllocationProp,
-    /// The context that was current, if any.
-    context: Option<usize>,
-    /// How often it must still be released, and how often it is mapped.
-    handles: usize,
-    mappings: usize,
-}
-
-#[derive(Clone, Copy)]
-struct Mapping {
-    bytes: usize,
-    handle: CUmemHandle,
-    accessible: bool,
-}
-
-#[derive(Default)]
-pub struct VirtualMemory {
-    /// Bytes by first address.
-    reserved: BTreeMap<CUdeviceptr, usize>,
-    mapped: BTreeMap<CUdeviceptr, Mapping>,
-    memory: BTreeMap<CUmemHandle, Physical>,
-}
-
-impl VirtualMemory {
-    fn physical(&mut self, handle: CUmemHandle) -> Outcome<&mut Physical> {
-        let found = self.memory.get_mut(&handle).filter(|memory| memory.handles > 0);
-        found.ok_or_else(|| failure(ERROR_INVALID_VALUE, "no such memory: the handle is stale or foreign"))
-    }
-
-    /// Whether an address lies in mapped memory, accessible or not.
-    pub fn is_mapped(&self, address: CUdeviceptr) -> bool {
-        self.around(address).is_some()
-    }
-
-    fn around(&self, address: CUdeviceptr) -> Option<(CUdeviceptr, Mapping)> {
-        let (&at, &mapping) = self.mapped.range(..=address).next_back()?;
-        (address - at < mapping.bytes as u64).then_some((at, mapping))
-    }
-
-    /// The mappings that a range consists of, whole and side by side.
-    fn covering(&self, at: CUdeviceptr, bytes: usize) -> Outcome<Vec<(CUdeviceptr, Mapping)>> {
-        let (mut next, mut left) = (at, bytes);
-        let mut found = Vec::new();
-        while left > 0 {
-            let Some(mapping) = self.mapped.get(&next).filter(|mapping| mapping.bytes <= left) else {
-                let why = match self.around(next) {
-                    Some((base, m)) => format!("the range cuts the {} bytes that are mapped at {base:#x}", m.bytes),
-                    None => format!("nothing is mapped at {next:#x}"),
-                };
-                return fail(ERROR_INVALID_VALUE, format!("{bytes} bytes at {at:#x}: {why}"));
-            };
-            found.push((next, *mapping));
-            (next, left) = (next + mapping.bytes as u64, left - mapping.bytes);
-        }
-        if found.is_empty() {
-            return fail(ERROR_INVALID_VALUE, "a range of 0 bytes");
-        }
-        Ok(found)
-    }
-
-    /// Bytes that a context created and did not release.
-    pub fn never_released(&self, context: usize) -> Vec<usize> {
-        let own = |m: &&Physical| m.context == Some(context) && m.handles > 0;
-        self.memory.values().filter(own).map(|m| m.bytes).collect()
-    }
-}
 
 impl Driver {
     /// Gives memory back that nobody has a handle of and that is not mapped.
