@@ -139,6 +139,29 @@ impl Spec {
         Said { method, norm: Some(self.norm), eps: Some(eps), ..Said::default() }.decided()
     }
 
+    /// Refuses what this number of classes does not allow, of the attack and of those that it is made of.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names the field.
+    pub fn check_stages(&self, classes: usize) -> Result<()> {
+        // Of attacks that bring their loss along it is the attack that cannot be made.
+        for row in autoattack::stages(self.method).iter().copied().chain(row(self.method)) {
+            let least = match row.loss {
+                _ if row.name == apgd::TARGETED.name => 4,
+                Some(Loss::Dlr) => 3,
+                _ => 2,
+            };
+            if classes < least {
+                let who = if row.name == self.method { "it".into() } else { format!("of its attacks {}", row.name) };
+                let problem = format!(
+                    "{who} needs at least {least} classes, the model has {classes}: use apgd-ce, fab-t or square"
+                );
+                return Err(Error::usage("attack.method", problem));
+            }
+        }
+        self.check_classes(classes)
+    }
+
     /// The attack, with the files it needs.
     ///
     /// # Errors

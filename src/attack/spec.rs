@@ -4,11 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::autoattack::stages;
 use super::model::{Classifier, Loss};
 use super::outcome::Adversarial;
 use super::target::Target;
-use super::{apgd, row};
 use crate::choice::choice;
 use crate::number::Number;
 use crate::ops::pgd::{Norm, Profile};
@@ -452,21 +450,6 @@ impl Spec {
             (Loss::Dlr, _) => 4,
             _ => 2,
         };
-        // Of attacks that bring their loss along it is the attack that cannot be made.
-        for row in stages(self.method).iter().copied().chain(row(self.method)) {
-            let least = match row.loss {
-                _ if row.name == apgd::TARGETED.name => 4,
-                Some(Loss::Dlr) => 3,
-                _ => 2,
-            };
-            if classes < least {
-                let who = if row.name == self.method { "it".into() } else { format!("of its attacks {}", row.name) };
-                let problem = format!(
-                    "{who} needs at least {least} classes, the model has {classes}: use apgd-ce, fab-t or square"
-                );
-                return wrong("method", problem);
-            }
-        }
         if classes < least {
             return wrong("loss", format!("{} needs at least {least} classes, the model has {classes}", self.loss));
         }

@@ -92,13 +92,18 @@ pub fn run(args: &Args) -> Result<()> {
             return Err(Error::usage("RUN", problem));
         }
         Some(survey) => {
-            let problems = if args.partial { survey.wrong.clone() } else { survey.problems() };
+            let run = survey.run();
+            let open = certify::missing(dir.path(), &run.config, &run.ids, None)?;
+            let problems = match args.partial {
+                true => survey.wrong.clone(),
+                false => survey.problems().into_iter().chain(open.iter().cloned()).collect(),
+            };
             if !problems.is_empty() {
                 return Err(join::refused(&args.run, &problems));
             }
             let (done, all, missing) = (survey.records.0, survey.records.1, survey.missing.clone());
             survey.join(&dir)?;
-            missing.iter().for_each(note);
+            missing.iter().chain(&open).for_each(note);
             note(format!("joined: {done} of {all} records"));
             if done < all {
                 return Ok(());

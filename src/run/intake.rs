@@ -337,11 +337,11 @@ impl Intake {
 /// Refuses attacks that need more classes than there are.
 pub(super) fn check_classes(config: &Config, classes: usize) -> Result<()> {
     for spec in [&config.attack].into_iter().chain(&config.attack.beside) {
-        spec.check_classes(classes)?;
+        spec.check_stages(classes)?;
     }
     for row in SUITE.iter().filter(|_| config.defense.suite) {
         let spec = row.spec(config.attack.norm, &config.attack.eps, config.defense.steps())?;
-        spec.check_classes(classes).map_err(|e| match e {
+        spec.check_stages(classes).map_err(|e| match e {
             Error::Usage { problem, .. } => Error::usage("defense.suite", format!("{}: {problem}", row.name)),
             other => other,
         })?;

@@ -195,8 +195,8 @@ fn attacks_and_stages_that_need_more_classes_are_refused() {
     ] {
         let said = Said { method: Some(method.into()), eps: Some(vec![0.01.into()]), ..Said::default() };
         let spec = said.decided().unwrap();
-        spec.check_classes(least).unwrap_or_else(|e| panic!("{method}: {e}"));
-        let Err(refused) = spec.check_classes(least - 1).map_err(|e| e.to_string()) else {
+        spec.check_stages(least).unwrap_or_else(|e| panic!("{method}: {e}"));
+        let Err(refused) = spec.check_stages(least - 1).map_err(|e| e.to_string()) else {
             assert_eq!(least, 2, "{method}");
             continue;
         };

@@ -7,7 +7,6 @@ use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::super::certify;
 use super::super::header::Header;
 use super::super::ledger::{Images, Ledger};
 use super::super::records::{self, Record};
@@ -100,7 +99,6 @@ pub fn survey(dir: &Path) -> Result<Option<Survey>> {
     }
     survey.records.0 = survey.run.progress().0;
     survey.count(order, &counts);
-    survey.missing.extend(certify::missing(dir, &survey.run.config, &survey.run.ids, None)?);
     Ok(Some(survey))
 }
 
@@ -201,6 +199,11 @@ impl Survey {
                 Some(found) => format!("part {shard}: unfinished: {found} of {} records", found as u64 + left),
             });
         }
+    }
+
+    /// The run as far as it is recorded.
+    pub fn run(&self) -> &Ledger {
+        &self.run
     }
 
     /// What is wrong and what is missing, a line each; nothing where all can be joined.
