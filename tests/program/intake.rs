@@ -223,7 +223,7 @@ fn every_kind_passes_over_the_same_files_and_tells_of_the_same() {
         assert_eq!(config["dataset"]["left_out"].as_integer(), Some(left));
         assert_eq!(place.read("run/left_out.csv").lines().count() as i64, 1 + left);
         let results = place.results("run");
-        assert!(results.lines().skip(1).all(|row| row.ends_with(&format!(",{left},,,,"))), "{results}");
+        assert!(results.lines().skip(1).all(|row| row.ends_with(&format!(",{left},,,,,"))), "{results}");
         for format in ["html", "markdown", "json"] {
             place.run(&format!("report run --format {format} --out page")).ok();
             let text = place.read("page");
