@@ -32,7 +32,8 @@ pub struct Args {
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
 
-    /// Join what there is though parts are missing or unfinished; any number of parts may go on then, or `rampart sweep --resume`
+    /// Join what there is though parts are missing or unfinished; any number of parts may go on then (of draws for
+    /// certificates as many as before), or `rampart sweep --resume`
     #[arg(long)]
     pub partial: bool,
 

@@ -12,6 +12,7 @@ use crate::run::ledger::Ledger;
 use crate::run::lock;
 use crate::run::parts::status::{Part, State, Status};
 use crate::run::progress::duration;
+use crate::run::rundir;
 
 /// Show which parts of a run are done, running, stopped or not begun, and how long the rest will take.
 ///
@@ -49,7 +50,7 @@ pub fn run(args: &Args) -> Result<()> {
 fn told_of_draws(dir: &Path, drawers: &[Drawer]) -> String {
     let line = |drawer: &Drawer| {
         let (who, lock) = match drawer.shard {
-            Some(shard) => (format!("part {shard}"), format!(".lock-{}", shard.named())),
+            Some(shard) => (format!("part {shard}"), rundir::part(shard)),
             None => ("one process".into(), ".lock".into()),
         };
         let owner = lock::holder(dir, &lock).map_or(String::new(), |owner| format!("  {owner} works on it"));

@@ -129,7 +129,7 @@ pub(super) fn resolve(
     // All draws for one class prove no more than this.
     let sigma = defense.sigma.iter().copied().fold(0.0, f64::max);
     let most = certificate::radius(certificate::anytime_lower(u64::from(n), u64::from(n), alpha), sigma);
-    if let Some(bad) = radius.iter().find(|&&radius| radius > most) {
+    if let Some(bad) = radius.iter().find(|&&radius| radius > most && !wrong.is_past()) {
         let problem = format!(
             "{n} draws at sigma {sigma} certify {most:.3} at most (alpha {alpha}), whatever the network, found {bad}: more draws \
              (certify.n) or a larger sigma"

@@ -194,7 +194,7 @@ pub(super) fn array<T>(file: &Path, names: &[&str], what: &str, read: impl FnOnc
 }
 
 /// Those of `names` that were found.
-fn meant<'a>(found: &[String], names: &[&'a str]) -> Vec<&'a str> {
+pub(super) fn meant<'a>(found: &[String], names: &[&'a str]) -> Vec<&'a str> {
     names.iter().filter(|name| found.iter().any(|own| own == *name)).copied().collect()
 }
 

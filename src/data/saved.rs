@@ -243,7 +243,8 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
     }
     labels.truncate(limit.unwrap_or(all));
     let keep: Vec<usize> = (0..labels.len()).collect();
-    let roles = Roles::of(file, places.clean)?;
+    let own = if has(file, "npy") { vec![] } else { arrays::names(file)? };
+    let roles = Roles::of(file, &own, places.clean)?;
     let attacked = arrays::images(file, &names(&roles.attacked), &keep, all, Beyond::Kept)?;
     let clean_names = roles.clean;
     let clean = match &clean_names {
@@ -259,7 +260,7 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
         return Err(Error::file(place, problem));
     }
     let numbers = |names: &[&str]| -> Result<Option<Vec<u32>>> {
-        let is_there = !arrays::there(file, names)?.is_empty();
+        let is_there = !arrays::meant(&own, names).is_empty();
         match is_there.then(|| arrays::numbers(file, names)).transpose()? {
             Some(values) if values.len() != all => {
                 let problem = format!("{}: expected one per image, {all}, found {}", names[0], values.len());
@@ -277,7 +278,8 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
     };
     let eight_bit = matches!(attacked.pixels, Pixels::Bytes(_));
     let called = |what: &str, at: &Path, of: &[&str]| -> Result<Option<String>> {
-        let first = arrays::there(at, of)?.first().map(|name| format!("{what} `{name}`"));
+        let there = if at == file { arrays::meant(&own, of) } else { arrays::there(at, of)? };
+        let first = there.first().map(|name| format!("{what} `{name}`"));
         Ok(first.map(|text| if at == file { text } else { format!("{text} of {}", at.display()) }))
     };
     let taken = [
@@ -316,10 +318,9 @@ struct Roles<'a> {
 impl<'a> Roles<'a> {
     /// Where a name says that images are adversarial they are the attacked ones, and others beside them the clean ones. Without such a
     /// name those are attacked that have any of the usual ones, as in files of ours.
-    fn of(file: &'a Path, clean_file: Option<&'a Path>) -> Result<Self> {
+    fn of(file: &'a Path, own: &[String], clean_file: Option<&'a Path>) -> Result<Self> {
         let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect::<Vec<_>>();
-        let own = if has(file, "npy") { vec![] } else { arrays::names(file)? };
-        let said: Vec<String> = own.into_iter().filter(|name| is_adversarial(name)).collect();
+        let said: Vec<String> = own.iter().filter(|name| is_adversarial(name)).cloned().collect();
         let usual: Vec<&str> = IMAGES.into_iter().filter(|name| !CLEAN.contains(name)).collect();
         let any: Vec<&str> = CLEAN.into_iter().chain(usual.iter().copied()).collect();
         let clean = match clean_file {
@@ -329,7 +330,7 @@ impl<'a> Roles<'a> {
                 Some((clean, owned(if sure.is_empty() { any } else { sure })))
             }
             None => {
-                let beside = arrays::there(file, if said.is_empty() { &CLEAN } else { &any })?;
+                let beside = arrays::meant(own, if said.is_empty() { &CLEAN } else { &any });
                 (!beside.is_empty()).then(|| (file, owned(beside)))
             }
         };

@@ -158,7 +158,8 @@ fn same_images(a: &Ledger, b: &Ledger) -> Result<(), String> {
         let said = &of.said;
         (said.size, said.fit, said.shorter, said.filter)
     };
-    let alike = a.config.limit == b.config.limit && x.select == y.select && prepared(x) == prepared(y);
+    let chosen = |of: &DatasetConfig| (of.select, of.seed, of.said.list.clone());
+    let alike = a.config.limit == b.config.limit && chosen(x) == chosen(y) && prepared(x) == prepared(y);
     if let (Some(p), Some(q), true) = (&x.crc32, &y.crc32, alike) {
         return Err(format!("their images have other checksums, {p} and {q}"));
     }

@@ -236,7 +236,7 @@ pub fn stored<T: DeserializeOwned>(dir: &Path, name: &str) -> Result<Option<T>> 
 }
 
 /// The lock of a part.
-pub(super) fn part(shard: Shard) -> String {
+pub fn part(shard: Shard) -> String {
     format!("{LOCK}-{}", shard.named())
 }
 

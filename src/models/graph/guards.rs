@@ -35,7 +35,8 @@ impl Guarded<'_> {
     }
 
     fn scalar(&self, id: Option<Id>) -> Option<f32> {
-        self.ir.constant(id).and_then(Constant::scalar)
+        // Of whole numbers it is arithmetic of shapes, which is folded.
+        self.ir.constant(id).filter(|c| c.as_floats().is_some()).and_then(Constant::scalar)
     }
 
     /// Of a condition the number that is compared, with what, and whether it holds above that.

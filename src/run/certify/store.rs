@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::super::header::Header;
 use super::super::packed;
-use super::super::records::{self, Line, Record, Records};
+use super::super::records::{self, Line, Records};
 use super::super::rundir::RunDir;
 use super::super::shard::{self, Shard};
 use crate::choice::choice;
@@ -253,18 +254,11 @@ pub struct Drawer {
 /// # Errors
 /// [`Error::File`] for damaged draws; [`Error::Io`].
 pub fn alone(dir: &Path) -> Result<Option<Vec<Drawer>>> {
-    let mut records = 0u64;
-    if let Some(path) = packed::existing(&dir.join(shard::records(None))) {
-        records::each(&path, |_: Record| {
-            records += 1;
-            Ok(())
-        })?;
-    }
     let whole = dir.join(name(None));
     let whole = whole.is_file().then_some((None, whole));
     let parts = shard::files_of(dir, "draws")?.into_iter().map(|(shard, path)| (Some(shard), path));
     let files: Vec<_> = whole.into_iter().chain(parts).collect();
-    if records > 0 || files.is_empty() || !shard::files(dir)?.is_empty() {
+    if files.is_empty() || !shard::files(dir)?.is_empty() || has_records(dir)? {
         return Ok(None);
     }
     let drawer = |(shard, path): (Option<Shard>, PathBuf)| {
@@ -277,6 +271,17 @@ pub fn alone(dir: &Path) -> Result<Option<Vec<Drawer>>> {
         Ok(Drawer { shard, images: images.len(), draws })
     };
     files.into_iter().map(drawer).collect::<Result<_>>().map(Some)
+}
+
+/// Whether a run has any record: a line behind that of its settings.
+fn has_records(dir: &Path) -> Result<bool> {
+    let path = dir.join(shard::records(None));
+    if packed::existing(&path).is_none() {
+        return Ok(false);
+    }
+    let before = usize::from(records::header(&path)?.is_some());
+    let mut lines = BufReader::new(packed::open(&path, "read the records")?).lines();
+    Ok(lines.nth(before).is_some())
 }
 
 /// The lines of every file of draws but one, with file and line number.
