@@ -8,7 +8,7 @@
 //! | `PTX_EMULATOR_LINTS` | `lints` | 0 (unless set), 1 | reports what is legal but seldom meant: barriers after warps have exited |
 //! | `PTX_EMULATOR_LAZY` | `lazy` | 0 (unless set), 1 | compiles a kernel when it is asked for, not when its module is loaded |
 //! | `PTX_EMULATOR_SEED` | `seed` | number | shuffles warps and blocks; 0 (unless set) keeps them in order |
-//! | `PTX_EMULATOR_THREADS` | `threads` | number | host threads; 0 (unless set) takes all |
+//! | `PTX_EMULATOR_THREADS` | `threads` | 0 to 1024 | host threads; 0 (unless set) takes all |
 //! | `PTX_EMULATOR_DEVICES` | `devices` | 1 (unless set) to 16 | how many such GPUs; each reaches its own memory alone |
 
 use crate::device::Model;
@@ -25,6 +25,13 @@ const VARIABLES: [(&str, &str); 8] = [
     ("lints", "PTX_EMULATOR_LINTS"),
     ("lazy", "PTX_EMULATOR_LAZY"),
 ];
+
+/// Variables that are no options: where findings go, and, for the launcher, which library it starts.
+pub const FINDINGS: &str = "PTX_EMULATOR_FINDINGS";
+pub const LIBRARY: &str = "PTX_EMULATOR_LIBRARY";
+
+/// More threads of the host than a machine has; each keeps what it saw of memory.
+pub const MAX_THREADS: usize = 1024;
 
 /// A value or key that is not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +80,24 @@ pub fn apply_json(options: &mut Options, json: &str) -> Result<(), ConfigError> 
     Ok(())
 }
 
+/// Whether a value is one of a key, which the user calls `name`.
+///
+/// # Errors
+/// [`ConfigError`] for a key or value that is not understood.
+pub fn check(key: &str, name: &str, value: &str) -> Result<(), ConfigError> {
+    set(&mut Options::default(), key, name, value)
+}
+
+/// Of the names of all variables those that look like the emulator's and are none, which a slip of the pen would otherwise leave
+/// without effect.
+pub fn unknown_variables(names: impl Iterator<Item = std::ffi::OsString>) -> Vec<String> {
+    let known = |name: &str| VARIABLES.iter().any(|(_, known)| *known == name) || [FINDINGS, LIBRARY].contains(&name);
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    let mut unknown: Vec<String> = names.filter(|name| name.starts_with("PTX_EMULATOR_") && !known(name)).collect();
+    unknown.sort();
+    unknown
+}
+
 /// `name` is what the user calls `key`.
 fn set(options: &mut Options, key: &str, name: &str, value: &str) -> Result<(), ConfigError> {
     let wrong = |expected| ConfigError::Value { name: name.into(), value: value.into(), expected };
@@ -95,7 +120,10 @@ fn set(options: &mut Options, key: &str, name: &str, value: &str) -> Result<(), 
             let count = value.parse().ok().filter(|count| (1..=16).contains(count));
             options.devices = count.ok_or_else(|| wrong("a number of GPUs from 1 to 16"))?;
         }
-        "threads" => options.threads = value.parse().map_err(|_| wrong("a number of threads"))?,
+        "threads" => {
+            let count = value.parse().ok().filter(|count| *count <= MAX_THREADS);
+            options.threads = count.ok_or_else(|| wrong("a number of threads from 1 to 1024, or 0 for all cores"))?;
+        }
         _ => return Err(ConfigError::Key(name.into())),
     }
     Ok(())
@@ -144,12 +172,24 @@ mod tests {
             ("PTX_EMULATOR_SEED", "-1"),
             ("PTX_EMULATOR_SEED", "18446744073709551616"),
             ("PTX_EMULATOR_THREADS", "two"),
+            ("PTX_EMULATOR_THREADS", "1025"),
+            ("PTX_EMULATOR_THREADS", "-1"),
+            ("PTX_EMULATOR_THREADS", "99999999999999999999"),
+            ("PTX_EMULATOR_LINTS", "on"),
+            ("PTX_EMULATOR_LAZY", "true"),
             ("PTX_EMULATOR_DEVICES", "0"),
             ("PTX_EMULATOR_DEVICES", "17"),
         ] {
             let message = environment(&[(name, value)]).unwrap_err().to_string();
             assert!(message.contains(name) && message.contains(value), "{message}");
         }
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_noticed() {
+        let names =
+            ["PTX_EMULATOR_THREAD", "PTX_EMULATOR_SEED", "PTX_EMULATOR_FINDINGS", "PATH", "PTX_EMULATOR_LIBRARY"];
+        assert_eq!(unknown_variables(names.into_iter().map(Into::into)), ["PTX_EMULATOR_THREAD"]);
     }
 
     #[test]
@@ -162,6 +202,7 @@ mod tests {
         let fails = |json| apply_json(&mut Options::default(), json).unwrap_err();
         assert_eq!(fails(r#"{"sead": 1}"#), ConfigError::Key("sead".into()));
         assert!(matches!(fails(r#"{"seed": 1.5}"#), ConfigError::Value { .. }));
+        assert!(matches!(fails(r#"{"threads": 99999999}"#), ConfigError::Value { .. }));
         assert!(matches!(fails(r#"{"checks": null}"#), ConfigError::Value { .. }));
         assert!(matches!(fails("[]"), ConfigError::Json(_)));
     }

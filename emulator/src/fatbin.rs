@@ -93,7 +93,14 @@ pub unsafe fn ptx_of_image(image: *const u8, compute_capability: (u32, u32)) -> 
     }
     // SAFETY: what is left is text that ends in a NUL.
     let text = unsafe { std::ffi::CStr::from_ptr(image.cast()) };
-    text.to_str().map(str::to_owned).map_err(|_| corrupt("neither PTX text, nor a fatbin, nor a cubin"))
+    text_of(text.to_bytes())
+}
+
+fn text_of(bytes: &[u8]) -> Result<String, ImageError> {
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(corrupt("a text in UTF-16, by its byte order mark; PTX is ASCII"));
+    }
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| corrupt("neither PTX text, nor a fatbin, nor a cubin"))
 }
 
 /// As [`ptx_of_image`], for an image whose bytes are known, such as a file: text needs no NUL.
@@ -107,8 +114,7 @@ pub fn ptx_of_bytes(bytes: &[u8], compute_capability: (u32, u32)) -> Result<Stri
     if bytes.starts_with(&FATBIN) {
         return ptx_of_fatbin(bytes, compute_capability);
     }
-    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    std::str::from_utf8(text).map(str::to_owned).map_err(|_| corrupt("neither PTX text, nor a fatbin, nor a cubin"))
+    text_of(bytes.split(|byte| *byte == 0).next().unwrap_or_default())
 }
 
 /// The bytes of a fatbin, by the size in its header.

@@ -30,6 +30,24 @@ fn initialisation_reads_the_environment_once() {
         assert_eq!(cuDeviceGetCount(&mut count), ERROR_NOT_INITIALIZED);
 
         std::env::set_var("PTX_EMULATOR_MODEL", "h100");
+        for (name, value) in [
+            ("PTX_EMULATOR_THREADS", "99999999"),
+            ("PTX_EMULATOR_SEED", "x"),
+            ("PTX_EMULATOR_CHECKS", "yes"),
+            ("PTX_EMULATOR_COUNTERS", "2"),
+            ("PTX_EMULATOR_LINTS", ""),
+            ("PTX_EMULATOR_LAZY", "no"),
+            ("PTX_EMULATOR_DEVICES", "17"),
+            ("PTX_EMULATOR_FINDINGS", "/nowhere/to/be/found"),
+        ] {
+            std::env::set_var(name, value);
+            assert_eq!(cuInit(0), ERROR_INVALID_VALUE, "{name}");
+            let mut text = null();
+            assert_eq!(cuGetErrorString(ERROR_INVALID_VALUE, &mut text), SUCCESS);
+            let text = CStr::from_ptr(text).to_str().unwrap();
+            assert!(text.contains(name) && text.contains(value), "{text}");
+            std::env::remove_var(name);
+        }
         assert_eq!(cuInit(0), SUCCESS);
         assert_eq!(cuInit(0), SUCCESS);
         assert_eq!(cuDeviceGetAttribute(&mut count, 75, 0), SUCCESS);

@@ -72,7 +72,54 @@ fn wrong_usage_is_2_and_says_the_way_out() {
     }
     let done = ptx_emu(&["run", "/nowhere/to/be/found"]);
     assert!(done.status.code() == Some(1) && text(&done.stderr).contains("/nowhere/to/be/found"));
-    assert!(text(&ptx_emu(&["--help"]).stdout).contains("exit code"));
+    assert!(text(&ptx_emu(&["--help"]).stdout).contains("ptx-emu check"));
+}
+
+/// A wrong value is refused before the program starts, with what is wrong and what would not be; so is one that it would inherit.
+#[test]
+fn wrong_values_are_refused_before_the_program_starts() {
+    for (option, variable, value, words) in [
+        ("--threads", "PTX_EMULATOR_THREADS", "99999999", "1 to 1024"),
+        ("--threads", "PTX_EMULATOR_THREADS", "two", "1 to 1024"),
+        ("--threads", "PTX_EMULATOR_THREADS", "-1", "1 to 1024"),
+        ("--threads", "PTX_EMULATOR_THREADS", "", "1 to 1024"),
+        ("--seed", "PTX_EMULATOR_SEED", "x", "0 to 2^64 - 1"),
+        ("--seed", "PTX_EMULATOR_SEED", "18446744073709551616", "0 to 2^64 - 1"),
+        ("--model", "PTX_EMULATOR_MODEL", "b200", "a100, h100 or rtx5090"),
+    ] {
+        let done = ptx_emu(&["run", option, value, "--", "echo", "ran"]);
+        let said = text(&done.stderr);
+        assert_eq!((done.status.code(), text(&done.stdout)), (Some(2), String::new()), "{said}");
+        assert!(said.contains(&format!("{option}: {value:?} is not")) && said.contains(words), "{said}");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ptx-emu"));
+        command.env("PTX_EMULATOR_LIBRARY", env!("CARGO_BIN_EXE_ptx-emu")).env(variable, value);
+        let done = command.args(["run", "echo", "ran"]).output().unwrap();
+        let said = text(&done.stderr);
+        assert_eq!((done.status.code(), text(&done.stdout)), (Some(2), String::new()), "{said}");
+        assert!(said.contains(&format!("{variable}: {value:?} is not")) && said.contains(words), "{said}");
+        // An option goes before the variable.
+        let good = if option == "--model" { "h100" } else { "1" };
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ptx-emu"));
+        command.env("PTX_EMULATOR_LIBRARY", env!("CARGO_BIN_EXE_ptx-emu")).env(variable, value);
+        let done = command.args(["run", option, good, "echo", "ran"]).output().unwrap();
+        assert_eq!((done.status.code(), text(&done.stdout)), (Some(0), "ran\n".into()), "{}", text(&done.stderr));
+    }
+}
+
+#[test]
+fn each_command_lists_its_options() {
+    let done = ptx_emu(&["run", "--help"]);
+    let said = text(&done.stdout);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    for option in
+        ["--model NAME", "--seed N", "--threads N", "--no-checks", "--counters", "--lints", "--lazy", "--findings FILE"]
+    {
+        let line = said.lines().find(|line| line.trim_start().starts_with(option)).expect(option);
+        assert!(line.len() > option.len() + 20, "{line}");
+    }
+    assert!(text(&ptx_emu(&["check", "--help"]).stdout).contains("--json"));
+    // Behind the program they are the program's.
+    assert_eq!(text(&ptx_emu(&["run", "sh", "-c", "echo $0", "--help"]).stdout), "--help\n");
 }
 
 #[test]
@@ -93,4 +140,16 @@ fn a_check_names_kernel_and_line() {
     let lines: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((lines.len(), &lines[1]["kernel"], &lines[1]["error"]["line"]), (2, &"bad".into(), &9.into()), "{json}");
     assert_eq!(ptx_emu(&["check", "/nowhere.ptx"]).status.code(), Some(1));
+    let good = std::fs::read_to_string(kernels).unwrap();
+    for (name, contents, words) in [
+        ("bom.ptx", format!("\u{feff}{good}").into_bytes(), "byte order mark"),
+        ("wide.ptx", [0xfeff].into_iter().chain(good.encode_utf16()).flat_map(u16::to_le_bytes).collect(), "UTF-16"),
+        ("newer.ptx", good.replacen(".version ", ".version 1", 1).into_bytes(), "there is no .version 1"),
+    ] {
+        let file = File::new(name, "");
+        std::fs::write(file.path(), contents).unwrap();
+        let done = ptx_emu(&["check", file.path()]);
+        let said = text(&done.stdout) + &text(&done.stderr);
+        assert!(done.status.code() == Some(1) && said.contains(words), "{said}");
+    }
 }

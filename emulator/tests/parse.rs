@@ -65,6 +65,37 @@ fn bits(values: &[i64]) -> Option<Vec<Initial>> {
     Some(values.iter().map(|&v| Initial::Bits(v as u64)).collect())
 }
 
+/// A text of another encoding is told as that, and a character that cannot be seen by its number.
+#[test]
+fn what_cannot_be_seen_is_named() {
+    let text = ".version 9.0\n.target sm_80\n.address_size 64\n";
+    let e = parse(&format!("\u{feff}{text}")).unwrap_err();
+    assert!(e.line == 1 && e.problem.contains("byte order mark") && e.problem.contains("without"), "{e}");
+    for (hidden, words) in [('\u{feff}', "U+FEFF"), ('\u{a0}', "U+00A0"), ('\u{200b}', "U+200B"), ('\u{7f}', "U+007F")]
+    {
+        let e = parse(&format!("{text}{hidden}.visible .entry k() {{ ret; }}")).unwrap_err();
+        assert!(e.line == 4 && e.problem.contains(words), "{e}");
+    }
+}
+
+#[test]
+fn versions_that_exist() {
+    let of = |version: &str| parse(&format!(".version {version}\n.target sm_80\n.address_size 64\n"));
+    // Those of CUDA 11.0 to 13.5, and the oldest.
+    for version in ["7.0", "7.8", "8.0", "8.4", "8.8", "9.0", "9.5", "1.0", "6.5"] {
+        of(version).unwrap_or_else(|e| panic!("{version}: {e}"));
+    }
+    for version in ["0.9", "1.6", "6.6", "7.9", "8.9", "8.10", "9.6", "10.0", "99.9", "4294967295.0"] {
+        let e = of(version).expect_err(version);
+        assert!(e.unknown_version && e.line == 1, "{e}");
+        assert!(e.problem.contains(version) && e.problem.contains("9.0 to 9.5"), "{e}");
+    }
+    assert!(!of("nine").unwrap_err().unknown_version);
+    // The newest target is loaded as far as its instructions are known.
+    let newest = ".version 8.7\n.target sm_120\n.address_size 64\n.visible .entry k() { ret; }";
+    assert_eq!(parse(newest).unwrap().target, "sm_120");
+}
+
 #[test]
 fn the_head_of_a_module() {
     let m = parse("// a\n/* b\n */.version 7.0\n.target texmode_unified, sm_90a, debug\n.file 3 \"x.cu\"\0\0").unwrap();

@@ -14,7 +14,7 @@ use crate::machine::Options;
 /// CUDA 13.0.
 pub const DRIVER_VERSION: c_int = 13_000;
 
-/// Reads the options; a wrong one fails, with a line on the standard error stream.
+/// Reads the options; a wrong one fails, with a line on the standard error stream. A variable that is misspelt is told there.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuInit(flags: c_uint) -> CUresult {
     border("cuInit", || {
@@ -27,9 +27,13 @@ pub unsafe extern "C" fn cuInit(flags: c_uint) -> CUresult {
             let read = config::apply_environment(&mut options, |name| std::env::var_os(name));
             let read = read
                 .and_then(|()| driver.configured.iter().try_for_each(|json| config::apply_json(&mut options, json)));
-            if let Err(e) = read {
-                texts::tell(&e.to_string());
-                return fail(ERROR_INVALID_VALUE, e.to_string());
+            let read = read.map_err(|e| e.to_string()).and_then(|()| texts::findings_can_be_kept());
+            if let Err(why) = read {
+                texts::tell(&why);
+                return fail(ERROR_INVALID_VALUE, why);
+            }
+            for name in config::unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
+                texts::tell(&format!("there is no variable {name}: it changes nothing"));
             }
             driver.options = Some(options);
         }

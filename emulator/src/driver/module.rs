@@ -23,7 +23,7 @@ impl From<ImageError> for Failure {
 
 impl From<PtxError> for Failure {
     fn from(e: PtxError) -> Self {
-        failure(ERROR_INVALID_PTX, e.to_string())
+        failure(if e.unknown_version { ERROR_UNSUPPORTED_PTX_VERSION } else { ERROR_INVALID_PTX }, e.to_string())
     }
 }
 

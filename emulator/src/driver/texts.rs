@@ -1,12 +1,14 @@
 //! The driver's names and texts of errors, and the reason of the latest failure with each.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsString};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use super::failure::Failure;
 use super::types::CUresult;
+use crate::config::FINDINGS;
 use crate::finding::Finding;
 
 /// Says something on standard error, which may be a file on a full disk.
@@ -14,13 +16,29 @@ pub fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "emulator: {line}");
 }
 
-/// Adds a finding to the file that `PTX_EMULATOR_FINDINGS` names: a JSON object a line, so that several processes can share it.
+/// The file that `PTX_EMULATOR_FINDINGS` names, opened for one more finding.
+fn findings() -> Option<(OsString, io::Result<File>)> {
+    let path = std::env::var_os(FINDINGS)?;
+    let opened = OpenOptions::new().append(true).create(true).open(&path);
+    Some((path, opened))
+}
+
+/// Adds a finding to the file: a JSON object a line, so that several processes can share it.
 pub fn note_finding(finding: &Finding) {
-    let Some(path) = std::env::var_os("PTX_EMULATOR_FINDINGS") else { return };
+    let Some((path, opened)) = findings() else { return };
     let Ok(json) = serde_json::to_string(finding) else { return };
-    let opened = std::fs::OpenOptions::new().append(true).create(true).open(&path);
     if let Err(e) = opened.and_then(|mut file| file.write_all(format!("{json}\n").as_bytes())) {
         tell(&format!("{}: {e}", path.to_string_lossy()));
+    }
+}
+
+/// Whoever asked for a file must not learn only at the first finding that there is none.
+pub fn findings_can_be_kept() -> Result<(), String> {
+    match findings() {
+        Some((path, Err(e))) => {
+            Err(format!("{FINDINGS}: {:?} is not a file that can be written: {e}", path.to_string_lossy()))
+        }
+        _ => Ok(()),
     }
 }
 

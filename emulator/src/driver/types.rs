@@ -128,6 +128,7 @@ pub const ERROR_INVALID_CONTEXT: CUresult = 201;
 pub const ERROR_NO_BINARY_FOR_GPU: CUresult = 209;
 pub const ERROR_UNSUPPORTED_LIMIT: CUresult = 215;
 pub const ERROR_INVALID_PTX: CUresult = 218;
+pub const ERROR_UNSUPPORTED_PTX_VERSION: CUresult = 222;
 pub const ERROR_FILE_NOT_FOUND: CUresult = 301;
 pub const ERROR_INVALID_HANDLE: CUresult = 400;
 pub const ERROR_ILLEGAL_STATE: CUresult = 401;

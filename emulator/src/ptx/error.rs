@@ -11,11 +11,19 @@ pub struct PtxError {
     /// The kernel that cannot be compiled, and where its source has the line, as far as `.loc` says.
     pub kernel: Option<String>,
     pub source: Option<(String, u32)>,
+    /// It is the `.version` that is not known: a driver has a number of its own for that.
+    #[serde(skip)]
+    pub unknown_version: bool,
 }
 
 impl PtxError {
     pub fn new(line: u32, problem: impl Into<String>) -> Self {
-        PtxError { line, problem: problem.into(), kernel: None, source: None }
+        PtxError { line, problem: problem.into(), kernel: None, source: None, unknown_version: false }
+    }
+
+    /// A `.version` that is not known.
+    pub fn of_version(line: u32, problem: impl Into<String>) -> Self {
+        PtxError { unknown_version: true, ..PtxError::new(line, problem) }
     }
 
     /// The same, in a kernel.

@@ -25,6 +25,10 @@ impl std::fmt::Display for Token<'_> {
             Token::Word(s) | Token::Number(s) => write!(f, "`{}`", cut(s)),
             Token::Directive(s) => write!(f, "`.{}`", cut(s)),
             Token::Text(s) => write!(f, "\"{}\"", cut(s)),
+            // What looks like a blank, or like nothing, is told by its number.
+            Token::Mark(c) if !c.is_ascii_graphic() && !c.is_alphanumeric() => {
+                write!(f, "the character U+{:04X}", u32::from(*c))
+            }
             Token::Mark(c) => write!(f, "`{c}`"),
             Token::End => write!(f, "the end of the file"),
         }

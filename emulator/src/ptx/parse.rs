@@ -13,8 +13,18 @@ use super::lex::{Lexer, Literal, Token, literal};
 
 type Parse<T> = Result<T, PtxError>;
 
+/// The versions of PTX that exist: the last of each major one. Instructions are judged by those of 9.0, whatever is said.
+const VERSIONS: [(u32, u32); 9] = [(1, 5), (2, 3), (3, 2), (4, 3), (5, 1), (6, 5), (7, 8), (8, 8), (9, 5)];
+
 /// Reads a whole `.ptx` file.
+///
+/// # Errors
+/// [`PtxError`] with the line. A byte order mark is one, as for ptxas: a text that a driver would not take must not pass its tests.
 pub fn parse(text: &str) -> Result<Module, PtxError> {
+    if text.starts_with('\u{feff}') {
+        let what = "the text begins with a UTF-8 byte order mark (EF BB BF), which ptxas refuses: save it without";
+        return Err(PtxError::new(1, what));
+    }
     let mut lexer = Lexer::new(text);
     let token = lexer.next()?;
     let mut parser = Parser { line: lexer.line(), lexer, token, place: None };
@@ -211,6 +221,9 @@ impl<'a> Parser<'a> {
         let Token::Number(text) = self.token else { return self.expected("a version") };
         let parts = text.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
         let Some(version) = parts else { return self.expected("a version such as 9.0") };
+        if !VERSIONS.iter().any(|&(major, last)| version.0 == major && version.1 <= last) {
+            return Err(PtxError::of_version(self.line, format!("there is no .version {text}: {}", versions())));
+        }
         self.bump()?;
         Ok(version)
     }
@@ -295,6 +308,12 @@ impl<'a> Parser<'a> {
         self.expect(';')?;
         Ok(Alias { name, target, line })
     }
+}
+
+/// The versions there are, as a list.
+fn versions() -> String {
+    let all: Vec<String> = VERSIONS.iter().map(|(major, last)| format!("{major}.0 to {major}.{last}")).collect();
+    format!("known are {}", all.join(", "))
 }
 
 /// The name of a file, which may be said behind the function that refers to it.

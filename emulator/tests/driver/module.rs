@@ -38,6 +38,9 @@ fn text_is_loaded_and_refused() {
     fails(load(c""), ERROR_INVALID_IMAGE, ".target");
     fails(load(c"\x7fELF\x02\x01"), ERROR_NO_BINARY_FOR_GPU, "cubin needs a GPU");
     fails(load(c".version 9.0\n.target sm_90\n.address_size 64\n"), ERROR_INVALID_PTX, "sm_90");
+    fails(load(c".version 9.6\n.target sm_80\n.address_size 64\n"), ERROR_UNSUPPORTED_PTX_VERSION, "9.0 to 9.5");
+    fails(load(c"\xef\xbb\xbf.version 9.0\n.target sm_80\n.address_size 64\n"), ERROR_INVALID_PTX, "byte order mark");
+    fails(load(c"\xff\xfe."), ERROR_INVALID_IMAGE, "UTF-16");
     let unknown = c".version 9.0\n.target sm_80\n.address_size 64\n.visible .entry f() {\n frobnicate.u32;\n}\n";
     fails(load(unknown), ERROR_INVALID_PTX, "frobnicate");
     fails(load(unknown), ERROR_INVALID_PTX, "kernel f");

@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use ptx_emulator::device::Model;
+use ptx_emulator::fatbin;
 use ptx_emulator::machine::{Machine, Options};
 use ptx_emulator::ptx::PtxError;
 use serde::Serialize;
@@ -39,7 +41,10 @@ pub fn check(arguments: &[OsString]) -> Result<ExitCode, Failure> {
     let mut failed = false;
     for path in files {
         let file = path.to_string_lossy().into_owned();
-        let text = std::fs::read_to_string(path).map_err(|e| Failure::Failed(format!("{file}: {e}")))?;
+        let bytes = std::fs::read(path).map_err(|e| Failure::Failed(format!("{file}: {e}")))?;
+        // Of a fatbin the newest that any model loads.
+        let newest = Model::ALL.into_iter().map(|model| model.device().compute_capability).max().unwrap_or_default();
+        let text = fatbin::ptx_of_bytes(&bytes, newest).map_err(|e| Failure::Failed(format!("{file}: {e}")))?;
         for line in lines(&file, &text) {
             failed |= line.error.is_some();
             match json {

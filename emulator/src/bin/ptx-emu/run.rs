@@ -4,15 +4,21 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
+use ptx_emulator::config::{self, ConfigError};
+use ptx_emulator::machine::Options;
+
 use super::Failure;
 
 /// The names under which programs look for the driver.
 const NAMES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
 const LIBRARY: &str = "libptx_emulator.so";
 
-/// Options that take a value, and their variables.
-const VALUES: [(&str, &str); 3] =
-    [("--model", "PTX_EMULATOR_MODEL"), ("--seed", "PTX_EMULATOR_SEED"), ("--threads", "PTX_EMULATOR_THREADS")];
+/// Options that take a value, the key of the emulator's configuration, and their variables.
+const VALUES: [(&str, &str, &str); 3] = [
+    ("--model", "model", "PTX_EMULATOR_MODEL"),
+    ("--seed", "seed", "PTX_EMULATOR_SEED"),
+    ("--threads", "threads", "PTX_EMULATOR_THREADS"),
+];
 /// Switches, and what they set.
 const SWITCHES: [(&str, &str, &str); 4] = [
     ("--no-checks", "PTX_EMULATOR_CHECKS", "0"),
@@ -28,8 +34,11 @@ pub fn run(arguments: &[OsString]) -> Result<ExitCode, Failure> {
     let program = loop {
         let next = rest.next().ok_or_else(|| Failure::Usage("no program to run".into()))?;
         let text = next.to_string_lossy();
-        if let Some((_, variable)) = VALUES.iter().find(|(name, _)| *name == text) {
-            variables.push((variable, value(&text, rest.next())?));
+        let wrong = |e: ConfigError| Failure::Usage(e.to_string());
+        if let Some((name, key, variable)) = VALUES.iter().find(|(name, ..)| *name == text) {
+            let given = value(name, rest.next())?;
+            config::check(key, name, &given.to_string_lossy()).map_err(wrong)?;
+            variables.push((variable, given));
         } else if let Some((_, variable, on)) = SWITCHES.iter().find(|(name, ..)| *name == text) {
             variables.push((variable, on.into()));
         } else if text == "--findings" {
@@ -42,13 +51,16 @@ pub fn run(arguments: &[OsString]) -> Result<ExitCode, Failure> {
             break next;
         }
     };
+    // What the program inherits is checked before it starts, not when it first asks for a device.
+    let inherited = |name: &str| std::env::var_os(name).filter(|_| variables.iter().all(|(set, _)| *set != name));
+    config::apply_environment(&mut Options::default(), inherited).map_err(|e| Failure::Usage(e.to_string()))?;
     let folder = Folder::new()?;
     folder.link(&library()?)?;
     let found = findings.unwrap_or_else(|| folder.0.join("findings"));
     let found = std::path::absolute(&found).map_err(|e| Failure::Failed(format!("{}: {e}", found.display())))?;
     std::fs::write(&found, "").map_err(|e| Failure::Failed(format!("{}: {e}", found.display())))?;
     let mut command = Command::new(program);
-    command.args(rest).envs(variables).env("PTX_EMULATOR_FINDINGS", &found);
+    command.args(rest).envs(variables).env(config::FINDINGS, &found);
     command.env("LD_LIBRARY_PATH", before(&folder.0, std::env::var_os("LD_LIBRARY_PATH")));
     let status = command.status();
     let status = status.map_err(|e| Failure::Failed(format!("{} does not start: {e}", program.to_string_lossy())))?;
@@ -88,7 +100,7 @@ fn library() -> Result<PathBuf, Failure> {
     let own = std::env::current_exe().map_err(|e| Failure::Failed(format!("where this program is: {e}")))?;
     let own = own.canonicalize().unwrap_or(own);
     let beside = own.parent().unwrap_or(Path::new("/"));
-    let given = std::env::var_os("PTX_EMULATOR_LIBRARY").map(PathBuf::from);
+    let given = std::env::var_os(config::LIBRARY).map(PathBuf::from);
     let places = match given {
         Some(given) => vec![given],
         None => vec![beside.join(LIBRARY), beside.join("../lib").join(LIBRARY)],
