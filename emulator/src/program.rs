@@ -182,7 +182,7 @@ pub enum Step {
 pub struct Barrier {
     pub kind: BarrierKind,
     pub counted: bool,
-    /// `.aligned`: all threads of a warp execute it together.
+    /// `.aligned`: all threads of a warp execute it together; else each comes by itself.
     pub aligned: bool,
 }
 

@@ -1,7 +1,9 @@
 //! Runs one block: its warps in turn from barrier to barrier.
 
 use super::cta::{Cta, Outcome};
+use super::touch;
 use super::warp::{Pause, Warp};
+use crate::address::Pc;
 use crate::check::clock::Knowledge;
 use crate::finding::{Finding, Kind};
 use crate::program::{Barrier, Ins, Step};
@@ -14,21 +16,69 @@ const BARRIERS: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Ready,
-    /// At barrier `number`, for the instruction where the warp stands.
-    Waiting(usize),
+    /// All its lanes are at a barrier, for the instruction where the warp stands.
+    Waiting,
+    /// Its lanes are at barriers apart from each other, or wait for such.
+    Parked,
     Done,
+}
+
+/// Lanes of a warp that wait at a barrier.
+#[derive(Clone, Copy)]
+struct Group {
+    warp: usize,
+    pc: Pc,
+    lanes: u32,
+    /// The warp waits as one; else its lanes are parked.
+    whole: bool,
+}
+
+/// Lanes of a warp that are counted at a barrier, once each.
+struct Counted {
+    warp: usize,
+    lanes: u32,
+    /// None of the warp is missing: it counts as 32 threads, however many it has.
+    whole: bool,
 }
 
 /// Who has come to a barrier.
 #[derive(Default)]
 struct Arrivals {
-    /// Warps that wait, and those that only announced themselves.
-    waiting: Vec<usize>,
-    announced: usize,
-    /// Threads it takes, where the instruction says so.
+    waiting: Vec<Group>,
+    /// Some only announced themselves.
+    announced: bool,
+    /// Threads it takes, where the instruction says so, and those that have come.
     wanted: Option<usize>,
+    counted: Vec<Counted>,
     /// What those who arrived knew.
     knowledge: Vec<Knowledge>,
+}
+
+impl Arrivals {
+    fn count(&mut self, warp: usize, lanes: u32) {
+        let others = self.counted.iter_mut().find(|c| c.warp == warp && !c.whole && c.lanes & lanes == 0);
+        match others {
+            Some(others) => others.lanes |= lanes,
+            None => self.counted.push(Counted { warp, lanes, whole: false }),
+        }
+    }
+
+    /// Whether all have come. Threads that have exited are waited for by no barrier.
+    fn complete(&mut self, warps: &[Warp]) -> bool {
+        for c in &mut self.counted {
+            c.whole |= warps[c.warp].live & !c.lanes == 0;
+        }
+        match self.wanted {
+            Some(threads) => {
+                let come = |c: &Counted| if c.whole { 32 } else { c.lanes.count_ones() as usize };
+                self.counted.iter().map(come).sum::<usize>() >= threads
+            }
+            None => {
+                let waiting: u32 = self.waiting.iter().map(|g| g.lanes.count_ones()).sum();
+                waiting >= warps.iter().map(|w| w.live.count_ones()).sum()
+            }
+        }
+    }
 }
 
 /// Shuffles in place; a small generator is enough to vary schedules.
@@ -72,7 +122,10 @@ pub fn run(cta: &mut Cta, warps: &mut [Warp], number: u64) -> Outcome {
                         return Err(warps[w].finding(cta, ins, Kind::MissingCopyWait, lane, what));
                     }
                 }
-                Pause::Barrier(barrier) => arrive(cta, warps, w, barrier, &mut state, &mut arrivals)?,
+                Pause::Barrier(barrier, lanes) => {
+                    state[w] = arrive(cta, &mut warps[w], (barrier, lanes), &mut arrivals)?;
+                }
+                Pause::Parked => state[w] = State::Parked,
                 Pause::Turn => {}
             }
             release(cta, warps, &mut state, &mut arrivals)?;
@@ -81,7 +134,7 @@ pub fn run(cta: &mut Cta, warps: &mut [Warp], number: u64) -> Outcome {
             return Ok(());
         }
         if !ran {
-            return Err(stuck(cta, warps, &state));
+            return Err(stuck(cta, warps, &arrivals));
         }
     }
 }
@@ -91,66 +144,86 @@ fn last<'a>(cta: &Cta<'a>, warp: &Warp) -> &'a Ins {
     &cta.shape.program.code[warp.pc as usize]
 }
 
-/// A warp has come to a barrier instruction, where it stands.
+/// Lanes of a warp have come to a barrier instruction, where it stands; what becomes of the warp.
 fn arrive(
     cta: &mut Cta,
-    warps: &mut [Warp],
-    w: usize,
-    barrier: Barrier,
-    state: &mut [State],
+    warp: &mut Warp,
+    (barrier, lanes): (Barrier, u32),
     arrivals: &mut [Arrivals],
-) -> Outcome {
-    let ins = last(cta, &warps[w]);
-    let lane = warps[w].active.trailing_zeros() as usize;
+) -> Result<State, Box<Finding>> {
+    let ins = last(cta, warp);
+    let whole = lanes == warp.live;
+    let groups = groups(warp, ins, barrier, lanes);
+    for &(number, threads, lanes) in &groups {
+        let lane = lanes.trailing_zeros() as usize;
+        if number >= BARRIERS {
+            let what = format!("barrier {number}; a block has {BARRIERS}");
+            return Err(warp.finding(cta, ins, Kind::DivergentBarrier, lane, what));
+        }
+        let here = &mut arrivals[number];
+        if let Some(threads) = threads {
+            if threads == 0 || !threads.is_multiple_of(32) || threads > cta.shape.warps() * 32 {
+                let what = format!("barrier of {threads} threads in a block of {}", cta.shape.threads());
+                return Err(warp.finding(cta, ins, Kind::DivergentBarrier, lane, what));
+            }
+            if here.wanted.is_some_and(|n| n != threads) {
+                let what = format!("barrier {number} of {threads} threads, where others expect {:?}", here.wanted);
+                return Err(warp.finding(cta, ins, Kind::DivergentBarrier, lane, what));
+            }
+            here.wanted = Some(threads);
+        }
+        here.count(warp.number, lanes);
+        if cta.shape.checks && cta.shape.program.partial_barriers {
+            here.knowledge.push(cta.clock.arrive(warp.number));
+        }
+        if barrier.kind == BarrierKind::Arrive {
+            here.announced = true;
+        } else {
+            here.waiting.push(Group { warp: warp.number, pc: warp.pc, lanes, whole: whole && groups.len() == 1 });
+        }
+    }
+    Ok(match barrier.kind {
+        BarrierKind::Arrive => {
+            warp.pc += 1;
+            State::Ready
+        }
+        _ if whole && groups.len() == 1 => State::Waiting,
+        _ => {
+            warp.park(&groups.iter().map(|g| g.2).collect::<Vec<u32>>());
+            State::Ready
+        }
+    })
+}
+
+/// The barriers that lanes name, each with the threads that it takes, where they are counted, and the lanes. All lanes of an aligned
+/// one name the same.
+fn groups(warp: &Warp, ins: &Ins, barrier: Barrier, lanes: u32) -> Vec<(usize, Option<usize>, u32)> {
     let slot = |n: usize| ins.operands.slot[barrier.first_source() + n];
-    // SAFETY: the first source of a compiled barrier, its number, is a row of its warp.
-    let number = unsafe { u32::read(&warps[w].registers, slot(0)) }[lane] as usize;
-    if number >= BARRIERS {
-        let what = format!("barrier {number}; a block has {BARRIERS}");
-        return Err(warps[w].finding(cta, ins, Kind::DivergentBarrier, lane, what));
-    }
-    let here = &mut arrivals[number];
-    if barrier.counted {
-        // SAFETY: where threads are counted, their number is the source after that.
-        let threads = unsafe { u32::read(&warps[w].registers, slot(1)) }[lane] as usize;
-        if threads == 0 || !threads.is_multiple_of(32) || threads > cta.shape.warps() * 32 {
-            let what = format!("barrier of {threads} threads in a block of {}", cta.shape.threads());
-            return Err(warps[w].finding(cta, ins, Kind::DivergentBarrier, lane, what));
+    // SAFETY: the first source of a compiled barrier, its number, is a row of its warp; where threads are counted, so is the next.
+    let (numbers, threads) =
+        unsafe { (u32::read(&warp.registers, slot(0)), barrier.counted.then(|| u32::read(&warp.registers, slot(1)))) };
+    let named = |l: usize| (numbers[l] as usize, threads.map(|t| t[l] as usize));
+    let mut all: Vec<(usize, Option<usize>, u32)> = Vec::with_capacity(1);
+    for l in touch::lanes(lanes) {
+        let (number, threads) = named(if barrier.aligned { lanes.trailing_zeros() as usize } else { l });
+        match all.iter_mut().find(|g| (g.0, g.1) == (number, threads)) {
+            Some(group) => group.2 |= 1 << l,
+            None => all.push((number, threads, 1 << l)),
         }
-        if here.wanted.is_some_and(|n| n != threads) {
-            let what = format!("barrier {number} of {threads} threads, where others expect {:?}", here.wanted);
-            return Err(warps[w].finding(cta, ins, Kind::DivergentBarrier, lane, what));
-        }
-        here.wanted = Some(threads);
     }
-    if cta.shape.checks && cta.shape.program.partial_barriers {
-        here.knowledge.push(cta.clock.arrive(w));
-    }
-    if barrier.kind == BarrierKind::Arrive {
-        here.announced += 1;
-        warps[w].pc += 1;
-    } else {
-        here.waiting.push(w);
-        state[w] = State::Waiting(number);
-    }
-    Ok(())
+    all
 }
 
 /// Lets go whoever waits at a barrier that is complete.
 fn release(cta: &mut Cta, warps: &mut [Warp], state: &mut [State], arrivals: &mut [Arrivals]) -> Outcome {
     let running = state.iter().filter(|s| **s != State::Done).count();
     for here in arrivals.iter_mut().filter(|a| !a.waiting.is_empty()) {
-        let come = here.waiting.len() + here.announced;
-        let complete = match here.wanted {
-            Some(threads) => come * 32 >= threads,
-            None => come >= running,
-        };
-        if !complete {
+        if !here.complete(warps) {
             continue;
         }
         if here.wanted.is_none() && running < warps.len() && cta.shape.lints {
-            let w = here.waiting[0];
-            let (ins, lane) = (last(cta, &warps[w]), warps[w].active.trailing_zeros() as usize);
+            let Group { warp: w, pc, lanes, .. } = here.waiting[0];
+            let (ins, lane) = (&cta.shape.program.code[pc as usize], lanes.trailing_zeros() as usize);
             let gone = warps.len() - running;
             let what = format!("a barrier of the whole block, but {gone} of its {} warps have exited", warps.len());
             return Err(warps[w].finding(cta, ins, Kind::DivergentBarrier, lane, what));
@@ -158,20 +231,25 @@ fn release(cta: &mut Cta, warps: &mut [Warp], state: &mut [State], arrivals: &mu
         cta.counts.barriers += 1;
         if cta.shape.checks {
             // Whoever only announces itself knows nothing of the others.
-            if here.announced == 0 && here.wanted.is_none_or(|n| n >= cta.shape.threads()) {
+            if !here.announced && here.wanted.is_none_or(|n| n >= cta.shape.threads()) {
                 cta.clock.barrier();
             } else {
-                for &w in &here.waiting {
+                for group in &here.waiting {
                     for row in &here.knowledge {
-                        cta.clock.learn(w, row);
+                        cta.clock.learn(group.warp, row);
                     }
                 }
             }
         }
         reduce(cta, warps, &here.waiting);
-        for w in std::mem::take(&mut here.waiting) {
+        for group in std::mem::take(&mut here.waiting) {
+            let w = group.warp;
+            if group.whole {
+                warps[w].pc += 1;
+            } else {
+                warps[w].unpark(group.lanes);
+            }
             state[w] = State::Ready;
-            warps[w].pc += 1;
         }
         *here = Arrivals::default();
     }
@@ -179,62 +257,66 @@ fn release(cta: &mut Cta, warps: &mut [Warp], state: &mut [State], arrivals: &mu
 }
 
 /// `bar.red`: the reduction over all threads that wait, for each of them.
-fn reduce(cta: &Cta, warps: &mut [Warp], waiting: &[usize]) {
-    let kind_of = |w: &Warp| match last(cta, w).step {
-        Step::Barrier(b) => b.kind,
-        _ => BarrierKind::Sync,
+fn reduce(cta: &Cta, warps: &mut [Warp], waiting: &[Group]) {
+    let at = |group: &Group| {
+        let ins = &cta.shape.program.code[group.pc as usize];
+        let Step::Barrier(barrier) = ins.step else { return (ins, BarrierKind::Sync) };
+        (ins, barrier.kind)
     };
-    if waiting.iter().all(|&w| matches!(kind_of(&warps[w]), BarrierKind::Sync)) {
+    if waiting.iter().all(|group| at(group).1 == BarrierKind::Sync) {
         return;
     }
     let (mut count, mut threads) = (0u32, 0u32);
-    for &w in waiting {
-        let warp = &warps[w];
-        let ins = last(cta, warp);
-        let source =
-            if kind_of(warp) == BarrierKind::Count { ins.operands.predicate[0] } else { ins.operands.predicate[1] };
+    for group in waiting {
+        let (ins, kind) = at(group);
+        let source = ins.operands.predicate[usize::from(kind != BarrierKind::Count)];
         if source != NO_PREDICATE {
-            let mut p = warp.registers.predicates[source as usize];
+            let mut p = warps[group.warp].registers.predicates[source as usize];
             if ins.operands.negated & 1 == 1 {
                 p = !p;
             }
-            count += (p & warp.active).count_ones();
-            threads += warp.active.count_ones();
+            count += (p & group.lanes).count_ones();
+            threads += group.lanes.count_ones();
         }
     }
-    for &w in waiting {
-        let kind = kind_of(&warps[w]);
-        let ins = last(cta, &warps[w]);
-        let warp = &mut warps[w];
+    for group in waiting {
+        let (ins, kind) = at(group);
+        let registers = &mut warps[group.warp].registers;
         let all = match kind {
             BarrierKind::And => count == threads,
             BarrierKind::Or => count > 0,
             BarrierKind::Count => {
                 // SAFETY: slot 0 of a count is a row of its warp, or the sink.
-                unsafe { u32::write(&mut warp.registers, ins.operands.slot[0], warp.active, [count; 32]) };
+                unsafe { u32::write(registers, ins.operands.slot[0], group.lanes, [count; 32]) };
                 continue;
             }
             BarrierKind::Sync | BarrierKind::Arrive => continue,
         };
         if ins.operands.predicate[0] != NO_PREDICATE {
-            let p = &mut warp.registers.predicates[ins.operands.predicate[0] as usize];
-            *p = if all { *p | warp.active } else { *p & !warp.active };
+            let p = &mut registers.predicates[ins.operands.predicate[0] as usize];
+            *p = if all { *p | group.lanes } else { *p & !group.lanes };
         }
     }
 }
 
 /// No warp can go on.
-fn stuck(cta: &Cta, warps: &[Warp], state: &[State]) -> Box<Finding> {
-    let waiting: Vec<(usize, usize)> = state
-        .iter()
-        .enumerate()
-        .filter_map(|(w, s)| if let State::Waiting(n) = s { Some((w, *n)) } else { None })
-        .collect();
-    let warp = &warps[waiting.first().map_or(0, |w| w.0)];
+fn stuck(cta: &Cta, warps: &[Warp], arrivals: &[Arrivals]) -> Box<Finding> {
+    if let Some(finding) = warps.iter().find_map(|warp| warp.waits_in_vain(cta)) {
+        return finding;
+    }
+    let mut waiting: Vec<(usize, Group)> = Vec::new();
+    for (number, here) in arrivals.iter().enumerate() {
+        waiting.extend(here.waiting.iter().map(|group| (number, *group)));
+    }
+    waiting.sort_by_key(|(_, group)| (group.warp, group.lanes.trailing_zeros()));
     let list: Vec<String> = waiting
         .iter()
-        .map(|&(w, n)| format!("warp {w} at barrier {n}, {}", cta.shape.program.place(warps[w].pc)))
+        .map(|&(number, Group { warp, pc, lanes, whole })| {
+            let who = if whole { String::new() } else { format!("lanes {lanes:#010x} of ") };
+            format!("{who}warp {warp} at barrier {number}, {}", cta.shape.program.place(pc))
+        })
         .collect();
-    let lane = warp.active.trailing_zeros().min(31) as usize;
-    warp.finding(cta, last(cta, warp), Kind::Deadlock, lane, format!("no warp can go on: {}", list.join("; ")))
+    let what = format!("no warp can go on: {}", list.join("; "));
+    let first = waiting.first().map_or((0, 0, 0), |(_, g)| (g.warp, g.pc, g.lanes.trailing_zeros().min(31) as usize));
+    warps[first.0].finding(cta, &cta.shape.program.code[first.1 as usize], Kind::Deadlock, first.2, what)
 }

@@ -4,8 +4,9 @@
 //! Lanes of a branch run one side after the other and meet at its join, as far as nothing on the way waits for lanes elsewhere. An
 //! instruction of the whole warp (`bar.warp.sync`, `shfl.sync`, `vote.sync`, ...) waits until every lane that its member masks name
 //! and that has not exited executes the same instruction, here or in another branch (PTX ISA 9.0, 9.7.9.6 and 9.7.13.2); to get
-//! them there, lanes that wait at a join are let go. Barriers of the block and matrix instructions are aligned: all lanes of the
-//! warp must come to the same one, and lanes that wait at a join are not there.
+//! them there, lanes that wait at a join are let go. Aligned barriers of the block and matrix instructions want all lanes of the
+//! warp at the same one, and lanes that wait at a join are not there. To a barrier that is not aligned lanes come as they are, and are
+//! parked there until it is complete; the others go on meanwhile, those at a join as well, for the barrier may want them.
 
 use super::cta::{Cta, Outcome};
 use super::touch::lanes;
@@ -17,8 +18,8 @@ use crate::program::{Ins, Step};
 use crate::registers::{ALL, Registers, Value};
 
 impl Warp {
-    /// Divides the active lanes over several targets; the last runs first.
-    pub(super) fn split(&mut self, cta: &mut Cta, join: Pc, sides: &mut [(Pc, u32)]) -> Result<(), Box<Finding>> {
+    /// Divides the active lanes over several targets; the last runs first. False as for [`Warp::resume`].
+    pub(super) fn split(&mut self, cta: &mut Cta, join: Pc, sides: &mut [(Pc, u32)]) -> Result<bool, Box<Finding>> {
         let all = self.active;
         let mut meeting = self.join;
         if join != NOWHERE && join != self.join {
@@ -41,19 +42,19 @@ impl Warp {
                 self.pc = pc;
                 self.active = mask;
                 self.join = meeting;
-                Ok(())
+                Ok(true)
             }
             None => self.meet(cta),
         }
     }
 
     /// The lanes that run have reached their meeting point: the next ones take over.
-    pub(super) fn meet(&mut self, cta: &mut Cta) -> Result<(), Box<Finding>> {
+    pub(super) fn meet(&mut self, cta: &mut Cta) -> Result<bool, Box<Finding>> {
         self.active = 0;
-        self.resume(cta).map(drop)
+        self.resume(cta)
     }
 
-    /// Goes on with other lanes; false when all have exited.
+    /// Goes on with other lanes; false when all have exited or are parked.
     pub(super) fn resume(&mut self, cta: &mut Cta) -> Result<bool, Box<Finding>> {
         if !self.holding {
             while let Some(next) = self.stack.pop() {
@@ -75,7 +76,7 @@ impl Warp {
         let mut found = None;
         for (n, w) in self.stack.iter().enumerate().rev() {
             let here = w.mask & live & !above;
-            if here != 0 && w.state != State::Held {
+            if here != 0 && matches!(w.state, State::Ready | State::Join) {
                 found = Some((n, here));
                 break;
             }
@@ -104,7 +105,8 @@ impl Warp {
             let live = self.live;
             self.stack.iter_mut().for_each(|w| w.mask &= live);
             self.stack.retain(|w| w.mask != 0);
-            self.holding = self.stack.iter().any(|w| w.state == State::Held);
+            let parked = self.stack.iter().any(|w| w.state == State::Parked);
+            self.holding = parked || self.stack.iter().any(|w| w.state == State::Held);
             if self.stack.is_empty() {
                 return Ok(false);
             }
@@ -129,21 +131,57 @@ impl Warp {
             // Nobody can go on: those who wait at a join may be who is waited for.
             let aligned = self.stack.iter().find(|w| w.state == State::Held && is_aligned(cta, w.pc)).copied();
             match (aligned, waiting) {
-                (None, Some((n, here))) => {
+                (held, Some((n, here))) if held.is_none() || parked => {
                     let join = self.stack[n];
                     self.stack[n].mask &= !here;
                     self.go_on(Waiting { mask: here, ..join });
                     return Ok(true);
                 }
+                // Lanes that are parked come when their barrier is complete.
+                _ if parked => return Ok(false),
                 (Some(held), _) => return Err(self.apart(cta, held)),
-                (None, None) => return Err(self.missing(cta)),
+                (None, _) => return Err(self.missing(cta)),
             }
+        }
+    }
+
+    /// Leaves groups of the active lanes at this barrier; the others go on behind it.
+    #[cold]
+    pub(super) fn park(&mut self, groups: &[u32]) {
+        let (pc, join) = (self.pc, self.join);
+        let mut others = self.active;
+        for &mask in groups {
+            self.stack.push(Waiting { pc, mask, join, state: State::Parked });
+            others &= !mask;
+        }
+        if others != 0 {
+            self.stack.push(Waiting { pc: pc + 1, mask: others, join, state: State::Ready });
+        }
+        self.holding = true;
+        self.active = 0;
+    }
+
+    /// The barrier at which these lanes were parked is complete.
+    #[cold]
+    pub(super) fn unpark(&mut self, lanes: u32) {
+        for w in self.stack.iter_mut().filter(|w| w.state == State::Parked && w.mask & lanes != 0) {
+            (w.pc, w.state) = (w.pc + 1, State::Ready);
+        }
+    }
+
+    /// Lanes that wait for others of the warp, where no warp can go on.
+    pub(super) fn waits_in_vain(&self, cta: &Cta) -> Option<Box<Finding>> {
+        let held = |w: &&Waiting| w.state == State::Held;
+        let aligned = self.stack.iter().filter(held).find(|w| is_aligned(cta, w.pc)).copied();
+        match aligned {
+            Some(aligned) => Some(self.apart(cta, aligned)),
+            None => self.stack.iter().find(held).map(|_| self.missing(cta)),
         }
     }
 
     /// Holds the lanes of the mask at this instruction; the other active ones go on behind it.
     #[cold]
-    pub(super) fn hold(&mut self, cta: &mut Cta, mask: u32) -> Result<(), Box<Finding>> {
+    pub(super) fn hold(&mut self, cta: &mut Cta, mask: u32) -> Result<bool, Box<Finding>> {
         let (pc, join) = (self.pc, self.join);
         if cta.shape.counters {
             cta.counts.put_off(pc, mask);
@@ -155,7 +193,7 @@ impl Warp {
             self.stack.push(Waiting { pc: pc + 1, mask: others, join, state: State::Ready });
         }
         self.active = 0;
-        self.resume(cta).map(drop)
+        self.resume(cta)
     }
 
     /// Lets go whoever has all the lanes that it waits for; whether there was anyone.
@@ -303,7 +341,10 @@ impl Warp {
 
 /// Whether all lanes of the warp must execute it as one.
 fn is_aligned(cta: &Cta, pc: Pc) -> bool {
-    matches!(cta.shape.program.code[pc as usize].step, Step::Barrier(_) | Step::WarpWide { members: None, .. })
+    match cta.shape.program.code[pc as usize].step {
+        Step::Barrier(barrier) => barrier.aligned,
+        step => matches!(step, Step::WarpWide { members: None, .. }),
+    }
 }
 
 /// Whether the instruction at `pc` is the same instruction as `ins`, with whatever operands.

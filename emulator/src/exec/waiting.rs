@@ -11,6 +11,8 @@ pub(super) enum State {
     Join,
     /// At an instruction that waits for other lanes.
     Held,
+    /// At a barrier of the block, apart from the rest of the warp, until it is complete.
+    Parked,
 }
 
 /// Lanes, where they go on, and where they then meet others.

@@ -22,8 +22,10 @@ const POLLS: u64 = 32;
 pub enum Pause {
     /// All lanes have exited.
     Done,
-    /// At the barrier instruction at `pc`, which comes next.
-    Barrier(Barrier),
+    /// At the barrier instruction at `pc`, which comes next, for these of the active lanes.
+    Barrier(Barrier, u32),
+    /// All lanes that have not exited are parked at barriers of the block, or wait for such.
+    Parked,
     /// Its turn is over.
     Turn,
 }
@@ -143,6 +145,9 @@ impl Warp {
         let counting = cta.shape.counters;
         let mut turn = TURN;
         let mut polled = false;
+        if self.active == 0 && !self.resume(cta)? {
+            return Ok(self.idle());
+        }
         loop {
             let ins = &code[self.pc as usize];
             let mask = self.guarded(ins);
@@ -173,7 +178,9 @@ impl Warp {
                 Step::WarpWide { exec, members } => {
                     if mask != 0 {
                         if !self.all_here(cta, ins, members, mask)? {
-                            self.hold(cta, mask)?;
+                            if !self.hold(cta, mask)? {
+                                return Ok(self.idle());
+                            }
                             continue;
                         }
                         if self.live != self.begun && cta.shape.checks {
@@ -185,7 +192,9 @@ impl Warp {
                 }
                 Step::Join => {
                     if self.pc == self.join {
-                        self.meet(cta)?;
+                        if !self.meet(cta)? {
+                            return Ok(self.idle());
+                        }
                         continue;
                     }
                 }
@@ -208,13 +217,17 @@ impl Warp {
                         if counting {
                             cta.counts.diverged(ins.pc);
                         }
-                        self.split(cta, join, &mut [(self.pc + 1, not), (target, mask)])?;
+                        if !self.split(cta, join, &mut [(self.pc + 1, not), (target, mask)])? {
+                            return Ok(self.idle());
+                        }
                         continue;
                     }
                 }
                 Step::BranchTable { table, join } => {
                     if mask != 0 {
-                        self.branch_table(cta, ins, table as usize, join, mask)?;
+                        if !self.branch_table(cta, ins, table as usize, join, mask)? {
+                            return Ok(self.idle());
+                        }
                         continue;
                     }
                 }
@@ -224,7 +237,7 @@ impl Warp {
                         self.active &= !mask;
                         if self.active == 0 {
                             if !self.resume(cta)? {
-                                return Ok(Pause::Done);
+                                return Ok(self.idle());
                             }
                             continue;
                         }
@@ -232,11 +245,13 @@ impl Warp {
                 }
                 Step::Barrier(barrier) => {
                     if mask != 0 {
-                        if mask != self.live {
-                            self.hold(cta, mask)?;
+                        if barrier.aligned && mask != self.live {
+                            if !self.hold(cta, mask)? {
+                                return Ok(self.idle());
+                            }
                             continue;
                         }
-                        return Ok(Pause::Barrier(barrier));
+                        return Ok(Pause::Barrier(barrier, mask));
                     }
                 }
                 Step::WarpBarrier => {
@@ -244,7 +259,9 @@ impl Warp {
                         // SAFETY: slot 0 of a compiled `bar.warp.sync` is a row of its warp.
                         let members = unsafe { u32::read(&self.registers, ins.operands.slot[0]) };
                         if !self.named_here(cta, ins, members, mask)? {
-                            self.hold(cta, mask)?;
+                            if !self.hold(cta, mask)? {
+                                return Ok(self.idle());
+                            }
                             continue;
                         }
                         if cta.shape.checks {
@@ -295,7 +312,20 @@ impl Warp {
         unsafe { (access.run)(self, cta, ins, &access.memory, mask) }
     }
 
-    fn branch_table(&mut self, cta: &mut Cta, ins: &Ins, table: usize, join: Pc, mask: u32) -> Outcome {
+    /// What a warp is that has no lane to go on with.
+    fn idle(&self) -> Pause {
+        if self.live == 0 { Pause::Done } else { Pause::Parked }
+    }
+
+    /// False as for [`Warp::resume`].
+    fn branch_table(
+        &mut self,
+        cta: &mut Cta,
+        ins: &Ins,
+        table: usize,
+        join: Pc,
+        mask: u32,
+    ) -> Result<bool, Box<Finding>> {
         // SAFETY: slot 0 of a compiled `brx.idx` is a row of its warp.
         let index = unsafe { u32::read(&self.registers, ins.operands.slot[0]) };
         let targets = &cta.shape.program.tables[table];
@@ -313,10 +343,9 @@ impl Warp {
         sides.retain(|s| s.1 != 0);
         if let [(pc, _)] = sides[..] {
             self.pc = pc;
-        } else {
-            self.split(cta, join, &mut sides)?;
+            return Ok(true);
         }
-        Ok(())
+        self.split(cta, join, &mut sides)
     }
 
     /// Whether all lanes that an instruction of the warp waits for are here.
