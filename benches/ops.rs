@@ -191,7 +191,7 @@ fn networks(c: &mut Criterion) {
         let config = Config { depth: 50, stem: Stem::Cifar, width: 64, attention, reduction: 16, classes: 10 };
         for precision in PRECISIONS {
             let weights = Weights::seeded();
-            let net = Classifier::new(&device, precision, &weights, &config, [0.5; 3], [0.25; 3], [32, 32]);
+            let net = Classifier::new(&device, precision, &weights, &config, &[0.5; 3], &[0.25; 3], [32, 32]);
             let net = net.expect("seeded weights fit any config");
             let forward = || {
                 net.logits(&images)?;

@@ -241,7 +241,7 @@ fn network(device: &Device, arch: &str, config: Option<&str>, size: [usize; 2]) 
     let row = rampart::models::network_row(arch).unwrap();
     let config = serde_json::from_str(config.unwrap_or(row.small)).unwrap();
     let shape = network_shape(arch, config).unwrap();
-    Network::new(device, Precision::F32, &Weights::seeded(), shape.as_ref(), [0.5; 3], [0.25; 3], size).unwrap()
+    Network::new(device, Precision::F32, &Weights::seeded(), shape.as_ref(), &[0.5; 3], &[0.25; 3], size).unwrap()
 }
 
 fn images(device: &Device, n: usize, [h, w]: [usize; 2]) -> Tensor {

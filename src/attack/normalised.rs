@@ -13,27 +13,27 @@ use crate::tensor::Tensor;
 /// A view of a classifier whose images are normalised.
 pub struct Normalised<'a> {
     inner: &'a dyn Classifier,
-    mean: [f32; 3],
-    std: [f32; 3],
+    mean: &'a [f32],
+    std: &'a [f32],
 }
 
 impl<'a> Normalised<'a> {
     /// `mean` and `std` are those that the classifier applies to pixels.
-    pub fn new(inner: &'a dyn Classifier, mean: [f32; 3], std: [f32; 3]) -> Self {
+    pub fn new(inner: &'a dyn Classifier, mean: &'a [f32], std: &'a [f32]) -> Self {
         Normalised { inner, mean, std }
     }
 
     /// Pixels `(N, H, W, C)` as this classifier takes them.
     pub fn from_pixels(&self, pixels: &[f32]) -> Vec<f32> {
-        let [.., channels] = self.image_shape();
+        let channels = self.mean.len();
         pixels.iter().enumerate().map(|(i, v)| (v - self.mean[i % channels]) / self.std[i % channels]).collect()
     }
 
     fn pixels(&self, images: &Tensor) -> Result<Tensor> {
         let g = Graph::inference(self.device(), Precision::F32);
-        let (mean, std) = ([0, 1, 2].map(|c| -self.mean[c] / self.std[c]), self.std.map(|s| 1.0 / s));
-        let [.., channels] = self.image_shape();
-        normalize_images(&g, images, &mean[..channels], &std[..channels])
+        let mean: Vec<f32> = self.mean.iter().zip(self.std).map(|(mean, std)| -mean / std).collect();
+        let std: Vec<f32> = self.std.iter().map(|s| 1.0 / s).collect();
+        normalize_images(&g, images, &mean, &std)
     }
 }
 

@@ -110,14 +110,14 @@ pub(super) fn taken(config: &Config, dataset: &Dataset) -> Vec<String> {
     for model in &config.models {
         let Ok(checkpoint) = model.open() else { continue };
         let card = checkpoint.card;
-        let triple = |values: Option<[f64; 3]>| values.map_or("none".to_owned(), |v| format!("{v:?}"));
+        let shown = |values: Option<Vec<f64>>| values.map_or("none".to_owned(), |v| format!("{v:?}"));
         lines.push(format!(
             "{}: {} {}, mean {}, std {}",
             model.name,
             card.arch,
             card.config,
-            triple(card.mean),
-            triple(card.std)
+            shown(card.mean),
+            shown(card.std)
         ));
     }
     lines.push(format!(

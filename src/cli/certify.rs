@@ -118,6 +118,7 @@ fn go(mut config: Config, options: Options, dry_run: bool, given: bool, wrong: &
         taken(&config, &dataset).iter().for_each(note);
     }
     if dry_run {
+        study::check(&config, &dataset, options).map_err(explained)?;
         return say(&certify_plan(&config, &dataset, &config.device.to_string()));
     }
     let mut terminal = Terminal { print: &say, certifies: true, strict: false };

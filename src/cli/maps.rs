@@ -9,7 +9,7 @@ use super::denoise::{but, files, none};
 use super::emulator::EmulatorArgs;
 use crate::attack::{Batch, Oracle as _, Purpose, Said, Stream};
 use crate::data::classes::Classes;
-use crate::data::grey::luma;
+use crate::data::grey::{fits, luma};
 use crate::data::prepare::{Fit, Prepare};
 use crate::data::{demo, resize::Rgb8, to_bytes, unit};
 use crate::defense::Denoiser;
@@ -133,7 +133,8 @@ pub fn run(args: &Args) -> Result<()> {
             _ => Classifier::described(&device, args.precision, &weights, &card, [h, w])?,
         };
         let pixels: Vec<f32> = bytes.iter().copied().map(unit).collect();
-        let pixels = if shape.channels() == 1 { luma(&pixels) } else { pixels };
+        let grey = fits(shape.channels(), 3).map_err(|problem| Error::file(weights.origin(), problem))?;
+        let pixels = if grey { luma(&pixels) } else { pixels };
         let mut crc = flate2::Crc::new();
         crc.update(&bytes);
         if let Some((denoiser, levels)) = defence.take() {

@@ -218,7 +218,7 @@ impl<S: Scope> ClapArgs for Made<S> {
                 .help(format!("{}{choices}{default}", key.help))
                 .help_heading(heading)
                 .allow_hyphen_values(true)
-                .action(if matches!(key.kind, Kind::Texts) { ArgAction::Append } else { ArgAction::Set });
+                .action(if matches!(key.kind, Kind::Texts | Kind::Paths) { ArgAction::Append } else { ArgAction::Set });
             command.arg(match key.kind {
                 Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
                 _ => arg,

@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, Parser};
 
 use super::common::say;
-use crate::config::{Config, Overrides};
+use super::sweep;
+
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::write_whole;
 use crate::run::parts::status::{State, Status};
@@ -77,6 +79,14 @@ pub struct Args {
     pub flags: Vec<String>,
 }
 
+/// The flags of a sweep by themselves.
+#[derive(Debug, Parser)]
+#[command(disable_help_flag = true)]
+struct Behind {
+    #[command(flatten)]
+    sweep: sweep::Args,
+}
+
 /// A job: its script and where that goes.
 struct Job {
     file: PathBuf,
@@ -99,10 +109,15 @@ pub fn run(args: &Args) -> Result<()> {
     let out = std::path::absolute(&args.out).map_err(|e| Error::io(&args.out, "find", e))?;
     let config =
         args.config.as_ref().map(std::path::absolute).transpose().map_err(|e| Error::io(&args.out, "find", e))?;
-    // What is wrong with it is better known before a job has waited for a day.
-    if let Some(config) = &config {
-        Config::load(Some(config), &Overrides::default())?;
-    }
+    // What is wrong with either is better known before a job has waited for a day.
+    let own = Some(out.join("config.toml")).filter(|file| file.is_file());
+    let flags = std::iter::once("rampart sweep").chain(args.flags.iter().map(String::as_str));
+    let behind = Behind::try_parse_from(flags).map_err(|e| {
+        let text = e.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        Error::usage("submit", format!("behind --: {}", first.strip_prefix("error: ").unwrap_or(first)))
+    })?;
+    Config::load(config.as_deref().or(own.as_deref()), &behind.sweep.settings.overrides()?)?;
     let status = Status::read(&out)?;
     let (of, left) = parts(args, &out, status.as_ref())?;
     let array = (!left.is_empty()).then(|| args.array(&out, config.as_deref(), of, &left)).transpose()?;

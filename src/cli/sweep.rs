@@ -105,9 +105,6 @@ impl Going {
         let explained = |e| Wrong::new(file, overrides).explain(e);
         let dataset = study::images(&mut config).map_err(explained)?;
         taken(&config, &dataset).iter().for_each(crate::run::progress::note);
-        if self.dry_run {
-            return say(&plan(&config, &dataset, &config.device.to_string()));
-        }
         let options = Options {
             out: self.out.as_deref(),
             resume: self.resume,
@@ -115,6 +112,10 @@ impl Going {
             shard,
             if_running: self.parted.if_running,
         };
+        if self.dry_run {
+            study::check(&config, &dataset, options).map_err(explained)?;
+            return say(&plan(&config, &dataset, &config.device.to_string()));
+        }
         let mut terminal = Terminal { print: &say, certifies: false, strict: self.strict };
         study::sweep(&config, &dataset, options, &mut terminal).map_err(explained)
     }

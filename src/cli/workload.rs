@@ -131,8 +131,8 @@ impl Args {
             let config = serde_json::from_str(json).map_err(bad)?;
             let shape = network_shape(&self.arch, config).map_err(|problem| Error::usage("--config", problem))?;
             let device = open()?;
-            let (mean, std) = ([0.5; 3], [0.25; 3]);
-            let model = Classifier::new(&device, self.precision, &weights, shape.as_ref(), mean, std, [h, w])?;
+            let (mean, std) = (vec![0.5; shape.channels()], vec![0.25; shape.channels()]);
+            let model = Classifier::new(&device, self.precision, &weights, shape.as_ref(), &mean, &std, [h, w])?;
             (device, Model::Classifier(Box::new(model)))
         };
         let channels = if let Model::Classifier(net) = &model { net.image_shape()[2] } else { 3 };

@@ -12,8 +12,8 @@ use crate::data::resize;
 use crate::data::saved::Format;
 use crate::defense::{Estimator, Vote};
 use crate::device::DeviceChoice;
-use crate::models::card::PerChannel;
 use crate::models::graph::{Channels, Layout};
+use crate::models::metadata::PerChannel;
 use crate::number::Number;
 use crate::tape::Precision;
 

@@ -15,6 +15,7 @@ use crate::defense::{Estimator, Vote};
 use crate::device::DeviceChoice;
 use crate::models::NETWORKS;
 use crate::models::graph::{Channels, Layout};
+use crate::models::metadata::MOST_CHANNELS;
 use crate::tape::Precision;
 
 /// A key, with its table in front of it.
@@ -68,7 +69,7 @@ pub enum Kind {
     Texts,
     Numbers,
     /// Three floats.
-    Triple,
+    PerChannel,
     /// Height and width.
     Sides,
 }
@@ -89,7 +90,7 @@ impl Kind {
             Kind::Switch => "true, false".into(),
             Kind::Texts => "list of texts".into(),
             Kind::Numbers => "list of numbers or \"a/b\"".into(),
-            Kind::Triple => "[r, g, b] or one number".into(),
+            Kind::PerChannel => "a number per channel, as in [r, g, b], or one".into(),
             Kind::Sides => "[height, width]".into(),
         }
     }
@@ -107,7 +108,7 @@ impl Kind {
             Kind::Switch => "BOOL",
             Kind::Texts => "TEXT",
             Kind::Numbers => "LIST",
-            Kind::Triple => "R,G,B",
+            Kind::PerChannel => "R,G,B",
             Kind::Sides => "HxW",
         }
     }
@@ -131,9 +132,9 @@ impl Kind {
             Kind::Switch => text.parse().map(Value::Boolean).map_err(|_| found("true or false")),
             Kind::Texts | Kind::Paths => Ok(Value::Array(vec![string(text)])),
             Kind::Numbers => Ok(Value::Array(parts().map(string).collect())),
-            Kind::Triple => list(parts().map(float).collect())
-                .filter(|v| v.as_array().is_some_and(|v| matches!(v.len(), 1 | 3)))
-                .ok_or_else(|| found("three numbers, as in 0.5,0.5,0.5, or one")),
+            Kind::PerChannel => list(parts().map(float).collect())
+                .filter(|v| v.as_array().is_some_and(|v| (1..=MOST_CHANNELS).contains(&v.len())))
+                .ok_or_else(|| found("a number per channel, as in 0.5,0.5,0.5, or one for all")),
             Kind::Sides => list(text.split(['x', ',']).map(whole).collect())
                 .filter(|v| v.as_array().is_some_and(|v| v.len() == 2))
                 .ok_or_else(|| found("HEIGHTxWIDTH, as in 224x224")),
@@ -337,8 +338,8 @@ pub static KEYS: &[Key] = &[
         Made("--model-config"),
         "of that architecture: a table, or its JSON as text",
     ),
-    key("models.mean", Kind::Triple, "the checkpoint's", Made("--mean"), "normalisation of pixels in [0, 1]"),
-    key("models.std", Kind::Triple, "the checkpoint's", Made("--std"), "normalisation of pixels in [0, 1]"),
+    key("models.mean", Kind::PerChannel, "the checkpoint's", Made("--mean"), "normalisation of pixels in [0, 1]"),
+    key("models.std", Kind::PerChannel, "the checkpoint's", Made("--std"), "normalisation of pixels in [0, 1]"),
     key(
         "models.channels",
         Kind::Word(words::<Channels>),

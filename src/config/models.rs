@@ -7,8 +7,9 @@ use super::file;
 use super::wrong::{Weights as Place, Wrong, plain};
 use crate::data::demo;
 use crate::error::{Error, Result};
-use crate::models::card::{Card, Takes, Triple, unit};
+use crate::models::card::{Card, Takes};
 use crate::models::graph::{Channels, Layout};
+use crate::models::metadata::{for_channels, unit};
 use crate::models::network_row;
 use crate::models::weights::Weights;
 
@@ -34,9 +35,9 @@ pub struct ModelConfig {
     pub config: Option<Map<String, Value>>,
     /// Normalisation of its images, where the checkpoint's own is not meant or not said.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mean: Option<Triple>,
+    pub mean: Option<Vec<f64>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub std: Option<Triple>,
+    pub std: Option<Vec<f64>>,
     /// How an ONNX graph takes images, where its metadata does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<Channels>,
@@ -146,11 +147,15 @@ impl ModelConfig {
         } else if card.assumed {
             (card.mean, card.std) = (None, None);
         }
-        for (key, said, own) in [("mean", self.mean, &mut card.mean), ("std", self.std, &mut card.std)] {
-            if let (Some(said), Some(own)) = (said, own.filter(|own| Some(*own) != said)) {
+        let channels = card.shape().map_err(|problem| Error::file(weights.origin(), problem))?.channels();
+        for (key, said, own) in [("mean", &self.mean, &mut card.mean), ("std", &self.std, &mut card.std)] {
+            if let (Some(said), Some(own)) = (said, own.as_ref().filter(|own| Some(*own) != said.as_ref())) {
                 notes.push(format!("{}: the checkpoint has {key} {own:?}; the config's {said:?} is used", self.name));
             }
-            *own = said.or(*own);
+            if let Some(said) = said {
+                for_channels(said, channels).map_err(|problem| Error::usage(format!("models.{key}"), problem))?;
+                *own = Some(said.clone());
+            }
             if own.is_none() {
                 let problem =
                     format!("expected `{key}` in the metadata, or in the config as models.{key}, found neither");
@@ -180,9 +185,9 @@ pub(super) fn resolve(mut given: Vec<file::Model>, own: &[&str], wrong: &Wrong) 
             return Err(wrong.at("models.config", "belongs to models.arch, found none"));
         }
         let config = model.config.map(config_of).transpose().map_err(|problem| wrong.at("models.config", problem))?;
-        let [mean, std] = [model.mean, model.std].map(|values| values.map(Triple::from));
-        for (key, values) in [("mean", mean), ("std", std)] {
-            check(key, values).map_err(|problem| wrong.at(&format!("models.{key}"), problem))?;
+        let [mean, std] = [model.mean, model.std].map(|values| values.map(Vec::from));
+        for (key, values) in [("mean", &mean), ("std", &std)] {
+            check(key, values.as_deref()).map_err(|problem| wrong.at(&format!("models.{key}"), problem))?;
         }
         if let Some(bad) = model.rename.iter().find(|text| text.split_once('=').is_none_or(|(from, _)| from.is_empty()))
         {
@@ -245,6 +250,6 @@ fn config_of(said: toml::Value) -> Result<Map<String, Value>, String> {
 }
 
 /// Whether a config's mean or deviation can be meant.
-fn check(key: &str, values: Option<Triple>) -> Result<(), String> {
-    values.map_or(Ok(()), |values| unit(key, &values))
+fn check(key: &str, values: Option<&[f64]>) -> Result<(), String> {
+    values.map_or(Ok(()), |values| unit(key, values))
 }

@@ -13,7 +13,7 @@ use zip::ZipArchive;
 use super::classes::{self, Classes};
 use super::dataset::Dataset;
 use super::npy::{self, Header};
-use super::prepared::{self, Pixels};
+use super::prepared::{self, Pixels, RGB};
 use super::source::{Named, Order, Row, Source, wrong};
 use super::subset::Select;
 use super::tensors::TensorFile;
@@ -351,6 +351,13 @@ pub(super) struct Images {
     pub width: usize,
 }
 
+impl Images {
+    /// Height, width and channels of each.
+    pub fn shape(&self) -> [usize; 3] {
+        [self.height, self.width, self.pixels.channels()]
+    }
+}
+
 /// What becomes of floats that are no pixels in [0, 1].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Beyond {
@@ -370,10 +377,16 @@ pub(super) fn images(file: &Path, names: &[&str], keep: &[usize], labels: usize,
             }
             [n, h, w, c @ (1 | 3)] => (n, h, w, c, false),
             [n, c @ (1 | 3), h, w] => (n, h, w, c, true),
+            [_, 2 | 4, _, 2 | 4] => {
+                let problem = "expected NHWC or NCHW, found";
+                return Err(bad(format!("{problem} {}, which may be either", shown(&array.shape))));
+            }
+            [n, h, w, c @ (2 | 4)] => (n, h, w, c, false),
+            [n, c @ (2 | 4), h, w] => (n, h, w, c, true),
             [n, h, w] => (n, h, w, 1, false),
             _ => {
                 return Err(bad(format!(
-                    "expected (N, H, W, 3), (N, 3, H, W) or grey ones, found {}",
+                    "expected (N, H, W, C) or (N, C, H, W) of 1 to 4 channels, or (N, H, W), found {}",
                     shown(&array.shape)
                 )));
             }
@@ -395,12 +408,14 @@ pub(super) fn images(file: &Path, names: &[&str], keep: &[usize], labels: usize,
                 )));
             }
         };
-        prepared::held(keep.len(), [height, width], if float { size_of::<f32>() } else { 1 }).map_err(bad)?;
+        // One channel is held as three that are alike.
+        let held = if channels == 1 { RGB } else { channels };
+        prepared::held(keep.len(), [height, width, held], if float { size_of::<f32>() } else { 1 }).map_err(bad)?;
         let plane = height * width;
         let place = |pixel: usize, c: usize| match (channels, planar) {
             (1, _) => pixel,
             (_, true) => c * plane + pixel,
-            (_, false) => pixel * 3 + c,
+            (_, false) => pixel * channels + c,
         };
         let mut image = vec![0; channels * plane * array.kind.bytes()];
         let (mut floats, mut bytes) = (Vec::new(), Vec::new());
@@ -415,7 +430,7 @@ pub(super) fn images(file: &Path, names: &[&str], keep: &[usize], labels: usize,
             }
             wanted.next();
             array.values.read_exact(&mut image).map_err(failed)?;
-            let pixels = (0..plane).flat_map(|pixel| (0..3).map(move |c| (pixel, c)));
+            let pixels = (0..plane).flat_map(|pixel| (0..held).map(move |c| (pixel, c)));
             if !float {
                 bytes.extend(pixels.map(|(pixel, c)| image[place(pixel, c)]));
                 continue;
@@ -433,6 +448,7 @@ pub(super) fn images(file: &Path, names: &[&str], keep: &[usize], labels: usize,
             }
         }
         let pixels = if float { Pixels::Floats(floats) } else { Pixels::Bytes(bytes) };
+        let pixels = if held == RGB { pixels } else { Pixels::Deep(held, Box::new(pixels)) };
         Ok(Images { pixels, height, width })
     })
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::prepared::{Pixels, RGB};
+use super::grey;
+use super::prepared::Pixels;
 use super::skipped::Skipped;
 use super::subset::Select;
 use crate::error::{Error, Result};
@@ -35,7 +36,7 @@ impl Dataset {
         self.labels.is_empty()
     }
 
-    /// Values per pixel: 3, or 1 once they are [`Dataset::grey`].
+    /// Values per pixel: 3, or 1 once they are [`Dataset::grey`]; 2 and 4 of arrays that have them.
     pub fn channels(&self) -> usize {
         self.pixels.channels()
     }
@@ -48,6 +49,14 @@ impl Dataset {
     /// Values per image: `H * W * C`.
     pub fn image_len(&self) -> usize {
         self.shape().iter().product()
+    }
+
+    /// The same images as networks of so many channels take them.
+    ///
+    /// # Errors
+    /// What was expected and found, in words.
+    pub fn for_channels(self, channels: usize) -> Result<Dataset, String> {
+        Ok(if grey::fits(channels, self.channels())? { self.grey() } else { self })
     }
 
     /// The same images in one channel: that of grey ones, of colours the luma.
@@ -110,7 +119,7 @@ impl Dataset {
         crc.update(&(self.width as u64).to_le_bytes());
         crc.update(bytemuck::cast_slice(&self.ids));
         crc.update(bytemuck::cast_slice(&self.labels));
-        self.pixels.checksum(&mut crc, RGB * self.height * self.width);
+        self.pixels.checksum(&mut crc, self.height * self.width);
         crc.sum()
     }
 }

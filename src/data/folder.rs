@@ -8,7 +8,7 @@ use super::dataset::Dataset;
 use super::decode::{Other, decode_if, sides};
 use super::listing::{self, name};
 use super::prepare::Prepare;
-use super::prepared::{self, HELD, Pixels, choose};
+use super::prepared::{self, HELD, Pixels, RGB, choose};
 use super::resize::Rgb8;
 use super::skipped::Skipped;
 use super::source::{Named, Order, Row, Source, wrong};
@@ -195,7 +195,7 @@ pub fn load(place: Place, size: Option<(usize, usize)>, limit: Option<usize>, se
     let expected = size.or_else(first);
     let (height, width) = expected.unwrap_or_default();
     let images = limit.unwrap_or(files.len()).min(files.len());
-    prepared::held(images, [height, width], size_of::<f32>())
+    prepared::held(images, [height, width, RGB], size_of::<f32>())
         .map_err(|problem| Error::file(place.dir, format!("{problem}; dataset.fit makes them smaller")))?;
     let (images, unreadable) = choose(&files, &labels, (limit, select), |file| decode_if(file, expected));
     if images.is_empty() {

@@ -23,10 +23,25 @@ pub fn luma(rgb: &[f32]) -> Vec<f32> {
     rgb.chunks_exact(3).map(one).collect()
 }
 
-/// Values of `channels` channels as three, which pictures have.
+/// Whether images become grey to fit a network, or fit as they are; three channels fit no network of two or four.
+///
+/// # Errors
+/// What was expected and found, in words, and the way out.
+pub fn fits(network: usize, images: usize) -> Result<bool, String> {
+    let way_out = match (network, images) {
+        _ if network == images => return Ok(false),
+        (1, 3) => return Ok(true),
+        (2 | 4, _) => "arrays (.npz, .npy, .safetensors, .pt) can hold as many",
+        _ => "leave the others out of the arrays",
+    };
+    Err(format!("the network takes images of {network} channels, found {images}: {way_out}"))
+}
+
+/// Values of `channels` channels as three, which pictures have: of two the first as grey, of four the first three.
 pub fn coloured(values: &[f32], channels: usize) -> Cow<'_, [f32]> {
     match channels {
-        1 => Cow::Owned(values.iter().flat_map(|&v| [v; 3]).collect()),
+        1 | 2 => Cow::Owned(values.iter().step_by(channels).flat_map(|&v| [v; 3]).collect()),
+        4 => Cow::Owned(values.chunks_exact(4).flat_map(|pixel| &pixel[..3]).copied().collect()),
         _ => Cow::Borrowed(values),
     }
 }
@@ -53,8 +68,19 @@ mod tests {
     }
 
     #[test]
+    fn other_channels_than_a_network_takes_are_refused() {
+        assert_eq!((fits(3, 3), fits(4, 4), fits(1, 3)), (Ok(false), Ok(false), Ok(true)));
+        for (network, images) in [(4, 3), (2, 3), (3, 4), (1, 2)] {
+            let problem = fits(network, images).unwrap_err();
+            assert!(problem.contains(&format!("of {network} channels, found {images}")), "{problem}");
+        }
+    }
+
+    #[test]
     fn one_channel_is_shown_as_three() {
         assert_eq!(*coloured(&[0.1, 0.2], 1), [0.1, 0.1, 0.1, 0.2, 0.2, 0.2]);
         assert_eq!(*coloured(&[0.1, 0.2, 0.3], 3), [0.1, 0.2, 0.3]);
+        assert_eq!(*coloured(&[0.1, 0.9, 0.2, 0.8], 2), [0.1, 0.1, 0.1, 0.2, 0.2, 0.2]);
+        assert_eq!(*coloured(&[0.1, 0.2, 0.3, 0.9], 4), [0.1, 0.2, 0.3]);
     }
 }

@@ -28,8 +28,8 @@ const MOST_HELD: usize = 4 << 30;
 ///
 /// # Errors
 /// What they would take, in words, and the way out.
-pub(super) fn held(images: usize, [height, width]: [usize; 2], bytes: usize) -> Result<(), String> {
-    let all = [height, width, 3, bytes].into_iter().fold(images, usize::saturating_mul);
+pub(super) fn held(images: usize, [height, width, channels]: [usize; 3], bytes: usize) -> Result<(), String> {
+    let all = [height, width, channels, bytes].into_iter().fold(images, usize::saturating_mul);
     if all <= MOST_HELD {
         return Ok(());
     }
@@ -44,7 +44,7 @@ pub(super) fn held(images: usize, [height, width]: [usize; 2], bytes: usize) -> 
 /// Channels of pixels as they are read.
 pub(super) const RGB: usize = 3;
 
-/// `(N, H, W, 3)`, or `(N, H, W, 1)` of them.
+/// `(N, H, W, 3)`, or `(N, H, W, 1)` of them, or as many channels as arrays have.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pixels {
     /// In [0, 1].
@@ -54,11 +54,26 @@ pub enum Pixels {
     Files(Arc<Files>),
     /// The luma of others.
     Grey(Box<Pixels>),
+    /// In memory, of another number of channels than colours have, which is named.
+    Deep(usize, Box<Pixels>),
 }
 
 impl Pixels {
     pub(super) fn channels(&self) -> usize {
-        if matches!(self, Pixels::Grey(_)) { 1 } else { RGB }
+        match self {
+            Pixels::Grey(_) => 1,
+            Pixels::Deep(channels, _) => *channels,
+            _ => RGB,
+        }
+    }
+
+    /// Whether they are held in 8 bits.
+    pub(super) fn are_bytes(&self) -> bool {
+        match self {
+            Pixels::Bytes(_) | Pixels::Files(_) => true,
+            Pixels::Floats(_) => false,
+            Pixels::Grey(others) | Pixels::Deep(_, others) => others.are_bytes(),
+        }
     }
 
     /// Of images of one size that are in memory, with `prepare` resized in 8 bits; and the sides they then have.
@@ -74,7 +89,11 @@ impl Pixels {
 
     /// Images of so many pixels.
     pub(super) fn batch(&self, images: &[usize], pixels: usize) -> Result<Vec<f32>> {
-        let len = RGB * pixels;
+        self.values(images, pixels, RGB)
+    }
+
+    fn values(&self, images: &[usize], pixels: usize, channels: usize) -> Result<Vec<f32>> {
+        let len = channels * pixels;
         match self {
             Pixels::Floats(values) => Ok(images.iter().flat_map(|&i| &values[i * len..][..len]).copied().collect()),
             Pixels::Bytes(bytes) => {
@@ -82,6 +101,7 @@ impl Pixels {
             }
             Pixels::Files(files) => Ok(files.batch(images)?.concat().into_iter().map(unit).collect()),
             Pixels::Grey(colours) => Ok(luma(&colours.batch(images, pixels)?)),
+            Pixels::Deep(channels, values) => values.values(images, pixels, *channels),
         }
     }
 
@@ -89,19 +109,28 @@ impl Pixels {
     pub(super) fn kept(&self, images: &[usize], pixels: usize) -> Result<Pixels> {
         match self {
             Pixels::Grey(colours) => Ok(Pixels::Grey(Box::new(colours.kept(images, pixels)?))),
+            Pixels::Deep(channels, _) => {
+                let values = Pixels::Floats(self.batch(images, pixels)?);
+                Ok(Pixels::Deep(*channels, Box::new(values)))
+            }
             colours => Ok(Pixels::Floats(colours.batch(images, pixels)?)),
         }
     }
 
-    /// Bytes and files of the same content have the same checksum.
-    pub(super) fn checksum(&self, crc: &mut Crc, len: usize) {
+    /// Of images of so many pixels. Bytes and files of the same content have the same checksum.
+    pub(super) fn checksum(&self, crc: &mut Crc, pixels: usize) {
+        self.sum(crc, RGB * pixels);
+    }
+
+    fn sum(&self, crc: &mut Crc, len: usize) {
         match self {
             Pixels::Floats(values) => crc.update(bytemuck::cast_slice(values)),
             Pixels::Bytes(bytes) => {
                 bytes.chunks_exact(len.max(1)).for_each(|image| crc.update(&crc32(image).to_le_bytes()));
             }
             Pixels::Files(files) => files.crcs.iter().for_each(|sum| crc.update(&sum.to_le_bytes())),
-            Pixels::Grey(colours) => colours.checksum(crc, len),
+            Pixels::Grey(colours) => colours.sum(crc, len),
+            Pixels::Deep(channels, values) => values.sum(crc, len / RGB * channels),
         }
     }
 }
@@ -277,13 +306,13 @@ mod tests {
 
     #[test]
     fn more_than_memory_should_hold_is_refused_with_the_way_out() {
-        assert_eq!(held(50_000, [32, 32], 4), Ok(()));
-        assert_eq!(held(7_000, [224, 224], 4), Ok(()));
-        let problem = held(1000, [2048, 2048], 4).unwrap_err();
+        assert_eq!(held(50_000, [32, 32, 3], 4), Ok(()));
+        assert_eq!(held(7_000, [224, 224, 3], 4), Ok(()));
+        let problem = held(1000, [2048, 2048, 3], 4).unwrap_err();
         assert!(
             problem.contains("at most 4 GiB") && problem.contains("1000 of 2048x2048 pixels, 46.9 GiB"),
             "{problem}"
         );
-        assert!(held(usize::MAX, [usize::MAX, 2], 4).is_err());
+        assert!(held(usize::MAX, [usize::MAX, 2, 3], 4).is_err());
     }
 }

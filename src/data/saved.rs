@@ -23,10 +23,9 @@ use serde::{Deserialize, Serialize};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-use super::arrays::{self, Beyond, IMAGES, LABELS};
-use super::grey::luma;
+use super::arrays::{self, Beyond, IMAGES, Images, LABELS};
+use super::grey::{fits, luma};
 use super::npy;
-use super::prepared::Pixels;
 use super::tensors::TensorFile;
 use crate::choice::choice;
 use crate::error::{Error, Result};
@@ -202,13 +201,16 @@ pub struct Saved {
 
 impl Saved {
     /// The images as a network of so many channels takes them: of one the luma, which of grey images is what they are.
-    pub fn for_channels(&self, channels: usize) -> Cow<'_, Saved> {
+    ///
+    /// # Errors
+    /// What was expected and found, in words.
+    pub fn for_channels(&self, channels: usize) -> Result<Cow<'_, Saved>, String> {
         let [height, width, own] = self.shape;
-        if channels != 1 || own == 1 {
-            return Cow::Borrowed(self);
+        if !fits(channels, own)? {
+            return Ok(Cow::Borrowed(self));
         }
         let (attacked, clean) = (luma(&self.attacked), self.clean.as_deref().map(luma));
-        Cow::Owned(Saved { shape: [height, width, 1], attacked, clean, ..self.clone() })
+        Ok(Cow::Owned(Saved { shape: [height, width, 1], attacked, clean, ..self.clone() }))
     }
 }
 
@@ -252,11 +254,13 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
         None => None,
     };
     if let Some((place, other)) = &clean
-        && (other.height, other.width) != (attacked.height, attacked.width)
+        && other.shape() != attacked.shape()
     {
-        let (h, w) = (attacked.height, attacked.width);
-        let problem =
-            format!("clean images: expected {h}x{w} as attacked ones, found {}x{}", other.height, other.width);
+        let of = |images: &Images| {
+            let [h, w, c] = images.shape();
+            format!("{h}x{w} in {c} channels")
+        };
+        let problem = format!("clean images: expected {} as attacked ones, found {}", of(&attacked), of(other));
         return Err(Error::file(place, problem));
     }
     let numbers = |names: &[&str]| -> Result<Option<Vec<u32>>> {
@@ -276,7 +280,7 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
         Some(ids) => ids.into_iter().map(u64::from).collect(),
         None => keep.iter().map(|&i| i as u64).collect(),
     };
-    let eight_bit = matches!(attacked.pixels, Pixels::Bytes(_));
+    let eight_bit = attacked.pixels.are_bytes();
     let called = |what: &str, at: &Path, of: &[&str]| -> Result<Option<String>> {
         let there = if at == file { arrays::meant(&own, of) } else { arrays::there(at, of)? };
         let first = there.first().map(|name| format!("{what} `{name}`"));
@@ -289,7 +293,7 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
     ];
     let pixels = attacked.height * attacked.width;
     Ok(Saved {
-        shape: [attacked.height, attacked.width, attacked.pixels.channels()],
+        shape: attacked.shape(),
         attacked: attacked.pixels.batch(&keep, pixels)?,
         eight_bit,
         clean: clean.map(|(_, images)| images.pixels.batch(&keep, pixels)).transpose()?,

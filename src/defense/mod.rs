@@ -3,6 +3,7 @@
 
 pub mod defended;
 pub mod denoise;
+pub mod remembered;
 pub mod sampling;
 pub mod schedule;
 pub mod smoothing;

@@ -5,9 +5,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::denoise::{Denoiser, Level};
+use super::remembered::Remembered;
 use crate::Result;
 use crate::attack::Oracle as _;
 use crate::choice::choice;
+use crate::device::DType;
 use crate::models::classifier::Classifier;
 use crate::ops::philox::Stream;
 use crate::stats::{softmax, top_class};
@@ -175,6 +177,8 @@ pub struct Scoring<'a> {
     pub draws: u32,
     /// Of the noise; each draw counts up its own.
     pub stream: Stream,
+    /// Where images that were denoised before under the same noise are held, if these may be among them.
+    pub remembered: Option<&'a Remembered>,
     /// Told of images passed, times draws, and of how many there will be.
     pub told: &'a dyn Fn(u64, u64),
 }
@@ -218,20 +222,29 @@ fn tallies(
     images: &Tensor,
     ids: &[u64],
     level: &Level,
-    &Scoring { draws, stream, told, .. }: &Scoring,
+    &Scoring { draws, stream, told, remembered, .. }: &Scoring,
 ) -> Result<Vec<Tally>> {
     let all = u64::from(draws) * ids.len() as u64;
     let classes = classifier.classes();
     let mut tallies: Vec<Tally> = ids.iter().map(|_| Tally::new(classes)).collect();
-    let [n, h, w, _] = images.dims4("smoothing")?;
+    let [n, h, w, c] = images.dims4("smoothing")?;
     // As many as the device takes at a time, so that there is something to tell before the batch is through.
     let at_once = denoiser.chunk(h, w).saturating_mul(denoiser.device().parallelism()).clamp(1, n.max(1));
     for draw in 0..draws {
         let stream = Stream { draw, ..stream };
         for first in (0..n).step_by(at_once) {
             let part = first..(first + at_once).min(n);
-            let noisy = images.rows(part.start, part.len())?;
-            let denoised = denoiser.images(&noisy, &ids[part.clone()], level, &stream)?;
+            let own = &ids[part.clone()];
+            let denoised = match remembered.and_then(|held| held.get(own, level, &stream)) {
+                Some(pixels) => Tensor::from_f32(denoiser.device(), &[own.len(), h, w, c], DType::F32, &pixels)?,
+                None => {
+                    let denoised = denoiser.images(&images.rows(part.start, part.len())?, own, level, &stream)?;
+                    if let Some(held) = remembered {
+                        held.keep(own, level, &stream, &denoised.to_f32(denoiser.device())?);
+                    }
+                    denoised
+                }
+            };
             let logits = classifier.logits(&denoised)?.to_f32(denoiser.device())?;
             tallies[part.clone()].iter_mut().zip(logits.chunks_exact(classes)).for_each(|(tally, z)| tally.add(z));
             told(u64::from(draw) * n as u64 + part.end as u64, all);

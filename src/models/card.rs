@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::graph::{self, Channels, Layout};
+use super::metadata::{PerChannel, as_list, for_channels, short, sides, unit};
 use super::network::{Row, Shape};
 use super::weights::Weights;
 use super::{NETWORKS, network_shape};
@@ -16,35 +16,11 @@ use crate::device::Device;
 use crate::tape::Precision;
 use crate::{Error, Result};
 
-/// Means and deviations of pixels in [0, 1] lie below this; those of bytes lie far above.
-const UNIT: f64 = 1.5;
-
 /// Mean and deviation of torchvision's networks for ImageNet.
-const IMAGENET: (Triple, Triple) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+const IMAGENET: ([f64; 3], [f64; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
 
 /// What timm crops where a network does not say.
 const CROP_PCT: f64 = 0.875;
-
-/// Per channel.
-pub type Triple = [f64; 3];
-
-/// Three numbers, or one for all channels, of which there may be one alone.
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub enum PerChannel {
-    Each(Triple),
-    Alone([f64; 1]),
-    All(f64),
-}
-
-impl From<PerChannel> for Triple {
-    fn from(values: PerChannel) -> Triple {
-        match values {
-            PerChannel::Each(values) => values,
-            PerChannel::Alone([value]) | PerChannel::All(value) => [value; 3],
-        }
-    }
-}
 
 /// How an ONNX graph takes images, as far as it is said beside the file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -61,8 +37,8 @@ pub struct Card {
     pub arch: String,
     pub config: Value,
     /// Mean and deviation that pixels in [0, 1] are normalised by.
-    pub mean: Option<Triple>,
-    pub std: Option<Triple>,
+    pub mean: Option<Vec<f64>>,
+    pub std: Option<Vec<f64>>,
     /// Names in the order of the logits.
     pub classes: Option<Vec<String>>,
     /// Of the images it was trained on.
@@ -116,15 +92,18 @@ impl Card {
             taken_as_usual(&text).map_err(&bad)?;
         }
         let mut doubts = Vec::new();
-        let triple = |key: &str| -> Result<Option<Triple>> {
+        let per_channel = |key: &str| -> Result<Option<Vec<f64>>> {
             let Some(text) = text(key) else { return Ok(None) };
             let found: Option<PerChannel> = serde_json::from_str(&as_list(text)).ok();
-            let (expected, found) = match shape.channels() {
-                1 => ("one number", found.map(Triple::from).filter(|[r, g, b]| r == g && g == b)),
-                _ => ("three numbers", found.filter(|found| matches!(found, PerChannel::Each(_))).map(Triple::from)),
+            let channels = shape.channels();
+            let found = match found {
+                Some(PerChannel::Each(values)) if values.len() == channels => Some(values),
+                Some(one) if channels == 1 => for_channels(&Vec::from(one), 1).ok(),
+                _ => None,
             };
+            let expected = if channels == 1 { "one number".into() } else { format!("{channels} numbers") };
             let wrong = || bad(format!("`{key}`: expected {expected}, found `{}`", short(text)));
-            let values = found.ok_or_else(wrong)?.map(|v| v / range);
+            let values: Vec<f64> = found.ok_or_else(wrong)?.into_iter().map(|v| v / range).collect();
             unit(key, &values).map_err(&bad)?;
             Ok(Some(values))
         };
@@ -159,7 +138,7 @@ impl Card {
             }
             share
         });
-        let (mean, std) = (triple("mean")?, triple("std")?);
+        let (mean, std) = (per_channel("mean")?, per_channel("std")?);
         Ok(Card {
             preparation: preparation(&text, shape.as_ref(), &config, &mut doubts),
             dataset: text("dataset").map(str::to_owned),
@@ -246,7 +225,7 @@ impl Card {
             && card.mean.is_none()
             && card.std.is_none()
         {
-            (card.mean, card.std, card.assumed) = (Some(IMAGENET.0), Some(IMAGENET.1), true);
+            (card.mean, card.std, card.assumed) = (Some(IMAGENET.0.to_vec()), Some(IMAGENET.1.to_vec()), true);
             if card.preparation == Preparation::default() {
                 card.preparation = Preparation {
                     size: Some(Prepare::CROP.size),
@@ -272,8 +251,15 @@ impl Card {
         let wrong = |key: &str, e: serde_json::Error| bad(format!("metadata: `{key}`: {e}"));
         let own: Option<Layout> =
             word("layout").map(serde_json::from_value).transpose().map_err(|e| wrong("layout", e))?;
+        let named = |word: Value| match word.as_str() {
+            Some("1") => "grey".into(),
+            Some("2") => "two".into(),
+            Some("3") => "rgb".into(),
+            Some("4" | "rgba") => "four".into(),
+            _ => word,
+        };
         let channels: Option<Channels> =
-            word("channels").map(serde_json::from_value).transpose().map_err(|e| wrong("channels", e))?;
+            word("channels").map(named).map(serde_json::from_value).transpose().map_err(|e| wrong("channels", e))?;
         let range = match text("input_range").map(|text| text.rsplit("..").next().unwrap_or(text)) {
             _ if said.range.is_some() => said.range.unwrap_or(1.0),
             None | Some("1" | "1.0") => 1.0,
@@ -286,6 +272,8 @@ impl Card {
         let size = graph::size_of(model, layout);
         let channels = said.channels.or(channels).unwrap_or(match graph::depth_of(model, layout) {
             Some(1) => Channels::Grey,
+            Some(2) => Channels::Two,
+            Some(4) => Channels::Four,
             _ => Channels::Rgb,
         });
         let found = graph::inspect(model, size.or_else(|| text("input_size").and_then(sides)), (channels, layout))?;
@@ -299,6 +287,17 @@ impl Card {
         let config = serde_json::to_value(config).map_err(|e| bad(e.to_string()))?;
         let mut card = Self::of(weights, graph::NAME.into(), config, range)?;
         let mut notes = Vec::new();
+        if let Some([h, w]) = size.filter(|_| model.flat) {
+            let (from, order) = match (channels.count(), said.layout.or(own)) {
+                (1, _) => ("grey images", String::new()),
+                (_, None) => (
+                    "images",
+                    ", channel by channel as PyTorch flattens them; models.layout = \"nhwc\" (--layout nhwc) takes them pixel by pixel".into(),
+                ),
+                (_, Some(layout)) => ("images", format!(", {layout}")),
+            };
+            notes.push(format!("its input has not the axes of images: {from} of {h}x{w} are reshaped to it{order}"));
+        }
         if let Some([h, w]) = found.only {
             notes.push(format!("its file fixes no size of images: {h}x{w} is taken, which its weights fit"));
         }
@@ -317,7 +316,7 @@ impl Card {
         if card.mean.is_none() && card.std.is_none() {
             let range_is_said = said.range.is_some() || text("input_range").is_some();
             card.bytes = graph::takes_bytes(model).filter(|_| !range_is_said);
-            (card.mean, card.std, card.assumed) = (Some([0.0; 3]), Some([1.0 / range; 3]), true);
+            (card.mean, card.std, card.assumed) = (Some(vec![0.0; 3]), Some(vec![1.0 / range; 3]), true);
         }
         Ok((card, notes))
     }
@@ -325,8 +324,8 @@ impl Card {
     /// What is assumed and not said, in words.
     pub fn assumption(&self) -> Option<String> {
         if self.arch == graph::NAME {
-            let pixels = match self.std {
-                Some([std, ..]) if std < 1.0 => "times 255",
+            let pixels = match self.std.as_deref() {
+                Some([std, ..]) if *std < 1.0 => "times 255",
                 _ => "in [0, 1]",
             };
             let text = format!(
@@ -405,20 +404,6 @@ fn none_fits(weights: &Weights) -> Error {
     Error::file(weights.origin(), problem)
 }
 
-/// Refuses what cannot be a mean or deviation of pixels in [0, 1].
-///
-/// # Errors
-/// What is wrong with it, in words.
-pub fn unit(key: &str, values: &Triple) -> Result<(), String> {
-    if values.iter().any(|v| v.abs() > UNIT) {
-        let [a, b, c] = values.map(|v| v / 255.0);
-        let way_out = format!("divided by 255 these are [{a:.4}, {b:.4}, {c:.4}]");
-        return Err(format!("`{key}`: expected values of pixels in [0, 1], found {values:?}: {way_out}"));
-    }
-    let good = values.iter().all(|&v| v.is_finite() && (key != "std" || v > 0.0));
-    if good { Ok(()) } else { Err(format!("`{key}`: expected a finite mean and a positive std, found {values:?}")) }
-}
-
 /// Networks that are built from tensors take RGB of 0 to 1; whether the metadata say otherwise.
 fn taken_as_usual<'t>(text: &impl Fn(&str) -> Option<&'t str>) -> Result<(), String> {
     for (key, usual, what) in [
@@ -435,28 +420,6 @@ fn taken_as_usual<'t>(text: &impl Fn(&str) -> Option<&'t str>) -> Result<(), Str
         }
     }
     Ok(())
-}
-
-/// Python's tuples as JSON has them.
-fn as_list(text: &str) -> String {
-    text.replace('(', "[").replace(",)", "]").replace(')', "]")
-}
-
-/// The beginning of a text, for a message.
-fn short(text: &str) -> String {
-    let shown: String = text.chars().take(60).collect();
-    if shown.len() < text.len() { format!("{shown}..") } else { shown }
-}
-
-/// Height and width of `[3, 224, 224]`, `(224, 224)` or `224`.
-fn sides(said: &str) -> Option<[usize; 2]> {
-    let said = serde_json::from_str::<Vec<usize>>(&as_list(said))
-        .or_else(|_| said.parse().map(|side| vec![side, side]))
-        .ok()?;
-    match said[..] {
-        [1 | 3, h, w] | [h, w] if h > 0 && w > 0 => Some([h, w]),
-        _ => None,
-    }
 }
 
 fn preparation<'a>(
@@ -600,7 +563,7 @@ mod tests {
             unknown: vec![],
         };
         assert_eq!((found.preparation.shorter([224, 224]), &found.preparation), (Some(235), &want));
-        assert_eq!((found.mean, found.std), (Some([0.485, 0.456, 0.406]), Some([0.229, 0.224, 0.225])));
+        assert_eq!((found.mean, found.std), (Some(vec![0.485, 0.456, 0.406]), Some(vec![0.229, 0.224, 0.225])));
         assert_eq!(
             (found.classes.unwrap(), found.clean_test_accuracy),
             (vec!["a", "b", "c"].into_iter().map(String::from).collect(), Some(0.9227))
@@ -622,7 +585,7 @@ mod tests {
             ("mean", "[123.675, 116.28, 103.53]", "divided by 255 these are [0.4850, 0.4560, 0.4060]"),
             ("std", "[58.395, 57.12, 57.375]", "`std`: expected values of pixels in [0, 1]"),
             ("std", "[0.2, 0, 0.2]", "positive std"),
-            ("mean", "[0.5]", "expected three numbers, found `[0.5]`"),
+            ("mean", "[0.5]", "expected 3 numbers, found `[0.5]`"),
             ("classes", r#"["a", "b"]"#, "`classes` names 2 and `config` has 3"),
         ] {
             let error = card(&[(key, value)]).unwrap_err().to_string();

@@ -7,7 +7,8 @@ use crate::attack::{self, Answer, Evaluation, Loss, Query};
 use crate::device::Device;
 use crate::device::nvtx::{self, Kind};
 use crate::models::batch::{chunk, in_chunks};
-use crate::models::card::{Card, Triple};
+use crate::models::card::Card;
+use crate::models::metadata::for_channels;
 use crate::models::network::{Network, Shape};
 use crate::models::probe::Probe;
 use crate::models::weights::Weights;
@@ -23,9 +24,9 @@ pub struct Classifier {
     device: Device,
     precision: Precision,
     net: Box<dyn Network>,
-    /// Of three channels, or thrice that of one.
-    mean: [f32; 3],
-    std: [f32; 3],
+    /// Per channel.
+    mean: Vec<f32>,
+    std: Vec<f32>,
     /// Turns the sign.
     minus: Arc<Affine>,
     /// H, W, C
@@ -56,12 +57,14 @@ impl Classifier {
     ) -> Result<Self> {
         let bad = |problem: String| Error::file(weights.origin(), format!("metadata: {problem}"));
         let shape = card.shape().map_err(bad)?;
-        let single = |values: Option<Triple>, key: &str| {
-            let values = values.ok_or_else(|| bad(format!("expected `{key}`, found none")))?;
-            Ok::<_, Error>(values.map(|v| v as f32))
+        let single = |values: &Option<Vec<f64>>, key: &str| {
+            let values = values.as_ref().ok_or_else(|| bad(format!("expected `{key}`, found none")))?;
+            let values =
+                for_channels(values, shape.channels()).map_err(|problem| bad(format!("`{key}`: {problem}")))?;
+            Ok::<_, Error>(values.iter().map(|&v| v as f32).collect::<Vec<_>>())
         };
-        let (mean, std) = (single(card.mean, "mean")?, single(card.std, "std")?);
-        Self::new(device, precision, weights, shape.as_ref(), mean, std, size).map_err(|e| match e {
+        let (mean, std) = (single(&card.mean, "mean")?, single(&card.std, "std")?);
+        Self::new(device, precision, weights, shape.as_ref(), &mean, &std, size).map_err(|e| match e {
             Error::Usage { field, problem } => Error::file(weights.origin(), format!("metadata: {field}: {problem}")),
             other => other,
         })
@@ -75,24 +78,31 @@ impl Classifier {
         Card::read(weights)?.shape().map_err(|problem| Error::file(weights.origin(), format!("metadata: {problem}")))
     }
 
-    /// Any network with a given normalisation, for images of `size` (H, W).
+    /// Any network with a given normalisation per channel, for images of `size` (H, W).
     ///
     /// # Errors
-    /// As [`Shape::build`].
+    /// As [`Shape::build`]; [`Error::Shape`] for a mean or deviation of another number of channels.
     pub fn new(
         device: &Device,
         precision: Precision,
         weights: &Weights,
         shape: &dyn Shape,
-        mean: [f32; 3],
-        std: [f32; 3],
+        mean: &[f32],
+        std: &[f32],
         size: [usize; 2],
     ) -> Result<Self> {
+        let channels = shape.channels();
+        for (what, values) in [("mean", mean), ("std", std)] {
+            if values.len() != channels {
+                return Err(Error::shape("classifier", what, channels.to_string(), values.len().to_string()));
+            }
+        }
         let before = weights.taken();
         let net = shape.build(device, precision, weights, size)?;
-        let shape = [size[0], size[1], shape.channels()];
+        let shape = [size[0], size[1], channels];
         let chunk = chunk(device, net.widest(size[0], size[1]), weights.taken() - before);
         let minus = Arc::new(Affine::new(device, &[-1.0], &[0.0])?);
+        let (mean, std) = (mean.to_vec(), std.to_vec());
         Ok(Classifier { device: device.clone(), precision, net, mean, std, minus, shape, chunk })
     }
 
@@ -100,9 +110,9 @@ impl Classifier {
         self.net.as_ref()
     }
 
-    /// Mean and standard deviation per channel that pixels are normalised by; of one channel the first of three equal ones.
-    pub fn normalisation(&self) -> ([f32; 3], [f32; 3]) {
-        (self.mean, self.std)
+    /// Mean and standard deviation per channel that pixels are normalised by.
+    pub fn normalisation(&self) -> (&[f32], &[f32]) {
+        (&self.mean, &self.std)
     }
 
     pub fn precision(&self) -> Precision {
@@ -119,8 +129,7 @@ impl Classifier {
     }
 
     fn normalised(&self, g: &Graph, images: &Tensor) -> Result<Tensor> {
-        let [.., channels] = self.shape;
-        normalize_images(g, images, &self.mean[..channels], &self.std[..channels])
+        normalize_images(g, images, &self.mean, &self.std)
     }
 
     /// The outputs of modules for images `(N, H, W, C)`, float32 in `[0, 1]`, by the names of [`Network::probe`].

@@ -6,6 +6,7 @@ pub mod classifier;
 pub mod coatnet;
 pub mod graph;
 pub mod headed;
+pub mod metadata;
 pub mod network;
 pub mod probe;
 pub mod resnet;

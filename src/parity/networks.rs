@@ -57,7 +57,7 @@ fn onnx(r: &Replay) -> Result<Vec<Output>> {
         return Err(r.fail("its graph takes (N, H, W, C): expected one that takes (N, C, H, W)"));
     }
     // What the dump gives is what the graph takes, whatever its metadata say of colours.
-    let channels = if config.channels.count() == 1 { config.channels } else { graph::Channels::Rgb };
+    let channels = if config.channels.count() == 3 { graph::Channels::Rgb } else { config.channels };
     let config = graph::Config { channels, ..config };
     let x = r.image("in.x")?;
     let [_, h, w, _] = x.dims4("onnx")?;
@@ -94,7 +94,7 @@ fn feature_map(r: &Replay, net: &dyn Network, x: &Tensor) -> Result<Vec<Output>>
 /// by rounding, so there only the loss counts, within what the table allows a network's output.
 fn pgd_trajectory(r: &Replay, weights: &Weights, shape: &dyn Shape) -> Result<(Output, Comparison)> {
     let d = r.dump;
-    let (mean, std): ([f32; 3], [f32; 3]) = (d.attr("mean")?, d.attr("std")?);
+    let (mean, std): (Vec<f32>, Vec<f32>) = (d.attr("mean")?, d.attr("std")?);
     let (eps, step_size): (f64, f64) = (d.attr("eps")?, d.attr("step_size")?);
     let steps: usize = d.attr("steps")?;
     if steps > STEPS {
@@ -113,7 +113,7 @@ fn pgd_trajectory(r: &Replay, weights: &Weights, shape: &dyn Shape) -> Result<(O
     };
     let (x0, start, labels) = (image("in.x")?, image("in.start")?, d.labels("in.labels")?);
     let [_, h, w, _] = x0.dims4("pgd")?;
-    let net = Classifier::new(r.device, r.precision, weights, shape, mean, std, [h, w])?;
+    let net = Classifier::new(r.device, r.precision, weights, shape, &mean, &std, [h, w])?;
     let mut x = start;
     for _ in 0..steps {
         let at = net.gradient(&x, &Query::new(&labels, Loss::CrossEntropy))?;

@@ -119,8 +119,9 @@ pub fn runs(runs: &[Ledger]) -> Vec<Pair> {
         for (j, b) in runs.iter().enumerate().skip(i + 1).filter(|(_, b)| alike(b)) {
             for (first, model) in a.config.models.iter().enumerate() {
                 let alike = |m: &ModelConfig| {
-                    let given = |m: &ModelConfig| (m.mean, m.std, m.channels, m.layout);
-                    m.name == model.name && m.crc32 == model.crc32 && given(m) == given(model)
+                    let given = (&m.mean, &m.std, m.channels, m.layout);
+                    let own = (&model.mean, &model.std, model.channels, model.layout);
+                    m.name == model.name && m.crc32 == model.crc32 && given == own
                 };
                 let Some(second) = b.config.models.iter().position(alike) else {
                     continue;

@@ -73,7 +73,7 @@ impl Scored {
 /// [`Error::Failed`] for a label that the network has no class for; what the network's ops return.
 pub fn score(net: &Classifier, saved: &Saved, limit: Option<Limit>, batch: usize) -> Result<Vec<Scored>> {
     let [.., channels] = net.image_shape();
-    let saved = &*saved.for_channels(channels);
+    let saved = &*saved.for_channels(channels).map_err(Error::Failed)?;
     let [height, width, channels] = saved.shape;
     let (n, len) = (saved.labels.len(), height * width * channels);
     if let Some(i) = saved.labels.iter().position(|&label| label as usize >= net.classes()) {

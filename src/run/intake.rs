@@ -45,7 +45,7 @@ impl Intake {
                 ));
             }
             if checkpoint.card.assumed {
-                (model.mean, model.std) = (checkpoint.card.mean, checkpoint.card.std);
+                (model.mean, model.std) = (checkpoint.card.mean.clone(), checkpoint.card.std.clone());
             }
             model.clean_test_accuracy = model.clean_test_accuracy.or(own);
             models.push((model.name.clone(), checkpoint));

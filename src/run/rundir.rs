@@ -57,21 +57,11 @@ impl RunDir {
             None if resume => return Err(Error::usage("resume", "expected --out DIR with the run to resume")),
             None => return create_numbered(name),
         };
-        let shown = path.display();
-        if path.exists() && !path.is_dir() {
-            return Err(Error::usage("out", format!("{shown} exists and is no folder")));
-        }
+        is_folder(&path)?;
         fs::create_dir_all(&path).map_err(|e| Error::io(&path, "create the run directory", e))?;
         // Before looking at what is there: of two that start at once, one waits in vain.
         let lock = lock(&path, "out")?;
-        let used = visible_entries(&path)?;
-        if used && !resume {
-            let way_out = "add --resume to continue that run, or choose another folder";
-            return Err(Error::usage("out", format!("{shown} exists and is not empty: {way_out}")));
-        }
-        if used && !path.join(CONFIG).is_file() {
-            return Err(Error::usage("resume", format!("{shown} holds files but no {CONFIG}: it is no run directory")));
-        }
+        fits(&path, resume)?;
         no_part_is_held(&path, "out")?;
         RunDir { path, _lock: lock, shard: None }.probe()
     }
@@ -85,14 +75,9 @@ impl RunDir {
         let Some(path) = out else {
             return Err(Error::usage("shard", "expected --out DIR beside it, the folder that all parts share"));
         };
-        if path.exists() && !path.is_dir() {
-            return Err(Error::usage("out", format!("{} exists and is no folder", path.display())));
-        }
+        is_folder(path)?;
         fs::create_dir_all(path).map_err(|e| Error::io(path, "create the run directory", e))?;
-        if visible_entries(path)? && !path.join(CONFIG).is_file() {
-            let problem = format!("{} holds files but no {CONFIG}: it is no run directory", path.display());
-            return Err(Error::usage("out", problem));
-        }
+        is_run_or_empty(path, "out")?;
         let take = || lock_as(path, &part(shard), "shard");
         let own = match if if_running == IfRunning::Wait { patiently(Duration::MAX, take) } else { take() } {
             Err(Error::Usage { problem, .. }) if if_running == IfRunning::Skip => {
@@ -105,6 +90,16 @@ impl RunDir {
         let whole = patiently(PATIENCE, || lock(path, "out"))?;
         drop(whole);
         RunDir { path: path.into(), _lock: own, shard: Some(shard) }.probe().map(Some)
+    }
+
+    /// Whether [`RunDir::open`], or with a part [`RunDir::join`], would take what there is; makes and locks nothing.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] as these have it, but for another process that works on it.
+    pub fn allows(out: Option<&Path>, resume: bool, part: bool) -> Result<()> {
+        let Some(path) = out.filter(|path| path.exists()) else { return Ok(()) };
+        is_folder(path)?;
+        if part { is_run_or_empty(path, "out") } else { fits(path, resume) }
     }
 
     /// A run directory that a page or an export is added to.
@@ -306,6 +301,30 @@ fn create_numbered(name: &str) -> Result<RunDir> {
         }
     }
     Err(Error::usage("out", format!("no number is left in runs/ for {name}")))
+}
+
+fn is_folder(path: &Path) -> Result<()> {
+    match path.exists() && !path.is_dir() {
+        true => Err(Error::usage("out", format!("{} exists and is no folder", path.display()))),
+        false => Ok(()),
+    }
+}
+
+/// Whether a run may begin in a folder, or with `resume` go on there.
+fn fits(path: &Path, resume: bool) -> Result<()> {
+    if visible_entries(path)? && !resume {
+        let way_out = "add --resume to continue that run, or choose another folder";
+        return Err(Error::usage("out", format!("{} exists and is not empty: {way_out}", path.display())));
+    }
+    is_run_or_empty(path, "resume")
+}
+
+fn is_run_or_empty(path: &Path, field: &str) -> Result<()> {
+    if visible_entries(path)? && !path.join(CONFIG).is_file() {
+        let problem = format!("{} holds files but no {CONFIG}: it is no run directory", path.display());
+        return Err(Error::usage(field, problem));
+    }
+    Ok(())
 }
 
 /// Whether a folder holds anything but the dot files that a killed run may leave.

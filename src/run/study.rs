@@ -79,8 +79,9 @@ pub fn images(config: &mut Config) -> Result<Dataset> {
         note(text);
     }
     let mut dataset = config.dataset.load(config.limit)?;
-    if intake.channels()? == 1 {
-        dataset = dataset.grey();
+    let channels = intake.channels()?;
+    dataset = dataset.for_channels(channels).map_err(|problem| Error::usage("dataset", problem))?;
+    if channels == 1 {
         note(
             "images are taken in one channel, as the network does: grey ones as they are, colours as ITU-R 601-2 luma",
         );
@@ -103,6 +104,15 @@ fn left_out(dataset: &Dataset) -> Result<Vec<u8>> {
         csv.write_record([&file.display().to_string(), problem]).map_err(|e| failed(&e))?;
     }
     csv.into_inner().map_err(|e| failed(e.error()))
+}
+
+/// Opens what a run would open: its folder as far as there is one, its devices, and the networks for these images. Attacks and writes nothing.
+///
+/// # Errors
+/// What would end the run before its first attack.
+pub fn check(config: &Config, dataset: &Dataset, options: Options) -> Result<()> {
+    RunDir::allows(options.out, options.resume, options.shard.is_some())?;
+    Crew::new(config, dataset).map(|_| ())
 }
 
 /// The engine and the folder of a run, its settings settled. `None` where another process has the part and may keep it.

@@ -130,6 +130,7 @@ impl Through<'_> {
         let images = self.handed(images)?;
         let what = format!("choose at {}", level.sigma);
         let scoring = Scoring {
+            remembered: None,
             vote: config.defense.vote(),
             draws: config.defense.selection(),
             stream: Stream::new(config.seed, Purpose::Selection),

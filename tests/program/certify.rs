@@ -213,6 +213,8 @@ fn what_cannot_be_certified_is_refused() {
     place.write("theirs.tsv", "not a table\n");
     let flags = "certify --limit 1 --n 10 --n0 1 --sigma 0.25 --compare theirs.tsv --out x";
     place.run(flags).refused(1, &["theirs.tsv", "line 1: expected the columns"]);
+    let twice = "certify --limit 1 --n 10 --n0 1 --sigma 0.25 --compare theirs.tsv --compare theirs.tsv --out x";
+    place.run(twice).refused(2, &["theirs.tsv is listed twice"]);
 }
 
 #[test]

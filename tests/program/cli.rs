@@ -79,6 +79,48 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
         assert!(ran.stdout.contains(part), "{}| {part}", ran.stdout);
     }
     assert!(ran.stderr.is_empty() && fs::read_dir(place.0.path()).unwrap().next().is_none(), "{}", ran.stderr);
+
+    // What would end the run before its first attack ends the dry one.
+    for (args, parts) in [
+        ("sweep --dry-run --device cuda", &["cuda"][..]),
+        ("sweep --dry-run --targeted 10", &["--targeted", "10"]),
+        ("sweep --dry-run --denoiser-size 30x30", &["multiple of"]),
+        ("certify --dry-run --device cuda", &["cuda"]),
+    ] {
+        let ran = place.run(args);
+        assert!(matches!(ran.code, Some(1 | 2)), "{args}: {}{}", ran.stdout, ran.stderr);
+        assert!(parts.iter().all(|part| ran.stderr.contains(part)), "{args}: {}", ran.stderr);
+    }
+    fs::create_dir(place.path("used")).unwrap();
+    place.write("used/notes.txt", "mine");
+    place.run("sweep --dry-run --out used").refused(2, &["--out", "used exists and is not empty"]);
+    place.run("sweep --dry-run --out used/notes.txt").refused(2, &["--out", "is no folder"]);
+    place.run("sweep --dry-run --out used --resume --config none.toml").refused(2, &["none.toml"]);
+}
+
+/// Clean images are denoised once for all models and for all attacks without a budget: the records are those of each model alone.
+#[test]
+fn what_models_share_changes_no_record() {
+    let place = Place::new();
+    let flags = "--eps 0,0.01 --steps 1 --sigma 0.25 --draws 2 --eot 1 --attack-through defense --limit 3 --no-checks";
+    let models = ["resnet50-w16", "resnet50-cbam-w16"];
+    place.run(&format!("sweep {flags} --out both")).ok();
+    let records = |run: &str, model: &str| -> Vec<String> {
+        let own = format!("\"model\":\"{model}\"");
+        place
+            .read(&format!("{run}/records.jsonl"))
+            .lines()
+            .filter(|line| line.contains(&own))
+            .map(str::to_owned)
+            .collect()
+    };
+    for model in models {
+        place.write("one.toml", format!("[[models]]\nweights = \"demo:{model}\"\n"));
+        place.run(&format!("sweep --config one.toml {flags} --out {model}")).ok();
+        let alone = records(model, model);
+        assert_eq!(alone.len(), 18, "{}", place.read(&format!("{model}/records.jsonl")));
+        assert_eq!(records("both", model), alone, "{model}");
+    }
 }
 
 #[test]
@@ -371,7 +413,7 @@ fn bad_weights_name_file_and_tensor() {
     };
     spoilt(&says("arch", "vgg"), &["expected the architecture resnet, resnet_study, coatnet, found `vgg`"]);
     spoilt(&says("std", "[0, 1, 1]"), &["positive std"]);
-    spoilt(&says("mean", "0.5"), &["metadata: `mean`", "three numbers"]);
+    spoilt(&says("mean", "0.5"), &["metadata: `mean`", "3 numbers"]);
     // What a graph may say of its images, and networks of tensors do not do.
     spoilt(&says("channels", "bgr"), &["metadata: `channels`", "found `bgr`", "ONNX"]);
     spoilt(&says("input_range", "0..255"), &["metadata: `input_range`", "pixels of 0 to 1"]);

@@ -163,3 +163,96 @@ fn a_network_of_one_channel_is_attacked_in_one() {
         .run("sweep --config config.toml --out no")
         .refused(1, &["its input has 1 channels: expected 3", "channels = \"rgb\""]);
 }
+
+#[test]
+fn networks_of_two_and_four_channels_take_arrays_as_they_are() {
+    let place = Place::new();
+    for (name, [channels, height, width]) in [("two", [2, 10, 14]), ("four", [4, 12, 12])] {
+        place.write(&format!("{name}.onnx"), fixture(&format!("{name}.onnx")));
+        let plane = height * width;
+        let planes: Vec<u8> = (0..4 * channels * plane).map(|i| ((i * 37 + i / plane * 91) % 251) as u8).collect();
+        let pixels: Vec<u8> = (0..4 * channels * plane)
+            .map(|i| {
+                let (n, pixel, c) = (i / (channels * plane), i / channels % plane, i % channels);
+                planes[(n * channels + c) * plane + pixel]
+            })
+            .collect();
+        let labels = [0, 1, 2, 3];
+        let flags = "--norm linf --eps 0,0.1 --steps 2 --no-checks --save safetensors";
+        let mut found = Vec::new();
+        for (form, shape, bytes) in
+            [("planes", [4, channels, height, width], &planes), ("pixels", [4, height, width, channels], &pixels)]
+        {
+            let data = format!("{name}-{form}.safetensors");
+            place.write(&data, arrays(&shape, bytes, &labels));
+            place.run(&format!("attack {name}.onnx {data} {flags} --out {name}-{form}")).ok();
+            let saved =
+                TensorFile::open(&place.path(&format!("{name}-{form}/adversarial/{name}-pgd-eps0.1.safetensors")));
+            let saved = saved.unwrap();
+            let clean = saved.get("clean").unwrap();
+            assert_eq!(clean.shape, [4, channels, height, width]);
+            let expected: Vec<u8> = planes.iter().flat_map(|&b| (f32::from(b) / 255.0).to_le_bytes()).collect();
+            assert!(clean.data() == expected, "{data}: not the pixels that were given");
+            found.push(
+                place.read(&format!("{name}-{form}/records.jsonl")).lines().skip(1).map(prediction).collect::<Vec<_>>(),
+            );
+        }
+        assert_eq!(found[0], found[1], "{name}");
+        // What was saved scores as it did, and every attack and certificate goes through.
+        let file = format!("{name}-planes/adversarial/{name}-pgd-eps0.1.safetensors");
+        let scored = place.run(&format!("evaluate {file} --model {name}.onnx --norm linf --eps 0.1")).ok();
+        assert!(scored.stdout.contains("over the budget: 0 of 4"), "{}", scored.stdout);
+        let data = format!("{name}-planes.safetensors");
+        let certified = format!("certify {name}.onnx {data} --limit 1 --sigma 0.1 --n 20 --out {name}-certified");
+        assert!(place.run(&certified).ok().stdout.contains("certified"));
+        place
+            .run(&format!(
+                "attack {name}.onnx {data} --method autoattack --eps 0.1 --limit 2 --no-checks --out {name}-aa"
+            ))
+            .ok();
+
+        // Colours are no such images.
+        place.write("rgb.safetensors", arrays(&[4, height, width, 3], &vec![100; 12 * plane], &labels));
+        let refused = place.run(&format!("attack {name}.onnx rgb.safetensors --eps 0.1 --out no"));
+        refused.refused(2, &[&format!("images of {channels} channels, found 3"), ".npz"]);
+        place
+            .run(&format!("attack {name}.onnx {data} --eps 0 --sigma 0.25 --denoiser demo:unet-small --out no"))
+            .refused(1, &[&format!("3 channels, found {channels}"), "noise alone"]);
+        place
+            .run(&format!("attack {name}.onnx {data} --eps 0 --mean 0.1,0.2,0.3 --std 1 --out no"))
+            .refused(2, &["--mean", &format!("expected {channels} numbers")]);
+        assert!(!place.path("no").exists());
+    }
+}
+
+/// The class that a record says was predicted.
+fn prediction(line: &str) -> u64 {
+    serde_json::from_str::<serde_json::Value>(line).unwrap()["prediction"].as_u64().unwrap()
+}
+
+#[test]
+fn a_graph_of_flat_inputs_takes_images() {
+    let place = Place::new();
+    place.write("flat.onnx", fixture("flat.onnx"));
+    let bytes: Vec<u8> = (0..4 * 196).map(|i| ((i * 37 + i / 196 * 91) % 251) as u8).collect();
+    place.write("grey.safetensors", arrays(&[4, 14, 14], &bytes, &[0, 1, 2, 3]));
+    let ran = place.run("attack flat.onnx grey.safetensors --eps 0,0.1 --steps 2 --no-checks --out grey").ok();
+    assert!(ran.stderr.contains("grey images of 14x14 are reshaped to it"), "{}", ran.stderr);
+    assert!(place.run("info flat.onnx").ok().stdout.contains("14x14 grey"));
+
+    // Of colours the order is told, and may be said.
+    place.write("colour.onnx", fixture("flat_colour.onnx"));
+    let bytes: Vec<u8> = (0..4 * 192).map(|i| ((i * 37 + i / 64 * 91) % 251) as u8).collect();
+    place.write("colour.safetensors", arrays(&[4, 3, 8, 8], &bytes, &[0, 1, 2, 3]));
+    let flags = "--eps 0,0.05 --steps 2 --no-checks";
+    let ran = place.run(&format!("attack colour.onnx colour.safetensors {flags} --out planes")).ok();
+    assert!(ran.stderr.contains("channel by channel") && ran.stderr.contains("--layout nhwc"), "{}", ran.stderr);
+    let ran = place.run(&format!("attack colour.onnx colour.safetensors {flags} --layout nhwc --out pixels")).ok();
+    assert!(!ran.stderr.contains("channel by channel"), "{}", ran.stderr);
+    let margins = |run: &str| -> Vec<String> {
+        let record = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["margin"].to_string();
+        place.read(&format!("{run}/records.jsonl")).lines().skip(1).map(record).collect()
+    };
+    assert_ne!(margins("planes"), margins("pixels"));
+    place.run("attack flat.onnx colour.safetensors --eps 0 --out no").refused(1, &["14x14"]);
+}

@@ -185,6 +185,16 @@ fn a_script_for_slurm_says_what_it_sends() {
         assert!(text.contains(part), "{text}| {part}");
     }
     assert!(!place.path("runs").exists(), "nothing is written");
+    // What is wrong behind -- is known before a job waits for it.
+    for (behind, part) in [
+        ("--epss 0.1", "unexpected argument '--epss'"),
+        ("--eps 0,01", "what a decimal comma leaves"),
+        ("--set attack.stepz=3", "attack.stepz"),
+    ] {
+        place
+            .run(&format!("submit --config small.toml --out runs/a --shards 6 --dry-run -- {behind}"))
+            .refused(2, &[part]);
+    }
     // Of a run under way the parts that are not done.
     place.run("sweep --config small.toml --limit 3 --eps 0 --no-checks --out runs/a --shard 2/6").ok();
     let text = place.run("submit --out runs/a --dry-run").ok().stdout;

@@ -170,7 +170,7 @@ def main():
     parser.add_argument("--ema", action="store_true", help="the averaged weights of the checkpoint")
     parser.add_argument("--classes", type=int)
     parser.add_argument("--size", metavar="HxW", help="of the images; else what the network was trained on, else 224x224")
-    parser.add_argument("--channels", type=int, choices=(1, 3), help="of the images; else what the network was trained on, else 3")
+    parser.add_argument("--channels", type=int, choices=(1, 2, 3, 4), help="of the images; else what the network was trained on, else 3")
     parser.add_argument("--mean", type=float, nargs="+", metavar="NUMBER", help="per channel")
     parser.add_argument("--std", type=float, nargs="+", metavar="NUMBER", help="per channel")
     parser.add_argument("--dataset")

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import torchvision.models as tv
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "import"))
-from export_onnx import export
+from export_onnx import dump, export, write
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
@@ -61,6 +61,29 @@ class Grey(nn.Module):
     def forward(self, x):
         x = F.avg_pool2d(F.silu(self.a((x - 0.1307) / 0.3081)), 2)
         return self.fc(F.silu(self.hidden(F.silu(self.b(x)).flatten(1))))
+
+
+class Two(nn.Module):
+    """Two channels, as radar's polarisations."""
+
+    def __init__(self, channels=2):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(channels, 8, 3, stride=2, padding=1), nn.Conv2d(8, 12, 3)
+        self.fc = nn.Linear(12, 5)
+
+    def forward(self, x):
+        return self.fc(F.silu(self.b(F.silu(self.a(x)))).mean((2, 3)))
+
+
+class Flat(nn.Module):
+    """Fully connected layers, whose graph takes images as rows of values."""
+
+    def __init__(self, values, classes):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(values, 12), nn.SiLU(), nn.Linear(12, classes))
+
+    def forward(self, x):
+        return self.layers(x.flatten(1))
 
 
 def vit():
@@ -123,6 +146,10 @@ CASES = {
     "subsampled_old": (Subsampled, (16, 16), 11, "legacy"),
     "cifar": (Cifar, (32, 32), 18, "new"),
     "grey": (Grey, (28, 28), 18, "new"),
+    "two": (Two, (10, 14), 18, "new"),
+    "four": (partial(Two, 4), (12, 12), 18, "new"),
+    "flat": (partial(Flat, 14 * 14, 10), (14, 14), 18, "new"),
+    "flat_colour": (partial(Flat, 3 * 8 * 8, 6), (8, 8), 18, "new"),
     "vit": (vit, (16, 16), 18, "new"),
     "vit_old": (vit, (16, 16), 14, "legacy"),
     "densenet": (densenet, (24, 24), 18, "new"),
@@ -135,6 +162,10 @@ CASES = {
     "regnet": (regnet, (24, 24), 18, "new"),
     "resnext": (resnext, (24, 24), 18, "new"),
 }
+
+
+# Of other images than three channels: how many.
+CHANNELS = {"grey": 1, "two": 2, "four": 4, "flat": 1}
 
 
 def settle(model):
@@ -164,17 +195,25 @@ def main():
         model = build().eval()
         settle(model)
         target = options.folder / f"{name}.onnx"
-        export(
-            model,
-            target,
-            size=size,
-            metadata={"mean": [0.0], "std": [1.0]} if name == "grey" else {"mean": MEAN, "std": STD},
-            channels=1 if name == "grey" else 3,
-            opset=opset,
-            legacy=exporter == "legacy",
-            # Its graph gives probabilities, the engine logits.
-            parity=None if name == "cifar" else options.folder / f"{name}.safetensors",
-        )
+        channels = CHANNELS.get(name, 3)
+        metadata = {"mean": [0.0] * channels, "std": [1.0] * channels} if name in CHANNELS else {"mean": MEAN, "std": STD}
+        parity = options.folder / f"{name}.safetensors"
+        if isinstance(model, Flat):
+            image = (channels, *size)
+            write(model.layers, str(target), (model.layers[0].in_features,), metadata, opset, exporter == "legacy")
+            dump(model, target, str(parity), image, images=2, classes=model.layers[-1].out_features, seed=0)
+        else:
+            export(
+                model,
+                target,
+                size=size,
+                metadata=metadata,
+                channels=channels,
+                opset=opset,
+                legacy=exporter == "legacy",
+                # Its graph gives probabilities, the engine logits.
+                parity=None if name == "cifar" else parity,
+            )
         print(f"{target}: {target.stat().st_size / 1e3:.0f} kB")
 
 

@@ -2,7 +2,7 @@
 //!
 //! | pass | |
 //! |---|---|
-//! | `read` | parses, inlines functions, sorts, decodes constants |
+//! | `read`, `flat` | parses, inlines functions, sorts, decodes constants |
 //! | `guards` | choices between two values of a number, as some activations are spelt |
 //! | `shapes`, `fold` | the shape of every value, the batch an unknown factor; computes what is known beforehand |
 //! | `counted` | what is read by the number of the image is read from each image alone |
@@ -16,6 +16,7 @@
 
 mod counted;
 mod ending;
+mod flat;
 mod fold;
 mod fuse;
 mod guards;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::metadata::MOST_CHANNELS;
 use super::network::{Network, Shape};
 use super::probe::Probe;
 use super::weights::Weights;
@@ -62,6 +64,10 @@ choice! {
         Bgr = "bgr",
         /// one: colours as ITU-R 601-2 luma
         Grey = "grey",
+        /// as arrays of two channels have them
+        Two = "two",
+        /// as arrays of four channels have them
+        Four = "four",
     }
 }
 
@@ -71,6 +77,8 @@ impl Channels {
         match self {
             Channels::Rgb | Channels::Bgr => 3,
             Channels::Grey => 1,
+            Channels::Two => 2,
+            Channels::Four => 4,
         }
     }
 }
@@ -121,14 +129,16 @@ pub struct Simplified {
 /// Whether the input is (N, C, H, W) or (N, H, W, C): as said, and if nothing is said as the dimensions that the file fixes have it.
 pub fn layout_of(model: &Model, said: Option<Layout>) -> Layout {
     said.unwrap_or_else(|| match model.image[..] {
-        [_, first, _, Some(1 | 3 | 4)] if !matches!(first, Some(1 | 3 | 4)) => Layout::Nhwc,
+        _ if model.flat => Layout::Nchw,
+        [_, first, _, Some(1 | 3)] if !matches!(first, Some(1 | 3)) => Layout::Nhwc,
+        [_, first, _, Some(2 | 4)] if !matches!(first, Some(1..=4)) => Layout::Nhwc,
         _ => Layout::Nchw,
     })
 }
 
 /// The image size that the file fixes, if it does.
 pub fn size_of(model: &Model, layout: Layout) -> Option<[usize; 2]> {
-    let at = if layout == Layout::Nchw { 2 } else { 1 };
+    let at = if layout == Layout::Nchw || model.flat { 2 } else { 1 };
     match model.image.get(at..at + 2) {
         Some(&[Some(h), Some(w)]) => Some([h as usize, w as usize]),
         _ => None,
@@ -142,7 +152,7 @@ pub fn takes_bytes(model: &Model) -> Option<String> {
 
 /// The channels that the file fixes, if it does.
 pub fn depth_of(model: &Model, layout: Layout) -> Option<usize> {
-    let at = if layout == Layout::Nchw { 1 } else { 3 };
+    let at = if layout == Layout::Nchw || model.flat { 1 } else { 3 };
     model.image.get(at).copied().flatten().and_then(|n| usize::try_from(n).ok())
 }
 
@@ -156,8 +166,8 @@ pub fn simplify(model: &Model, size: [usize; 2], (channels, layout): (Channels, 
     if let Some(found) = depth_of(model, layout).filter(|&found| found != depth) {
         let other = if layout == Layout::Nchw { "nhwc" } else { "nchw" };
         let expected = match found {
-            1 | 3 => format!("{depth}, as models.channels = \"{channels}\" says"),
-            _ => "1 or 3".into(),
+            1..=MOST_CHANNELS => format!("{depth}, as models.channels = \"{channels}\" says"),
+            _ => format!("1 to {MOST_CHANNELS}"),
         };
         return Err(bad(format!(
             "its input has {found} channels: expected {expected} (models.layout = \"{other}\" says that the channels stand elsewhere)"
@@ -291,7 +301,7 @@ impl Shape for Config {
         }
         weights.take(plan.parameters);
         let swap = match self.channels {
-            Channels::Rgb | Channels::Grey => None,
+            Channels::Rgb | Channels::Grey | Channels::Two | Channels::Four => None,
             Channels::Bgr => Some(Arc::new(Along::gather(device, 3, &[Some(2), Some(1), Some(0)])?)),
         };
         Ok(Box::new(OnnxNetwork { plan, swap, image: [size[0], size[1], self.channels.count()] }))

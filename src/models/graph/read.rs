@@ -11,6 +11,7 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use prost::Message;
 
+use super::flat;
 use super::ir::{Attr, Constant, Dim, Id, Ir, Node};
 use super::known;
 use super::proto;
@@ -32,8 +33,10 @@ pub struct Model {
     pub metadata: BTreeMap<String, String>,
     /// Who wrote the file.
     pub producer: String,
-    /// Of the images' dimensions those that the file fixes.
+    /// Of the images' dimensions those that the file fixes; of flat ones the batch, channels, height and width.
     pub image: Vec<Option<i64>>,
+    /// Whether its input has not the four axes of images, but rows of all their values, or grey ones of two axes.
+    pub flat: bool,
     /// Outputs beside the first, which are left out.
     pub others: Vec<String>,
     /// The files that hold its external data, in the order of their names.
@@ -108,19 +111,28 @@ pub fn parse(origin: &Path, bytes: Bytes) -> Result<Model> {
     let others = graph.output.iter().skip(1).filter_map(|o| o.name.clone()).collect();
     let mut builder = Builder { origin, ir: Ir { opset, ..Ir::default() }, ids: HashMap::new() };
     builder.assemble(inliner.nodes, &output, &graph.input, &initialisers)?;
-    let (image, single) = builder.image(&graph.input, &initialisers)?;
+    let text = |e: proto::Entry| Some((e.key?, e.value.unwrap_or_default()));
+    let metadata: BTreeMap<String, String> = model.metadata_props.into_iter().filter_map(text).collect();
+    let (mut image, single) = builder.image(&graph.input, &initialisers)?;
+    let flat = !matches!(image.len(), 0 | 4);
+    if flat {
+        let name = &builder.ir.values[builder.ir.input].name;
+        let sides = flat::image(&image, &metadata).map_err(|problem| bad(format!("its input `{name}`: {problem}")))?;
+        flat::reshaped(&mut builder.ir, &image);
+        image = std::iter::once(image[0]).chain(sides.map(Some)).collect();
+    }
     builder.ir.single = single;
     let mut external = External { folder: origin.parent().unwrap_or(Path::new("")), files: BTreeMap::new() };
     builder.constants(&initialisers, &mut external)?;
 
-    let text = |e: proto::Entry| Some((e.key?, e.value.unwrap_or_default()));
     let producer = [model.producer_name, model.producer_version].into_iter().flatten().collect::<Vec<_>>().join(" ");
     Ok(Model {
         origin: origin.into(),
         ir: builder.ir,
-        metadata: model.metadata_props.into_iter().filter_map(text).collect(),
+        metadata,
         producer,
         image,
+        flat,
         others,
         bytes: size + external.files.values().map(Bytes::len).sum::<usize>(),
         data: external.files.into_keys().map(|file| external.folder.join(file)).collect(),
@@ -387,8 +399,9 @@ impl Builder<'_> {
             return Err(self.bad(problem));
         }
         let dims = tensor.and_then(|t| t.shape.as_ref()).map(|shape| &shape.dim[..]).unwrap_or_default();
-        if !dims.is_empty() && dims.len() != 4 {
-            let problem = format!("its input `{name}`: expected images of 4 dimensions, found {}", dims.len());
+        if !matches!(dims.len(), 0 | 2..=4) {
+            let problem =
+                format!("its input `{name}`: expected images of 4 dimensions, or flat ones of 2, found {}", dims.len());
             return Err(self.bad(problem));
         }
         let fixed: Vec<Option<i64>> = dims.iter().map(|d| d.dim_value.filter(|&n| n > 0)).collect();
@@ -662,7 +675,11 @@ mod tests {
         refused(|_, g| g.output.clear(), "expected an output of the graph, found none");
         refused(|_, g| g.input.clear(), "reads `x`, which is no input");
         refused(|_, g| g.input[0] = value("x", &[4, 3, 8, 8]), "is fixed at 4 images");
-        refused(|_, g| g.input[0] = value("x", &[0, 3, 8]), "expected images of 4 dimensions, found 3");
+        refused(
+            |_, g| g.input[0] = value("x", &[0, 3, 8, 8, 8]),
+            "expected images of 4 dimensions, or flat ones of 2, found 5",
+        );
+        refused(|_, g| g.input[0] = value("x", &[0, 0]), "of a fixed length");
         refused(|m, _| m.opset_import.clear(), "expected the version of its operators");
         refused(|m, _| m.opset_import[0].version = Some(6), "expected opset 7 to 25, found 6");
         refused(|_, g| g.output[0] = value("x", &[0, 2]), "is an input or a constant");

@@ -67,7 +67,7 @@ pub fn what(run: &Ledger) -> Vec<Fact> {
     for model in models {
         // Two runs of one file are runs of two classifiers where they give it other values.
         let channels = model.channels.map_or(String::new(), |channels| format!(", {channels}"));
-        let values = match (model.mean, model.std) {
+        let values = match (&model.mean, &model.std) {
             (Some(mean), Some(std)) => format!(", mean {mean:?}, std {std:?}"),
             _ => String::new(),
         };
