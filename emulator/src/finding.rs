@@ -38,8 +38,10 @@ pub enum Kind {
     UninitializedLocal,
     /// A barrier or warp-wide instruction that part of its threads do not reach.
     DivergentBarrier,
-    /// Shared memory touched while a `cp.async` into it is under way.
+    /// Shared memory touched while a `cp.async` into it is under way, or one that nobody waits for.
     MissingCopyWait,
+    /// An mbarrier that is none, is one already, or is asked for what it cannot do.
+    Mbarrier,
     /// No warp can go on.
     Deadlock,
     /// `trap`, `brkpt`.
@@ -83,6 +85,7 @@ impl Kind {
             Kind::UninitializedLocal => "read of uninitialised local memory",
             Kind::DivergentBarrier => "barrier in diverged code",
             Kind::MissingCopyWait => "cp.async not waited for",
+            Kind::Mbarrier => "misuse of an mbarrier",
             Kind::Deadlock => "deadlock",
             Kind::Trap => "trap",
             Kind::Assertion => "assertion failed",

@@ -7,7 +7,7 @@ use crate::exec::cta::{Cta, Outcome};
 use crate::exec::warp::Warp;
 use crate::ops::Class;
 use crate::ops::formats::Product;
-use crate::ptx::opcode::{AtomicKind, BarrierKind, Fence, Order};
+use crate::ptx::opcode::{AtomicKind, BarrierKind, Fence, MbarrierKind, Order};
 use crate::ptx::types::Space;
 use crate::registers::{Exec, NO_PREDICATE, Operands, Row};
 
@@ -83,6 +83,40 @@ pub struct Copies {
     pub sized: bool,
 }
 
+/// The address of the object in slot 0. Arrivals: the state in slot 1, their number or bytes in slot 2 where `counted`, as for
+/// operations that only count. Waits: the state or parity in slot 1, the answer in predicate 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mbarriers {
+    pub kind: MbarrierKind,
+    pub addressing: Addressing,
+    pub generic: bool,
+    pub relaxed: bool,
+    pub counted: bool,
+}
+
+impl Mbarriers {
+    /// Whether it is tried again until another thread has done something.
+    #[inline(always)]
+    pub fn waits(&self) -> bool {
+        matches!(self.kind, MbarrierKind::Wait { .. })
+    }
+}
+
+/// The shared address in slot 0, the global one in slot 1, the address of the mbarrier in slot 2, the bytes in slot 3. Narrow, so that no
+/// instruction takes more room for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BulkCopies {
+    pub offsets: [i32; 3],
+    pub wide: [bool; 3],
+}
+
+impl BulkCopies {
+    /// How the row in slot `n` becomes addresses.
+    pub fn addressing(&self, n: usize) -> Addressing {
+        Addressing { wide: self.wide[n], offset: i64::from(self.offsets[n]) }
+    }
+}
+
 /// Which operand of `mma` a fragment is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operand {
@@ -144,6 +178,10 @@ pub enum Step {
     Copy(Access<Copies>),
     /// `cp.async.commit_group`, `cp.async.wait_group`, `cp.async.wait_all`
     CopyGroups(Access<CopyGroups>),
+    /// `cp.async.bulk`
+    BulkCopy(Access<BulkCopies>),
+    /// `mbarrier`, `cp.async.mbarrier.arrive`
+    Mbarrier(Access<Mbarriers>),
     /// A function of the CUDA runtime: result and arguments in rows.
     Call(Run<()>),
     /// Where the sides of a diverged branch meet.

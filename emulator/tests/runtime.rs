@@ -146,3 +146,10 @@ fn other_functions_without_a_body_are_refused_by_name() {
     let error = module.kernel("speaking").unwrap().err().expect("malloc is not there").to_string();
     assert!(error.contains("malloc") && error.contains("no body"), "{error}");
 }
+
+/// A number of threads that no host has is taken for the most there can be, not allocated for.
+#[test]
+fn a_machine_of_too_many_threads() {
+    let mut machine = Machine::new(Options { threads: usize::MAX, ..Options::default() });
+    assert!(machine.allocate(4).is_some());
+}

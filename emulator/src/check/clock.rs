@@ -36,6 +36,7 @@ pub struct Clock {
 }
 
 /// What a warp knew when it arrived at a barrier of fewer warps.
+#[derive(Default)]
 pub struct Knowledge {
     row: Vec<u32>,
     learnt: Known,
@@ -129,6 +130,31 @@ impl Clock {
         }
     }
 
+    /// What both knew.
+    pub fn merge(&mut self, into: &mut Knowledge, other: &Knowledge) {
+        into.row.resize(into.row.len().max(other.row.len()), 0);
+        into.row.iter_mut().zip(&other.row).for_each(|(a, b)| *a = (*a).max(*b));
+        into.learnt.merge(&other.learnt);
+        into.pending.merge(&other.pending);
+        if let Some(order) = &mut self.order {
+            into.sequential = order.two(into.sequential, other.sequential);
+        }
+    }
+
+    /// What a thread releases by a relaxed operation: what its last fence had behind it.
+    pub fn fenced(&self, me: Who) -> Option<Knowledge> {
+        let (row, learnt) = self.order.as_ref()?.behind_fence(me)?;
+        Some(Knowledge { row, learnt, ..Knowledge::default() })
+    }
+
+    /// A warp saw by a relaxed operation that others arrived with this knowledge: it counts from its next fence on.
+    pub fn see(&mut self, warp: usize, others: &Knowledge) {
+        let Some(order) = &mut self.order else { return };
+        let own = &mut order.rows[warp * self.warps..][..self.warps];
+        own.iter_mut().zip(&others.row).for_each(|(a, b)| *a = (*a).max(*b));
+        order.pending[warp].merge(&others.learnt);
+    }
+
     fn learn_row(&mut self, warp: usize, row: &[u32]) {
         for (k, &r) in self.known[warp * self.warps..][..self.warps].iter_mut().zip(row) {
             *k = (*k).max(r);
@@ -217,6 +243,13 @@ impl Clock {
     pub fn warp_ordered(&self, stamp: u32, earlier: Who, me: Who) -> bool {
         let (v, w) = (usize::from(earlier >> 5 & 31), usize::from(me >> 5));
         stamp <= self.all || stamp <= self.known[w * self.warps + v]
+    }
+}
+
+impl Knowledge {
+    /// The stamp up to which a warp that arrived with it releases its own.
+    pub fn stamp(&self, warp: usize) -> u32 {
+        self.row.get(warp).copied().unwrap_or(0)
     }
 }
 

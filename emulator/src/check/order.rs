@@ -175,7 +175,13 @@ impl Order {
         self.heard[warp] = self.two(own, others);
     }
 
-    fn two(&mut self, a: Fences, b: Fences) -> Fences {
+    /// What the last fence of a thread had behind it.
+    pub fn behind_fence(&self, me: Who) -> Option<(Vec<u32>, Known)> {
+        let release = self.fences[usize::from(me)][0].checked_sub(1).map(|n| &self.releases[n as usize])?;
+        Some((release.row.to_vec(), release.known.clone()))
+    }
+
+    pub fn two(&mut self, a: Fences, b: Fences) -> Fences {
         [self.one_of(a[0], b[0]), self.one_of(a[1], b[1])]
     }
 

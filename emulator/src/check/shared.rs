@@ -148,10 +148,10 @@ impl SharedShadow {
         Ok(())
     }
 
-    /// The copy has landed: from now on it is a write of the thread that started it.
-    pub fn end_copy(&mut self, clock: &Clock, at: usize, bytes: usize) {
+    /// The copy has landed: from now on it is a write of the thread that started it, made at this stamp.
+    pub fn end_copy(&mut self, stamp: u32, at: usize, bytes: usize) {
         for g in self.granules(at, bytes) {
-            self.written[g] = clock.now;
+            self.written[g] = stamp;
         }
     }
 

@@ -7,6 +7,7 @@ mod finish;
 mod flow;
 mod lower;
 mod lowered;
+mod mbarrier;
 mod memory;
 mod operands;
 mod problem;

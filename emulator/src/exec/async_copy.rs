@@ -5,7 +5,7 @@ use super::copies::Batch;
 use super::cta::{Cta, Outcome};
 use super::touch::{Touch, addresses, lanes, versions};
 use super::warp::Warp;
-use super::{global, shared};
+use super::{global, mbarrier, shared};
 use crate::address::SHARED_FIRST;
 use crate::finding::{Finding, Kind};
 use crate::program::{Copies, CopyGroups, Ins, Run};
@@ -145,15 +145,18 @@ pub fn groups(warp: &mut Warp, cta: &mut Cta, _: &Ins, memory: &CopyGroups, mask
         }
         CopyGroups::Wait(pending) => {
             let until = warp.copies.committed.map(|c| c.saturating_sub(pending));
-            land(warp, cta, mask, &until);
+            land(warp, cta, mask, &until)?;
         }
-        CopyGroups::WaitAll => land(warp, cta, mask, &[u32::MAX; 32]),
+        CopyGroups::WaitAll => land(warp, cta, mask, &[u32::MAX; 32])?,
     }
     Ok(())
 }
 
 /// Lands the copies of groups below `until` for the lanes of a mask.
-fn land(warp: &mut Warp, cta: &mut Cta, mask: u32, until: &[u32; 32]) {
+fn land(warp: &mut Warp, cta: &mut Cta, mask: u32, until: &[u32; 32]) -> Outcome {
+    if !cta.tracked.is_empty() {
+        mbarrier::waited(warp, cta, mask, until)?;
+    }
     let base = cta.shared();
     let copies = &mut warp.copies;
     let most = *until.iter().max().unwrap_or(&0);
@@ -184,7 +187,7 @@ fn land(warp: &mut Warp, cta: &mut Cta, mask: u32, until: &[u32; 32]) {
                 }
             }
             if cta.shape.checks {
-                cta.shared_shadow.end_copy(&cta.clock, batch.to[l] as usize, bytes);
+                cta.shared_shadow.end_copy(cta.clock.now, batch.to[l] as usize, bytes);
             }
         }
         batch.mask &= !now;
@@ -196,4 +199,5 @@ fn land(warp: &mut Warp, cta: &mut Cta, mask: u32, until: &[u32; 32]) {
             i += 1;
         }
     }
+    Ok(())
 }

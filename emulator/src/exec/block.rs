@@ -1,6 +1,8 @@
 //! Runs one block: its warps in turn from barrier to barrier.
 
 use super::cta::{Cta, Outcome};
+use super::mbarrier;
+use super::phases::Waits;
 use super::touch;
 use super::warp::{Pause, Warp};
 use crate::address::Pc;
@@ -12,6 +14,10 @@ use crate::registers::{NO_PREDICATE, Value};
 
 /// Barriers of a block.
 const BARRIERS: usize = 16;
+
+/// Turns of all warps, 32 tries each, in which every one only waits for phases of mbarriers that do not complete: a deadlock. Somebody who
+/// computes meanwhile, however long, begins the count anew.
+const MOST_IN_VAIN: u32 = 1 << 12;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -95,6 +101,9 @@ pub fn shuffle<T>(items: &mut [T], state: &mut u64) {
 pub fn run(cta: &mut Cta, warps: &mut [Warp], number: u64) -> Outcome {
     cta.index = cta.shape.block_index(number);
     cta.clock.begin_block(number);
+    cta.mbarriers.clear();
+    cta.tracked.clear();
+    cta.waits = Waits::default();
     for warp in warps.iter_mut() {
         warp.begin(cta);
     }
@@ -102,18 +111,23 @@ pub fn run(cta: &mut Cta, warps: &mut [Warp], number: u64) -> Outcome {
     let mut order: Vec<usize> = (0..warps.len()).collect();
     let mut random =
         cta.shape.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (number + 1).wrapping_mul(0xd134_2543_de82_ef95) | 1;
+    let mut rounds_in_vain = 0;
     let mut arrivals: Vec<Arrivals> = (0..BARRIERS).map(|_| Arrivals::default()).collect();
     loop {
         if cta.shape.seed != 0 {
             shuffle(&mut order, &mut random);
         }
-        let mut ran = false;
+        let (mut ran, mut waiting) = (false, true);
+        let changes = cta.waits.changes;
         for &w in &order {
             if state[w] != State::Ready {
                 continue;
             }
             ran = true;
-            match warps[w].run(cta)? {
+            let failed = cta.waits.failed;
+            let pause = warps[w].run(cta)?;
+            waiting &= pause == Pause::Turn && cta.waits.failed > failed;
+            match pause {
                 Pause::Done => {
                     state[w] = State::Done;
                     if let (true, Some(lane)) = (cta.shape.checks, warps[w].copies.under_way()) {
@@ -122,16 +136,23 @@ pub fn run(cta: &mut Cta, warps: &mut [Warp], number: u64) -> Outcome {
                         return Err(warps[w].finding(cta, ins, Kind::MissingCopyWait, lane, what));
                     }
                 }
-                Pause::Barrier(barrier, lanes) => {
-                    state[w] = arrive(cta, &mut warps[w], (barrier, lanes), &mut arrivals)?;
-                }
+                Pause::Barrier(barrier) => state[w] = arrive(cta, &mut warps[w], barrier, &mut arrivals)?,
                 Pause::Parked => state[w] = State::Parked,
                 Pause::Turn => {}
             }
             release(cta, warps, &mut state, &mut arrivals)?;
         }
         if state.iter().all(|s| *s == State::Done) {
-            return Ok(());
+            return match mbarrier::never_waited_for(cta, warps).filter(|_| cta.shape.checks) {
+                Some(finding) => Err(finding),
+                None => Ok(()),
+            };
+        }
+        rounds_in_vain = if ran && waiting && cta.waits.changes == changes { rounds_in_vain + 1 } else { 0 };
+        if rounds_in_vain > MOST_IN_VAIN
+            && let Some(finding) = mbarrier::in_vain(cta, warps)
+        {
+            return Err(finding);
         }
         if !ran {
             return Err(stuck(cta, warps, &arrivals));
@@ -145,15 +166,10 @@ fn last<'a>(cta: &Cta<'a>, warp: &Warp) -> &'a Ins {
 }
 
 /// Lanes of a warp have come to a barrier instruction, where it stands; what becomes of the warp.
-fn arrive(
-    cta: &mut Cta,
-    warp: &mut Warp,
-    (barrier, lanes): (Barrier, u32),
-    arrivals: &mut [Arrivals],
-) -> Result<State, Box<Finding>> {
+fn arrive(cta: &mut Cta, warp: &mut Warp, barrier: Barrier, arrivals: &mut [Arrivals]) -> Result<State, Box<Finding>> {
     let ins = last(cta, warp);
-    let whole = lanes == warp.live;
-    let groups = groups(warp, ins, barrier, lanes);
+    let whole = warp.arriving == warp.live;
+    let groups = groups(warp, ins, barrier, warp.arriving);
     for &(number, threads, lanes) in &groups {
         let lane = lanes.trailing_zeros() as usize;
         if number >= BARRIERS {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::sync::Mutex;
 
+use super::phases::{Mbarrier, Tracked, Waits};
 use crate::check::clock::{Clock, Who};
 use crate::check::global::GlobalShadow;
 use crate::check::shared::SharedShadow;
@@ -77,6 +78,11 @@ pub struct Cta<'a> {
     pub counts: Counts,
     /// Instructions executed by this worker: the clock registers.
     pub executed: u64,
+    /// By offset in shared memory.
+    pub mbarriers: HashMap<u32, Mbarrier>,
+    /// Copies that arrive at an mbarrier when they land, in the order they were started.
+    pub tracked: Vec<Tracked>,
+    pub waits: Waits,
     pub worker: u32,
 }
 
@@ -97,6 +103,9 @@ impl<'a> Cta<'a> {
             last_view: vec![0; code],
             counts: Counts::new(if shape.counters { code } else { 0 }),
             executed: 0,
+            mbarriers: HashMap::new(),
+            tracked: Vec::new(),
+            waits: Waits::default(),
             worker,
         }
     }

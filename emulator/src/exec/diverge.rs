@@ -18,8 +18,8 @@ use crate::program::{Ins, Step};
 use crate::registers::{ALL, Registers, Value};
 
 impl Warp {
-    /// Divides the active lanes over several targets; the last runs first. False as for [`Warp::resume`].
-    pub(super) fn split(&mut self, cta: &mut Cta, join: Pc, sides: &mut [(Pc, u32)]) -> Result<bool, Box<Finding>> {
+    /// Divides the active lanes over several targets; the last runs first. No lane is active afterwards where [`Warp::resume`] finds none.
+    pub(super) fn split(&mut self, cta: &mut Cta, join: Pc, sides: &mut [(Pc, u32)]) -> Outcome {
         let all = self.active;
         let mut meeting = self.join;
         if join != NOWHERE && join != self.join {
@@ -42,16 +42,16 @@ impl Warp {
                 self.pc = pc;
                 self.active = mask;
                 self.join = meeting;
-                Ok(true)
+                Ok(())
             }
             None => self.meet(cta),
         }
     }
 
     /// The lanes that run have reached their meeting point: the next ones take over.
-    pub(super) fn meet(&mut self, cta: &mut Cta) -> Result<bool, Box<Finding>> {
+    pub(super) fn meet(&mut self, cta: &mut Cta) -> Outcome {
         self.active = 0;
-        self.resume(cta)
+        self.resume(cta).map(drop)
     }
 
     /// Goes on with other lanes; false when all have exited or are parked.
@@ -181,7 +181,7 @@ impl Warp {
 
     /// Holds the lanes of the mask at this instruction; the other active ones go on behind it.
     #[cold]
-    pub(super) fn hold(&mut self, cta: &mut Cta, mask: u32) -> Result<bool, Box<Finding>> {
+    pub(super) fn hold(&mut self, cta: &mut Cta, mask: u32) -> Outcome {
         let (pc, join) = (self.pc, self.join);
         if cta.shape.counters {
             cta.counts.put_off(pc, mask);
@@ -193,7 +193,7 @@ impl Warp {
             self.stack.push(Waiting { pc: pc + 1, mask: others, join, state: State::Ready });
         }
         self.active = 0;
-        self.resume(cta)
+        self.resume(cta).map(drop)
     }
 
     /// Lets go whoever has all the lanes that it waits for; whether there was anyone.

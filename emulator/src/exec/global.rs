@@ -174,7 +174,7 @@ fn wrong_alignment(warp: &Warp, cta: &Cta, t: &Touch) -> Box<Finding> {
 }
 
 #[cold]
-fn outside(warp: &Warp, cta: &Cta, t: &Touch, lane: usize) -> Box<Finding> {
+pub(super) fn outside(warp: &Warp, cta: &Cta, t: &Touch, lane: usize) -> Box<Finding> {
     let (kind, what, buffer) = explain(cta.shape.views, t.at[lane], t.size(), t.access);
     let mut f = warp.finding(cta, t.ins, kind, lane, what);
     f.address = Some(t.at[lane]);

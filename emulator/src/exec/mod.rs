@@ -3,6 +3,7 @@
 pub mod async_copy;
 pub mod atomic;
 pub mod block;
+pub mod bulk;
 mod copies;
 pub mod cta;
 mod diverge;
@@ -12,6 +13,8 @@ pub mod fragment;
 pub mod global;
 pub mod grid;
 pub mod matrix;
+pub mod mbarrier;
+mod phases;
 pub mod private;
 mod report;
 pub mod runtime;

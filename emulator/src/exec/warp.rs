@@ -22,8 +22,8 @@ const POLLS: u64 = 32;
 pub enum Pause {
     /// All lanes have exited.
     Done,
-    /// At the barrier instruction at `pc`, which comes next, for these of the active lanes.
-    Barrier(Barrier, u32),
+    /// At the barrier instruction at `pc`, which comes next, for the lanes that it says are `arriving`.
+    Barrier(Barrier),
     /// All lanes that have not exited are parked at barriers of the block, or wait for such.
     Parked,
     /// Its turn is over.
@@ -40,6 +40,8 @@ pub struct Warp {
     pub(super) stack: Vec<Waiting>,
     /// Lanes may be held, in an entry of the stack.
     pub(super) holding: bool,
+    /// Those of the active lanes that come to a barrier of the block.
+    pub arriving: u32,
     /// Lanes that have not exited, and those that began.
     pub live: u32,
     begun: u32,
@@ -67,6 +69,7 @@ impl Warp {
             join: NOWHERE,
             stack: Vec::new(),
             holding: false,
+            arriving: 0,
             live: 0,
             begun: 0,
             copies: Copies::default(),
@@ -141,13 +144,13 @@ impl Warp {
 
     /// Runs until the warp waits, ends, or has had its turn.
     pub fn run(&mut self, cta: &mut Cta) -> Result<Pause, Box<Finding>> {
+        if self.active == 0 && !self.resume(cta)? {
+            return Ok(self.idle());
+        }
         let code = &cta.shape.program.code[..];
         let counting = cta.shape.counters;
         let mut turn = TURN;
         let mut polled = false;
-        if self.active == 0 && !self.resume(cta)? {
-            return Ok(self.idle());
-        }
         loop {
             let ins = &code[self.pc as usize];
             let mask = self.guarded(ins);
@@ -174,11 +177,17 @@ impl Warp {
                 Step::Fragment(ref access) => self.access(cta, ins, access, mask)?,
                 Step::Copy(ref access) => self.access(cta, ins, access, mask)?,
                 Step::CopyGroups(ref access) => self.access(cta, ins, access, mask)?,
+                Step::BulkCopy(ref access) => self.access(cta, ins, access, mask)?,
+                Step::Mbarrier(ref access) => {
+                    polled |= access.memory.waits();
+                    self.access(cta, ins, access, mask)?;
+                }
                 Step::Call(run) => self.access(cta, ins, &Access { run, memory: () }, mask)?,
                 Step::WarpWide { exec, members } => {
                     if mask != 0 {
                         if !self.all_here(cta, ins, members, mask)? {
-                            if !self.hold(cta, mask)? {
+                            self.hold(cta, mask)?;
+                            if self.active == 0 {
                                 return Ok(self.idle());
                             }
                             continue;
@@ -192,7 +201,8 @@ impl Warp {
                 }
                 Step::Join => {
                     if self.pc == self.join {
-                        if !self.meet(cta)? {
+                        self.meet(cta)?;
+                        if self.active == 0 {
                             return Ok(self.idle());
                         }
                         continue;
@@ -217,7 +227,8 @@ impl Warp {
                         if counting {
                             cta.counts.diverged(ins.pc);
                         }
-                        if !self.split(cta, join, &mut [(self.pc + 1, not), (target, mask)])? {
+                        self.split(cta, join, &mut [(self.pc + 1, not), (target, mask)])?;
+                        if self.active == 0 {
                             return Ok(self.idle());
                         }
                         continue;
@@ -225,7 +236,8 @@ impl Warp {
                 }
                 Step::BranchTable { table, join } => {
                     if mask != 0 {
-                        if !self.branch_table(cta, ins, table as usize, join, mask)? {
+                        self.branch_table(cta, ins, table as usize, join, mask)?;
+                        if self.active == 0 {
                             return Ok(self.idle());
                         }
                         continue;
@@ -246,12 +258,14 @@ impl Warp {
                 Step::Barrier(barrier) => {
                     if mask != 0 {
                         if barrier.aligned && mask != self.live {
-                            if !self.hold(cta, mask)? {
+                            self.hold(cta, mask)?;
+                            if self.active == 0 {
                                 return Ok(self.idle());
                             }
                             continue;
                         }
-                        return Ok(Pause::Barrier(barrier, mask));
+                        self.arriving = mask;
+                        return Ok(Pause::Barrier(barrier));
                     }
                 }
                 Step::WarpBarrier => {
@@ -259,7 +273,8 @@ impl Warp {
                         // SAFETY: slot 0 of a compiled `bar.warp.sync` is a row of its warp.
                         let members = unsafe { u32::read(&self.registers, ins.operands.slot[0]) };
                         if !self.named_here(cta, ins, members, mask)? {
-                            if !self.hold(cta, mask)? {
+                            self.hold(cta, mask)?;
+                            if self.active == 0 {
                                 return Ok(self.idle());
                             }
                             continue;
@@ -317,15 +332,7 @@ impl Warp {
         if self.live == 0 { Pause::Done } else { Pause::Parked }
     }
 
-    /// False as for [`Warp::resume`].
-    fn branch_table(
-        &mut self,
-        cta: &mut Cta,
-        ins: &Ins,
-        table: usize,
-        join: Pc,
-        mask: u32,
-    ) -> Result<bool, Box<Finding>> {
+    fn branch_table(&mut self, cta: &mut Cta, ins: &Ins, table: usize, join: Pc, mask: u32) -> Outcome {
         // SAFETY: slot 0 of a compiled `brx.idx` is a row of its warp.
         let index = unsafe { u32::read(&self.registers, ins.operands.slot[0]) };
         let targets = &cta.shape.program.tables[table];
@@ -343,7 +350,7 @@ impl Warp {
         sides.retain(|s| s.1 != 0);
         if let [(pc, _)] = sides[..] {
             self.pc = pc;
-            return Ok(true);
+            return Ok(());
         }
         self.split(cta, join, &mut sides)
     }

@@ -53,6 +53,11 @@ pub enum Operation {
     CommitCopies,
     WaitCopies,
     WaitAllCopies,
+    /// `cp.async.bulk` from global to shared memory, whose bytes arrive at an mbarrier.
+    BulkCopy,
+    Mbarrier(Mbarrier),
+    /// `mbarrier.pending_count`
+    PendingCount,
     /// `cvta`, from a generic address with `to`.
     ConvertAddress {
         to: bool,
@@ -131,6 +136,39 @@ impl Fence {
             sequential: order == "sc",
         }
     }
+}
+
+/// `mbarrier`, and `cp.async.mbarrier.arrive`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mbarrier {
+    pub kind: MbarrierKind,
+    /// No state space given.
+    pub generic: bool,
+    /// `.relaxed`: it neither releases nor acquires.
+    pub relaxed: bool,
+}
+
+/// What it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MbarrierKind {
+    Init,
+    Invalidate,
+    ExpectBytes,
+    CompleteBytes,
+    /// `arrive`, and `arrive_drop`, which is expected no more; with `.expect_tx` of bytes; with `.noComplete` it completes no phase.
+    Arrive {
+        drop: bool,
+        bytes: bool,
+        completes: bool,
+    },
+    /// `test_wait` and `try_wait`, by a state or by a parity.
+    Wait {
+        parity: bool,
+    },
+    /// Of `cp.async`; with `.noinc` the arrival is among those that are expected.
+    CopiesArrive {
+        counted: bool,
+    },
 }
 
 /// `ldmatrix` and `stmatrix`.
@@ -248,7 +286,11 @@ fn operation(op: &[&str]) -> Result<Operation, String> {
         ["red", rest @ ..] => atomic(rest, false)?,
         ["ldmatrix", rest @ ..] => Operation::LoadMatrix(matrices(rest)?),
         ["stmatrix", rest @ ..] => Operation::StoreMatrix(matrices(rest)?),
+        ["cp", "async", "mbarrier", "arrive", rest @ ..] => copies_arrive(rest)?,
+        ["cp", "async", "bulk", rest @ ..] => bulk_copy(rest)?,
         ["cp", "async", rest @ ..] => copy(rest)?,
+        ["mbarrier", "pending_count", "b64"] => Operation::PendingCount,
+        ["mbarrier", name, rest @ ..] => mbarrier(name, rest)?,
         ["cvta", rest @ ..] => convert_address(rest)?,
         ["isspacep", part] => Operation::IsSpace(window(part)?),
         _ => Operation::Compute,
@@ -407,8 +449,73 @@ fn copy(rest: &[&str]) -> Result<Operation, String> {
                 None => Ok(Operation::Copy { cg: *cache == "cg" }),
             }
         }
-        _ => Err("unknown kind of copy; bulk copies and mbarriers are not supported".into()),
+        _ => Err("unknown kind of copy".into()),
     }
+}
+
+fn bulk_copy(rest: &[&str]) -> Result<Operation, String> {
+    match rest {
+        ["shared::cluster" | "shared::cta", "global", "mbarrier::complete_tx::bytes"] => Ok(Operation::BulkCopy),
+        ["shared::cluster" | "shared::cta", "global", "mbarrier::complete_tx::bytes", "L2::cache_hint"] => {
+            Ok(Operation::BulkCopy)
+        }
+        _ => Err(
+            "of bulk copies only those of one dimension from global to shared memory, with an mbarrier, are supported"
+                .into(),
+        ),
+    }
+}
+
+fn copies_arrive(rest: &[&str]) -> Result<Operation, String> {
+    let (counted, rest) = match rest {
+        ["noinc", rest @ ..] => (true, rest),
+        rest => (false, rest),
+    };
+    let generic = match rest {
+        ["b64"] => true,
+        ["shared" | "shared::cta", "b64"] => false,
+        _ => return Err("expected .shared and .b64".into()),
+    };
+    Ok(Operation::Mbarrier(Mbarrier { kind: MbarrierKind::CopiesArrive { counted }, generic, relaxed: true }))
+}
+
+fn mbarrier(name: &str, rest: &[&str]) -> Result<Operation, String> {
+    let Some((&"b64", modifiers)) = rest.split_last() else { return Err("expected .b64 at the end".into()) };
+    let has = |modifier: &str| modifiers.contains(&modifier);
+    let arrives = matches!(name, "arrive" | "arrive_drop");
+    let waits = matches!(name, "test_wait" | "try_wait");
+    let counts = matches!(name, "expect_tx" | "complete_tx");
+    let kind = match name {
+        "init" => MbarrierKind::Init,
+        "inval" => MbarrierKind::Invalidate,
+        "expect_tx" => MbarrierKind::ExpectBytes,
+        "complete_tx" => MbarrierKind::CompleteBytes,
+        _ if arrives => {
+            MbarrierKind::Arrive { drop: name == "arrive_drop", bytes: has("expect_tx"), completes: !has("noComplete") }
+        }
+        _ if waits => MbarrierKind::Wait { parity: has("parity") },
+        _ => return Err("unknown operation of mbarriers".into()),
+    };
+    for &modifier in modifiers {
+        let known = match modifier {
+            "shared" | "shared::cta" => true,
+            // Without clusters the block is one alone.
+            "shared::cluster" => arrives || counts,
+            "expect_tx" => arrives && !has("noComplete"),
+            "noComplete" => arrives,
+            "parity" => waits,
+            "release" => arrives,
+            "acquire" => waits,
+            "relaxed" => arrives || waits || counts,
+            "cta" | "cluster" => has("release") || has("acquire") || has("relaxed"),
+            _ => false,
+        };
+        if !known {
+            return Err(format!("unknown modifier .{modifier}"));
+        }
+    }
+    let generic = !modifiers.iter().any(|m| m.starts_with("shared"));
+    Ok(Operation::Mbarrier(Mbarrier { kind, generic, relaxed: has("relaxed") || counts }))
 }
 
 fn convert_address(rest: &[&str]) -> Result<Operation, String> {

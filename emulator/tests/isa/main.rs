@@ -32,7 +32,7 @@ fn every_case_gives_what_it_must() {
     let failed: Vec<String> = cases.iter().filter_map(|case| case.run().err()).collect();
     assert!(failed.is_empty(), "{} of {} cases:\n{}", failed.len(), cases.len(), failed.join("\n"));
     // A file that is lost, or an entry whose comments are, would not be missed otherwise.
-    assert!(cases.len() >= 225, "{} cases", cases.len());
+    assert!(cases.len() >= 265, "{} cases", cases.len());
 }
 
 /// A case that expects nothing proves only that it loads and runs; there are few.
@@ -73,9 +73,21 @@ fn what_does_not_exist_is_refused() {
         ("st.acquire.gpu.u32 [%o], %r;", "unknown opcode"),
         ("ld.release.gpu.u32 %r, [%o];", "unknown opcode"),
         ("createpolicy.range.b64 %o, [%o];", "4 operands"),
+        ("mbarrier.init.shared.b64 [%r];", "expected a count"),
+        ("mbarrier.init.shared.b32 [%r], 1;", "expected .b64"),
+        ("mbarrier.arrive.shared.b64 [%r];", "address"),
+        ("mbarrier.arrive.expect_tx.shared.b64 %o, [%r];", "expected a count"),
+        ("mbarrier.arrive.acquire.cta.shared.b64 %o, [%r];", "unknown modifier .acquire"),
+        ("mbarrier.test_wait.shared.b64 %o, [%r], %o;", "predicate"),
+        ("mbarrier.try_wait.shared::cluster.b64 %p, [%r], %o;", "unknown modifier .shared::cluster"),
+        ("mbarrier.hold.shared.b64 [%r];", "unknown operation"),
+        ("cp.async.mbarrier.arrive.noinc.shared::cluster.b64 [%r];", "expected .shared"),
+        ("cp.async.bulk.global.shared::cta.bulk_group [%o], [%r], 16;", "bulk copies"),
+        ("cp.async.bulk.tensor.1d.shared::cluster.global.tile [%r], [%o, {%r}], [%r];", "tensor maps"),
+        ("barrier.cluster.arrive.aligned;", "clusters"),
     ] {
         let ptx = format!(
-            ".version 8.1\n.target sm_90\n.address_size 64\n.visible .entry k() {{ .reg .b32 %r; .reg .b64 %o;\n{line}\nret; }}\n"
+            ".version 8.1\n.target sm_90\n.address_size 64\n.visible .entry k() {{ .reg .b32 %r; .reg .b64 %o; .reg .pred %p;\n{line}\nret; }}\n"
         );
         let mut machine = Machine::new(Options::default());
         let found = machine.load(&ptx).and_then(|mut module| module.kernel("k").expect("it is there").map(drop));
