@@ -12,7 +12,7 @@
 //! | `PTX_EMULATOR_DEVICES` | `devices` | 1 (unless set) to 16 | how many such GPUs; each reaches its own memory alone |
 
 use crate::device::Model;
-use crate::machine::Options;
+use crate::machine::{MAX_THREADS, Options};
 
 /// The variable of each key.
 const VARIABLES: [(&str, &str); 8] = [
@@ -29,9 +29,6 @@ const VARIABLES: [(&str, &str); 8] = [
 /// Variables that are no options: where findings go, and, for the launcher, which library it starts.
 pub const FINDINGS: &str = "PTX_EMULATOR_FINDINGS";
 pub const LIBRARY: &str = "PTX_EMULATOR_LIBRARY";
-
-/// More threads of the host than a machine has; each keeps what it saw of memory.
-pub const MAX_THREADS: usize = 1024;
 
 /// A value or key that is not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

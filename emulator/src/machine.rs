@@ -9,7 +9,6 @@ use rayon::prelude::*;
 
 use crate::address;
 use crate::compile::compile;
-use crate::config;
 use crate::count::LaunchCounts;
 use crate::device::Model;
 use crate::exec::cta::{Output, Shape};
@@ -28,6 +27,9 @@ const OUT_OF_RESOURCES: i32 = 701;
 /// Bytes of the variables of one module.
 const MAX_VARIABLES: usize = 128 << 20;
 
+/// More threads of the host than a machine has; each keeps what it saw of memory.
+pub const MAX_THREADS: usize = 1024;
+
 /// What is emulated and how strictly.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -38,7 +40,7 @@ pub struct Options {
     pub counters: bool,
     /// Shuffles the order of warps and blocks; 0 keeps them in order.
     pub seed: u64,
-    /// Threads of the host that run blocks, at most [`MAX_THREADS`](crate::config::MAX_THREADS); 0 takes all.
+    /// Threads of the host that run blocks, at most [`MAX_THREADS`]; 0 takes all.
     pub threads: usize,
     /// For the driver: how many devices there are.
     pub devices: u32,
@@ -124,7 +126,7 @@ impl Machine {
     pub fn numbered(options: Options, device: u32) -> Machine {
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
-            n => n.min(config::MAX_THREADS),
+            n => n.min(MAX_THREADS),
         };
         Machine {
             memory: Memory::new(options.model.device().memory, options.checks, device),

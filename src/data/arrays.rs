@@ -62,6 +62,8 @@ const CLASSES: [&str; 4] = ["classes", "class_names", "label_names", "names"];
 /// A header that says more images than this, or larger sides, is damaged.
 const MOST_IMAGES: usize = 1 << 24;
 const MOST_SIDE: usize = 1 << 11;
+/// Bytes behind the images that were asked for which are read for their checksum alone.
+const MOST_PASSED: u64 = 1 << 30;
 /// Classes that labels can tell apart.
 const MOST_CLASSES: i64 = 1 << 20;
 
@@ -166,7 +168,11 @@ pub(super) fn array<T>(file: &Path, names: &[&str], what: &str, read: impl FnOnc
             let name = format!("{}.npy", among(&members(&archive))?);
             let mut values = archive.by_name(&name).map_err(|e| no_archive(file, &e))?;
             let (kind, shape) = header(file, what, &mut values)?;
-            read(Array { kind, shape, values: Box::new(BufReader::new(values)) })
+            let found = read(Array { kind, shape, values: Box::new(BufReader::new(&mut values)) })?;
+            // A member's checksum is compared at its end, which a limit does not reach.
+            let rest = std::io::copy(&mut values.take(MOST_PASSED), &mut std::io::sink());
+            rest.map_err(|e| Error::file(file, format!("{what}: `{name}` is damaged: {e}")))?;
+            Ok(found)
         }
         Some("safetensors" | "pt" | "pth") => {
             let tensors = TensorFile::open(file)?;
@@ -472,7 +478,9 @@ mod tests {
         let path = dir.join(name);
         let mut archive = zip::ZipWriter::new(File::create(&path).unwrap());
         for (name, bytes) in arrays {
-            archive.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).unwrap();
+            // As `numpy.savez` does.
+            let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+            archive.start_file(format!("{name}.npy"), stored).unwrap();
             archive.write_all(bytes).unwrap();
         }
         archive.finish().unwrap();
@@ -518,6 +526,17 @@ mod tests {
         }
         // A limit keeps the numbers that images have in the file.
         assert_eq!(load(&sets[0], Some(2)).unwrap().ids, [0, 1]);
+        // A pixel that is another than was written, also of an image that is not taken.
+        let mut bytes = std::fs::read(&sets[1]).unwrap();
+        let at = bytes
+            .windows(4)
+            .position(|four| four == [pixel(2, 0, 0, 0), pixel(2, 0, 1, 0), pixel(2, 0, 2, 0), pixel(2, 0, 3, 0)]);
+        bytes[at.unwrap()] ^= 1;
+        std::fs::write(&sets[1], bytes).unwrap();
+        for limit in [None, Some(1)] {
+            let problem = load(&sets[1], limit).unwrap_err().to_string();
+            assert!(problem.contains("b.npz") && problem.contains("damaged"), "{problem}");
+        }
     }
 
     #[test]

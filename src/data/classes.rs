@@ -86,11 +86,23 @@ impl Classes {
         &self.ids
     }
 
+    /// Whether [`Classes::find`] takes a text for an id or for a number.
+    pub(super) fn how(&self, text: &str) -> Named {
+        if self.ids.iter().any(|id| id == text) { Named::Id } else { Named::Number }
+    }
+
     /// By id or by number.
     pub(super) fn find(&self, text: &str) -> Option<u32> {
         let number = || text.parse::<usize>().ok().filter(|&i| i < self.len());
         self.ids.iter().position(|id| id == text).or_else(number).map(|i| i as u32)
     }
+}
+
+/// What a class is named by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Named {
+    Id,
+    Number,
 }
 
 /// The names of a JSON list, or of an object from numbers, 0 on, to names.

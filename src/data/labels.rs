@@ -5,7 +5,7 @@ use std::path::Path;
 
 use csv::{ReaderBuilder, StringRecord, Trim};
 
-use super::classes::Classes;
+use super::classes::{Classes, Named};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -25,6 +25,8 @@ pub fn load(path: &Path, classes: &Classes) -> Result<HashMap<String, u32>> {
     let mut reader =
         reader.has_headers(false).flexible(true).trim(Trim::All).delimiter(delimiter).from_reader(text.as_bytes());
     let (mut known, mut heading) = (HashMap::new(), None::<Heading>);
+    // A table has classes by name or by number: where names are numbers themselves, a mixture of both makes two classes one.
+    let mut first: Option<(u64, String, Named)> = None;
     for (i, record) in reader.records().enumerate() {
         let record = record.map_err(|e| Error::file(path, format!("not a table of labels: {e}")))?;
         let line = record.position().map_or(0, |at| at.line());
@@ -34,9 +36,37 @@ pub fn load(path: &Path, classes: &Classes) -> Result<HashMap<String, u32>> {
         }) else {
             continue;
         };
-        let class = classes.find(class).or_else(|| classes.find(class.split_whitespace().next().unwrap_or_default()));
-        match class {
-            Some(class) => {
+        let bad = |problem: String| Error::file(path, format!("line {line}: {problem}"));
+        if i == 0 && heads(&record) {
+            heading = Heading::of(&record).map_err(bad)?;
+            let numbered = classes.find(class).is_some() && classes.how(class) == Named::Number;
+            if heading.is_none() && classes.find(class).is_some() && !numbered {
+                let problem =
+                    "expected a heading that calls the second column `label` or `class`, found a class's name";
+                return Err(bad(format!("{problem}, `{class}`")));
+            }
+            // An image may be called `image`.
+            if !numbered {
+                continue;
+            }
+        }
+        if heading.is_none() && one_of_many(&record) {
+            let problem = "a column per class, as it seems: expected a heading, and one column with the class";
+            return Err(bad(problem.into()));
+        }
+        let word = class.split_whitespace().next().unwrap_or_default();
+        let found = [class, word].into_iter().find_map(|text| Some((classes.find(text)?, classes.how(text), text)));
+        match found {
+            Some((class, how, text)) => {
+                let (at, other, before) = first.get_or_insert_with(|| (line, text.to_owned(), how));
+                if *before != how {
+                    let of = |how: Named| if how == Named::Number { "number" } else { "name" };
+                    return Err(bad(format!(
+                        "`{text}` is a class's {}, and `{other}` of line {at} a class's {}: expected one of both in all lines",
+                        of(how),
+                        of(*before)
+                    )));
+                }
                 let before = known.insert(file.to_owned(), class);
                 if let Some(before) = before.filter(|&before| before != class) {
                     let problem = format!("line {line}: {file} has class {class} here and class {before} before");
@@ -57,6 +87,18 @@ pub fn load(path: &Path, classes: &Classes) -> Result<HashMap<String, u32>> {
         }
     }
     Ok(known)
+}
+
+/// Whether a first line calls its columns: the first is called what files are, and no file is called so.
+fn heads(record: &StringRecord) -> bool {
+    fields(record).is_some_and(|(file, _)| FILE.contains(&file.to_ascii_lowercase().as_str()))
+}
+
+/// Whether what stands behind the file is 0 and once 1, in three columns or more.
+fn one_of_many(record: &StringRecord) -> bool {
+    let rest: Vec<&str> = record.iter().skip(1).map(|field| field.trim_matches('"').trim()).collect();
+    let of = |text: &str| rest.iter().filter(|field| field.trim_end_matches(".0") == text).count();
+    rest.len() >= 3 && of("0") + of("1") == rest.len() && of("1") == 1
 }
 
 /// What headings call the two columns.
@@ -154,6 +196,13 @@ mod tests {
                 "line 1: expected a heading that calls one of its 3 columns `label` or `class`, found a, b, c",
             ),
             ("a.png,1\na.png,2\n", "line 2: a.png has class 2 here and class 1 before"),
+            ("file,tench,goldfish,hen\na.png,0,1,0\n", "line 1: expected a heading that calls one of its 4 columns"),
+            (
+                "image,n01440764\na.png,1\n",
+                "line 1: expected a heading that calls the second column `label` or `class`",
+            ),
+            ("a.png,0,1,0\n", "line 1: a column per class, as it seems"),
+            ("a.png,1\nb.png,n01518878\n", "`n01518878` is a class's name, and `1` of line 1 a class's number"),
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains("labels.csv") && error.contains(part), "{error}");

@@ -149,16 +149,19 @@ impl Found {
             let at = *order.entry(key.clone()).or_insert(count);
             let sample = samples.entry(at).or_insert_with(|| Sample { key, ..Sample::default() });
             if EXTENSIONS.contains(&extension.as_str()) {
-                sample.image.get_or_insert((entry.name.clone(), entry.at, entry.len));
+                sample.twice |= sample.image.replace((entry.name.clone(), entry.at, entry.len)).is_some();
             } else if extension == "cls" {
-                sample.label = Some(text(file, &entry)?);
+                sample.twice |= sample.label.replace(text(file, &entry)?).is_some();
             }
             Ok(())
         })?;
-        for Sample { key, image, label } in samples.into_values() {
+        for Sample { key, image, label, twice } in samples.into_values() {
             let at = tar.join(&key);
             let number_of = |label: &str| label.trim().parse::<u32>().ok().filter(|&label| label < 1 << 20);
             let (problem, label) = match (&image, label.as_deref().map(|label| (label, number_of(label)))) {
+                _ if twice => {
+                    (Some("several images or labels of this name: which belong together is not known".to_owned()), 0)
+                }
                 (Some(_), Some((_, Some(label)))) => (None, label),
                 (None, _) => (Some("no image beside it".to_owned()), 0),
                 (_, None) => (Some("no label (.cls) beside it".to_owned()), 0),
@@ -187,6 +190,8 @@ struct Sample {
     /// Its name, and where it lies.
     image: Option<(String, u64, u64)>,
     label: Option<String>,
+    /// Whether there are several of either.
+    twice: bool,
 }
 
 /// A file within a tar file.
@@ -354,17 +359,24 @@ mod tests {
         for (name, text) in [("a.cls", "0"), ("c.cls", "cat"), ("d.cls", "1"), ("e.png", "no image"), ("e.cls", "0")] {
             fs::write(dir.path().join(name), text).unwrap();
         }
-        let names = ["a.png", "a.cls", "b.png", "c.png", "c.cls", "d.cls", "e.png", "e.cls"];
+        fs::write(dir.path().join("f.cls"), "0").unwrap();
+        png(&dir.path().join("f.png"), 9);
+        let names = ["a.png", "a.cls", "b.png", "c.png", "c.cls", "d.cls", "e.png", "e.cls", "f.cls", "f.png"];
         let tar = dir.path().join("all.tar");
         let ran = Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(dir.path()).args(names).status();
         assert!(ran.unwrap().success());
+        // The second of a name is another image's, or another label's.
+        let more = Command::new("tar").arg("-rf").arg(&tar).arg("-C").arg(dir.path()).arg("f.cls").status();
+        assert!(more.unwrap().success());
         let data = load(&tar).unwrap();
         assert_eq!((&data.ids[..], &data.labels[..]), (&[0][..], &[0][..]));
         let problems: Vec<&str> = data.skipped.iter().map(|s| s.problem.as_str()).collect();
-        for part in ["no label (.cls)", "found `cat`", "no image beside it", "not a readable image"] {
+        for part in
+            ["no label (.cls)", "found `cat`", "no image beside it", "not a readable image", "several images or labels"]
+        {
             assert!(problems.iter().any(|problem| problem.contains(part)), "{part}: {problems:?}");
         }
-        assert_eq!(problems.len(), 4);
+        assert_eq!(problems.len(), 5);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::models::weights::Weights;
 use crate::ops::loss::{LossKind, loss};
 use crate::ops::pgd::{self, Profile, Step};
 use crate::ops::recording;
+use crate::stats::softmax;
 use crate::tape::{Graph, Precision};
 use crate::tensor::Tensor;
 
@@ -62,7 +63,48 @@ fn onnx(r: &Replay) -> Result<Vec<Output>> {
     let x = r.image("in.x")?;
     let [_, h, w, _] = x.dims4("onnx")?;
     let net = config.build(r.device, r.precision, &weights, [h, w])?;
-    model(r, net.as_ref(), &x)
+    let mut outputs = model(r, net.as_ref(), &x)?;
+    // Of a graph whose last activation is cut off, the dump may hold what that made.
+    let how = (channels, config.layout);
+    let inspected = weights.graph().map(|model| graph::inspect(model, Some([h, w]), how)).transpose()?;
+    let is_cut = inspected.is_some_and(|found| found.cut.is_some()) && r.dump.has("out.logits");
+    if let Some(logits) = outputs.first_mut().filter(|_| is_cut) {
+        let ends = Ends::of(&r.dump.array("out.logits")?.values, net.classes());
+        logits.values.chunks_exact_mut(net.classes()).for_each(|row| ends.apply(row));
+    }
+    Ok(outputs)
+}
+
+/// What the last layer of a network made of its logits.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Ends {
+    Logits,
+    Softmax,
+    LogSoftmax,
+}
+
+impl Ends {
+    /// As rows of so many values show it: probabilities add up to 1.
+    fn of(values: &[f32], classes: usize) -> Self {
+        let adds_up = |of: fn(f64) -> f64| {
+            let mut rows = values.chunks_exact(classes.max(1));
+            rows.all(|row| (row.iter().map(|&v| of(v.into())).sum::<f64>() - 1.0).abs() < 1e-4)
+        };
+        match values {
+            _ if values.iter().all(|&v| v >= 0.0) && adds_up(|v| v) => Ends::Softmax,
+            _ if values.iter().all(|&v| v <= 0.0) && adds_up(f64::exp) => Ends::LogSoftmax,
+            _ => Ends::Logits,
+        }
+    }
+
+    fn apply(self, row: &mut [f32]) {
+        if self != Ends::Logits {
+            let shares = softmax(row);
+            for (value, share) in row.iter_mut().zip(shares) {
+                *value = if self == Ends::Softmax { share } else { share.ln() } as f32;
+            }
+        }
+    }
 }
 
 fn model(r: &Replay, net: &dyn Network, x: &Tensor) -> Result<Vec<Output>> {
@@ -146,4 +188,24 @@ fn pgd_trajectory(r: &Replay, weights: &Weights, shape: &dyn Shape) -> Result<(O
     let rel_err = if loss_error <= 1e-3 { fraction } else { loss_error.max(fraction) };
     let comparison = Comparison { tensor: "out.x".into(), rel_err, max_abs, limit, passed };
     Ok((Output::new("x", got), comparison))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_last_layer_is_known_by_what_its_rows_add_up_to() {
+        let logits = [1.0f32, -2.0, 0.5, 0.0, 3.0, -1.0];
+        for (ends, of) in [
+            (Ends::Logits, logits.to_vec()),
+            (Ends::Softmax, logits.chunks(3).flat_map(softmax).map(|p| p as f32).collect()),
+            (Ends::LogSoftmax, logits.chunks(3).flat_map(softmax).map(|p| p.ln() as f32).collect()),
+        ] {
+            assert_eq!(Ends::of(&of, 3), ends);
+            let mut found = logits;
+            found.chunks_exact_mut(3).for_each(|row| ends.apply(row));
+            assert_eq!(found.to_vec(), of, "{ends:?}");
+        }
+    }
 }

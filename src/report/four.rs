@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::words::{self, percent};
+use crate::defense::Estimator;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
 use crate::run::results::{Cell, Channel, Under};
@@ -26,6 +27,7 @@ pub struct Four {
 const MISSING: &str = "not measured";
 /// Of a defended number that only a blind attack stands behind.
 const BLIND_ONLY: &str = "not run: the number before is non-adaptive";
+const BLIND_THROUGH: &str = "not run: the estimator is blind to the defence, and its number non-adaptive";
 
 /// Of every model and sigma; none without a defence or an epsilon above 0. `sign` stands behind each number.
 pub fn numbers(run: &Ledger, sign: &str) -> Vec<Four> {
@@ -44,6 +46,7 @@ pub fn numbers(run: &Ledger, sign: &str) -> Vec<Four> {
             let undefended = cell(Channel::Undefended, eps);
             let adaptive = match (config.defense.suite, config.defense.attack) {
                 (true, _) => share(behind(Under::Worst, eps)),
+                (_, true) if config.defense.estimator() == Estimator::Blind => BLIND_THROUGH.into(),
                 (_, true) => share(behind(Under::Through, eps)),
                 _ => BLIND_ONLY.into(),
             };

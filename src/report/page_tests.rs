@@ -203,6 +203,7 @@ fn tried(model: &str) -> Trials {
             right: [4, 4],
             broken_later: vec![],
             differ: Some(vec![]),
+            recorded: None,
         }),
         single: Some(broken()),
         rounded: Some(Against { n: 16, own: 4, other: 4, ..Against::default() }),

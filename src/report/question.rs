@@ -76,8 +76,8 @@ fn answer(pairs: &[Pair]) -> String {
     }
     format!(
         "{first} against {second} at eps {}, among images that both have right when clean: {}. Two checkpoints are compared, not two \
-         architectures: they differ in parameters and training as well as in attention, and three training seeds of each would be needed to \
-         tell these apart.",
+         architectures: they differ in parameters and training as well as in what they are made of, and three training seeds of each would be \
+         needed to tell these apart.",
         pairs[0].eps_label,
         said.join("; ")
     )

@@ -6,6 +6,7 @@ use super::words::{self, count, deciding, p_value, percent, what_counts};
 use super::{four, paired, question, stages, suite};
 use crate::attack::Target;
 use crate::config::settings::Score;
+use crate::defense::Estimator;
 use crate::draw::{Point, Series, table};
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
@@ -57,6 +58,9 @@ pub fn tables(run: &Ledger, mark: &Mark) -> String {
         let defense = &config.defense;
         let how = match wanted {
             Under::Transferred => "denoised; the attack does not know of it (non-adaptive)".to_owned(),
+            _ if defense.estimator() == Estimator::Blind => {
+                "denoised; attacked by an estimator that is blind to it (non-adaptive)".to_owned()
+            }
             _ => format!("denoised; attacked through ({}, {} draws a step)", defense.estimator(), defense.eot()),
         };
         let vote = format!("{} of {}", defense.vote(), count(defense.draws() as usize, "draw"));
@@ -182,7 +186,7 @@ fn smallest(run: &Ledger) -> Option<String> {
         let half = points.iter().find(|point| 2 * point.correct <= clean);
         let within = |point: &Point| format!("within {:.5}", point.eps);
         lines.push(format!(
-            "{}: of {clean} images that are right when clean, {} are broken within {}, half of them {}.",
+            "{}: of {clean} images that are right when clean, {} are broken within {}; half of the {clean} {}.",
             named.name,
             clean - points[points.len() - 1].correct,
             eps_label(most),

@@ -294,7 +294,7 @@ fn an_attack_through_the_defence_beats_a_transferred_one() {
         let known = (p.labels.as_slice(), p.ids.as_slice());
         let stream = Stream::new(9, Purpose::Noise);
         let told = |done: u64, of: u64| assert!(done <= of && of == 72, "{done} of {of}");
-        let scoring = Scoring { vote: Vote::Majority, draws: 3, stream, told: &told };
+        let scoring = Scoring { vote: Vote::Majority, draws: 3, stream, remembered: None, told: &told };
         let found = smoothing::classify(&p.classifier, &p.denoiser, &images, known, &level, &scoring).unwrap();
         found.iter().filter(|s| s.correct).count()
     };

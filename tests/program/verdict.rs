@@ -239,3 +239,39 @@ fn targeted_accuracy_is_of_the_label_and_reaching_the_target_a_column_of_its_own
         assert_eq!(found, cell.map(Ok), "{row:?}");
     }
 }
+
+/// What an attack left is what its records say, also where its experiments are made with another: one that breaks nothing does not pass.
+#[test]
+fn an_attack_that_is_weaker_than_one_step_fails() {
+    let place = Place::new();
+    place.write("one.toml", "limit = 24\n[[models]]\nweights = \"demo:resnet50-w16\"\n[defense]\nsigma = []\n");
+    for (name, flags) in [
+        ("square", "--method square --steps 2 --eps 0.03"),
+        ("fmn", "--method fmn --steps 2 --eps 0.03"),
+        ("pgd", "--steps 1 --step-size 0.0005 --random-start=false --eps 0.03"),
+        ("random", "--method random --steps 2 --eps 0.03"),
+    ] {
+        let ran = place.run(&format!("sweep --config one.toml {flags} --out {name}")).ok();
+        assert!(ran.stdout.contains("fail S6 many steps beat one"), "{name}: {}", ran.stdout);
+        assert!(place.results(name).contains("fail: "), "{}", place.results(name));
+    }
+    let found = verdicts(&place, "square");
+    assert_eq!(found["S6"], "fail", "{found:?}");
+}
+
+/// An estimator that takes no notice of the defence makes no adaptive number, wherever that stands.
+#[test]
+fn a_blind_estimator_is_called_non_adaptive() {
+    let place = Place::new();
+    let flags =
+        "--limit 4 --eps 0,0.01 --steps 2 --eot 2 --sigma 0.25 --no-checks --attack-through defense --estimator blind";
+    let ran = place.run(&format!("sweep {flags} --out run")).ok();
+    assert!(ran.stdout.contains("blind to it (non-adaptive)"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("not run: the estimator is blind"), "{}", ran.stdout);
+    let page = place.read("run/report.html");
+    assert!(
+        page.contains("a non-adaptive number") && !page.contains("an attack that goes through the denoiser"),
+        "{page}"
+    );
+    assert_eq!(verdicts(&place, "run")["S18"], "not run");
+}

@@ -95,7 +95,9 @@ def proof(model, x, labels):
     x = x.double().requires_grad_()
     with kink_margin.Watch() as watch:
         logits = model(x)
-    loss = F.cross_entropy(logits, labels, reduction="none")
+    # Of probabilities the loss is that of the logits behind them, which the engine attacks.
+    probabilities = bool((logits >= 0).all() and torch.allclose(logits.sum(1), torch.ones(()).to(logits), atol=1e-6))
+    loss = F.cross_entropy(logits.log() if probabilities else logits, labels, reduction="none")
     loss.sum().backward()
     return logits.detach(), loss.detach(), x.grad, min(watch.margins, default=1.0)
 

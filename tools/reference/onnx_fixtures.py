@@ -211,8 +211,7 @@ def main():
                 channels=channels,
                 opset=opset,
                 legacy=exporter == "legacy",
-                # Its graph gives probabilities, the engine logits.
-                parity=None if name == "cifar" else parity,
+                parity=parity,
             )
         print(f"{target}: {target.stat().st_size / 1e3:.0f} kB")
 

@@ -38,10 +38,12 @@ fn squashes<'i>(ir: &Ir, maker: Maker<'_, 'i>, node: &'i Node) -> Option<(String
         "Softmax" | "LogSoftmax" => {
             let last = ir.shape(x)?.len().checked_sub(1)? as i64;
             let default = if ir.opset < 13 { 1 } else { -1 };
-            [last, -1].contains(&node.int("axis").unwrap_or(default)).then(|| (node.op.clone(), x))
+            let classes = ir.shape(x)?.last()?.n > 1;
+            (classes && [last, -1].contains(&node.int("axis").unwrap_or(default))).then(|| (node.op.clone(), x))
         }
         // Of several classes each by itself: of one there is nothing to compare.
-        "Sigmoid" | "HardSigmoid" => (ir.shape(x)?.last()?.n > 1).then(|| (node.op.clone(), x)),
+        // A hard sigmoid makes classes alike that the values before it tell apart.
+        "Sigmoid" => (ir.shape(x)?.last()?.n > 1).then(|| (node.op.clone(), x)),
         "Div" => spelt(ir, maker, node).map(|logits| ("Softmax".into(), logits)),
         _ => None,
     }
@@ -74,7 +76,12 @@ fn keeps_order<'i>(ir: &Ir, maker: Maker<'_, 'i>, node: &'i Node) -> Option<Id> 
     let x = node.input(0)?;
     match node.op.as_str() {
         "Identity" | "Dropout" | "Cast" | "CastLike" | "Flatten" | "Reshape" | "Squeeze" | "Unsqueeze" => Some(x),
-        "Clip" | "Log" | "Exp" | "Sqrt" => Some(x),
+        "Log" | "Exp" | "Sqrt" => Some(x),
+        // Around all probabilities but the last hair, so that no two classes become alike that could be the first.
+        "Clip" => {
+            let bound = |index: usize, key: &str, none: f32| scalar(index).or_else(|| node.float(key)).unwrap_or(none);
+            (bound(1, "min", 0.0) <= 1e-2 && bound(2, "max", 1.0) >= 0.99).then_some(x)
+        }
         "Mul" if scalar(1).is_some_and(|by| by > 0.0) => Some(x),
         "Mul" if scalar(0).is_some_and(|by| by > 0.0) => node.input(1),
         "Div" if scalar(1).is_some_and(|by| by > 0.0) => Some(x),
@@ -131,6 +138,8 @@ mod tests {
             (&[("Sigmoid", None), ("Softmax", None)], Some("Softmax after Sigmoid")),
             (&[("Mul", Some(2.0))], None),
             (&[("Clip", None)], None),
+            // Values beyond its bounds are one class's as much as another's.
+            (&[("HardSigmoid", None)], None),
             // Turned over, and squashed in the middle of the network.
             (&[("Softmax", None), ("Mul", Some(-1.0))], None),
             (&[("Sigmoid", None), ("Gemm", None)], None),

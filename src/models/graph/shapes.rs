@@ -311,6 +311,16 @@ fn infer(ir: &Ir, node: &Node) -> Result<Vec<Vec<Dim>>, String> {
             if k != x[1] || n.batch {
                 return Err(format!("{} times {} do not fit", written(x), written(w)));
             }
+            if let Some(bias) = node
+                .input(2)
+                .and_then(|id| ir.shape(id))
+                .filter(|bias| bias.len() > 2 || bias.len() == 2 && bias[0].n != 1)
+            {
+                return Err(format!(
+                    "its bias of shape {} is another for each row: expected (1, {n}) or ({n})",
+                    written(bias)
+                ));
+            }
             Ok(vec![vec![x[0], n]])
         }
         "MatMul" => {

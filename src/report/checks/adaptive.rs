@@ -3,6 +3,7 @@
 use super::check::Row;
 use super::finding::Finding;
 use super::seen::{Seen, not_run, or_not_run};
+use crate::defense::Estimator;
 use crate::run::results::Under;
 
 pub(super) const ROW: Row = Row {
@@ -21,6 +22,9 @@ fn judge(seen: &Seen) -> Vec<Finding> {
     }
     if both.iter().all(|(_, ran)| !ran) {
         return not_run("needs --attack-through defense: defended accuracies here are under a non-adaptive attack");
+    }
+    if defense.attack && !defense.suite && defense.estimator() == Estimator::Blind {
+        return not_run("needs an estimator that is not blind to the defence: its number is non-adaptive as well");
     }
     let ran = both.into_iter().filter(|(_, ran)| *ran);
     let pairs = ran.flat_map(|(under, _)| seen.weaker(Under::Transferred, under)).collect::<Vec<_>>();

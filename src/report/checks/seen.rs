@@ -13,6 +13,10 @@ use crate::stats::{holm, sign_test};
 /// The channel of the experiment's own attack on the classifier.
 pub(super) const OWN: Channel = Channel::Undefended;
 
+/// Experiments that are made by the run's attack, or by what stands in for one that costs more.
+const BY_ATTACK: [&str; 9] =
+    ["longer", "rounded", "planted", "active", "other_loss", "grey", "transferred", "restarts", "square"];
+
 /// A run, and what small attacks of its own found.
 pub(super) struct Seen<'a> {
     pub run: &'a Ledger,
@@ -77,7 +81,12 @@ impl Seen<'_> {
         let Some(trials) = self.trials else { return not_run(self.untried()) };
         let of = |trial: &Trial| match found(trial) {
             Some(found) => {
-                let (verdict, numbers, images) = judge(found);
+                let (verdict, mut numbers, images) = judge(found);
+                let by = self.run.config.attack.tried().ok().map(|spec| spec.method);
+                let own = self.run.config.attack.method;
+                if let Some(by) = by.filter(|&by| by != own && BY_ATTACK.contains(&experiment)) {
+                    numbers = format!("{numbers}; by {by}, which stands in for {own}");
+                }
                 Finding::new(verdict, &trial.model, numbers).of(images)
             }
             None => {

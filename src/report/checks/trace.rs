@@ -28,12 +28,16 @@ fn judged(longer: &Longer) -> (Verdict, String, Vec<u64>) {
     let change = (at(own) - at(own - window.min(own))) / window as f64;
     let verdict = match () {
         () if range <= 0.0 => Verdict::Fail,
-        () if own >= 4 && change > 0.05 * range => Verdict::Warn,
+        () if own < 4 => Verdict::NotRun,
+        () if change > 0.05 * range => Verdict::Warn,
         () => Verdict::Pass,
     };
     let shown = [0, own / 4, own / 2, own, 2 * own].map(|step| (step, at(step)));
     let mut points: Vec<String> = shown.iter().map(|(step, loss)| format!("{step}: {loss:.3}")).collect();
     points.dedup();
+    if verdict == Verdict::NotRun {
+        return (verdict, format!("needs an attack of 4 steps or more, found {own}"), vec![]);
+    }
     let share = if range > 0.0 { 100.0 * change / range } else { 0.0 };
     (
         verdict,
@@ -54,6 +58,9 @@ mod tests {
         assert_eq!(of(|step| 1.0 - 0.5f64.powi(step as i32)), Verdict::Pass);
         assert_eq!(of(|step| 2f64.powi(step as i32)), Verdict::Warn);
         assert_eq!(of(|_| 0.7), Verdict::Fail);
+        let short =
+            |steps| judged(&Longer { steps, best: (0..=2 * steps).map(f64::from).collect(), ..Longer::default() }).0;
+        assert_eq!((short(3), short(4)), (Verdict::NotRun, Verdict::Warn));
         assert_eq!(of(|step| if step == 30 { f64::NAN } else { step as f64 }), Verdict::Fail);
     }
 }

@@ -52,6 +52,7 @@ pub(super) fn longer(lab: &mut Lab) -> Result<Longer> {
         right: [&now, &later].map(|right| right.iter().filter(|&&right| right).count() as u64),
         broken_later: lab.ids_of(|i| now[i] && !later[i]),
         differ: differ(lab, &now),
+        recorded: recorded(lab).filter(|_| lab.stands_in()).map(|own| against(&lab.batch.ids, &own, &later)),
     };
     lab.attacked = Some(Attacked { right: now, right_later: later, best: found.best });
     Ok(longer)
@@ -59,10 +60,16 @@ pub(super) fn longer(lab: &mut Lab) -> Result<Longer> {
 
 /// Images whose flags are others than in the records, which were made in other batches.
 fn differ(lab: &Lab, now: &[bool]) -> Option<Vec<u64>> {
-    let (spec, run) = (&lab.config.attack, lab.run);
-    let same =
-        lab.own.method == spec.method && spec.restarts == 1 && !spec.early_stop && !spec.nest && !spec.hands_over();
-    let cell = run.cell(lab.model, Channel::Undefended, lab.eps).filter(|_| same && !spec.averages())?;
+    let spec = &lab.config.attack;
+    let same = !lab.stands_in() && spec.restarts == 1 && !spec.early_stop && !spec.nest && !spec.hands_over();
+    let flags = recorded(lab).filter(|_| same && !spec.averages())?;
+    Some(lab.ids_of(|i| flags[i] != now[i]))
+}
+
+/// Whether each image stands in the records of the run's attack; `None` where one of them has no record.
+fn recorded(lab: &Lab) -> Option<Vec<bool>> {
+    let run = lab.run;
+    let cell = run.cell(lab.model, Channel::Undefended, lab.eps)?;
     let flag = |i: usize| {
         let at = run.ids.iter().position(|id| *id == lab.batch.ids[i])?;
         match run.found[cell].get(at)? {
@@ -70,18 +77,16 @@ fn differ(lab: &Lab, now: &[bool]) -> Option<Vec<u64>> {
             _ => None,
         }
     };
-    let flags: Option<Vec<bool>> = (0..lab.len()).map(flag).collect();
-    let flags = flags?;
-    Some(lab.ids_of(|i| flags[i] != now[i]))
+    (0..lab.len()).map(flag).collect()
 }
 
-/// One step of size epsilon, beside the run's own.
+/// One step of size epsilon, beside what the run's own attack left.
 pub(super) fn single(lab: &Lab) -> Result<Option<Against>> {
-    let Some(attacked) = &lab.attacked else { return Ok(None) };
+    let Some(right) = recorded(lab) else { return Ok(None) };
     let own = &lab.own;
     let spec = Spec { profile: own.profile, norm: own.norm, loss: own.loss, targeted: own.targeted, ..Spec::fgsm() };
     let one = lab.stand(&spec, lab.net, &lab.batch, lab.eps)?;
-    Ok(Some(against(&lab.batch.ids, &attacked.right, &one)))
+    Ok(Some(against(&lab.batch.ids, &right, &one)))
 }
 
 /// The attacked images rounded to 8 bits.

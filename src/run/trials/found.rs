@@ -110,6 +110,9 @@ pub struct Longer {
     pub broken_later: Vec<u64>,
     /// Images whose flags differ from those of the experiment, which was run in other batches; `None` where it is another attack.
     pub differ: Option<Vec<u64>>,
+    /// Where another attack stands in for the run's: what the run's own left, beside this one after all its steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<Against>,
 }
 
 /// Images that are right under the experiment's attack and under something else, and those right under the first alone and under the

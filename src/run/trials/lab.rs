@@ -74,6 +74,11 @@ impl<'a> Lab<'a> {
         self.net.device()
     }
 
+    /// Whether experiments are made with another attack than the run's.
+    pub fn stands_in(&self) -> bool {
+        self.own.method != self.config.attack.method
+    }
+
     pub fn len(&self) -> usize {
         self.batch.ids.len()
     }

@@ -108,8 +108,8 @@ static EXPERIMENTS: [Experiment; 19] = [
     },
     Experiment {
         name: "single",
-        always: false,
-        lacks: no_first_attack,
+        always: true,
+        lacks: |_| None,
         passes: |lab| plain(lab.len() as u64, lab.len() as u64),
         make: |labs, at, trial| {
             let lab = &mut labs[at];
