@@ -99,6 +99,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let places = Places { attacked: &args.file, clean: args.clean.as_deref(), labels: args.labels.as_deref() };
     let saved = saved::read(places, args.limit).map_err(|e| super::common::renamed(e, "labels", "--labels"))?;
+    pixels(&args.file, &saved)?;
     let limit = args.budget(&saved)?;
     let device = Device::open(config.device)?;
     let mut all = Vec::new();
@@ -177,6 +178,29 @@ impl Args {
             return Err(Error::usage(flag, problem));
         }
         Ok(Some(Limit { norm, eps }))
+    }
+}
+
+/// How far a value of an attacked image may lie outside [0, 1] before it is none of a pixel.
+const NEAR: f32 = 0.1;
+
+/// Refuses images most of which are no pixels: grey levels, or normalised values.
+fn pixels(file: &Path, saved: &Saved) -> Result<()> {
+    let len = saved.shape.iter().product::<usize>().max(1);
+    let beyond = |v: &&f32| **v < -NEAR || **v > 1.0 + NEAR;
+    let strange: Vec<f32> =
+        saved.attacked.chunks_exact(len).filter_map(|image| image.iter().find(beyond).copied()).collect();
+    match strange.first() {
+        Some(value) if 2 * strange.len() > saved.labels.len() => Err(Error::file(
+            file,
+            format!(
+                "images: expected floats in [0, 1], found {} of {} with others, as {value}: divide grey levels by 255 or save them as uint8, and \
+                 undo any normalisation",
+                strange.len(),
+                saved.labels.len()
+            ),
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Args {
     pub shards: Option<u32>,
 
     /// Tasks at a time
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub throttle: Option<u32>,
 
     #[arg(long, value_name = "NAME")]
@@ -96,15 +96,19 @@ struct Job {
 /// # Errors
 /// [`Error::Usage`] for what cannot be sent; [`Error::Failed`] with what sbatch says.
 pub fn run(args: &Args) -> Result<()> {
-    if let Some(flag) = args
-        .flags
-        .iter()
-        .find(|flag| ["--shard", "--out", "--resume", "--config"].iter().any(|own| flag.split('=').next() == Some(own)))
-    {
+    if let Some(flag) = args.flags.iter().find(|flag| {
+        ["--shard", "--out", "--resume", "--config", "--dry-run", "--if-running", "--on-preempt"]
+            .iter()
+            .any(|own| flag.split('=').next() == Some(own))
+    }) {
         return Err(Error::usage(
             "submit",
             format!("{flag} is said by submit itself: expected other flags of `rampart sweep` behind --"),
         ));
+    }
+    if let Some(time) = args.time.as_deref().filter(|time| !is_time(time)) {
+        let problem = format!("expected minutes, [D-]H:MM:SS, D-H or UNLIMITED as Slurm takes them, found `{time}`");
+        return Err(Error::usage("--time", problem));
     }
     let out = std::path::absolute(&args.out).map_err(|e| Error::io(&args.out, "find", e))?;
     let config =
@@ -113,9 +117,11 @@ pub fn run(args: &Args) -> Result<()> {
     let own = Some(out.join("config.toml")).filter(|file| file.is_file());
     let flags = std::iter::once("rampart sweep").chain(args.flags.iter().map(String::as_str));
     let behind = Behind::try_parse_from(flags).map_err(|e| {
+        // What is wrong, and where that is a list, its lines; not how the command is used.
         let text = e.to_string();
-        let first = text.lines().next().unwrap_or_default();
-        Error::usage("submit", format!("behind --: {}", first.strip_prefix("error: ").unwrap_or(first)))
+        let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+        let text = lines.join(" ");
+        Error::usage("submit", format!("behind --: {}", text.strip_prefix("error: ").unwrap_or(&text)))
     })?;
     Config::load(config.as_deref().or(own.as_deref()), &behind.sweep.settings.overrides()?)?;
     let status = Status::read(&out)?;
@@ -137,6 +143,15 @@ pub fn run(args: &Args) -> Result<()> {
         merge.file.display(),
         quoted(&[out.display().to_string()])
     ))
+}
+
+/// Whether a limit of time can be one of Slurm's.
+fn is_time(text: &str) -> bool {
+    let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let (days, rest) = text.split_once('-').map_or((None, text), |(days, rest)| (Some(days), rest));
+    let clock: Vec<&str> = rest.split(':').collect();
+    ["UNLIMITED", "INFINITE"].contains(&text.to_ascii_uppercase().as_str())
+        || days.is_none_or(number) && clock.len() <= 3 && clock.into_iter().all(number)
 }
 
 /// How many parts there are, and which are to be sent.
@@ -279,7 +294,13 @@ fn sent(job: &Job, more: &[String]) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::ranges;
+    use super::{is_time, ranges};
+
+    #[test]
+    fn limits_of_time_are_slurms() {
+        assert!(["30", "30:00", "4:00:00", "1-0", "2-12:30:00", "unlimited"].into_iter().all(is_time));
+        assert!(["abc", "", "4h", "1:2:3:4", "-1", "1-"].into_iter().all(|text| !is_time(text)));
+    }
 
     #[test]
     fn parts_are_named_as_sbatch_takes_them() {

@@ -89,6 +89,11 @@ impl DefenseConfig {
         self.weights.as_deref() == Some(NO_DENOISER)
     }
 
+    /// What is done to an image before it is classified: a denoiser's work is named only where there is one.
+    pub fn way(&self) -> &'static str {
+        if self.noise_alone() { "noised, not denoised" } else { "denoised" }
+    }
+
     pub fn draws(&self) -> u32 {
         self.draws.unwrap_or(1)
     }

@@ -25,11 +25,11 @@ pub fn figure(run: &Ledger, mark: &Mark) -> Result<Figure> {
     how.push(format!("{} images", run.ids.len()));
     how.push(what_counts(config.score).to_owned());
     if !defense.sigma.is_empty() {
-        how.push(format!("denoised once under {}", count(defense.draws() as usize, "draw")));
+        how.push(format!("{} once under {}", defense.way(), count(defense.draws() as usize, "draw")));
     }
     let title = match defense.sigma.is_empty() {
         true => format!("Accuracy under attack: {}", dataset),
-        false => format!("Accuracy under attack, undefended and denoised: {}", dataset),
+        false => format!("Accuracy under attack, undefended and {}: {}", defense.way(), dataset),
     };
     let x_axis = format!("ε, {} budget in {}", symbol(attack.norm), units(config));
     plot::accuracy(&(title + &mark.title()), &how.join(" · "), &x_axis, &curves(run))

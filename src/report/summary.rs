@@ -57,11 +57,13 @@ pub fn tables(run: &Ledger, mark: &Mark) -> String {
         }
         let defense = &config.defense;
         let how = match wanted {
-            Under::Transferred => "denoised; the attack does not know of it (non-adaptive)".to_owned(),
+            Under::Transferred => format!("{}; the attack does not know of it (non-adaptive)", defense.way()),
             _ if defense.estimator() == Estimator::Blind => {
-                "denoised; attacked by an estimator that is blind to it (non-adaptive)".to_owned()
+                format!("{}; attacked by an estimator that is blind to it (non-adaptive)", defense.way())
             }
-            _ => format!("denoised; attacked through ({}, {} draws a step)", defense.estimator(), defense.eot()),
+            _ => {
+                format!("{}; attacked through ({}, {} draws a step)", defense.way(), defense.estimator(), defense.eot())
+            }
         };
         let vote = format!("{} of {}", defense.vote(), count(defense.draws() as usize, "draw"));
         parts.push(table::accuracy(&format!("accuracy in %, {how}: {vote}"), &rows, sign));

@@ -136,7 +136,8 @@ pub fn plan(config: &Config, dataset: &Dataset, device: &str) -> String {
                 false => String::new(),
             };
             format!(
-                "\ndenoised{size} at sigma {}, {}{through}",
+                "\n{}{size} at sigma {}, {}{through}",
+                defense.way(),
                 sigma.join(", "),
                 count(defense.draws() as usize, "draw")
             )

@@ -90,7 +90,14 @@ pub fn score(net: &Classifier, saved: &Saved, limit: Option<Limit>, batch: usize
         let part = |pixels: &'_ [f32]| pixels[begin * len..end * len].to_vec();
         let labels = &saved.labels[begin..end];
         let predict = |pixels: &[f32]| -> Result<Vec<u32>> {
-            Ok(net.evaluate(&tensor(pixels)?, &Query::new(labels, Loss::CrossEntropy))?.prediction)
+            let found = net.evaluate(&tensor(pixels)?, &Query::new(labels, Loss::CrossEntropy))?;
+            let lost = |i: &usize| found.margin[*i].is_nan() && pixels[i * len..][..len].iter().all(|v| v.is_finite());
+            if let Some(i) = (0..labels.len()).find(lost) {
+                let problem =
+                    format!("image {}: the logits are no numbers, and what they predict is nothing", begin + i);
+                return Err(Error::Failed(problem));
+            }
+            Ok(found.prediction)
         };
         let attacked = part(&saved.attacked);
         let rounded: Vec<f32> = to_bytes(&attacked).into_iter().map(unit).collect();

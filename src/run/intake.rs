@@ -179,8 +179,14 @@ impl Intake {
         if decided {
             let of: Vec<&str> =
                 self.preparations().filter(|(_, p)| **p != Preparation::default()).map(|(name, _)| name).collect();
+            // A graph that fixes the size of its images says nothing of how they come to it.
+            let prepared =
+                self.preparations().any(|(_, p)| *p != Preparation { size: p.size, ..Preparation::default() });
             let why = match of.is_empty() {
                 true => "no checkpoint says otherwise".to_owned(),
+                false if !prepared => {
+                    format!("the size is that of {}; of all else no checkpoint says otherwise", of.join(" and "))
+                }
                 false if self.models.iter().all(|(_, c)| c.card.assumed) => {
                     "as torchvision tests such networks".to_owned()
                 }

@@ -80,6 +80,27 @@ fn what_a_sweep_keeps_is_scored_as_the_sweep_did() {
     }
 }
 
+/// What is no pixel is refused as `attack` refuses it: under a budget none of it would count, and all of it be "right".
+#[test]
+fn normalised_values_and_grey_levels_are_no_pixels() {
+    let place = Place::new();
+    let (_, found) = saved(&place, Format::Safetensors);
+    let len = found.shape.iter().product::<usize>();
+    for (name, of) in [("normalised", (|v| (v - 0.3) / 0.25) as fn(f32) -> f32), ("levels", |v| 255.0 * v)] {
+        let path = place.path(&format!("{name}.safetensors"));
+        let values: Vec<f32> = found.attacked.iter().map(|&v| of(v)).collect();
+        write(&path, About::default(), &values, &found);
+        let ran = place.run(&format!("evaluate {name}.safetensors --model {NET} --eps 4/255 --device host"));
+        ran.refused(1, &[&format!("{name}.safetensors: images: expected floats in [0, 1]"), "undo any normalisation"]);
+    }
+    // One of them among many is counted, and no success.
+    let mut one = found.attacked.clone();
+    one[..len].iter_mut().for_each(|v| *v *= 255.0);
+    write(&place.path("one.safetensors"), About::default(), &one, &found);
+    let ran = place.run(&format!("evaluate one.safetensors --model {NET} --eps 4/255 --device host")).ok();
+    assert!(ran.stdout.contains("outside [0, 1]: 1 of 12"), "{}", ran.stdout);
+}
+
 /// torchattacks 3.5.1, PGD at 4/255 on the same network; made by tools/checks/adversarial_torch.py.
 #[test]
 fn what_torchattacks_saved_is_scored() {

@@ -190,6 +190,8 @@ fn a_script_for_slurm_says_what_it_sends() {
         ("--epss 0.1", "unexpected argument '--epss'"),
         ("--eps 0,01", "what a decimal comma leaves"),
         ("--set attack.stepz=3", "attack.stepz"),
+        ("--dry-run", "--dry-run is said by submit itself"),
+        ("--until", "a value is required"),
     ] {
         place
             .run(&format!("submit --config small.toml --out runs/a --shards 6 --dry-run -- {behind}"))

@@ -275,3 +275,14 @@ fn a_blind_estimator_is_called_non_adaptive() {
     );
     assert_eq!(verdicts(&place, "run")["S18"], "not run");
 }
+
+/// Where there is no denoiser, nothing is called denoised.
+#[test]
+fn noise_alone_is_not_called_denoised() {
+    let place = Place::new();
+    let ran =
+        place.run("sweep --limit 3 --eps 0,0.01 --steps 1 --sigma 0.25 --denoiser none --no-checks --out run").ok();
+    assert!(ran.stdout.contains("accuracy in %, noised, not denoised; the attack"), "{}", ran.stdout);
+    let page = place.read("run/report.html");
+    assert!(page.contains("Under noise alone (σ = 0.25)") && !page.contains("Denoised first"), "{page}");
+}

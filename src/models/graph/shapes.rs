@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::counted;
 use super::fold;
-use super::ir::{Constant, Dim, Id, Ir, Node, written};
+use super::ir::{Attr, Constant, Dim, Id, Ir, Node, written};
 use super::operands::{Range, axes_of, axis, pads, parts, permutation, reduced, slices, softmax_axis, times};
 use super::resample::{Asked, asked};
 
@@ -37,6 +37,10 @@ pub fn run(ir: &mut Ir, image: [usize; 3]) -> Result<(), String> {
             }
             continue;
         }
+        if let Some(gather) = by_first_axis(ir, &node) {
+            waiting.push_front(gather);
+            continue;
+        }
         if let Some(nodes) = counted::gather(ir, &node).map_err(wrong)? {
             nodes.into_iter().rev().for_each(|node| waiting.push_front(node));
             continue;
@@ -61,6 +65,17 @@ pub fn run(ir: &mut Ir, image: [usize; 3]) -> Result<(), String> {
     }
     ir.prune();
     Ok(())
+}
+
+/// A `GatherND` by known numbers of the first axis alone, as exporters write indexing by a list, as the `Gather` of that axis.
+fn by_first_axis(ir: &mut Ir, node: &Node) -> Option<Node> {
+    let known = ir.known(node, 1).filter(|_| node.op == "GatherND" && node.int("batch_dims").unwrap_or(0) == 0)?;
+    let (1, shape) = known.shape.split_last()? else { return None };
+    let indices = Constant { shape: shape.to_vec(), data: known.data.clone() };
+    let indices = ir.add_constant(format!("{}.indices", node.name), indices);
+    let mut gather = Node { op: "Gather".into(), inputs: vec![node.input(0), Some(indices)], ..node.clone() };
+    gather.set("axis", Attr::Int(0));
+    Some(gather)
 }
 
 /// The common shape of two operands.
@@ -518,19 +533,25 @@ pub fn reshape(x: &[Dim], to: &[Dim], zero: bool, single: bool) -> Result<Vec<Di
         }
         before = before.saturating_mul(d.n);
     }
-    let mut product = 1i64;
-    for (i, d) in out.iter_mut().enumerate() {
+    let (mut product, mut places) = (1i64, Vec::new());
+    for (i, d) in out.iter().enumerate() {
         let outer = before / product.max(1);
         let fits = before % product.max(1) == 0 && outer > 0 && d.n % outer == 0;
         // Said to be the batch, left open, or, where the file takes one image, any number.
         let may = if known.batch { d.batch } else { single || open == Some(i) };
         if fits && may {
-            *d = Dim { n: d.n, batch: true, outer };
-            return Ok(out);
+            places.push((i, outer));
         }
         product = product.saturating_mul(d.n);
     }
-    Err(format!("{} as {} puts values of several images into one", written(x), written(&out)))
+    // Of several an axis of its own, behind what stood before the batch: there the heads of attention are joined to it. In the last one it
+    // would be among the values that layers sum over.
+    let own = places.iter().find(|(i, outer)| *outer == 1 && i + 1 < out.len());
+    let Some(&(at, outer)) = own.or(places.first()) else {
+        return Err(format!("{} as {} puts values of several images into one", written(x), written(&out)));
+    };
+    out[at] = Dim { n: out[at].n, batch: true, outer };
+    Ok(out)
 }
 
 /// Whether a Dropout does so in use: its third input is on, or not known beforehand, and its ratio is not 0.
@@ -573,6 +594,9 @@ mod tests {
         assert_eq!((written(&inside), inside[0].outer), ("[6N, 4]".into(), 6));
         let back = reshape(&inside, &[Dim::fixed(6), Dim::BATCH, Dim::fixed(4)], false, false).unwrap();
         assert_eq!(written(&back), "[6, N, 4]");
+        // Attention of tokens first, from a file that takes one image: heads are joined to the images, values are not.
+        assert_eq!(of(&[17, 0, 24], &[17, 3, 8], true).unwrap(), "[17, 3N, 8]");
+        assert_eq!(of(&[17, 0, 3, 8], &[17, 24], true).unwrap(), "[17N, 24]");
         // Values of two images in one row.
         assert!(of(&[6, 0, 4], &[3, -1], true).is_ok());
         assert!(of(&[6, 0, 5], &[5, 6], true).unwrap_err().contains("values of several images"));
@@ -584,6 +608,31 @@ mod tests {
         let windows = [Dim::new(4, true), Dim::fixed(9)];
         assert_eq!(written(&broadcast(&windows, &dims(&[4, 9])).unwrap()), "[4N, 9]");
         assert!(broadcast(&windows, &dims(&[3, 9])).is_err());
+    }
+
+    /// As `x[:, [2, 1, 0]]` comes from PyTorch's exporter.
+    #[test]
+    fn indexing_by_a_list_is_a_gather() {
+        let mut ir = Ir { opset: 18, ..Ir::default() };
+        let [x, first, turned, y] = ["x", "first", "turned", "y"].map(|name| ir.add(name, None));
+        let list = |n: i64| Constant::ints(&[n as usize, 1], (0..n).rev().map(Dim::fixed).collect());
+        let numbers = ir.add_constant("numbers", list(3));
+        (ir.input, ir.output) = (x, y);
+        let turn = |from: Id, to: Id| {
+            let mut turn = node("Transpose", &[from], to);
+            turn.set("perm", Attr::Ints(vec![1, 0, 2, 3]));
+            turn
+        };
+        ir.nodes = vec![turn(x, first), node("GatherND", &[first, numbers], turned), turn(turned, y)];
+        run(&mut ir, [3, 4, 6]).unwrap();
+        assert_eq!(
+            ir.nodes.iter().map(|node| node.op.as_str()).collect::<Vec<_>>(),
+            ["Transpose", "Gather", "Transpose"]
+        );
+        assert_eq!(written(ir.shape(y).unwrap()), "[N, 3, 4, 6]");
+        // Of images it takes some, and not of each its own.
+        let problem = shaped("GatherND", &[Some(list(2))], &[]).unwrap_err();
+        assert!(problem.contains("images"), "{problem}");
     }
 
     /// The shape that a node of this operator gives to images of 3 channels and 4x6 pixels.

@@ -13,7 +13,7 @@ use crate::draw::plot::{self, Figure};
 use crate::draw::{Point, Series};
 use crate::error::Result;
 use crate::number::eps_label;
-use crate::run::certify::{Cell, Certification, missing, tsv};
+use crate::run::certify::{Cell, Certification, Certified, missing, tsv};
 use crate::run::ledger::Ledger;
 use crate::run::results::{Channel, Under};
 use crate::run::rundir::RunDir;
@@ -299,7 +299,15 @@ fn drawn(cell: &Cell, certify: &Certify) -> String {
     let mean = cell.draws() as f64 / n.max(1) as f64;
     let draws = match certify.radius.is_empty() {
         true => format!("{mean:.0} draws each"),
-        false => format!("{mean:.0} draws on average, each until it was decided"),
+        false => {
+            // All draws were used up, and a radius stayed between certified and out of reach.
+            let out = |image: &&Certified| image.n >= certify.n && image.reached.iter().any(|reached| !reached);
+            let undecided = match cell.images.iter().filter(out).count() {
+                0 => String::new(),
+                images => format!(" or, of {}, until there were {}", count(images, "image"), certify.n),
+            };
+            format!("{mean:.0} draws on average, each until it was decided{undecided}")
+        }
     };
     let open = if cell.open > 0 { format!("; {} more are not done", count(cell.open, "image")) } else { String::new() };
     format!("{}, σ {}: of {}, {}; {draws}{open}.", cell.model, cell.sigma, count(n, "image"), list(&words))

@@ -103,7 +103,7 @@ pub(super) fn by_class(run: &Ledger) -> Option<ByClass> {
         Channel::Undefended => "attacked".to_owned(),
         Channel::Beside(_) => channel.attack(&run.config),
         Channel::Denoised { sigma, under } => match under {
-            Under::Transferred => format!("denoised, σ\u{a0}{sigma}"),
+            Under::Transferred => format!("{}, σ\u{a0}{sigma}", run.config.defense.way()),
             Under::Through => format!("attacked through, σ\u{a0}{sigma}"),
             Under::Worst => format!("suite, σ\u{a0}{sigma}"),
             Under::Member(row) => format!("{}, σ\u{a0}{sigma}", SUITE[*row].name),

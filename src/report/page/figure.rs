@@ -66,7 +66,10 @@ pub(super) fn figure(run: &Ledger, mark: &Mark) -> Result<Figure> {
     let drawn = curves::curves(run);
     let [wide, narrow] = plot::inline(&axis, &drawn)?;
     let n = run.ids.len();
-    let denoised = if config.defense.sigma.is_empty() { "" } else { "; σ: denoised before the classifier" };
+    let denoised = match config.defense.sigma.is_empty() {
+        true => String::new(),
+        false => format!("; σ: {} before the classifier", config.defense.way()),
+    };
     let caption = format!("The same as numbers: accuracy in %, [Wilson 95 % interval], images right of n = {n}.");
     let top5 = config.dataset.top5().then(|| {
         let caption = format!(

@@ -95,7 +95,8 @@ fn came_back(run: &Ledger, eps: f64) -> String {
     }
     let chosen = if sigmas.len() > 1 { format!(", the best of {} here", sigmas.len()) } else { String::new() };
     let nothing = |_: &Cell| String::new();
-    let back = format!("Denoised first (σ = {sigma}{chosen}), {} are right", shares(run, &found, nothing));
+    let way = if run.config.defense.noise_alone() { "Under noise alone" } else { "Denoised first" };
+    let back = format!("{way} (σ = {sigma}{chosen}), {} are right", shares(run, &found, nothing));
     // The suite is the stronger of the two.
     let defense = &run.config.defense;
     let (under, which) = match defense.suite {
