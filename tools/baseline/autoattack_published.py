@@ -75,7 +75,8 @@ def ours(options, stages, folder):
     """The same of the engine."""
     config = folder / "config.toml"
     kind, data = options.dataset, Path(options.data).resolve()
-    config.write_text(f'[dataset]\nkind = "{kind}"\npath = "{data}"\n\n[[models]]\nweights = "{Path(options.model).resolve()}"\nname = "net"\n')
+    weights = Path(options.model).resolve()
+    config.write_text(f'[dataset]\nkind = "{kind}"\npath = "{data}"\n\n[[models]]\nweights = "{weights}"\nname = "net"\n')
     method = METHODS[options.version] if len(stages) > 1 else stages[0]
     out = folder / f"run{len(list(folder.glob('run*')))}"
     flags = ["--no-defense", "--no-checks", "--device", "host", "--method", method, "--norm", options.norm, "--eps", f"{options.eps}"]
@@ -120,8 +121,10 @@ def main():
             rounds.append((ours(options, stages, Path(folder)), published(net, x, y, options, stages)))
     (here, _, _), (there, _, _) = rounds[0]
     median = lambda side, of: statistics.median(of(pair[side]) for pair in rounds)
-    name = f"{Path(options.model).stem}, {options.norm} {options.eps:g}, {', '.join(stages)}: {options.limit} images, {options.rounds} rounds"
-    print(f"{name}\n  {'':12}{'ours s':>10}{'theirs s':>10}{'ratio':>8}")
+    size = f"{options.limit} images, {options.rounds} rounds"
+    print(
+        f"{Path(options.model).stem}, {options.norm} {options.eps:g}, {', '.join(stages)}: {size}\n  {'':12}{'ours s':>10}{'theirs s':>10}{'ratio':>8}"
+    )
     for stage in (*stages, "all"):
         of = (lambda found: found[2]) if stage == "all" else (lambda found, stage=stage: found[1][stage])
         own, other = median(0, of), median(1, of)
