@@ -121,10 +121,9 @@ def main():
             rounds.append((ours(options, stages, Path(folder)), published(net, x, y, options, stages)))
     (here, _, _), (there, _, _) = rounds[0]
     median = lambda side, of: statistics.median(of(pair[side]) for pair in rounds)
-    size = f"{options.limit} images, {options.rounds} rounds"
-    print(
-        f"{Path(options.model).stem}, {options.norm} {options.eps:g}, {', '.join(stages)}: {size}\n  {'':12}{'ours s':>10}{'theirs s':>10}{'ratio':>8}"
-    )
+    about = f"{options.norm} {options.eps:g}, {', '.join(stages)}: {options.limit} images, {options.rounds} rounds"
+    print(f"{Path(options.model).stem}, {about}")
+    print(f"  {'':12}{'ours s':>10}{'theirs s':>10}{'ratio':>8}")
     for stage in (*stages, "all"):
         of = (lambda found: found[2]) if stage == "all" else (lambda found, stage=stage: found[1][stage])
         own, other = median(0, of), median(1, of)
