@@ -25,7 +25,8 @@ pub fn load(path: &Path, classes: &Classes) -> Result<HashMap<String, u32>> {
     let mut reader =
         reader.has_headers(false).flexible(true).trim(Trim::All).delimiter(delimiter).from_reader(text.as_bytes());
     let (mut known, mut heading) = (HashMap::new(), None::<Heading>);
-    // A table has classes by name or by number: where names are numbers themselves, a mixture of both makes two classes one.
+    // Where names are numbers themselves, a mixture of both makes two classes one.
+    let ambiguous = classes.ids().iter().any(|id| id.parse::<u64>().is_ok());
     let mut first: Option<(u64, String, Named)> = None;
     for (i, record) in reader.records().enumerate() {
         let record = record.map_err(|e| Error::file(path, format!("not a table of labels: {e}")))?;
@@ -59,7 +60,7 @@ pub fn load(path: &Path, classes: &Classes) -> Result<HashMap<String, u32>> {
         match found {
             Some((class, how, text)) => {
                 let (at, other, before) = first.get_or_insert_with(|| (line, text.to_owned(), how));
-                if *before != how {
+                if *before != how && ambiguous {
                     let of = |how: Named| if how == Named::Number { "number" } else { "name" };
                     return Err(bad(format!(
                         "`{text}` is a class's {}, and `{other}` of line {at} a class's {}: expected one of both in all lines",
@@ -202,10 +203,17 @@ mod tests {
                 "line 1: expected a heading that calls the second column `label` or `class`",
             ),
             ("a.png,0,1,0\n", "line 1: a column per class, as it seems"),
-            ("a.png,1\nb.png,n01518878\n", "`n01518878` is a class's name, and `1` of line 1 a class's number"),
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains("labels.csv") && error.contains(part), "{error}");
         }
+        // Names that are numbers, and numbers from 0 on.
+        let numbered = Classes::or(None, &["1", "2", "3", "4"]).unwrap();
+        fs::write(&path, "a.png,1\nb.png,0\n").unwrap();
+        let error = load(&path, &numbered).unwrap_err().to_string();
+        assert!(error.contains("`0` is a class's number, and `1` of line 1 a class's name"), "{error}");
+        fs::write(&path, "a.png,1\nb.png,4\n").unwrap();
+        assert_eq!(load(&path, &numbered).unwrap()["b.png"], 3);
+        assert_eq!(read("a.png,1\nb.png,n01518878\n").unwrap()["b.png"], 9);
     }
 }
