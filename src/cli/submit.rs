@@ -8,7 +8,6 @@ use clap::{Args as ClapArgs, Parser};
 
 use super::common::say;
 use super::sweep;
-
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::write_whole;

@@ -126,6 +126,11 @@ impl DefenseConfig {
     pub fn estimator(&self) -> Estimator {
         self.estimator.unwrap_or(Estimator::EotGrad)
     }
+
+    /// Whether the attack through the defence takes no notice of it: its numbers are non-adaptive.
+    pub fn is_blind(&self) -> bool {
+        self.estimator() == Estimator::Blind
+    }
 }
 
 /// Fills in and checks.

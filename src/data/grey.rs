@@ -32,7 +32,8 @@ pub fn fits(network: usize, images: usize) -> Result<bool, String> {
         _ if network == images => return Ok(false),
         (1, 3) => return Ok(true),
         (2 | 4, _) => "arrays (.npz, .npy, .safetensors, .pt) can hold as many",
-        _ => "leave the others out of the arrays",
+        _ if images > network => "leave the others out of the arrays",
+        _ => "give it arrays or image files of as many",
     };
     Err(format!("the network takes images of {network} channels, found {images}: {way_out}"))
 }

@@ -47,7 +47,7 @@ pub fn load(path: &Path, classes: &Classes) -> Result<HashMap<String, u32>> {
                 return Err(bad(format!("{problem}, `{class}`")));
             }
             // An image may be called `image`.
-            if !numbered {
+            if heading.is_some() || !numbered {
                 continue;
             }
         }
@@ -203,6 +203,7 @@ mod tests {
                 "line 1: expected a heading that calls the second column `label` or `class`",
             ),
             ("a.png,0,1,0\n", "line 1: a column per class, as it seems"),
+            ("image,0,label\na.png,x,y\n", "line 2: expected a file and one of 1000 classes"),
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains("labels.csv") && error.contains(part), "{error}");

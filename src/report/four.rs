@@ -4,7 +4,6 @@
 use serde::Serialize;
 
 use super::words::{self, percent};
-use crate::defense::Estimator;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
 use crate::run::results::{Cell, Channel, Under};
@@ -46,7 +45,7 @@ pub fn numbers(run: &Ledger, sign: &str) -> Vec<Four> {
             let undefended = cell(Channel::Undefended, eps);
             let adaptive = match (config.defense.suite, config.defense.attack) {
                 (true, _) => share(behind(Under::Worst, eps)),
-                (_, true) if config.defense.estimator() == Estimator::Blind => BLIND_THROUGH.into(),
+                (_, true) if config.defense.is_blind() => BLIND_THROUGH.into(),
                 (_, true) => share(behind(Under::Through, eps)),
                 _ => BLIND_ONLY.into(),
             };

@@ -1,7 +1,6 @@
 //! What attacks through the defence add: one beside the transferred attack, and the adaptive suite.
 
 use super::words::{count, deciding, percent};
-use crate::defense::Estimator;
 use crate::defense::suite::SUITE;
 use crate::draw::table;
 use crate::number::eps_label;
@@ -11,7 +10,7 @@ use crate::run::results::{Cell, Channel, Under};
 /// One sentence per model: how much an attack that does not know of the defence overstates it.
 pub(super) fn adaptive(run: &Ledger) -> Option<String> {
     let Ledger { config, cells, .. } = run;
-    if !config.defense.attack || config.defense.estimator() == Estimator::Blind {
+    if !config.defense.attack || config.defense.is_blind() {
         return None;
     }
     let share = |cell: &Cell| 100.0 * cell.correct(config.score) as f64 / cell.n.max(1) as f64;

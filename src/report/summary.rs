@@ -6,7 +6,6 @@ use super::words::{self, count, deciding, p_value, percent, what_counts};
 use super::{four, paired, question, stages, suite};
 use crate::attack::Target;
 use crate::config::settings::Score;
-use crate::defense::Estimator;
 use crate::draw::{Point, Series, table};
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
@@ -58,7 +57,7 @@ pub fn tables(run: &Ledger, mark: &Mark) -> String {
         let defense = &config.defense;
         let how = match wanted {
             Under::Transferred => format!("{}; the attack does not know of it (non-adaptive)", defense.way()),
-            _ if defense.estimator() == Estimator::Blind => {
+            _ if defense.is_blind() => {
                 format!("{}; attacked by an estimator that is blind to it (non-adaptive)", defense.way())
             }
             _ => {

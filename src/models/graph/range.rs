@@ -1,5 +1,7 @@
 //! Whether a graph takes bytes: one that begins by bringing pixels of 0 to 255 to a smaller range takes those of 0 to 1 for black.
 
+use std::collections::BTreeSet;
+
 use super::ir::{Constant, Id, Ir, Node};
 
 /// Means of pixels in [0, 1] lie below this.
@@ -9,8 +11,12 @@ const SCALE: f32 = 16.0;
 
 /// The first node that says so, and by what.
 pub fn takes_bytes(ir: &Ir) -> Option<String> {
-    let mut from = vec![ir.input];
+    let (mut from, mut seen) = (vec![ir.input], BTreeSet::new());
     while let Some(x) = from.pop() {
+        // Parts that were split come together again: what stands behind is looked at once, not once for each way there.
+        if !seen.insert(x) {
+            continue;
+        }
         for node in ir.nodes.iter().filter(|node| node.inputs.contains(&Some(x))) {
             let told = |what: &str, value: f32| Some(format!("{} {what} {value}", node.title()));
             let found = match node.op.as_str() {
@@ -105,6 +111,23 @@ mod tests {
             ir.nodes = vec![node(before, &[image], turned), node("Div", &[turned, by], y)];
             assert!(takes_bytes(&ir).is_some_and(|told| told.contains("divides by 255")), "{before}");
         }
+    }
+
+    /// Sixty splits that come together again have 2^60 ways through them.
+    #[test]
+    fn every_value_is_looked_at_once() {
+        let mut ir = Ir { opset: 18, ..Ir::default() };
+        let mut x = ir.add("image", None);
+        ir.input = x;
+        for _ in 0..60 {
+            let [a, b, y] = ["a", "b", "y"].map(|name| ir.add(name, None));
+            let mut split = node("Split", &[x], a);
+            split.outputs.push(b);
+            ir.nodes.extend([split, node("Concat", &[a, b], y)]);
+            x = y;
+        }
+        ir.output = x;
+        assert_eq!(takes_bytes(&ir), None);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use super::check::Row;
 use super::finding::Finding;
 use super::seen::{Seen, not_run, or_not_run};
-use crate::defense::Estimator;
 use crate::run::results::Under;
 
 pub(super) const ROW: Row = Row {
@@ -23,7 +22,7 @@ fn judge(seen: &Seen) -> Vec<Finding> {
     if both.iter().all(|(_, ran)| !ran) {
         return not_run("needs --attack-through defense: defended accuracies here are under a non-adaptive attack");
     }
-    if defense.attack && !defense.suite && defense.estimator() == Estimator::Blind {
+    if defense.attack && !defense.suite && defense.is_blind() {
         return not_run("needs an estimator that is not blind to the defence: its number is non-adaptive as well");
     }
     let ran = both.into_iter().filter(|(_, ran)| *ran);

@@ -6,7 +6,6 @@ use super::super::checks::{Check, Verdict};
 use super::super::mark::Mark;
 use super::super::words::{count, list, percent, symbol};
 use crate::attack::Target;
-use crate::defense::Estimator;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
 use crate::run::results::{Cell, Channel, Under};
@@ -101,7 +100,7 @@ fn came_back(run: &Ledger, eps: f64) -> String {
     let defense = &run.config.defense;
     let (under, which) = match defense.suite {
         true => (Under::Worst, "the worst of the attacks that go through the denoiser"),
-        false if defense.estimator() == Estimator::Blind => {
+        false if defense.is_blind() => {
             (Under::Through, "an attack that is blind to the denoiser and only scored behind it, a non-adaptive number")
         }
         false => (Under::Through, "an attack that goes through the denoiser"),

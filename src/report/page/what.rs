@@ -6,7 +6,6 @@ use super::super::words::{self, count, symbol, target, units, what_counts};
 use crate::attack::StepSize;
 use crate::config::Config;
 use crate::config::settings::Procedure;
-use crate::defense::Estimator;
 use crate::defense::suite::SUITE;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
@@ -135,7 +134,7 @@ pub fn what(run: &Ledger) -> Vec<Fact> {
                 row("rescaling left out", format!("of the denoiser's {}", left.collect::<Vec<_>>().join(" and ")));
             }
             let through = match defense.attack {
-                true if defense.estimator() == Estimator::Blind => {
+                true if defense.is_blind() => {
                     "no: the estimator is blind to it, the defended accuracies are under non-adaptive attacks".into()
                 }
                 true => format!("yes: {}, {} draws a step", defense.estimator(), defense.eot()),
