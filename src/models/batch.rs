@@ -18,7 +18,7 @@ pub(crate) fn chunk(device: &Device, widest: usize, parameters: usize) -> usize 
 }
 
 /// Runs `f` on ranges of `n` images, on the host one range per thread at a time: each then works in its own cache, and no
-/// op waits for another thread. Batches too small for that are run as one, each op on all threads. Results may not depend on it.
+/// op waits for another thread, which is faster from one image per thread on. Of fewer each op runs on all threads. Results may not depend on it.
 pub(crate) fn in_chunks<R: Send>(
     device: &Device,
     chunk: usize,
@@ -27,7 +27,7 @@ pub(crate) fn in_chunks<R: Send>(
 ) -> Result<Vec<R>> {
     let threads = device.parallelism();
     let even = n.div_ceil(threads.max(1));
-    if !device.plan().serial || threads == 1 || even < (chunk / 2).max(1) {
+    if !device.plan().serial || threads == 1 || n < threads {
         let chunk = chunk.min(n.max(1));
         return (0..n).step_by(chunk).map(|first| f(first..(first + chunk).min(n))).collect();
     }

@@ -146,7 +146,7 @@ fn choose(fates: &[Option<Fate>], count: usize) -> Vec<usize> {
 }
 
 impl AttackEngine<'_> {
-    /// Attacks a few images of the run once more at the middle epsilon and keeps what is to be seen; `None` without such an epsilon.
+    /// What is to be seen of a few images at the middle epsilon, which are attacked once more where their pixels were not kept; `None` without such an epsilon.
     ///
     /// # Errors
     /// What attacking and drawing return.
@@ -172,8 +172,8 @@ impl AttackEngine<'_> {
         let images: Vec<usize> = chosen.iter().map(|&(_, place)| place).collect();
         let batch = self.batch(&images)?;
         let (size, n) = ([data.height, data.width], images.len());
-        let x = self.attack(net, &batch, eps)?.images;
-        let attacked = x.to_f32(net.device())?;
+        let attacked = self.attacked(model, &images, eps)?;
+        let x = self.tensor(&attacked, n)?;
         let difference = batch.pixels.iter().zip(&attacked).map(|(a, b)| 10.0 * (b - a) + 0.5).collect();
         let mut states = vec![
             ("clean".to_owned(), batch.pixels.clone(), true),
@@ -222,13 +222,12 @@ impl AttackEngine<'_> {
         let len = data.image_len();
         let of = |name: &str, pixels: &[f32]| (name.to_owned(), pixels[at * len..][..len].to_vec());
         let mut of_image = vec![of("clean", &batch.pixels)];
-        let alone = self.batch(&images[at..=at])?;
         for other in self.config().attack.eps.iter().copied().filter(|&other| other > 0.0) {
             let name = format!("attacked, ε\u{a0}{}", eps_label(other));
             of_image.push(if other == eps {
                 of(&name, &attacked)
             } else {
-                (name, self.attack(net, &alone, other)?.images.to_f32(net.device())?)
+                (name, self.attacked(model, &images[at..=at], other)?)
             });
         }
         let denoised = states.iter().filter(|(name, ..)| name.starts_with("denoised"));

@@ -7,9 +7,12 @@ use crate::data::grey::coloured;
 use crate::draw::strip::{Row, Tile, png};
 use crate::models::classifier::Classifier;
 use crate::number::eps_label;
-use crate::run::engine::{AttackEngine, KEPT};
+use crate::run::engine::AttackEngine;
 use crate::run::rundir::RunDir;
 use crate::stats::{softmax, top_class};
+
+/// Images of a strip.
+const SHOWN: usize = 8;
 
 impl AttackEngine<'_> {
     /// Writes `images/MODEL-eps-E.png` for every model and every epsilon above 0: the first images of the dataset, with the classes
@@ -44,13 +47,9 @@ impl AttackEngine<'_> {
     }
 
     fn rows(&self, model: usize, eps: f64) -> Result<Vec<Row>> {
-        let images: Vec<usize> = (0..self.dataset().len().min(KEPT)).collect();
+        let images: Vec<usize> = (0..self.dataset().len().min(SHOWN)).collect();
         let (batch, net) = (self.batch(&images)?, self.model(model)?);
-        let known: Option<Vec<&[f32]>> = images.iter().map(|&i| self.shown(model, eps, i)).collect();
-        let adversarial = match known {
-            Some(parts) => parts.concat(),
-            None => self.attack(net, &batch, eps)?.images.to_f32(net.device())?,
-        };
+        let adversarial = self.attacked(model, &images, eps)?;
         let mut rows = vec![
             self.row("clean", net, &batch.pixels, &batch.labels)?,
             self.row(&format!("attacked, eps {}", eps_label(eps)), net, &adversarial, &batch.labels)?,

@@ -76,7 +76,7 @@ pub(super) fn suite(run: &Ledger) -> Option<(String, Vec<String>)> {
             for (number, attack) in SUITE.iter().enumerate().filter(|(_, attack)| !attack.fixed) {
                 row(&format!("{}: {}", attack.name, attack.help), under(Under::Member(number)), &right);
             }
-            row("worst of a1 to a5", under(Under::Worst), &right);
+            row("worst of a0 to a5", under(Under::Worst), &right);
             row("  a single draw", under(Under::Worst), &|cell| share(cell.correct_draws, cell.draws));
             row("  every draw", under(Under::Worst), &|cell| share(cell.any, cell.n));
             for (number, attack) in SUITE.iter().enumerate().filter(|(_, attack)| attack.fixed) {

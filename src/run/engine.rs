@@ -61,8 +61,10 @@ pub struct Spent {
     pub stages: [f64; STAGES],
 }
 
-/// Images whose attacked pixels are kept, from the first on: for strips of them.
-pub const KEPT: usize = 8;
+/// Images whose attacked pixels are kept, from the first on, so that pictures of them need no second attack; and the bytes that they may
+/// take over all models and epsilons.
+pub const KEPT: usize = 64;
+const KEPT_BYTES: usize = 128 << 20;
 
 /// Attacked pixels by model, epsilon and image.
 type Shown = HashMap<(usize, u64, usize), Vec<f32>>;
@@ -188,18 +190,39 @@ impl AttackEngine<'_> {
         })
     }
 
-    /// Keeps the first images, `(H, W, 3)` each.
+    /// Keeps the first images, `(H, W, C)` each, of a batch that is in their order.
     fn keep(&mut self, model: usize, eps: f64, images: &[usize], attacked: &Tensor) -> Result<()> {
-        for (row, &image) in images.iter().enumerate().filter(|&(_, &image)| image < KEPT && eps > 0.0) {
-            let pixels = attacked.rows(row, 1)?.to_f32(&self.device)?;
-            self.shown.insert((model, eps.to_bits(), image), pixels);
+        let len = self.dataset.image_len();
+        let cells = self.config.models.len() * self.config.attack.eps.len();
+        let most = (KEPT_BYTES / (4 * len * cells).max(1)).min(KEPT);
+        let count = images.partition_point(|&image| image < most);
+        if eps > 0.0 && count > 0 {
+            let pixels = attacked.rows(0, count)?.to_f32(&self.device)?;
+            let each = images.iter().zip(pixels.chunks_exact(len));
+            self.shown.extend(each.map(|(&image, pixels)| ((model, eps.to_bits(), image), pixels.to_vec())));
         }
         Ok(())
     }
 
-    /// Attacked pixels of an image, if this process attacked it.
-    pub fn shown(&self, model: usize, eps: f64, image: usize) -> Option<&[f32]> {
-        self.shown.get(&(model, eps.to_bits(), image)).map(Vec::as_slice)
+    /// Attacked pixels of some images: those that this process has kept; others are attacked again.
+    ///
+    /// # Errors
+    /// What attacking returns.
+    pub fn attacked(&self, model: usize, images: &[usize], eps: f64) -> Result<Vec<f32>> {
+        let kept = |image: usize| self.shown.get(&(model, eps.to_bits(), image));
+        let others: Vec<usize> = images.iter().copied().filter(|&image| kept(image).is_none()).collect();
+        let net = self.model(model)?;
+        let again = match others.is_empty() {
+            true => vec![],
+            false => self.attack(net, &self.batch(&others)?, eps)?.images.to_f32(net.device())?,
+        };
+        let mut again = again.chunks_exact(self.dataset.image_len());
+        Ok(images
+            .iter()
+            .filter_map(|&i| kept(i).map(Vec::as_slice).or_else(|| again.next()))
+            .flatten()
+            .copied()
+            .collect())
     }
 
     pub fn model(&self, index: usize) -> Result<&Classifier> {
@@ -390,7 +413,15 @@ impl Engine for AttackEngine<'_> {
                 }
                 self.smoothed(net, denoiser, images, &batch, level, &outcomes)
             };
+            // The adaptive suite also tries what was made for the other classifiers.
+            let mut blind = vec![attacked.clone()];
+            for (other, net) in self.models.iter().enumerate().filter(|_| defense.suite && eps > 0.0) {
+                if other != model {
+                    blind.push(self.attack(net, &batch, eps)?.images);
+                }
+            }
             let through = Through {
+                blind: &blind,
                 config: self.config,
                 attack: &*self.attack,
                 net,
