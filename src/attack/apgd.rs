@@ -22,8 +22,37 @@ const RHO: f64 = 0.75;
 /// The momentum's complement.
 const SHARE: f32 = 0.75;
 
-fn preset(_: Profile, _: Norm, steps: Option<u32>) -> Preset {
-    Preset { steps: steps.or(Some(100)), step: Some(StepSize::OfEps(2.0)), random_start: true }
+fn preset(profile: Profile, _: Norm, steps: Option<u32>) -> Preset {
+    Preset { steps: steps.or(Some(usual_steps(profile))), step: Some(StepSize::OfEps(2.0)), random_start: true }
+}
+
+/// torchattacks has the authors' algorithms with a tenth of their steps.
+pub(super) fn usual_steps(profile: Profile) -> u32 {
+    if profile == Profile::Torchattacks { 10 } else { 100 }
+}
+
+/// How many classes a targeted attack aims at, of the likeliest wrong ones: torchattacks takes them all.
+pub(super) fn targets(spec: &Spec, classes: usize) -> usize {
+    let most = if spec.profile == Profile::Torchattacks { usize::MAX } else { TARGETS };
+    most.min(classes - 1)
+}
+
+/// As [`check`], or as torchattacks has it where that does not depend on the other images of a batch.
+///
+/// Source: torchattacks 3.5.1.
+pub(super) fn check_as_torchattacks(spec: &Spec) -> Result<()> {
+    if spec.profile != Profile::Torchattacks {
+        return check(spec);
+    }
+    let of_the_batch = match spec.method {
+        "square" => "takes the norm of a window over all channels",
+        "apgd-t" | "autoattack" | "autoattack-plus" => "moves all images of a batch by the step size of the first",
+        _ => "",
+    };
+    if spec.norm == Norm::L2 && !of_the_batch.is_empty() {
+        return wrong("profile", format!("torchattacks' {} {of_the_batch} in l2: expected linf", spec.method));
+    }
+    check(&Spec { profile: Profile::Native, ..spec.clone() })
 }
 
 /// What these attacks, which follow their authors, leave no choice in.
@@ -54,8 +83,8 @@ const COMMON: Row = Row {
     windows: false,
     tried_as: "pgd",
     preset,
-    check,
-    build: |spec| Ok(Box::new(Apgd { spec: spec.clone(), targets: 0 })),
+    check: check_as_torchattacks,
+    build: |spec| Ok(Box::new(Apgd { spec: spec.clone(), targeted: false })),
 };
 
 /// APGD on the cross-entropy.
@@ -77,7 +106,7 @@ pub const DLR: Row = Row {
 pub const TARGETED: Row = Row {
     name: "apgd-t",
     help: "takes the 9 likeliest wrong classes in turn and raises their difference of logits ratio",
-    build: |spec| Ok(Box::new(Apgd { spec: spec.clone(), targets: TARGETS })),
+    build: |spec| Ok(Box::new(Apgd { spec: spec.clone(), targeted: true })),
     ..COMMON
 };
 
@@ -147,8 +176,7 @@ impl Image {
 
 struct Apgd {
     spec: Spec,
-    /// 0 for the untargeted attack.
-    targets: usize,
+    targeted: bool,
 }
 
 /// The tensors of a running restart, a row per image: they leave the batch together.
@@ -278,11 +306,11 @@ pub(super) fn ranked(logits: &[f32], rank: usize) -> u32 {
 impl Attack for Apgd {
     fn run(&self, model: &dyn Classifier, batch: Batch, eps: f64, seed: u64) -> Result<Adversarial> {
         let classes = model.classes();
-        if self.targets > 0 && classes < 4 {
+        if self.targeted && classes < 4 {
             return wrong("method", format!("apgd-t needs 4 classes, found {classes}: use apgd-ce"));
         }
         let mut track = Track::new(model, batch, &self.spec, eps, seed)?;
-        if self.targets == 0 {
+        if !self.targeted {
             for restart in 0..self.spec.restarts {
                 let at = track.standing();
                 if at.is_empty() {
@@ -293,7 +321,7 @@ impl Attack for Apgd {
             }
             return track.finish();
         }
-        for rank in 1..=self.targets.min(classes - 1) {
+        for rank in 1..=targets(&self.spec, classes) {
             for restart in 0..self.spec.restarts {
                 let at = track.standing();
                 if at.is_empty() {
@@ -311,13 +339,49 @@ impl Attack for Apgd {
     }
 
     fn most_queries(&self) -> Option<u64> {
-        Some(1 + u64::from(self.spec.restarts) * self.targets.max(1) as u64 * (1 + u64::from(self.spec.steps)))
+        let searches = match (self.targeted, self.spec.profile) {
+            (false, _) => 1,
+            (true, Profile::Torchattacks) => return None,
+            (true, _) => TARGETS as u64,
+        };
+        Some(1 + u64::from(self.spec.restarts) * searches * (1 + u64::from(self.spec.steps)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attack::Said;
+
+    #[test]
+    fn torchattacks_has_a_tenth_of_the_steps_and_all_classes() {
+        let said = |method: &str, norm| {
+            let said = Said {
+                method: Some(method.into()),
+                profile: Some(Profile::Torchattacks),
+                norm: Some(norm),
+                eps: Some(vec![0.5.into()]),
+                ..Said::default()
+            };
+            said.decided()
+        };
+        for method in ["apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "fab"] {
+            let spec = said(method, Norm::Linf).unwrap();
+            assert_eq!((spec.steps, spec.label()), (10, format!("torchattacks-{method}")));
+        }
+        assert_eq!(said("square", Norm::Linf).unwrap().steps, 5000);
+        assert_eq!(targets(&said("apgd-t", Norm::Linf).unwrap(), 1000), 999);
+        let native = Said { method: Some("apgd-t".into()), ..Said::default() }.decided().unwrap();
+        assert_eq!((targets(&native, 1000), targets(&native, 4)), (9, 3));
+        said("apgd-ce", Norm::L2).unwrap();
+        for method in ["apgd-t", "square", "autoattack", "autoattack-plus"] {
+            let error = said(method, Norm::L2).unwrap_err().to_string();
+            assert!(error.contains("attack.profile") && error.contains("expected linf"), "{error}");
+        }
+        for method in ["ddn", "fmn", "min-norm-apgd"] {
+            assert!(said(method, Norm::L2).unwrap_err().to_string().contains("attack.profile"), "{method}");
+        }
+    }
 
     /// Those of the authors' code.
     #[test]

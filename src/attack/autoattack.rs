@@ -9,7 +9,7 @@ use super::outcome::{Adversarial, STAGES};
 use super::spec::{Attack, Batch, Preset, Row, Said, Spec, StepSize};
 use super::{apgd, fab, square};
 use crate::Result;
-use crate::ops::pgd::gather;
+use crate::ops::pgd::{Profile, gather};
 use crate::tensor::Tensor;
 
 const IGNORED: &[&str] =
@@ -23,8 +23,13 @@ static PLUS_STAGES: [Stage; STAGES] =
     [&apgd::CROSS_ENTROPY, &apgd::DLR, &fab::UNTARGETED, &square::SQUARE, &apgd::TARGETED, &fab::TARGETED];
 static RANDOM_STAGES: [Stage; 2] = [&apgd::CROSS_ENTROPY, &apgd::DLR];
 
-/// Restarts of APGD and FAB in the longer version; its APGD-T and Square have one.
+/// Restarts of APGD and FAB in the longer version.
 const PLUS_RESTARTS: u32 = 5;
+
+/// Its stages of one restart.
+fn once(profile: Profile) -> &'static [&'static str] {
+    if profile == Profile::Torchattacks { &["apgd-t", "square", "fab-t"] } else { &["apgd-t", "square"] }
+}
 
 /// What all versions have in common.
 const COMMON: Row = Row {
@@ -36,7 +41,7 @@ const COMMON: Row = Row {
     windows: false,
     tried_as: "pgd",
     preset: |_, _, _| Preset { steps: Some(100), step: Some(StepSize::OfEps(2.0)), random_start: true },
-    check: apgd::check,
+    check: apgd::check_as_torchattacks,
     build,
 };
 
@@ -78,8 +83,9 @@ fn build(spec: &Spec) -> Result<Box<dyn Attack>> {
         let said = Said {
             norm: Some(spec.norm),
             eps: Some(spec.eps.iter().map(|&eps| eps.into()).collect()),
+            profile: Some(spec.profile),
             // What comes after the first success does not count.
-            restarts: (spec.method == PLUS.name && !["apgd-t", "square"].contains(&row.name)).then_some(PLUS_RESTARTS),
+            restarts: (spec.method == PLUS.name && !once(spec.profile).contains(&row.name)).then_some(PLUS_RESTARTS),
             compat: row.windows.then_some(spec.compat),
             early_stop: (!row.ignores.contains(&"early_stop")).then_some(spec.early_stop),
             ..Said::default()

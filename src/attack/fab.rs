@@ -3,12 +3,12 @@
 //!
 //! Source: Croce & Hein 2020 ("Minimally distorted adversarial examples with a fast adaptive boundary attack").
 
-use super::apgd::{TARGETS, ranked, start};
+use super::apgd::{TARGETS, check_as_torchattacks, ranked, start, targets, usual_steps};
 use super::model::{Classifier, Loss, Query};
 use super::outcome::Adversarial;
 use super::spec::{Attack, Batch, Preset, Row, Spec, StepSize, wrong};
 use super::track::{Points, Track};
-use crate::ops::pgd::{self, Norm, gather};
+use crate::ops::pgd::{self, Norm, Profile, gather};
 use crate::ops::{fab, min_norm};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -22,8 +22,12 @@ const COMMON: Row = Row {
     leaves: false,
     windows: false,
     tried_as: "pgd",
-    preset: |_, _, steps| Preset { steps: steps.or(Some(100)), step: Some(StepSize::OfEps(1.0)), random_start: true },
-    check: super::apgd::check,
+    preset: |profile, _, steps| Preset {
+        steps: steps.or(Some(usual_steps(profile))),
+        step: Some(StepSize::OfEps(1.0)),
+        random_start: true,
+    },
+    check: check_as_torchattacks,
     build: |spec| Ok(Box::new(Fab { spec: spec.clone(), targeted: true })),
 };
 
@@ -154,7 +158,7 @@ impl Fab {
 
 impl Attack for Fab {
     fn run(&self, model: &dyn Classifier, batch: Batch, eps: f64, seed: u64) -> Result<Adversarial> {
-        let ranks = TARGETS.min(model.classes() - 1);
+        let ranks = targets(&self.spec, model.classes());
         if ranks as u32 * self.spec.steps >= u32::from(u16::MAX) {
             let most = u32::from(u16::MAX) / ranks as u32 - 1;
             return wrong("steps", format!("expected at most {most}, found {}", self.spec.steps));
@@ -175,8 +179,9 @@ impl Attack for Fab {
     }
 
     fn most_queries(&self) -> Option<u64> {
-        // Untargeted it depends on the number of classes.
+        // Untargeted, or against all classes, it depends on their number.
         let steps = u64::from(self.spec.restarts) * u64::from(self.spec.steps);
-        self.targeted.then_some(1 + TARGETS as u64 * 2 * steps)
+        let known = self.targeted && self.spec.profile == Profile::Native;
+        known.then_some(1 + TARGETS as u64 * 2 * steps)
     }
 }

@@ -10,7 +10,7 @@ use super::spec::{Attack, Batch, Preset, Row, Spec, StepSize, wrong};
 use super::track::{Points, Track};
 use crate::Result;
 use crate::device::DType;
-use crate::ops::pgd::{Norm, gather};
+use crate::ops::pgd::{Norm, Profile, gather};
 use crate::ops::philox::{self, Purpose, Stream, to_uniform};
 use crate::ops::square::{self, TILES, Window};
 use crate::tensor::Tensor;
@@ -25,7 +25,7 @@ pub const SQUARE: Row = Row {
     tried_as: "pgd",
     preset: |_, _, steps| Preset { steps: steps.or(Some(5000)), step: Some(StepSize::OfEps(2.0)), random_start: true },
     check: |spec| {
-        super::apgd::check(spec)?;
+        super::apgd::check_as_torchattacks(spec)?;
         // A step of the stream has 16 bits.
         if spec.steps >= 1 << 16 {
             return wrong("steps", format!("expected at most {}, found {}", (1 << 16) - 1, spec.steps));
@@ -59,6 +59,15 @@ struct Square {
 }
 
 impl Square {
+    /// Where a step stands in the schedule of windows, which is of ten thousand: torchattacks stretches it over its steps, the authors'
+    /// AutoAttack does not.
+    fn scheduled(&self, step: u32) -> u32 {
+        match self.spec.profile {
+            Profile::Torchattacks => (f64::from(step) / f64::from(self.spec.steps) * 1e4) as u32,
+            _ => step,
+        }
+    }
+
     fn start(&self, model: &dyn Oracle, points: &Points, (eps, stream): (f64, Stream)) -> Result<Tensor> {
         let [_, w, c] = model.image_shape();
         let dims = if self.spec.norm == Norm::Linf { [w, c] } else { [TILES * TILES, c] };
@@ -116,7 +125,7 @@ impl Square {
                 points = track.keep(&points, &stay)?;
                 (margins, classes) = stay.iter().map(|&j| (margins[j], classes[j])).unzip();
             }
-            let side = side(step, [h, w], self.spec.norm);
+            let side = side(self.scheduled(step), [h, w], self.spec.norm);
             if tile.as_ref().is_none_or(|(of, _)| *of != side) {
                 let values = if self.spec.norm == Norm::L2 { square::tile(side) } else { vec![0.0] };
                 tile = Some((side, Tensor::from_f32(device, &[values.len()], DType::F32, &values)?));
@@ -181,6 +190,17 @@ mod tests {
             let error = said(method).unwrap_err().to_string();
             assert!(error.contains("attack.compat") && error.contains(method), "{error}");
         }
+    }
+
+    #[test]
+    fn torchattacks_stretches_the_schedule_over_its_steps() {
+        let of = |profile| {
+            let said =
+                Said { method: Some("square".into()), profile: Some(profile), steps: Some(1000), ..Said::default() };
+            Square { spec: said.decided().unwrap() }
+        };
+        let at = |square: &Square| [0, 1, 2, 999].map(|step| square.scheduled(step));
+        assert_eq!((at(&of(Profile::Native)), at(&of(Profile::Torchattacks))), ([0, 1, 2, 999], [0, 10, 20, 9990]));
     }
 
     #[test]

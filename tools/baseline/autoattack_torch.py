@@ -2,9 +2,10 @@
 """AutoAttack `standard` (L-inf) as published, in PyTorch, beside the records of `rampart sweep --method autoattack`: image by image.
 
 The stages are torchattacks' attacks with the settings under which they are fra31/auto-attack's: APGD and APGDT with 100 steps, FAB
-multi-targeted with 100 steps, Square with 5000 queries, not rescaled. (torchattacks' own AutoAttack is another attack: 10 steps, a
-rescaled schedule.) Each stage sees the images that still stand. Random starts of APGD are those of the engine, computed here from
-the same counters; the windows of Square are torch's own, one for the whole batch, as its authors have it.
+multi-targeted with 100 steps, Square with 5000 queries, not rescaled. torchattacks' own AutoAttack is another attack, of 10 steps and
+with a rescaled schedule: `--profile torchattacks`, of the sweep as here. Each stage sees the images that still stand. Random starts of
+APGD are those of the engine, computed here from the same counters; the windows of Square are torch's own, one for the whole batch, as
+its authors have it.
 
   rampart sweep --method autoattack --eps 0.005,0.01 --no-defense --limit 64 --out RUN ...
   autoattack_torch.py --model resnet50-w16.safetensors --data FOLDER --records RUN/records.jsonl
@@ -67,7 +68,7 @@ def margins(net, x, y):
     return own - z.scatter(1, y[:, None], -torch.inf).max(1).values
 
 
-def attacks(net, eps, seed, ids_of):
+def attacks(net, eps, seed, ids_of, steps=100):
     """The four stages as functions of images and labels to attacked images."""
     import torchattacks
 
@@ -86,17 +87,17 @@ def attacks(net, eps, seed, ids_of):
 
         return Started
 
-    apgd = started(torchattacks.APGD)(net, norm="Linf", eps=eps, steps=100, seed=seed)
-    targeted = started(torchattacks.APGDT)(net, norm="Linf", eps=eps, steps=100, seed=seed, n_classes=10)
-    fab = torchattacks.FAB(net, norm="Linf", eps=eps, steps=100, multi_targeted=True, n_classes=10, seed=seed)
-    square = torchattacks.Square(net, norm="Linf", eps=eps, n_queries=5000, resc_schedule=False, seed=seed)
+    apgd = started(torchattacks.APGD)(net, norm="Linf", eps=eps, steps=steps, seed=seed)
+    targeted = started(torchattacks.APGDT)(net, norm="Linf", eps=eps, steps=steps, seed=seed, n_classes=10)
+    fab = torchattacks.FAB(net, norm="Linf", eps=eps, steps=steps, multi_targeted=True, n_classes=10, seed=seed)
+    square = torchattacks.Square(net, norm="Linf", eps=eps, n_queries=5000, resc_schedule=steps == 10, seed=seed)
     return [lambda x, y: apgd.perturb(x, y)[1], lambda x, y: targeted.perturb(x, y)[1], fab, square]
 
 
-def published(net, x, y, ids, eps, seed, batch):
+def published(net, x, y, ids, eps, seed, batch, steps):
     """-> per image the stage that breaks it (-1 when wrong from the start, len(STAGES) when none does), the margin it ends at, seconds"""
     known = {row.numpy().tobytes(): i for row, i in zip(x, ids)}
-    stages = attacks(net, eps, seed, lambda rows: [known[row.numpy().tobytes()] for row in rows.detach()])
+    stages = attacks(net, eps, seed, lambda rows: [known[row.numpy().tobytes()] for row in rows.detach()], steps)
     margin = margins(net, x, y)
     stage = torch.where(margin > 0, len(STAGES), -1)
     seconds = []
@@ -110,14 +111,14 @@ def published(net, x, y, ids, eps, seed, batch):
     return stage.tolist(), margin.tolist(), seconds
 
 
-def engine(records, model, eps):
+def engine(records, model, eps, attack):
     """The same of the engine: {image: (label, stage, margin)}"""
     found = {}
     with open(records) as lines:
         for line in map(json.loads, lines):
             if line.get("model") == model and line.get("eps") == eps and line.get("channel") == 1:
-                if line["attack"] != "autoattack" or line["norm"] != "linf":
-                    raise ValueError(f"{records}: expected autoattack in linf, found {line['attack']} in {line['norm']}")
+                if line["attack"] != attack or line["norm"] != "linf":
+                    raise ValueError(f"{records}: expected {attack} in linf, found {line['attack']} in {line['norm']}")
                 stage = line.get("stage", len(STAGES)) if line["correct_clean"] else -1
                 found[line["image"]] = (line["label"], stage, line["margin"])
     if not found:
@@ -127,13 +128,15 @@ def engine(records, model, eps):
 
 def compare(args, net, eps):
     """Prints one epsilon -> the number of differences that nothing explains"""
-    own = engine(args.records, args.name, eps)
+    profile = {"published": ("autoattack", 100), "torchattacks": ("torchattacks-autoattack", 10)}
+    attack, steps = profile[args.profile]
+    own = engine(args.records, args.name, eps, attack)
     ids = sorted(own)
     x, y = load_images(args.dataset, args.data, ids[-1] + 1)
     x, y = x[ids], y[ids]
     if y.tolist() != [own[i][0] for i in ids]:
         raise ValueError(f"{args.records}: labels are not those of {args.data}")
-    stage, margin, seconds = published(net, x, y, ids, eps, args.seed, args.batch)
+    stage, margin, seconds = published(net, x, y, ids, eps, args.seed, args.batch, steps)
     print(f"{args.name}, eps {eps:g}, {len(ids)} images")
     print(f"  {'':10}{'engine':>8}{'torch':>8}{'differ':>8}{'torch s':>10}")
     for number, name in enumerate(STAGES):
@@ -159,6 +162,7 @@ def main():
     parser.add_argument("--dataset", choices=("fashion-mnist", "cifar10"), default="fashion-mnist")
     parser.add_argument("--data", required=True, metavar="FOLDER", help="t10k*-ubyte.gz files, or test_batch.bin")
     parser.add_argument("--records", required=True, metavar="FILE", help="records.jsonl of a sweep with --method autoattack")
+    parser.add_argument("--profile", choices=("published", "torchattacks"), default="published", help="of the sweep (default: %(default)s)")
     parser.add_argument("--eps", default="0.005,0.01", help="comma-separated (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
