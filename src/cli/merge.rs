@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["partial", "records"])]
     pub no_checks: bool,
 
-    /// Exit with 1, once all is written, where a check fails that forbids to quote the accuracies
+    /// Exit with 1, once all is written, where a check of the attack fails
     #[arg(long, conflicts_with = "partial")]
     pub strict: bool,
 

@@ -37,7 +37,7 @@ pub struct Args {
     runs: Vec<PathBuf>,
     #[arg(long, value_enum, default_value = "html")]
     format: Format,
-    /// Exit with 1, once all is written, where a check fails that forbids to quote the accuracies: S2, S11, S12, S17 or S19
+    /// Exit with 1, once all is written, where a check of the attack fails
     #[arg(long)]
     strict: bool,
     /// Where it goes; by default html of one run to its report.html, all else to standard output. Html of several runs needs a file

@@ -50,7 +50,7 @@ pub struct Going {
     #[arg(long)]
     pub no_checks: bool,
 
-    /// Exit with 1, once all files are written, where a check fails that forbids to quote the accuracies: S2, S11, S12, S17 or S19
+    /// Exit with 1, once all files are written, where a check of the attack fails
     #[arg(long)]
     pub strict: bool,
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::graph::{self, Channels, Layout};
 use super::metadata::{PerChannel, as_list, for_channels, short, sides, unit};
 use super::network::{Row, Shape};
+use super::normalisation::Normalisation;
 use super::weights::Weights;
 use super::{NETWORKS, network_shape};
 use crate::data::classes::{self, plain};
@@ -193,6 +194,11 @@ impl Card {
             };
         };
         let mut notes = Vec::new();
+        let normalisation = Normalisation::find(&weights)?;
+        let weights = match &normalisation {
+            Some(found) => weights.without(&found.names),
+            None => weights,
+        };
         let all = weights.names().count();
         let weights = if prefix.is_empty() { weights } else { weights.stripped(&prefix)? };
         if !prefix.is_empty() {
@@ -204,7 +210,9 @@ impl Card {
         }
         // An architecture alone leaves the rest to the tensors.
         if said && weights.has_metadata("config") {
-            return Self::read(&weights).map(|card| (weights, card, notes));
+            let mut card = Self::read(&weights)?;
+            notes.extend(card.normalised(&weights, normalisation.as_ref())?);
+            return Ok((weights, card, notes));
         }
         if network_shape(row.name, config.clone()).is_err() {
             let problem = format!(
@@ -236,7 +244,29 @@ impl Card {
                 };
             }
         }
+        notes.extend(card.normalised(&weights, normalisation.as_ref())?);
         Ok((weights, card, notes))
+    }
+
+    /// Takes mean and deviation from the checkpoint's own tensors where nothing else says them; says what was done.
+    fn normalised(&mut self, weights: &Weights, found: Option<&Normalisation>) -> Result<Option<String>> {
+        let Some(found) = found else { return Ok(None) };
+        let channels = self.shape().map_err(|problem| Error::file(weights.origin(), problem))?.channels();
+        let [mean, std] = found.values(weights, channels)?;
+        let names = format!("`{}` and `{}`", found.names[0], found.names[1]);
+        let said = |own: &Option<Vec<f64>>| own.is_some() && !self.assumed;
+        if !said(&self.mean) && !said(&self.std) {
+            let note = format!("mean {mean:?} and std {std:?} are those of its tensors {names}");
+            (self.mean, self.std, self.assumed) = (Some(mean), Some(std), false);
+            return Ok(Some(note));
+        }
+        let near = |own: &Option<Vec<f64>>, other: &[f64]| {
+            own.as_ref().is_none_or(|own| own.iter().zip(other).all(|(a, b)| (a - b).abs() < 1e-4))
+        };
+        if !near(&self.mean, &mean) || !near(&self.std, &std) {
+            self.doubts.push(format!("mean and std are not those of the tensors {names}: {mean:?} and {std:?}"));
+        }
+        Ok(None)
     }
 
     /// The same of an ONNX graph: how it takes images from `said`, else from its metadata, else as most do.

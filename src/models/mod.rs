@@ -8,6 +8,7 @@ pub mod graph;
 pub mod headed;
 pub mod metadata;
 pub mod network;
+mod normalisation;
 pub mod probe;
 pub mod resnet;
 pub mod resnet_study;

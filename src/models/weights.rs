@@ -102,6 +102,12 @@ impl Weights {
         Ok(Weights { prefix: format!("{}{prefix}", self.prefix), names, ..self })
     }
 
+    /// The same without tensors that are none of the network's.
+    pub(super) fn without(mut self, names: &[String]) -> Self {
+        self.names.retain(|name, _| !names.contains(name));
+        self
+    }
+
     /// The same with `from` in every name read as `to`.
     ///
     /// # Errors

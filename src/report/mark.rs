@@ -1,11 +1,12 @@
-//! What stands beside every accuracy of a run whose attack failed a check that forbids to quote it alone.
+//! What stands beside every accuracy of a run whose attack failed a check: the verdict that says not to quote it is then nowhere without
+//! its sign, and no number without the verdict.
 
 use serde::Serialize;
 
 use super::checks::{Check, Verdict};
 use super::words::list;
 
-/// The failed checks that forbid it; none where all may be quoted.
+/// The failed checks; none where all may be quoted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Mark {
     failed: Vec<String>,
@@ -14,7 +15,7 @@ pub struct Mark {
 
 impl Mark {
     pub fn of(checks: &[Check]) -> Mark {
-        let own = || checks.iter().filter(|check| check.forbids && check.verdict == Verdict::Fail);
+        let own = || checks.iter().filter(|check| check.verdict == Verdict::Fail);
         Mark { failed: own().map(Check::title).collect(), ids: own().map(|check| check.id).collect() }
     }
 
@@ -60,22 +61,18 @@ impl Mark {
 mod tests {
     use super::*;
 
-    fn check(id: &'static str, forbids: bool, verdict: Verdict) -> Check {
-        Check { id, name: "a check", rule: "a rule", forbids, verdict, found: vec![] }
+    fn check(id: &'static str, verdict: Verdict) -> Check {
+        Check { id, name: "a check", rule: "a rule", verdict, found: vec![] }
     }
 
     #[test]
-    fn only_a_failed_check_that_forbids_leaves_a_mark() {
-        let none = Mark::of(&[
-            check("S2", true, Verdict::Pass),
-            check("S5", false, Verdict::Fail),
-            check("S19", true, Verdict::NotRun),
-        ]);
+    fn only_a_failed_check_leaves_a_mark() {
+        let none = Mark::of(&[check("S2", Verdict::Pass), check("S5", Verdict::Warn), check("S19", Verdict::NotRun)]);
         assert!(!none.forbids() && none.sign().is_empty() && none.title().is_empty() && none.note().is_none());
         assert_eq!(none.before("so".into()), "so");
-        let some = Mark::of(&[check("S2", true, Verdict::Fail), check("S11", true, Verdict::Fail)]);
-        assert_eq!((some.sign(), some.title().as_str()), ("†", " († S2, S11 failed: not to be quoted)"));
-        assert_eq!(some.before("so".into()), "Not to be quoted, as S2 a check and S11 a check failed: so");
-        assert!(some.note().unwrap().contains("S2 a check and S11 a check failed"));
+        let some = Mark::of(&[check("S2", Verdict::Fail), check("S13", Verdict::Fail)]);
+        assert_eq!((some.sign(), some.title().as_str()), ("†", " († S2, S13 failed: not to be quoted)"));
+        assert_eq!(some.before("so".into()), "Not to be quoted, as S2 a check and S13 a check failed: so");
+        assert!(some.note().unwrap().contains("S2 a check and S13 a check failed"));
     }
 }

@@ -369,6 +369,24 @@ fn write_torch(path: &Path, parts: &Parts, keys: &[(&str, &str)]) {
     fs::write(path, file).unwrap();
 }
 
+/// A network that says nothing of its accuracy is not quoted where it has fewer right than a guess.
+#[test]
+fn fewer_right_than_a_guess_is_a_failed_check() {
+    let place = Place::new();
+    write_images(&place, |class, i| format!("data/{}/{i}.png", (class + 5) % 10));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo/resnet50-w16.safetensors");
+    let bytes = fs::read(file).unwrap();
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let mut said = header.metadata().clone().unwrap();
+    said.retain(|key, _| ["arch", "config", "mean", "std"].contains(&key.as_str()));
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap().tensors();
+    safetensors::serialize_to_file(tensors, Some(said), &place.path("silent.safetensors")).unwrap();
+    let ran = place.run("attack silent.safetensors data --eps 0 --device host --no-checks --out run").ok();
+    for part in ["verdict: DO NOT QUOTE", "where a guess among the labels has 10.0 %", "† not to be quoted"] {
+        assert!(ran.stdout.contains(part), "{}| {part}", ran.stdout);
+    }
+}
+
 #[test]
 fn checkpoints_of_pytorch_are_run_as_they_come() {
     let place = Place::new();
@@ -406,6 +424,30 @@ fn checkpoints_of_pytorch_are_run_as_they_come() {
         assert!(ran.stderr.contains(part), "{}| {part}", ran.stderr);
         assert_eq!((place.results("run"), place.records("run")), want, "{model}");
     }
+    // A layer in front of it holds mean and deviation, and the metadata agree or do not.
+    let layer = |names: [&str; 2], shape: &[usize]| {
+        let values: Vec<u8> = (0..shape.iter().product()).flat_map(|_| 0.5f32.to_le_bytes()).collect();
+        let own = plain.iter().map(|(name, shape, bytes)| (format!("model.{name}"), shape.clone(), bytes.clone()));
+        names.map(|name| (name.to_owned(), shape.to_vec(), values.clone())).into_iter().chain(own).collect::<Parts>()
+    };
+    for (names, shape) in [
+        (["normalize.mean", "normalize.std"], &[3][..]),
+        (["mu", "sigma"], &[1, 3, 1, 1]),
+        (["0._mean", "0._std"], &[1]),
+    ] {
+        write_safetensors(&file("layer.safetensors"), &layer(names, shape), None);
+        let ran = run("weights = \"layer.safetensors\"").ok();
+        let said = format!(
+            "mean [0.5, 0.5, 0.5] and std [0.5, 0.5, 0.5] are those of its tensors `{}` and `{}`",
+            names[0], names[1]
+        );
+        assert!(ran.stderr.contains(&said), "{}", ran.stderr);
+        assert_eq!((place.results("run"), place.records("run")), want, "{names:?}");
+    }
+    let metadata = HashMap::from([("mean".into(), "[0.4, 0.5, 0.5]".into()), ("std".into(), "[0.5, 0.5, 0.5]".into())]);
+    write_safetensors(&file("layer.safetensors"), &layer(["mu", "sigma"], &[3]), Some(metadata));
+    let ran = run("weights = \"layer.safetensors\"").ok();
+    assert!(ran.stderr.contains("mean and std are not those of the tensors `mu` and `sigma`"), "{}", ran.stderr);
     run(&format!("weights = \"both.pt\"\n{half}"))
         .refused(1, &["2 networks lie in it, under `ema.` and `state_dict.model.`: models.strip chooses one"]);
     run(&format!("weights = \"other.pth\"\n{half}")).refused(

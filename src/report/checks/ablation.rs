@@ -8,7 +8,6 @@ pub(super) const ROW: Row = Row {
     id: "S28",
     name: "the denoiser does what is said of it",
     rule: "without noise as many clean images are right as undefended, and under noise no fewer than without the denoiser (1 image in 8 aside)",
-    forbids: false,
     judge,
 };
 

@@ -9,7 +9,6 @@ pub(super) const ROW: Row = Row {
     id: "S18",
     name: "the attack through the defence is the stronger one",
     rule: "it leaves no more right than the transferred attack (paired, adjusted for all cells; warn p < .05, fail p < .01)",
-    forbids: false,
     judge,
 };
 

@@ -10,7 +10,7 @@ use crate::report::words::significant;
 use crate::run::trials::Signs;
 
 const fn row(id: &'static str, name: &'static str, rule: &'static str, judge: fn(&Seen) -> Vec<Finding>) -> Row {
-    Row { id, name, rule, forbids: false, judge }
+    Row { id, name, rule, judge }
 }
 
 pub(super) const ANSWERS: Row = row(

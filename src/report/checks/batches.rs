@@ -8,7 +8,6 @@ pub(super) const ROW: Row = Row {
     id: "S23",
     name: "other batches change no flag",
     rule: "attacked again in a batch of their own, the first images have the flags that are recorded",
-    forbids: false,
     judge,
 };
 

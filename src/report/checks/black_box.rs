@@ -14,7 +14,6 @@ pub(super) const ROW: Row = Row {
     id: "S9",
     name: "attacks without a gradient find nothing new",
     rule: "of what attacks with a gradient leave, Square and images that fool another model break at most 0.2 % of all images",
-    forbids: false,
     judge,
 };
 

@@ -11,7 +11,6 @@ pub(super) const ROW: Row = Row {
     id: "S17",
     name: "the exact gradient is no weaker than BPDA",
     rule: "a1-exact leaves no more right than a3-bpda (paired, adjusted for all cells; warn p < .05, fail p < .01)",
-    forbids: true,
     judge,
 };
 

@@ -9,7 +9,6 @@ pub(super) const ROW: Row = Row {
     id: "S2",
     name: "perturbations stay within their budget",
     rule: "none exceeds eps by more than rounding, and all pixels lie in [0, 1]",
-    forbids: true,
     judge,
 };
 

@@ -11,7 +11,6 @@ pub(super) const ROW: Row = Row {
     id: "S19",
     name: "no attack breaks a certificate",
     rule: "no image that is certified at a radius is voted another class under an L2 attack within it, beyond what the vote's own draws allow",
-    forbids: true,
     judge,
 };
 

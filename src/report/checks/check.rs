@@ -11,8 +11,6 @@ pub(super) struct Row {
     pub name: &'static str,
     /// What passes.
     pub rule: &'static str,
-    /// Whether no accuracy may stand without its failure beside it.
-    pub forbids: bool,
     pub judge: fn(&Seen) -> Vec<Finding>,
 }
 
@@ -24,8 +22,6 @@ pub struct Check {
     pub name: &'static str,
     /// What passes.
     pub rule: &'static str,
-    /// Whether no accuracy may stand without its failure beside it.
-    pub forbids: bool,
     pub verdict: Verdict,
     pub found: Vec<Finding>,
 }

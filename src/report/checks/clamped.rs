@@ -9,7 +9,6 @@ pub(super) const ROW: Row = Row {
     name: "little is clipped, shut or dead",
     rule: "of the denoiser's pixels at most 95 % are clipped, of no attention more than half of the gates within 10⁻⁴ of 0 or 1, of no stage more \
            than half of the channels 0 for every image",
-    forbids: false,
     judge,
 };
 

@@ -8,7 +8,6 @@ pub(super) const ROW: Row = Row {
     id: "S14",
     name: "enough draws make the gradient through the noise",
     rule: "two independent gradients of as many draws as the attack takes have a cosine of at least .2",
-    forbids: false,
     judge,
 };
 

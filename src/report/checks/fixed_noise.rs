@@ -9,7 +9,6 @@ pub(super) const ROW: Row = Row {
     id: "S15",
     name: "knowing the noise helps the attacker",
     rule: "a6-fixed leaves no more right than a1-exact (paired, adjusted for all cells; warn p < .05, fail p < .01)",
-    forbids: false,
     judge,
 };
 

@@ -9,7 +9,6 @@ pub(super) const ROW: Row = Row {
     id: "S11",
     name: "the gradient is not masked",
     rule: "at most 1 % of the gradients at clean images are zero (5 %: fail), none shorter than 10⁻¹² or not finite",
-    forbids: true,
     judge,
 };
 

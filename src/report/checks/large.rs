@@ -11,7 +11,6 @@ pub(super) const ROW: Row = Row {
     name: "the largest budgets break the classifier",
     rule: "undefended, at most 1 % (warn: 5 %) right at 16/255 (linf; ImageNet 8/255); where every image can be made grey (linf 0.5, or its \
            L2 counterpart), at most the share of the largest class",
-    forbids: false,
     judge,
 };
 

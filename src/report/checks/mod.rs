@@ -98,7 +98,7 @@ pub fn all(run: &Ledger, trials: Option<&Trials>) -> Vec<Check> {
         .map(|row| {
             let found = (row.judge)(&seen);
             let verdict = found.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::NotRun);
-            Check { id: row.id, name: row.name, rule: row.rule, forbids: row.forbids, verdict, found }
+            Check { id: row.id, name: row.name, rule: row.rule, verdict, found }
         })
         .collect()
 }

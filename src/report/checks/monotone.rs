@@ -11,7 +11,6 @@ pub(super) const ROW: Row = Row {
     id: "S4",
     name: "accuracy falls with eps",
     rule: "no larger eps leaves significantly more images right (paired, adjusted for all pairs; warn p < .05, fail p < .01)",
-    forbids: false,
     judge,
 };
 

@@ -10,7 +10,6 @@ pub(super) const ROW: Row = Row {
     id: "S16",
     name: "clean images stand beside the stochastic successes",
     rule: "the same scoring of clean images is known; an attacker who may try every draw gains no more than half of its successes by that alone",
-    forbids: false,
     judge,
 };
 

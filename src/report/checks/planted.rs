@@ -8,7 +8,6 @@ pub(super) const WEAKNESS: Row = Row {
     id: "S25",
     name: "a planted weakness is found",
     rule: "given a linear path around the network along a known direction, the run's attack, or what stands in for it, leaves no image right",
-    forbids: false,
     judge: |seen| seen.tried("planted", |trial| trial.planted.as_ref(), |found| judged(found, 0)),
 };
 
@@ -17,7 +16,6 @@ pub(super) const ACTIVE: Row = Row {
     name: "an adversarial example that exists is found",
     rule: "under a readout of the logits that calls one point within the budget another class, the run's attack, or what stands in for it, finds one (warn: any missed; \
            fail: more than a quarter)",
-    forbids: false,
     judge: |seen| seen.tried("active", |trial| trial.active.as_ref(), |found| judged(found, found.n / 4)),
 };
 

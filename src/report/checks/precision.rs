@@ -9,7 +9,6 @@ pub(super) const ROW: Row = Row {
     id: "S24",
     name: "float32 says the same",
     rule: "under 0.5 % of the clean images are taken for another class than in float32: else report float32",
-    forbids: false,
     judge,
 };
 

@@ -8,7 +8,6 @@ pub(super) const ROW: Row = Row {
     id: "S10",
     name: "random search finds nothing new",
     rule: "1000 points drawn at random within the budget break no image that the attack left",
-    forbids: false,
     judge,
 };
 

@@ -8,7 +8,6 @@ pub(super) const ROW: Row = Row {
     id: "S8",
     name: "restarts and other steps add little",
     rule: "neither five restarts nor steps of half or twice the size break more than 1 image in 8 more; restarts never fewer",
-    forbids: false,
     judge,
 };
 

@@ -8,7 +8,6 @@ pub(super) const ROW: Row = Row {
     id: "S22",
     name: "adversarial images survive 8 bits",
     rule: "at most 1 image in 16 is right again once their pixels are rounded to k/255: beyond, keep float arrays (--save npz)",
-    forbids: false,
     judge,
 };
 

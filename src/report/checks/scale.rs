@@ -12,7 +12,6 @@ pub(super) const ROW: Row = Row {
     name: "the logits are not saturated",
     rule: "at most 1 % (5 %: fail) of the images have a cross-entropy of exactly 0 at every point of the attack, or a gradient of it below 10⁻⁶ of \
            that of the difference of logits ratio; the attack on that loss breaks no more (a quarter of the images: fail)",
-    forbids: false,
     judge,
 };
 

@@ -10,7 +10,6 @@ pub(super) const ROW: Row = Row {
     id: "S21",
     name: "no success is lost at the last step",
     rule: "at most 1 % of the images are broken by an iterate but not by the last; beyond, report any iterate (--score any)",
-    forbids: false,
     judge,
 };
 

@@ -10,7 +10,6 @@ pub(super) const ROW: Row = Row {
     id: "S6",
     name: "many steps beat one",
     rule: "the attack leaves no more right than a single step of size eps (fail), and that breaks no image alone (warn)",
-    forbids: false,
     judge,
 };
 

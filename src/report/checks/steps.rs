@@ -9,7 +9,6 @@ pub(super) const ROW: Row = Row {
     name: "the attack has converged",
     rule: "twice the steps, of the same size and from the same start, break at most 1 image in 16 more (warn); of an attack that PGD stands in for \
            here, PGD of 20 steps breaks at most 1 in 16 that it did not (fail)",
-    forbids: false,
     judge,
 };
 

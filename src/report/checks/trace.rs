@@ -9,7 +9,6 @@ pub(super) const ROW: Row = Row {
     id: "S20",
     name: "the loss rises and settles",
     rule: "the highest loss so far ends above where it began, and its last quarter of the steps, ten at most, adds under 5 % of its rise per step",
-    forbids: false,
     judge,
 };
 

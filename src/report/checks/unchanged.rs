@@ -8,7 +8,6 @@ pub(super) const ROW: Row = Row {
     id: "S3",
     name: "without a budget nothing changes",
     rule: "at eps 0 every prediction is that of the clean image",
-    forbids: false,
     judge,
 };
 

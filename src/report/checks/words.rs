@@ -21,8 +21,7 @@ impl<'a> Verdicts<'a> {
     pub const FILE: &'static str = "verdicts.json";
 
     pub fn of(checks: &'a [Check]) -> Self {
-        let forbids = checks.iter().filter(|check| check.forbids && check.verdict == Verdict::Fail);
-        Verdicts { verdict: summed(checks), forbidden_by: forbids.map(Check::title).collect(), checks }
+        Verdicts { verdict: summed(checks), forbidden_by: failed(checks), checks }
     }
 }
 
