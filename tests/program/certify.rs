@@ -224,5 +224,11 @@ fn predictions_have_no_radius() {
     let table = &made(&place, "a")[0];
     assert!(table.starts_with("idx\tlabel\tpredict\tcorrect\n0\t9\t9\t1\n"), "{table}");
     assert!(place.path("a/certify/resnet50-w16-sigma-0.25-predict.tsv").exists());
-    assert!(place.read("a/report.html").contains("Accuracy of the smoothed classifier"));
+    let page = place.read("a/report.html");
+    assert!(
+        page.contains("Accuracy of the smoothed classifier")
+            && page.contains(">predicted</th>")
+            && !page.contains("over the L2 radius")
+    );
+    assert!(!place.read("a/certify/table.md").contains("certified"));
 }

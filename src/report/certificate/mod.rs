@@ -76,6 +76,8 @@ impl Curve {
 
 /// What a report says of a certification.
 pub struct Certificates {
+    /// Whether the procedure is Cohen's `predict`: its accuracies hold at no radius.
+    pub predicts: bool,
     /// Ours, then those of others.
     pub curves: Vec<Curve>,
     /// Accuracy of the same voted classifiers under L2 attacks.
@@ -134,6 +136,7 @@ impl Certificates {
         let crossed = cross(run, &found);
         let most = curves.iter().filter_map(|curve| curve.radii.last()).copied().fold(0.0, f64::max);
         Ok(Some(Certificates {
+            predicts: certify.procedure == Procedure::Predict,
             attacked: attacked(run, &found),
             radii: grid(most, &certify.radius),
             alpha: certify.alpha,
@@ -143,6 +146,16 @@ impl Certificates {
             missing: missing(&run.dir, config, &run.ids, run.planned)?,
             curves,
         }))
+    }
+
+    /// What its accuracies are, in a table.
+    fn what(&self) -> &'static str {
+        if self.predicts { "accuracy of the smoothed classifier" } else { "certified accuracy" }
+    }
+
+    /// A radius as the head of a column; predictions have none, though tables of others beside them may.
+    pub fn column(&self, radius: f64, name: impl Fn(&str) -> String) -> String {
+        if self.predicts && radius == 0.0 { "predicted".into() } else { name(&label(radius)) }
     }
 
     pub fn radii(&self) -> &[f64] {

@@ -17,10 +17,17 @@ impl Certificates {
         (1e6 * curve.accuracy(radius)).round() as u64
     }
 
+    /// The L-infinity radii under a row of L2 radii; none under predictions.
+    pub fn linf_of(&self, radii: &[f64]) -> Option<Vec<f64>> {
+        if self.predicts { None } else { radii.iter().map(|&radius| self.linf(radius)).collect() }
+    }
+
     /// For a terminal: the accuracy in % with its interval, and below what it is sure to be at least.
     pub fn text(&self) -> String {
         let mut out = format!(
-            "certified accuracy in % over the L2 radius, Wilson 95 % interval, and what it is at least but for a chance of {RHO}{}\n",
+            "{} in %{}, Wilson 95 % interval, and what it is at least but for a chance of {RHO}{}\n",
+            self.what(),
+            if self.predicts { "" } else { " over the L2 radius" },
             self.flaw()
         );
         let names = self.curves.iter().map(|curve| curve.name.chars().count()).max().unwrap_or(0).max(6) + 2;
@@ -29,8 +36,9 @@ impl Certificates {
                 let cells: String = cells.iter().map(|cell| format!("{cell:<15}")).collect();
                 format!("{name:<names$}{cells}").trim_end().to_owned() + "\n"
             };
-            out += &line("radius", radii.iter().map(|&radius| label(radius)).collect());
-            if let Some(linf) = radii.iter().map(|&radius| self.linf(radius)).collect::<Option<Vec<_>>>() {
+            let head = if self.predicts { "" } else { "radius" };
+            out += &line(head, radii.iter().map(|&radius| self.column(radius, str::to_owned)).collect());
+            if let Some(linf) = self.linf_of(radii) {
                 out += &line("L∞", linf.into_iter().map(|radius| format!("{radius:.4}")).collect());
             }
             for curve in &self.curves {
@@ -45,9 +53,9 @@ impl Certificates {
 
     /// The best at each radius is bold.
     pub fn markdown(&self) -> String {
-        let mut out = format!("| certified accuracy, %{} |", self.flaw());
+        let mut out = format!("| {}, %{} |", self.what(), self.flaw());
         for &radius in self.radii() {
-            let _ = write!(out, " r = {} |", label(radius));
+            let _ = write!(out, " {} |", self.column(radius, |radius| format!("r = {radius}")));
         }
         let _ = writeln!(out, "\n|---|{}", "---|".repeat(self.radii().len()));
         for curve in &self.curves {
@@ -59,7 +67,7 @@ impl Certificates {
             }
             out.push('\n');
         }
-        if let Some(linf) = self.radii().iter().map(|&radius| self.linf(radius)).collect::<Option<Vec<_>>>() {
+        if let Some(linf) = self.linf_of(self.radii()) {
             out += "| L∞ radius that it holds |";
             for radius in linf {
                 let _ = write!(out, " {radius:.4} |");
@@ -69,9 +77,14 @@ impl Certificates {
         let counts: Vec<String> = self.curves.iter().map(|curve| format!("{} (n = {})", curve.name, curve.n)).collect();
         let _ = write!(
             out,
-            "\n{}. Wilson 95 % intervals. {} Failure chance of a certificate: {}.\n",
+            "\n{}. Wilson 95 % intervals. {} Failure chance of a {}: {}.\n",
             counts.join(", "),
-            if self.curves.len() > 1 { "Bold: best per radius, chosen on the test set." } else { "" },
+            match self.curves.len() {
+                0 | 1 => "",
+                _ if self.predicts => "Bold: the best, chosen on the test set.",
+                _ => "Bold: best per radius, chosen on the test set.",
+            },
+            if self.predicts { "prediction" } else { "certificate" },
             self.alpha
         );
         out + &self.unfinished().map_or(String::new(), |text| format!("\n{text}\n"))
@@ -93,7 +106,8 @@ impl Certificates {
             })
         };
         let mut out = format!("\\begin{{tabular}}{{l{}}}\n\\toprule\n & ", "c".repeat(self.radii().len()));
-        let heads: Vec<String> = self.radii().iter().map(|&radius| format!("$r = {}$", label(radius))).collect();
+        let heads: Vec<String> =
+            self.radii().iter().map(|&radius| self.column(radius, |radius| format!("$r = {radius}$"))).collect();
         let _ = write!(out, "{} \\\\\n\\midrule\n", heads.join(" & "));
         for curve in &self.curves {
             out += &escaped(&curve.name);
@@ -121,7 +135,7 @@ impl Certificates {
             })
         };
         serde_json::json!({
-            "alpha": self.alpha, "unfinished": self.unfinished(), "not_to_be_quoted": !self.flaw().is_empty(), "words": self.words(),
+            "what": self.what(), "alpha": self.alpha, "unfinished": self.unfinished(), "not_to_be_quoted": !self.flaw().is_empty(), "words": self.words(),
             "attacked_within": self.crossed.compared, "broken": self.crossed.lines().split_off(1),
             "curves": self.curves.iter().map(curve).collect::<Vec<_>>()
         })
@@ -172,6 +186,7 @@ mod tests {
         let curve =
             |name: &str, n, radii: &[f64]| Curve::new(name.into(), Some(0.25), n, radii.iter().copied(), [0, 0]);
         Certificates {
+            predicts: false,
             curves: vec![curve("net_a, σ 0.25", 4, &[0.1, 0.3, 0.6]), curve("b|c", 10, &[0.3; 8])],
             attacked: vec![],
             radii: vec![0.0, 0.25, 0.5],
@@ -193,6 +208,19 @@ mod tests {
         let latex = two().latex();
         assert!(latex.contains("net\\_a, $\\sigma$ 0.25 & 75.0 & 50.0 & \\textbf{25.0} \\\\"), "{latex}");
         assert!(latex.contains("b|c & \\textbf{80.0} & \\textbf{80.0} & 0.0 \\\\"), "{latex}");
+    }
+
+    #[test]
+    fn predictions_are_called_neither_certified_nor_at_a_radius() {
+        let all = Certificates { predicts: true, radii: vec![0.0], ..two() };
+        for text in [all.text(), all.markdown(), all.latex(), all.json()["what"].to_string()] {
+            assert!(!text.contains("certified") && !text.contains("radius") && !text.contains("r = "), "{text}");
+        }
+        assert!(
+            all.markdown().starts_with("| accuracy of the smoothed classifier, % | predicted |"),
+            "{}",
+            all.markdown()
+        );
     }
 
     #[test]

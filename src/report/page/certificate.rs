@@ -6,7 +6,6 @@ use super::super::certificate::{AXIS, At, Certificates, Curve, RHO};
 use super::figure::Legend;
 use crate::draw::plot;
 use crate::error::Result;
-use crate::number::eps_label;
 use crate::run::ledger::Ledger;
 
 #[derive(Serialize)]
@@ -52,10 +51,13 @@ pub(super) fn certificate(run: &Ledger) -> Result<Option<Certificate>> {
         points: all
             .radii()
             .iter()
-            .map(|&radius| Scored { radius: eps_label(radius), at: all.at(curve, radius) })
+            .map(|&radius| Scored {
+                radius: all.column(radius, |radius| format!("r {radius}")),
+                at: all.at(curve, radius),
+            })
             .collect(),
     };
-    let linf: Option<Vec<f64>> = all.radii().iter().map(|&radius| all.linf(radius)).collect();
+    let linf = all.linf_of(all.radii());
     let mut says: Vec<String> = all.unfinished().into_iter().chain(all.words().to_vec()).collect();
     if all.crossed.compared > 0 {
         says.extend(all.crossed.lines());
@@ -69,7 +71,8 @@ pub(super) fn certificate(run: &Ledger) -> Result<Option<Certificate>> {
             narrow,
             curves: drawn.iter().map(Legend::of).collect(),
             caption: format!(
-                "{heading} in % over the L2 radius: {}. Bands: Wilson 95 % intervals; thin lines: at least that, but for a chance of {RHO}.",
+                "{heading} in %{}: {}. Bands: Wilson 95 % intervals; thin lines: at least that, but for a chance of {RHO}.",
+                if all.predicts { "" } else { " over the L2 radius" },
                 all.caption(run)
             ),
         },
@@ -77,7 +80,7 @@ pub(super) fn certificate(run: &Ledger) -> Result<Option<Certificate>> {
             "The same as numbers: in %, images of n, [Wilson 95 % interval], and what the accuracy is at least but for a chance of {RHO} (Cohen et \
              al. 2019). Images that the smoothed classifier abstains on are errors."
         ),
-        radii: all.radii().iter().map(|&radius| eps_label(radius)).collect(),
+        radii: all.radii().iter().map(|&radius| all.column(radius, |radius| format!("r {radius}"))).collect(),
         rows: all.curves.iter().map(row).collect(),
         linf: linf.map(|linf| linf.into_iter().map(|radius| format!("{radius:.4}")).collect()),
     }))
