@@ -11,6 +11,7 @@ use super::sweep;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::write_whole;
+use crate::run::header::Header;
 use crate::run::parts::status::{State, Status};
 use crate::run::settled::quoted;
 
@@ -122,7 +123,14 @@ pub fn run(args: &Args) -> Result<()> {
         let text = lines.join(" ");
         Error::usage("submit", format!("behind --: {}", text.strip_prefix("error: ").unwrap_or(&text)))
     })?;
-    Config::load(config.as_deref().or(own.as_deref()), &behind.sweep.settings.overrides()?)?;
+    let meant = Config::load(config.as_deref().or(own.as_deref()), &behind.sweep.settings.overrides()?)?;
+    if let Some(own) = &own
+        && let Some((field, was, is)) = Header::of(&meant)?.differs(&Header::of(&Config::of_run(own)?)?)
+    {
+        let problem =
+            format!("{}: {field} is {was} there and {is} here: leave that out, or choose another --out", own.display());
+        return Err(Error::usage("submit", problem));
+    }
     let status = Status::read(&out)?;
     let (of, left) = parts(args, &out, status.as_ref())?;
     let array = (!left.is_empty()).then(|| args.array(&out, config.as_deref(), of, &left)).transpose()?;

@@ -130,8 +130,8 @@ impl Kind {
             Kind::Whole => whole(text).ok_or_else(|| found("a whole number")),
             Kind::Share => float(text).ok_or_else(|| found("a number")),
             Kind::Switch => text.parse().map(Value::Boolean).map_err(|_| found("true or false")),
-            Kind::Texts | Kind::Paths => Ok(Value::Array(vec![string(text)])),
-            Kind::Numbers => Ok(Value::Array(parts().map(string).collect())),
+            Kind::Paths => Ok(Value::Array(vec![string(text)])),
+            Kind::Texts | Kind::Numbers => Ok(Value::Array(parts().map(string).collect())),
             Kind::PerChannel => list(parts().map(float).collect())
                 .filter(|v| v.as_array().is_some_and(|v| (1..=MOST_CHANNELS).contains(&v.len())))
                 .ok_or_else(|| found("a number per channel, as in 0.5,0.5,0.5, or one for all")),

@@ -453,6 +453,14 @@ pub(super) fn images(file: &Path, names: &[&str], keep: &[usize], labels: usize,
                 return Err(bad(format!("image {i}: expected floats in [0, 1], found {v}: {way_out}")));
             }
         }
+        // All but black: no pictures, but values of another unit.
+        let brightest = floats.iter().copied().fold(0.0, f32::max);
+        if brightest > 0.0 && brightest <= 1.001 / 255.0 {
+            return Err(bad(format!("expected floats in [0, 1], found none above {brightest}: divided by 255 twice?")));
+        }
+        if bytes.iter().max() == Some(&1) {
+            return Err(bad("expected bytes of 0 to 255, found none above 1: save images in [0, 1] as floats".into()));
+        }
         let pixels = if float { Pixels::Floats(floats) } else { Pixels::Bytes(bytes) };
         let pixels = if held == RGB { pixels } else { Pixels::Deep(held, Box::new(pixels)) };
         Ok(Images { pixels, height, width })
@@ -490,6 +498,24 @@ mod tests {
     fn load(path: &Path, limit: Option<usize>) -> Result<Dataset> {
         let arrays = Arrays { images: path.into(), labels: path.into(), classes: None, order: None };
         arrays.load(limit, Select::First)
+    }
+
+    #[test]
+    fn images_that_are_all_but_black_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let y = npy("<i8", &[1], &0i64.to_le_bytes());
+        let floats = |value: f32| npy("<f4", &[1, 3, 2, 2], &[value; 12].map(f32::to_le_bytes).concat());
+        for (images, part) in [
+            (npy("|u1", &[1, 3, 2, 2], &[0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1]), "found none above 1"),
+            (floats(1.0 / 255.0), "divided by 255 twice"),
+        ] {
+            let error =
+                load(&npz(dir.path(), "a.npz", &[("x", images), ("y", y.clone())]), None).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        for images in [npy("|u1", &[1, 3, 2, 2], &[0; 12]), floats(0.5)] {
+            load(&npz(dir.path(), "a.npz", &[("x", images), ("y", y.clone())]), None).unwrap();
+        }
     }
 
     #[test]

@@ -240,6 +240,9 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
     }
     let mut labels = arrays::labels(labels_file, &LABELS)?;
     let all = labels.len();
+    if labels_file != file {
+        same_labels(file, labels_file, &labels)?;
+    }
     if let Some(clean) = places.clean {
         same_order(file, labels_file, &labels, clean)?;
     }
@@ -262,6 +265,25 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
         };
         let problem = format!("clean images: expected {} as attacked ones, found {}", of(&attacked), of(other));
         return Err(Error::file(place, problem));
+    }
+    let pixels = attacked.height * attacked.width;
+    let clean_pixels = clean.as_ref().map(|(_, images)| images.pixels.batch(&keep, pixels)).transpose()?;
+    // What is said twice must be the same.
+    if let (Some(given), Some(clean), false) = (places.clean, &clean_pixels, roles.beside.is_empty()) {
+        let beside = arrays::images(file, &names(&roles.beside), &keep, all, Beyond::Refused)?;
+        let differ = match beside.shape() == attacked.shape() {
+            true => beside.pixels.batch(&keep, pixels)?.iter().zip(clean).position(|(a, b)| a != b),
+            false => Some(0),
+        };
+        if let Some(at) = differ {
+            let name = &roles.beside[0];
+            let image = at / attacked.shape().iter().product::<usize>().max(1);
+            let problem = format!(
+                "clean images: expected those of `{name}` in {}, found others from image {image} on",
+                file.display()
+            );
+            return Err(Error::file(given, problem + ": leave --clean out, or the array"));
+        }
     }
     let numbers = |names: &[&str]| -> Result<Option<Vec<u32>>> {
         let is_there = !arrays::meant(&own, names).is_empty();
@@ -291,12 +313,11 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
         clean_names.map(|(at, of)| called("clean images", at, &names(&of))).transpose()?.flatten(),
         called("labels", labels_file, &LABELS)?,
     ];
-    let pixels = attacked.height * attacked.width;
     Ok(Saved {
         shape: attacked.shape(),
         attacked: attacked.pixels.batch(&keep, pixels)?,
         eight_bit,
-        clean: clean.map(|(_, images)| images.pixels.batch(&keep, pixels)).transpose()?,
+        clean: clean_pixels,
         predictions: numbers(&PREDICTIONS)?,
         labels,
         ids,
@@ -317,6 +338,8 @@ fn names(of: &[String]) -> Vec<&str> {
 struct Roles<'a> {
     attacked: Vec<String>,
     clean: Option<(&'a Path, Vec<String>)>,
+    /// Clean images in the file of the attacked ones, where a file of their own is given.
+    beside: Vec<String>,
 }
 
 impl<'a> Roles<'a> {
@@ -327,6 +350,14 @@ impl<'a> Roles<'a> {
         let said: Vec<String> = own.iter().filter(|name| is_adversarial(name)).cloned().collect();
         let usual: Vec<&str> = IMAGES.into_iter().filter(|name| !CLEAN.contains(name)).collect();
         let any: Vec<&str> = CLEAN.into_iter().chain(usual.iter().copied()).collect();
+        let mut beside = owned(arrays::meant(own, if said.is_empty() { &CLEAN } else { &any }));
+        // Images under the name of clean ones that are alone are those to be scored.
+        let alone = said.is_empty() && arrays::meant(own, &usual).is_empty() && beside.len() == 1;
+        let attacked = match alone {
+            true => std::mem::take(&mut beside),
+            false if said.is_empty() => owned(usual),
+            false => said,
+        };
         let clean = match clean_file {
             // A file of ours has attacked images beside the clean ones.
             Some(clean) => {
@@ -334,12 +365,11 @@ impl<'a> Roles<'a> {
                 Some((clean, owned(if sure.is_empty() { any } else { sure })))
             }
             None => {
-                let beside = arrays::meant(own, if said.is_empty() { &CLEAN } else { &any });
-                (!beside.is_empty()).then(|| (file, owned(beside)))
+                let own = std::mem::take(&mut beside);
+                (!own.is_empty()).then_some((file, own))
             }
         };
-        let attacked = if said.is_empty() { owned(usual) } else { said };
-        Ok(Roles { attacked, clean })
+        Ok(Roles { attacked, clean, beside })
     }
 }
 
@@ -353,6 +383,20 @@ fn is_adversarial(name: &str) -> bool {
     let words: Vec<&str> = lower.split(['_', '-', '.', ' ']).filter(|word| !word.is_empty()).collect();
     let adversarial = |word: &&str| matches!(*word, "adv" | "advs" | "xadv" | "advx" | "adversarial" | "adversarials");
     words.iter().any(adversarial) && words.iter().all(|word| adversarial(word) || IMAGES.contains(word))
+}
+
+/// Labels of a file of their own are those of the file of images, where it has some.
+fn same_labels(file: &Path, labels_file: &Path, labels: &[u32]) -> Result<()> {
+    let Some(name) = arrays::there(file, &LABELS)?.first().copied() else { return Ok(()) };
+    let own = arrays::labels(file, &LABELS)?;
+    if own == labels {
+        return Ok(());
+    }
+    let problem = match own.iter().zip(labels).position(|(a, b)| a != b) {
+        Some(i) => format!("{} for image {i}, as `{name}` of {} says, found {}", own[i], file.display(), labels[i]),
+        None => format!("{}, as `{name}` of {} has, found {}", own.len(), file.display(), labels.len()),
+    };
+    Err(Error::file(labels_file, format!("labels: expected {problem}: leave --labels out, or the array")))
 }
 
 /// Clean images of a file of their own belong to the attacked ones by their place alone: what it says of labels and numbers must agree.
@@ -500,6 +544,7 @@ mod tests {
             (&["adv_inputs", "clean_inputs", "labels"], 0, Some(1)),
             (&["adv", "y"], 0, None),
             (&["0", "1"], 0, None),
+            (&["x_test", "y_test"], 0, None),
         ] {
             let path = of_arrays(dir.path(), arrays);
             let saved = read(Places { attacked: &path, clean: None, labels: None }, None).unwrap();
@@ -543,6 +588,30 @@ mod tests {
         assert!(error.contains("labels: expected 2 for image 0") && error.contains("found 1"), "{error}");
         let error = written(&Set { labels: &[2], ids: &[41], ..set });
         assert!(error.contains("ids: expected 40 for image 0") && error.contains("found 41"), "{error}");
+        // Both files have clean images: they are to be the same.
+        let both = of_arrays(one.path(), &["x", "clean", "y", "ids"]);
+        let same = of_arrays(other.path(), &["x", "clean", "y"]);
+        assert_eq!(read(&both, &same).unwrap().clean.unwrap()[0], 0.125);
+        let others = of_arrays(other.path(), &["x", "y", "clean"]);
+        let error = read(&both, &others).unwrap_err().to_string();
+        assert!(error.contains("expected those of `clean`") && error.contains("leave --clean out"), "{error}");
+    }
+
+    #[test]
+    fn labels_of_another_file_are_those_of_the_images() {
+        let [one, other] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let file = of_arrays(one.path(), &["x", "y"]);
+        let labels = other.path().join("labels.npz");
+        let read = |label: i64| {
+            let mut archive = ZipWriter::new(File::create(&labels).unwrap());
+            let options = SimpleFileOptions::default();
+            member(&mut archive, options, "y", "<i8", &[1]).unwrap().write_all(&label.to_le_bytes()).unwrap();
+            archive.finish().unwrap();
+            read(Places { attacked: &file, clean: None, labels: Some(&labels) }, None)
+        };
+        assert_eq!(read(2).unwrap().labels, [2]);
+        let error = read(3).unwrap_err().to_string();
+        assert!(error.contains("expected 2 for image 0") && error.contains("leave --labels out"), "{error}");
     }
 
     #[test]

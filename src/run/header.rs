@@ -52,13 +52,18 @@ impl Header {
         Err(format!("crc32: expected {said} of the settings, found {found}: the line was changed"))
     }
 
+    /// The first field that both have and that differs, as it was begun with and as it is here.
+    pub fn differs(&self, begun: &Header) -> Option<(String, String, String)> {
+        difference(&begun.settings, &self.settings)
+    }
+
     /// Whether the settings at hand are those that records were begun with. A field that only one of them has belongs to another version
     /// of the program.
     ///
     /// # Errors
     /// The first field that differs, with both values.
     pub fn agrees(&self, begun: &Header) -> Result<(), String> {
-        match difference(&begun.settings, &self.settings) {
+        match self.differs(begun) {
             None => Ok(()),
             Some((field, was, is)) => Err(format!(
                 "{field} is {is} in config.toml, and these records were made with {field} {was}: put it back, or begin another run"

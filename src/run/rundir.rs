@@ -97,7 +97,10 @@ impl RunDir {
     /// # Errors
     /// [`Error::Usage`] as these have it, but for another process that works on it.
     pub fn allows(out: Option<&Path>, resume: bool, part: bool) -> Result<()> {
-        let Some(path) = out.filter(|path| path.exists()) else { return Ok(()) };
+        let path = out.unwrap_or(Path::new("runs"));
+        if !path.exists() || out.is_none() {
+            return can_be_made(path);
+        }
         is_folder(path)?;
         if part { is_run_or_empty(path, "out") } else { fits(path, resume) }
     }
@@ -307,6 +310,21 @@ fn is_folder(path: &Path) -> Result<()> {
     match path.exists() && !path.is_dir() {
         true => Err(Error::usage("out", format!("{} exists and is no folder", path.display()))),
         false => Ok(()),
+    }
+}
+
+/// Whether a folder can be made, as far as those above it tell.
+fn can_be_made(path: &Path) -> Result<()> {
+    let above = path.ancestors().map(|a| if a == Path::new("") { Path::new(".") } else { a }).find(|a| a.exists());
+    let Some(above) = above else { return Ok(()) };
+    let wrong = |what: &str| {
+        let problem = format!("{} cannot be made: {} {what}", path.display(), above.display());
+        Err(Error::usage("out", problem))
+    };
+    match above.metadata() {
+        Ok(found) if !found.is_dir() => wrong("is no folder"),
+        Ok(found) if found.permissions().readonly() => wrong("is read-only"),
+        _ => Ok(()),
     }
 }
 

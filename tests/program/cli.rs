@@ -95,6 +95,7 @@ fn a_dry_run_says_what_it_would_do_and_does_nothing() {
     place.write("used/notes.txt", "mine");
     place.run("sweep --dry-run --out used").refused(2, &["--out", "used exists and is not empty"]);
     place.run("sweep --dry-run --out used/notes.txt").refused(2, &["--out", "is no folder"]);
+    place.run("sweep --dry-run --out used/notes.txt/below/run").refused(2, &["--out", "notes.txt is no folder"]);
     place.run("sweep --dry-run --out used --resume --config none.toml").refused(2, &["none.toml"]);
 }
 

@@ -201,4 +201,6 @@ fn a_script_for_slurm_says_what_it_sends() {
     place.run("sweep --config small.toml --limit 3 --eps 0 --no-checks --out runs/a --shard 2/6").ok();
     let text = place.run("submit --out runs/a --dry-run").ok().stdout;
     assert!(text.contains("#SBATCH --array=1,3-6\n"), "{text}");
+    let other = place.run("submit --out runs/a --dry-run -- --no-checks --seed 9");
+    other.refused(2, &["seed is 0 there and 9 here", "choose another --out"]);
 }

@@ -70,8 +70,7 @@ fn settings_of_attacks_that_are_not_run_are_refused() {
 fn attacks_stand_beside_each_other() {
     let place = Place::new();
     place.write("one.toml", "[[models]]\nweights = \"demo:resnet50-w16\"\n");
-    let flags =
-        "--config one.toml --no-defense --limit 4 --eps 0.02 --no-checks --save npz --beside autoattack --beside fgsm";
+    let flags = "--config one.toml --no-defense --limit 4 --eps 0.02 --no-checks --save npz --beside autoattack,fgsm";
     let ran = place.run(&format!("sweep {flags} --out a")).ok();
     for part in [
         "undefended at eps 0.02: pgd leaves",
