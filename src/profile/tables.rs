@@ -120,8 +120,19 @@ fn totals(t: &Totals) -> Vec<String> {
     ]
 }
 
+/// Instructions but moves, which ptxas removes, for one of the tensor cores.
+fn per_mma(classes: &BTreeMap<Class, u64>) -> String {
+    let of = |class| classes.get(&class).copied().unwrap_or(0);
+    match of(Class::Matrix) {
+        0 => "-".into(),
+        mma => format!("{:.2}", (classes.values().sum::<u64>() - of(Class::Move)) as f64 / mma as f64),
+    }
+}
+
 const TOTALS: [&str; 9] =
     ["instr", "lanes", "diverged", "matrix-flop", "global-B", "sectors", "coalesced", "sh-turns", "conflicts"];
+
+const LAST: [&str; 3] = ["barriers", "regs", "per-mma"];
 
 /// The first column to the left, the others to the right.
 fn columns(header: Vec<&str>, rows: Vec<Vec<String>>) -> String {
@@ -141,10 +152,10 @@ pub fn kernels(sums: &[Sum]) -> String {
     let row = |s: &Sum| {
         let mut row = vec![s.kernel.clone(), s.launches.to_string()];
         row.extend(totals(&s.total));
-        row.extend([short(s.barriers), s.registers.to_string()]);
+        row.extend([short(s.barriers), s.registers.to_string(), per_mma(&s.classes)]);
         row
     };
-    let header = [&["kernel", "launches"][..], &TOTALS, &["barriers", "regs"]].concat();
+    let header = [&["kernel", "launches"][..], &TOTALS, &LAST].concat();
     columns(header, sums.iter().map(row).collect())
 }
 
@@ -154,12 +165,12 @@ pub fn launches(launches: &[LaunchCounts]) -> String {
         let blocks = |n: [u32; 3]| n.map(|n| n.to_string()).join("x");
         let mut row = vec![format!("{} {}", i + 1, l.kernel), blocks(l.grid), blocks(l.block)];
         row.extend(totals(&l.total));
-        row.extend([short(l.barriers), l.registers.to_string()]);
+        row.extend([short(l.barriers), l.registers.to_string(), per_mma(&l.classes)]);
         let sum = Sum::of(&[l]);
         row.extend(sum.estimates.iter().flat_map(time));
         row
     };
-    let header = [&["launch", "grid", "block"][..], &TOTALS, &["barriers", "regs"], &ESTIMATES].concat();
+    let header = [&["launch", "grid", "block"][..], &TOTALS, &LAST, &ESTIMATES].concat();
     columns(header, launches.iter().enumerate().map(row).collect())
 }
 
@@ -233,15 +244,16 @@ mod tests {
 
     #[test]
     fn sums_and_tables_read_like_this() {
-        let all = [launch("a", 1000), launch("b", 5000), launch("a", 2000)];
+        let mut all = [launch("a", 1000), launch("b", 5000), launch("a", 2000)];
+        all[1].classes = [(Class::Integer, 4200), (Class::Move, 400), (Class::Matrix, 400)].into();
         let sums = by_kernel(&all);
         let expected = "\
-kernel  launches  instr  lanes  diverged  matrix-flop  global-B  sectors  coalesced  sh-turns  conflicts  barriers  regs
-b              1  5.00k   16.0         0            0       256       16        50%         0          0         0     0
-a              2  3.00k   16.0         0            0       512       32        50%         0          0         0     0
+kernel  launches  instr  lanes  diverged  matrix-flop  global-B  sectors  coalesced  sh-turns  conflicts  barriers  regs  per-mma
+b              1  5.00k   16.0         0            0       256       16        50%         0          0         0     0    11.50
+a              2  3.00k   16.0         0            0       512       32        50%         0          0         0     0        -
 ";
         assert_eq!(kernels(&sums), expected);
-        assert_eq!(classes(&sums), "b  integer 100, rest 0\na  integer 100, rest 0\n");
+        assert_eq!(classes(&sums), "b  integer 84, move 8, matrix 8\na  integer 100, rest 0\n");
         let lines_of_a = by_line(&all, "a");
         assert_eq!(lines_of_a[0].1.instructions, 3000);
         assert!(lines(&lines_of_a).contains("a.cu:7  100.0%  3.00k"));
