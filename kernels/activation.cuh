@@ -16,23 +16,44 @@ struct Exponential {
   Lanes q, n;
 };
 
-DEVICE Exponential reduce(Lanes x) {
+constexpr float LOG2_E = 1.44269504f, WHOLE = 12582912.f;  // 1.5 * 2^23: adding it rounds to a whole number
+
+// exp(r) - 1 for |r| <= ln(2)/2
+DEVICE Lanes remainder(Lanes r) {
   using lanes::fill, lanes::fma;
-  const Lanes whole = fill(12582912.f);  // 1.5 * 2^23: adding it rounds to a whole number
-  x = lanes::minimum(fill(89.f), lanes::maximum(fill(-104.f), x));
-  const Lanes n = fma(x, fill(1.44269504f), whole) - whole;
-  Lanes r = fma(n, fill(-0.693359375f), x);
-  r = fma(n, fill(2.12194440e-4f), r);
   Lanes p = fma(fill(0.00139505055f), r, fill(0.0083688982f));
   p = fma(p, r, fill(0.041666206f));
   p = fma(p, r, fill(0.166665182f));
   p = fma(p, r, fill(0.5f));
-  return {fma(r * r, p, r), n};
+  return fma(r * r, p, r);
+}
+
+DEVICE Exponential reduce(Lanes x) {
+  using lanes::fill, lanes::fma;
+  const Lanes whole = fill(WHOLE);
+  x = lanes::minimum(fill(89.f), lanes::maximum(fill(-104.f), x));
+  const Lanes n = fma(x, fill(LOG2_E), whole) - whole;
+  Lanes r = fma(n, fill(-0.693359375f), x);
+  r = fma(n, fill(2.12194440e-4f), r);
+  return {remainder(r), n};
 }
 
 DEVICE Lanes exp(Lanes x) {
   const Exponential e = reduce(x);
   return lanes::scale(lanes::fill(1.f) + e.q, e.n);
+}
+
+// 2^x for values that are rounded to bf16: on CUDA one instruction, whose last places are its own.
+DEVICE Lanes exp2(Lanes x) {
+#if TARGET_CUDA
+  return lanes::map(x, [](float v) { return ptx::exp2(v); });
+#else
+  using lanes::fill;
+  const Lanes whole = fill(WHOLE);
+  x = lanes::minimum(fill(128.f), lanes::maximum(fill(-150.f), x));
+  const Lanes n = (x + whole) - whole;
+  return lanes::scale(fill(1.f) + remainder((x - n) * fill(0.693147181f)), n);
+#endif
 }
 
 DEVICE Lanes sigmoid(Lanes x) {

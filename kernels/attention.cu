@@ -8,13 +8,20 @@
 //
 //   m' = max(m, max_j s)     alpha = exp(m - m')     p = exp(s - m')     l = l * alpha + sum_j p     y = y * alpha + p v     m = m'
 //
-// and in the end y = y / l. Where FlashAttention keeps lse = m + log l of every query, this keeps both numbers, m and 1/l, for the
+// and in the end y = y / l. On CUDA a warp has whole rows of the square, so that s and p never leave its registers, as in
+// FlashAttention-2; keys are copied while the values are multiplied, and the other way round:
+//
+//   copies        k0 | v0        | k1            | v1        | k2            | ...
+//   computes         | s = q k0^T| p, y += p v0  | s = q k1^T| p, y += p v1  | ...         |: arrive()
+//
+// Where FlashAttention keeps lse = m + log l of every query, this keeps both numbers, m and 1/l, for the
 // sum would lose digits where scores are large. The gradients rebuild p = exp(s - m) / l; dq walks over keys, dk and dv over queries,
 // so that every output has one writer and nothing is added atomically.
 //
 // q, k, v and their gradients are views (TokensView), so that they may be parts of one tensor (N, T, 3 C). Head sizes up to 128.
 // float32 or bf16; s, p, m, l and all sums in float32, p and ds rounded to the precision of v and k where these are multiplied.
-// Sources: Milakov & Gimelshein 2018; Dao et al. 2022.
+// bf16: exp(x) is 2^(x log2 e), and where nothing is added to the product the scale is a factor of that exponent too.
+// Sources: Milakov & Gimelshein 2018; Dao et al. 2022; Dao 2023.
 #include "activation.cuh"
 #include "matrix.cuh"
 
@@ -22,22 +29,23 @@ namespace attention {
 
 DEVICE int padded(int v) { return (v + 15) / 16 * 16; }
 
-// Lane l is -infinity from `left` on: what no key stands behind.
-DEVICE Lanes masked(Lanes v, int left) {
-  return left < lanes::SIZE ? lanes::select((1u << (left < 0 ? 0 : left)) - 1, v, lanes::fill(-INFINITY)) : v;
-}
-
 // What is added to a score for the places of its two tokens on a map of h x w, row by row.
 struct Places {
   const float* table;  // of one head: (2 h - 1, 2 w - 1), by the place of the second token less that of the first; may be null
   Divisor w;
   int h;
 
+  // A token's number on a map that is padded to rows of 2 w - 1: the table is indexed by differences of such numbers.
+  DEVICE int number(int token) const { return token + int(divide(token, w)) * (int(w.value) - 1); }
+
+  // Where the table has a first token; the number of the second is added.
+  DEVICE const float* origin(int token) const { return table + (h - 1) * (2 * int(w.value) - 1) + int(w.value) - 1 - number(token); }
+
   // For `count` second tokens from `other` on. Where these go on in the next row of the map, they go on in the next row of the table,
   // which for the same place is w - 1 further from the start of the run.
-  DEVICE Lanes run(int token, int other, int count) const {
-    const int width = w.value, y = divide(token, w), x = token - y * width, other_y = divide(other, w), other_x = other - other_y * width;
-    const float* at = table + (other_y - y + h - 1) * (2 * width - 1) + other_x - x + width - 1;
+  DEVICE Lanes run(const float* origin, int other, int count) const {
+    const int width = w.value, other_x = other - int(divide(other, w)) * width;
+    const float* at = origin + number(other);
     Lanes v = lanes::load(at, count);
     for (int done = width - other_x; done < count; done += width) {
       at += width - 1;
@@ -71,19 +79,44 @@ template <class T, class Args, bool TURNED = false> struct Head {
     matrix::load(block, to, at(from, first), from.token, count, a.d, rows, d);
   }
 
-  // s from q k^T, for `count` columns of a row: the only place that knows what a score is.
+  // The same, square by square.
+  template <int ROWS, int D> DEVICE matrix::Source<ROWS, D, T> source(const Block& block, const TokensView& from, int first) const {
+    return {block, at(from, first), from.token};
+  }
+
+  // s from q k^T, for `count` columns of a row of the gradients' squares.
   DEVICE Lanes scores(Lanes product, int row, int column, int count) const {
     const int rows = TURNED ? a.keys : a.queries, left = (TURNED ? a.queries : a.keys) - column;
-    Lanes s = product * lanes::fill(a.scale);
     const int inside = row < rows ? at_most(count, left) : 0;
+    Lanes added = lanes::fill(0.f);
     if constexpr (TURNED) {
       if (bias)
-        for (int l = 0; l < inside; ++l) s = s + lanes::one_hot(l, bias[int64_t(column + l) * a.keys + row]);
+        for (int l = 0; l < inside; ++l) added = added + lanes::one_hot(l, bias[int64_t(column + l) * a.keys + row]);
     } else {
-      if (bias && inside > 0) s = s + lanes::load(bias + int64_t(row) * a.keys + column, inside);
+      if (bias && inside > 0) added = lanes::load(bias + int64_t(row) * a.keys + column, inside);
     }
-    if (places.table && inside > 0) s = s + places.run(row, column, inside);
-    return s;
+    if (places.table && inside > 0) added = places.run(places.origin(row), column, inside);
+    return lanes::fma(product, lanes::fill(a.scale), added);
+  }
+
+  // s from q k^T, for the square of the forward pass whose first row and column are query `query` and key `key`, of `keys` keys that
+  // lie `offsets` bytes from the origins of the rows in the table. Rows behind the last query repeat it.
+  template <class Product, class Origins>
+  DEVICE void add_bias(const Block& block, Product& s, int query, int key, int keys, Origins& origins, const int* offsets) const {
+    const Lanes scale = lanes::fill(a.scale);
+    if (bias) {
+      s.rows(block, padded(keys), [&](int, int i, const auto& part) {
+        const float* row = bias + int64_t(at_most(a.queries - 1, query + i)) * a.keys + key;
+        part.each([&](Lanes& v, const auto& run) { v = lanes::fma(v, scale, run.load(row, keys)); });
+      });
+    } else if (places.table) {
+      s.rows(block, padded(keys), [&](int r, int, const auto& part) {
+        const auto neighbours = [&](int j, int count) { return places.run(origins[r], key + j, at_most(count, keys - j)); };
+        part.each([&](Lanes& v, const auto& run) { v = lanes::fma(v, scale, run.look_up(origins[r], offsets, neighbours)); });
+      });
+    } else {
+      s.rows(block, padded(keys), [&](int, int, const auto& part) { part.each([&](Lanes& v, const auto&) { v = v * scale; }); });
+    }
   }
 };
 
@@ -108,72 +141,88 @@ DEVICE void write(const Block& block, const H& head, const Product& product, con
 }
 
 template <class T, int D> struct Forward {
-  static constexpr int QUERIES = 64, KEYS = 64;
+  static constexpr bool FLOAT = sizeof(T) == 4;
+  static constexpr int QUERIES = FLOAT || D == 128 ? 64 : 128, KEYS = FLOAT && D == 128 ? 32 : 64;
   using Tokens = matrix::Small<T>;
-  using Scores = matrix::Small<float>;
-  static constexpr int Q = REDUCE_BYTES, KV = Q + Tokens::bytes(QUERIES, D), S = KV + Tokens::bytes(KEYS, D),
-                       P = sizeof(typename Tokens::Element) == 4 ? S : S + Scores::bytes(QUERIES, KEYS),
-                       ROWS = P + Tokens::bytes(QUERIES, KEYS), BYTES = ROWS + 3 * QUERIES * 4;
-  static_assert(Scores::bytes(QUERIES, D) <= S - Q, "the result passes through the memory of q and k");
+  static constexpr int Q = REDUCE_BYTES, K = Q + Tokens::bytes(QUERIES, D), V = K + Tokens::bytes(KEYS, D),
+                       OFFSETS = V + Tokens::bytes(KEYS, D), BYTES = OFFSETS + KEYS * 4;
+  static_assert(matrix::Small<float>::bytes(QUERIES, D) <= OFFSETS - Q, "the result passes through the memory of q, k and v");
 };
+
+// exp(unit * (s - top)); the unit of float32 is 1
+template <class T> DEVICE Lanes power(Lanes s, float top, float unit) {
+  if constexpr (sizeof(T) == 4) {
+    return activation::exp(s - lanes::fill(top));
+  } else {
+    const float factor = unit * activation::LOG2_E;
+    return activation::exp2(lanes::fma(s, lanes::fill(factor), lanes::fill(-top * factor)));
+  }
+}
 
 template <class T, int D> DEVICE void forward(const Block& block, const AttentionArgs& a) {
   using L = Forward<T, D>;
+  constexpr int QUERIES = L::QUERIES, KEYS = L::KEYS;
   const Head<T, AttentionArgs> head(block, a, a.table);
-  const auto own = block::share(block.index.x, L::QUERIES, a.queries);
-  const typename L::Tokens q(block.shared + L::Q, D), kv(block.shared + L::KV, D), p(block.shared + L::P, L::KEYS);
-  const typename L::Scores s(block.shared + L::S, L::KEYS), staged(block.shared + L::Q, D);
-  float *m = reinterpret_cast<float*>(block.shared + L::ROWS), *l = m + L::QUERIES, *alpha = l + L::QUERIES;
+  const auto own = block::share(block.index.x, QUERIES, a.queries);
+  const int depth = matrix::depth<T, D>(head.d);
+  const typename L::Tokens q(block.shared + L::Q, D), k(block.shared + L::K, D), v(block.shared + L::V, D);
+  const matrix::Small<float> staged(block.shared + L::Q, D);
+  int* offsets = reinterpret_cast<int*>(block.shared + L::OFFSETS);
+  // Products stay what they are, and scores are `unit` times as much; with a negative scale the largest product is no largest score.
+  const bool plain = !L::FLOAT && !head.bias && !head.places.table && a.scale > 0;
+  const float unit = plain ? a.scale : 1.f;
 
-  head.load(block, q, a.q, own.first, own.count, L::QUERIES);
-  block::for_each(block, 1, L::QUERIES, [&](int, int i) { m[i] = -INFINITY, l[i] = 0; });
-  matrix::Product<L::QUERIES, D, 4> y;
-  y.clear();
-  for (int j0 = 0; j0 < a.keys; j0 += L::KEYS) {
-    const int keys = at_most(L::KEYS, a.keys - j0), columns = padded(keys);
-    head.load(block, kv, a.k, j0, keys, columns);
-    multiply<matrix::Product<L::QUERIES, L::KEYS, 4>>(block, q, kv, head.d, columns, s);
-    head.load(block, kv, a.v, j0, keys, columns);
-    block::fold_rows(
-        block, L::QUERIES, columns,
-        fold::Rows{
-            fold::Start{lanes::fill(-INFINITY)},
-            // `head` by value: through a reference the host would read it again after every store.
-            fold::Step{[&, head](Lanes& top, int i, int j, int count) {
-              float* at = s.at + i * s.row + j;
-              const Lanes v = masked(head.scores(lanes::load(at, count), own.first + i, j0 + j, count), keys - j);
-              lanes::store(at, v, count);
-              top = lanes::maximum(top, v);
-            }},
-            fold::Collapse{[](const Lanes& top) { return lanes::largest(top); }},
-            fold::Merge{[](float& x, float other) { x = x > other ? x : other; }},
-            fold::Finish{[&](int i, float top) {
-              const float now = top > m[i] ? top : m[i];
-              // As long as a bias of -infinity hides every key there is nothing to scale down.
-              alpha[i] = now == m[i] ? 1.f : lanes::first(activation::exp(lanes::fill(m[i] - now)));
-              m[i] = now;
-            }},
-        });
-    block::fold_rows(
-        block, L::QUERIES, columns,
-        fold::Rows{
-            fold::Start{lanes::fill(0.f)},
-            fold::Step{[&](Lanes& sum, int i, int j, int count) {
-              const float top = m[i] == -INFINITY ? 0.f : m[i];
-              const Lanes v = lanes::head(activation::exp(lanes::load(s.at + i * s.row + j, count) - lanes::fill(top)), keys - j);
-              lanes::store(p.at + i * p.row + j, v, count);
-              sum = sum + v;
-            }},
-            fold::Collapse{[](const Lanes& sum) { return lanes::sum(sum); }},
-            fold::Merge{[](float& x, float other) { x += other; }},
-            fold::Finish{[&](int i, float sum) { l[i] = l[i] * alpha[i] + sum; }},
-        });
-    y.scale_rows(block, alpha, head.d);
-    y.template add<T, matrix::COLUMNS>(block, p, kv, columns, head.d);
+  auto all_k = head.template source<KEYS, D>(block, a.k, 0), all_v = head.template source<KEYS, D>(block, a.v, 0);
+  head.template source<QUERIES, D>(block, a.q, own.first).fetch(block, q, own.count, a.d, QUERIES, depth);
+  all_k.fetch(block, k, at_most(KEYS, a.keys), a.d, padded(at_most(KEYS, a.keys)), depth);
+  matrix::PerRow<QUERIES> m, l, alpha;
+  matrix::PerRow<QUERIES, const float*> origins;  // in the table of positions
+  matrix::Product<QUERIES, D, 4> y;
+  y.clear(own.count);
+  y.rows(block, 0, [&](int r, int i, const auto&) {
+    m[r] = -INFINITY, l[r] = 0;
+    origins[r] = head.places.table ? head.places.origin(at_most(a.queries - 1, own.first + i)) : nullptr;
+  });
+  for (int j0 = 0; j0 < a.keys; j0 += KEYS) {
+    const int keys = at_most(KEYS, a.keys - j0), columns = padded(keys), next = at_most(KEYS, a.keys - j0 - KEYS);
+    matrix::arrive(block);  // k is there, and nobody reads v any more
+    all_v.fetch(block, v, keys, a.d, columns, depth);
+    if (head.places.table)
+      block::for_each(block, 1, KEYS, [&](int, int j) { offsets[j] = 4 * head.places.number(j0 + at_most(keys - 1, j)); });
+    matrix::Product<QUERIES, KEYS, 4> s;
+    s.clear(own.count);
+    s.template multiply<T, matrix::ROWS>(block, q, k, depth, columns);
+    matrix::arrive(block);  // v is there, and nobody reads k any more
+    if (next > 0) all_k.fetch(block, k, next, a.d, padded(next), depth);
+
+    if (!plain) head.add_bias(block, s, own.first, j0, keys, origins, offsets);
+    if (keys < KEYS)
+      s.rows(block, columns, [&](int, int, const auto& part) {
+        part.each([&](Lanes& v, const auto& run) { v = lanes::select(run.below(keys), v, lanes::fill(-INFINITY)); });
+      });
+    s.rows(block, columns, [&](int r, int, const auto& part) {
+      const Lanes tops = part.fold([](Lanes&) {}, [](Lanes x, Lanes y) { return lanes::larger(x, y); });
+      const float top = lanes::larger(m[r], matrix::larger(lanes::larger(tops)));
+      // As long as a bias of -infinity hides every key there is nothing to scale down.
+      const float from = top == -INFINITY ? 0.f : top;
+      const Lanes sum = part.fold([&](Lanes& v) { v = power<T>(v, from, unit); }, [](Lanes x, Lanes y) { return x + y; });
+      alpha[r] = lanes::first(power<T>(lanes::fill(m[r]), from, unit));
+      l[r] = l[r] * alpha[r] + lanes::sum(sum);  // of what this thread has of the row
+      m[r] = top;
+    });
+    y.rows(block, depth, [&](int r, int, const auto& part) {
+      part.each([&](Lanes& v, const auto&) { v = v * lanes::fill(alpha[r]); });
+    });
+    y.template add_product<T>(block, s, v, columns, depth);
   }
-  write<T>(block, head, y, staged, a.y, own.first, own.count, [&](int i, Lanes v) { return v / lanes::fill(l[i]); });
   float* lse = a.lse + 2 * head.row(own.first);
-  block::for_each(block, 1, own.count, [&](int, int i) { lse[2 * i] = m[i], lse[2 * i + 1] = 1.f / l[i]; });
+  y.rows(block, depth, [&](int r, int i, const auto& part) {
+    const float inverse = 1.f / matrix::total(l[r]);
+    part.each([&](Lanes& v, const auto&) { v = v * lanes::fill(inverse); });
+    if (matrix::is_first(block) && i < own.count) lse[2 * i] = m[r] * unit, lse[2 * i + 1] = inverse;
+  });
+  matrix::arrive(block);  // nobody reads v any more
+  write<T>(block, head, y, staged, a.y, own.first, own.count, [](int, Lanes v) { return v; });
 }
 
 // Both gradients hold a square of B queries and B keys.
@@ -281,11 +330,12 @@ template <class T, int D> DEVICE void key_gradient(const Block& block, const Att
 
 }  // namespace attention
 
-// grid (ceil(queries / 64), heads, batch)
-KERNEL(attention_f32_64, AttentionArgs, 128, 53248) { attention::forward<float, 64>(block, a); }
-KERNEL(attention_f32_128, AttentionArgs, 128, 86016) { attention::forward<float, 128>(block, a); }
-KERNEL(attention_bf16_64, AttentionArgs, 128, 46336) { attention::forward<bf16, 64>(block, a); }
-KERNEL(attention_bf16_128, AttentionArgs, 128, 62720) { attention::forward<bf16, 128>(block, a); }
+// grid (ceil(queries / Q), heads, batch); Q is 128 for bf16_32 and bf16_64, else 64
+KERNEL(attention_f32_64, AttentionArgs, 128, 52736) { attention::forward<float, 64>(block, a); }
+KERNEL(attention_f32_128, AttentionArgs, 128, 67968) { attention::forward<float, 128>(block, a); }
+KERNEL(attention_bf16_32, AttentionArgs, 128, 20992) { attention::forward<bf16, 32>(block, a); }
+KERNEL(attention_bf16_64, AttentionArgs, 128, 37376) { attention::forward<bf16, 64>(block, a); }
+KERNEL(attention_bf16_128, AttentionArgs, 128, 52736) { attention::forward<bf16, 128>(block, a); }
 
 // grid (ceil(queries / B), heads, batch); B is 64 for bf16_64, else 32
 KERNEL(attention_query_grad_f32_64, AttentionGradArgs, 128, 44672) { attention::query_gradient<float, 64>(block, a); }
@@ -300,8 +350,9 @@ KERNEL(attention_key_grad_bf16_64, AttentionGradArgs, 128, 91136) { attention::k
 KERNEL(attention_key_grad_bf16_128, AttentionGradArgs, 128, 49792) { attention::key_gradient<bf16, 128>(block, a); }
 
 namespace attention {
-static_assert(matrix::fits(Forward<float, 64>::BYTES, 53248) && matrix::fits(Forward<float, 128>::BYTES, 86016) &&
-                  matrix::fits(Forward<bf16, 64>::BYTES, 46336) && matrix::fits(Forward<bf16, 128>::BYTES, 62720) &&
+static_assert(matrix::fits(Forward<float, 64>::BYTES, 52736) && matrix::fits(Forward<float, 128>::BYTES, 67968) &&
+                  matrix::fits(Forward<bf16, 32>::BYTES, 20992) && matrix::fits(Forward<bf16, 64>::BYTES, 37376) &&
+                  matrix::fits(Forward<bf16, 128>::BYTES, 52736) &&
                   matrix::fits(Backward<float, 64>::BYTES, 44672) && matrix::fits(Backward<float, 128>::BYTES, 77440) &&
                   matrix::fits(Backward<bf16, 64>::BYTES, 91136) && matrix::fits(Backward<bf16, 128>::BYTES, 49792),
               "shared bytes of the KERNEL lines serve their layouts");

@@ -2,6 +2,9 @@
 // 16-byte access of bf16 or two of float32 on CUDA. Loads and stores take a count, so that rows need not be a multiple of the run.
 #pragma once
 #include "target.cuh"
+#if TARGET_CUDA
+#include "ptx.cuh"
+#endif
 
 #if TARGET_HOST
 // GCC takes the deliberately undefined operands in its own header for mistakes.
@@ -114,6 +117,22 @@ DEVICE Lanes maximum(Lanes a, Lanes b) {
 #endif
 }
 
+// Which of both comes out where one is NaN is left open: one instruction a lane.
+DEVICE float larger(float x, float y) {
+#if TARGET_HOST
+  return x > y ? x : y;
+#else
+  return fmaxf(x, y);
+#endif
+}
+DEVICE Lanes larger(Lanes a, Lanes b) {
+#if TARGET_HOST
+  return {a.v > b.v ? a.v : b.v};
+#else
+  return map(a, b, [](float x, float y) { return larger(x, y); });
+#endif
+}
+
 // Where b is NaN the result is b.
 DEVICE Lanes minimum(Lanes a, Lanes b) {
 #if TARGET_HOST
@@ -176,6 +195,15 @@ DEVICE float largest(Lanes a) {
   UNROLL for (int i = 0; i < SIZE; ++i) s[i] = a.v[i];
   UNROLL for (int w = SIZE / 2; w; w /= 2)
     UNROLL for (int i = 0; i < w; ++i) s[i] = s[i] > s[i + w] ? s[i] : s[i + w];
+  return s[0];
+}
+
+// As largest, with `larger`.
+DEVICE float larger(Lanes a) {
+  float s[SIZE];
+  UNROLL for (int i = 0; i < SIZE; ++i) s[i] = a.v[i];
+  UNROLL for (int w = SIZE / 2; w; w /= 2)
+    UNROLL for (int i = 0; i < w; ++i) s[i] = larger(s[i], s[i + w]);
   return s[0];
 }
 
@@ -294,8 +322,7 @@ template <class T> DEVICE void store(T* p, Lanes a, int count) {
       reinterpret_cast<float4*>(p)[1] = make_float4(a.v[4], a.v[5], a.v[6], a.v[7]);
     } else {
       uint32_t word[4];
-      UNROLL for (int i = 0; i < 4; ++i)
-        word[i] = from_float<T>(a.v[2 * i]).bits | uint32_t(from_float<T>(a.v[2 * i + 1]).bits) << 16;
+      UNROLL for (int i = 0; i < 4; ++i) word[i] = ptx::pack_bf16(a.v[2 * i], a.v[2 * i + 1]);
       *reinterpret_cast<uint4*>(p) = make_uint4(word[0], word[1], word[2], word[3]);
     }
   } else {

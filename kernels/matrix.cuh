@@ -3,14 +3,28 @@
 //   Small<T>               a matrix in shared memory, rows `row` elements apart; on the host its elements are float32
 //   load(...)              fills one from global memory, zeros around it
 //   Product<M, N, WARPS_M> an M x N sum in registers (on the host: on the stack):
-//                            clear()
+//                            clear(rows)                   rows from `rows` on are nobody's, and may be left out
 //                            add<T, ROWS>(a, b, k, n)      += a[M, k] * b[n, k]^T     b's rows are the columns of the sum
 //                            add<T, COLUMNS>(a, b, k, n)   += a[M, k] * b[k, n]
-//                            scale_rows(f, n), store(to, n)
+//                            store(to, n)
 //   fits(bytes, shared)    whether the shared memory of a KERNEL line serves a layout
 //
+// and for products whose rows are worked on where they are, with WARPS_M = 4, so that on CUDA four threads of a warp have a row:
+//
+//   Source<H, W, T>        a matrix in global memory, from whose H x W squares fetch(...) begins to load the next
+//   arrive()               waits for all that was fetched
+//   Product                  multiply<T, SECOND>(a, b, k, n)  as add, but without its barrier
+//                            add_product<T>(p, b, k, n)    += p[M, k] * b[k, n], p another product, rounded to T
+//                            rows(n, f)                    f(slot, row, part) for every row; part.each(g) calls g(Lanes& v, run) for
+//                                                          columns run.column(lane) of it, and puts v back;
+//                                                          part.fold(g, op) joins what g(v) has left by op
+//   PerRow<M, V>           a value of every row, where the row is: indexed by slot
+//   larger(v), total(v)    of what the threads of a row have
+//   is_first(block)        whether this thread speaks for its rows
+//   depth<T, D>(d)         how much of D the multiplications take: all where that is a constant of the code, else d
+//
 // k and n are multiples of 16 up to the matrices' sizes; what columns from n on hold means nothing. Every function that touches
-// shared memory ends in a barrier.
+// shared memory ends in a barrier, but for those of the second list: between a read and a fetch to the same place lies an arrive().
 //
 //   CUDA   4 warps, WARPS_M of them along M, mma.sync; float32 as three TF32 products
 //   HOST   vector code over runs of columns

@@ -10,6 +10,64 @@ namespace matrix {
 // The numbers of KERNEL lines are those of CUDA; here there is room for all (SCRATCH in src/device/host.rs).
 constexpr bool fits(int, int) { return true; }
 
+template <class T, int D> DEVICE int depth(int d) { return d; }
+
+template <int HEIGHT, int WIDTH, class T> struct Source {
+  const T* at;
+  int64_t stride;
+
+  DEVICE Source(const Block&, const T* from, int64_t stride_) : at(from), stride(stride_) {}
+
+  DEVICE void fetch(const Block& block, const Small<T>& to, int rows, int columns, int rows_padded, int columns_padded) {
+    load(block, to, at, stride, rows, columns, rows_padded, columns_padded);
+    at += HEIGHT * stride;
+  }
+};
+
+DEVICE void arrive(const Block&) {}
+
+// Neighbouring columns.
+struct Run {
+  int first;
+  DEVICE int column(int l) const { return first + l; }
+  DEVICE Lanes load(const float* row, int end) const { return lanes::load(row + first, at_most(lanes::SIZE, end - first)); }
+  template <class F> DEVICE Lanes look_up(const float*, const int*, F neighbours) const { return neighbours(first, lanes::SIZE); }
+  DEVICE uint32_t below(int end) const { return lanes::below(end - first); }
+};
+
+struct Part {
+  float* sum;
+  int n;
+
+  template <class F> DEVICE void each(F f) const {
+    for (int j = 0; j < n; j += lanes::SIZE) {
+      Lanes v = lanes::load(sum + j, lanes::SIZE);
+      f(v, Run{j});
+      lanes::store(sum + j, v, lanes::SIZE);
+    }
+  }
+
+  template <class F, class Op> DEVICE Lanes fold(F f, Op op) const {
+    Lanes all;
+    bool is_first = true;
+    each([&](Lanes& v, const Run&) {
+      f(v);
+      all = is_first ? v : op(all, v);
+      is_first = false;
+    });
+    return all;
+  }
+};
+
+template <int M, class V = float> struct PerRow {
+  V at[M];
+  DEVICE V& operator[](int slot) { return at[slot]; }
+};
+
+DEVICE float larger(float v) { return v; }
+DEVICE float total(float v) { return v; }
+DEVICE bool is_first(const Block&) { return true; }
+
 // to[c][r] = from[r][c] for r < rows, c < columns, both multiples of 16.
 inline void turn(const float* from, int from_row, int rows, int columns, float* to, int to_row) {
 #if defined(__AVX512F__)
@@ -72,23 +130,45 @@ inline void turn(const float* from, int from_row, int rows, int columns, float* 
 
 template <int M, int N, int WARPS_M> struct Product {
   alignas(64) float sum[M][N];
+  int rows_used;  // rounded up to what is multiplied together
 
-  DEVICE void clear() { memset(sum, 0, sizeof sum); }
+  DEVICE void clear(int rows = M) {
+    rows_used = (rows + 15) / 16 * 16;
+    memset(sum, 0, rows_used * sizeof sum[0]);
+  }
 
   template <class T, Second SECOND> DEVICE void add(const Block&, const Small<T>& a, const Small<T>& b, int k, int n) {
     if constexpr (SECOND == COLUMNS) {
-      multiply(a, b.at, b.row, k, n);
+      multiply_by(a, b.at, b.row, k, n);
     } else {
       alignas(64) float turned[128 * N];
       turn(b.at, b.row, n, k, turned, N);
-      multiply(a, turned, N, k, n);
+      multiply_by(a, turned, N, k, n);
     }
   }
 
-  template <class A> DEVICE void multiply(const A& a, const float* b, int pitch, int k, int n) {
+  template <class T, Second SECOND> DEVICE void multiply(const Block& block, const Small<T>& a, const Small<T>& b, int k, int n) {
+    add<T, SECOND>(block, a, b, k, n);
+  }
+
+  template <class T, int K>
+  DEVICE void add_product(const Block&, const Product<M, K, WARPS_M>& p, const Small<T>& b, int k, int n) {
+    const struct {
+      const float* at;
+      int row;
+    } a = {p.sum[0], K};
+    multiply_by(a, b.at, b.row, k, n);
+  }
+
+  template <class F> DEVICE void rows(const Block&, int n, F f) {
+    for (int i = 0; i < rows_used; ++i) f(i, i, Part{sum[i], n});
+  }
+
+  template <class A> DEVICE void multiply_by(const A& a, const float* b, int pitch, int k, int n) {
     int j = 0;
 #if defined(__AVX512F__)
-    for (; j + 4 * lanes::SIZE <= n; j += 4 * lanes::SIZE) columns<4, 4>(a, b, pitch, k, j);
+    if constexpr (N >= 4 * lanes::SIZE)
+      for (; j + 4 * lanes::SIZE <= n; j += 4 * lanes::SIZE) columns<4, 4>(a, b, pitch, k, j);
     for (; j + 2 * lanes::SIZE <= n; j += 2 * lanes::SIZE) columns<8, 2>(a, b, pitch, k, j);
     for (; j < n; j += lanes::SIZE) columns<16, 1>(a, b, pitch, k, j);
 #else
@@ -101,7 +181,7 @@ template <int M, int N, int WARPS_M> struct Product {
   // PX rows by NV runs from column j on: as many independent sums as the processor has registers for, beside their factors.
   template <int PX, int NV, class A> DEVICE void columns(const A& a, const float* b, int pitch, int k, int j) {
     static_assert(M % PX == 0, "rows come in groups");
-    for (int i = 0; i < M; i += PX) {
+    for (int i = 0; i < rows_used; i += PX) {
       Lanes acc[PX][NV];
       UNROLL for (int p = 0; p < PX; ++p)
         UNROLL for (int v = 0; v < NV; ++v) acc[p][v] = lanes::load(&sum[i + p][j + v * lanes::SIZE], lanes::SIZE);
@@ -118,16 +198,9 @@ template <int M, int N, int WARPS_M> struct Product {
     }
   }
 
-  // Row i is multiplied by factor[i], in columns [0, n).
-  DEVICE void scale_rows(const Block&, const float* factor, int n) {
-    for (int i = 0; i < M; ++i)
-      for (int j = 0; j < n; j += lanes::SIZE)
-        lanes::store(&sum[i][j], lanes::load(&sum[i][j], lanes::SIZE) * lanes::fill(factor[i]), lanes::SIZE);
-  }
-
   // Writes columns [0, n) as float32 rows, `pitch` apart.
   DEVICE void store(const Block&, float* to, int pitch, int n) const {
-    for (int i = 0; i < M; ++i) memcpy(to + i * pitch, sum[i], n * sizeof(float));
+    for (int i = 0; i < rows_used; ++i) memcpy(to + i * pitch, sum[i], n * sizeof(float));
   }
 };
 

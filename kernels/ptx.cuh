@@ -15,6 +15,10 @@ DEVICE void copy16(uint32_t to, const void* from, bool wanted) {
       "  @wanted cp.async.cg.shared.global.L2::128B [%0], [%1], 16; }" ::"r"(to), "l"(from), "r"(int(wanted)));
 }
 
+DEVICE void copy16(uint32_t to, const void* from) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to), "l"(from));
+}
+
 // The same, but writes zeros and reads nothing where `inside` is 0.
 DEVICE void copy16_or_zero(uint32_t to, const void* from, bool wanted, uint32_t inside) {
   asm volatile(
@@ -53,6 +57,20 @@ DEVICE void load_matrices_turned(uint32_t (&r)[4], uint32_t from) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(from));
+}
+
+// Two values as bfloat16, to nearest even, the first in the low half.
+DEVICE uint32_t pack_bf16(float low, float high) {
+  uint32_t r;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+  return r;
+}
+
+// 2^x by the special function unit, to 2 units in the last place; what would be subnormal is 0.
+DEVICE float exp2(float x) {
+  float r;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
 }
 
 // d = a * b + c on 16 x 8 of C and 16 of K.

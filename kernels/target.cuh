@@ -55,9 +55,15 @@ DEVICE float to_float(bf16 v) { return bits_to_float(uint32_t(v.bits) << 16); }
 template <class T> DEVICE T from_float(float v);
 template <> DEVICE float from_float<float>(float v) { return v; }
 template <> DEVICE bf16 from_float<bf16>(float v) {
+#if TARGET_CUDA
+  uint16_t bits;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(v));
+  return {bits};
+#else
   const uint32_t u = float_to_bits(v);
   if ((u & 0x7fffffffu) > 0x7f800000u) return {uint16_t(u >> 16 | 0x40)};
   return {uint16_t((u + 0x7fff + (u >> 16 & 1)) >> 16)};
+#endif
 }
 
 // One rounding for a * b + c on every target.

@@ -3,17 +3,15 @@
 use std::sync::Arc;
 
 use crate::device::{
-    ATTENTION_BF16_64, ATTENTION_BF16_128, ATTENTION_F32_64, ATTENTION_F32_128, ATTENTION_KEY_GRAD_BF16_64,
-    ATTENTION_KEY_GRAD_BF16_128, ATTENTION_KEY_GRAD_F32_64, ATTENTION_KEY_GRAD_F32_128, ATTENTION_QUERY_GRAD_BF16_64,
-    ATTENTION_QUERY_GRAD_BF16_128, ATTENTION_QUERY_GRAD_F32_64, ATTENTION_QUERY_GRAD_F32_128, AttentionArgs,
-    AttentionGradArgs, DType, Device, Divisor, Kernel, TokensView,
+    ATTENTION_BF16_32, ATTENTION_BF16_64, ATTENTION_BF16_128, ATTENTION_F32_64, ATTENTION_F32_128,
+    ATTENTION_KEY_GRAD_BF16_64, ATTENTION_KEY_GRAD_BF16_128, ATTENTION_KEY_GRAD_F32_64, ATTENTION_KEY_GRAD_F32_128,
+    ATTENTION_QUERY_GRAD_BF16_64, ATTENTION_QUERY_GRAD_BF16_128, ATTENTION_QUERY_GRAD_F32_64,
+    ATTENTION_QUERY_GRAD_F32_128, AttentionArgs, AttentionGradArgs, DType, Device, Divisor, Kernel, TokensView,
 };
 use crate::tape::Graph;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
-/// Queries of one block of the forward kernel.
-const QUERIES: usize = 64;
 /// The largest head.
 const MAX_HEAD: usize = 128;
 
@@ -110,7 +108,7 @@ impl Added<'_> {
     }
 }
 
-/// Every kernel exists for heads up to 64 and up to 128.
+/// Every kernel of the gradient exists for heads up to 64 and up to 128.
 fn choose<A>(g: &Graph, d: usize, [f32_64, f32_128, bf16_64, bf16_128]: [&'static Kernel<A>; 4]) -> &'static Kernel<A> {
     match (g.dtype() == DType::BF16, d <= 64) {
         (false, true) => f32_64,
@@ -188,9 +186,15 @@ impl Sizes {
             scale: self.scale,
             reserved: 0,
         };
-        let kernels = [&ATTENTION_F32_64, &ATTENTION_F32_128, &ATTENTION_BF16_64, &ATTENTION_BF16_128];
+        let (kernel, queries) = match (g.dtype() == DType::BF16, self.d) {
+            (true, ..=32) => (&ATTENTION_BF16_32, 128),
+            (true, ..=64) => (&ATTENTION_BF16_64, 128),
+            (true, _) => (&ATTENTION_BF16_128, 64),
+            (false, ..=64) => (&ATTENTION_F32_64, 64),
+            (false, _) => (&ATTENTION_F32_128, 64),
+        };
         self.flops(g, 2);
-        g.launch(choose(g, self.d, kernels), [self.n.div_ceil(QUERIES), self.heads, self.batch], &args)?;
+        g.launch(kernel, [self.n.div_ceil(queries), self.heads, self.batch], &args)?;
         Ok(lse)
     }
 

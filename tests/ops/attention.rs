@@ -226,6 +226,25 @@ fn a_table_of_positions_is_a_bias_per_pair() {
     }
 }
 
+/// With a negative scale the largest product is the smallest score.
+#[test]
+fn a_negative_scale_turns_the_order_round() {
+    let device = host();
+    let shape = [1, 2, 70, 32];
+    for precision in PRECISIONS {
+        let [q, k, v] = [1, 2, 3].map(|seed| values(shape.iter().product(), seed, precision));
+        let negative: Vec<f32> = q.iter().map(|q| -8.0 * q).collect();
+        let [k, v] = [k, v].map(|x| upload(&device, &shape, precision, &x));
+        let g = Graph::inference(&device, precision);
+        let of = |q: &[f32], scale| {
+            let q = upload(&device, &shape, precision, q);
+            attention(&g, [&q, &k, &v], None, Some(scale)).unwrap().to_f32(&device).unwrap()
+        };
+        let want = wide(&of(&negative, 0.5));
+        close(&format!("{precision:?}"), &of(&q, -4.0), &want, limits(precision).0);
+    }
+}
+
 #[test]
 fn the_gradient_is_that_of_the_formula() {
     let case = Case { batch: 1, heads: 2, n: 5, m: 6, d: 4, bias: 1, size: 1.0 };
