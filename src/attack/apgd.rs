@@ -365,7 +365,7 @@ mod tests {
             };
             said.decided()
         };
-        for method in ["apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "fab"] {
+        for method in ["apgd-ce", "apgd-dlr", "apgd-t", "fab-t", "fab", "autoattack", "autoattack-rand"] {
             let spec = said(method, Norm::Linf).unwrap();
             assert_eq!((spec.steps, spec.label()), (10, format!("torchattacks-{method}")));
         }

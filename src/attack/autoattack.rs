@@ -40,7 +40,11 @@ const COMMON: Row = Row {
     leaves: false,
     windows: false,
     tried_as: "pgd",
-    preset: |_, _, _| Preset { steps: Some(100), step: Some(StepSize::OfEps(2.0)), random_start: true },
+    preset: |profile, _, _| Preset {
+        steps: Some(apgd::usual_steps(profile)),
+        step: Some(StepSize::OfEps(2.0)),
+        random_start: true,
+    },
     check: apgd::check_as_torchattacks,
     build,
 };

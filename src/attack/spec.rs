@@ -176,7 +176,7 @@ pub struct Spec {
     /// Of the momentum.
     pub decay: f64,
     /// Whether an image leaves the batch at its first success. Then its last point is that success, so that `correct_last`
-    /// equals `correct_any`, and images misclassified when clean are not attacked at all.
+    /// equals `correct_any`, and images that are a success when clean are not attacked at all.
     pub early_stop: bool,
     /// Whether an image leaves the batch once its iterates only repeat themselves. Nothing but the cost changes.
     pub stop_cycles: bool,

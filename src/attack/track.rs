@@ -200,10 +200,11 @@ impl<'a> Track<'a> {
     fn enters(&self, i: usize) -> bool {
         let p = &self.progress[i];
         let aims_at_label = self.targets.as_ref().is_some_and(|t| t[i] == self.batch.labels[i]);
-        let wrong_when_clean = !p.attacked && p.last_prediction != self.batch.labels[i];
+        // Of a targeted attack that which is of the target already.
+        let there_when_clean = !p.attacked && self.success(i, p.last_prediction);
         // One lucky draw ends no attack on a pipeline that draws.
         let broken = p.last_success && self.model.repeats_itself();
-        let done = aims_at_label || broken || (self.spec.early_stop && wrong_when_clean);
+        let done = aims_at_label || broken || (self.spec.early_stop && there_when_clean);
         self.eps > 0.0 && !done
     }
 

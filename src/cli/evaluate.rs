@@ -234,6 +234,9 @@ fn told(file: &Path, saved: &Saved, limit: Option<Limit>, all: &[(String, Vec<Sc
         Some(Limit { norm, eps }) => format!("budget: {norm} {}", eps_label(eps)),
         None => "budget: none said (--eps); what counts is [0, 1] alone".into(),
     });
+    if saved.clean.is_none() {
+        lines.push("without clean images a success is any wrong prediction, also of what was wrong before".into());
+    }
     // The same for every network.
     if let Some((_, scored)) = all.first() {
         if saved.clean.is_some() {

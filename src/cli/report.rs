@@ -11,6 +11,7 @@ use crate::report::certificate::Certificates;
 use crate::report::mark::Mark;
 use crate::report::{checks, four, page, paired, tables, words};
 use crate::run::ledger::Ledger;
+use crate::run::progress::note;
 use crate::run::results;
 use crate::run::rundir::RunDir;
 use crate::{Error, Result};
@@ -134,6 +135,16 @@ fn csv(runs: &[Ledger]) -> Result<String> {
             writer.write_record([name].into_iter().chain(&row)).map_err(|e| failed(&e))?;
         }
     } else {
+        for run in runs {
+            if Certificates::of_run(run)?.is_some() {
+                let file = run.dir.join("certify/curves.csv");
+                note(format!(
+                    "these are the cells of attacks; the certificates of {} are in {}",
+                    run.dir.display(),
+                    file.display()
+                ));
+            }
+        }
         writer.write_record(["run"].iter().chain(&results::Row::COLUMNS)).map_err(|e| failed(&e))?;
         let all = runs.iter().zip(&names).map(|(run, name)| rows(run, name)).collect::<Result<Vec<_>>>()?;
         for row in all.into_iter().flatten() {

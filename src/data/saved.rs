@@ -238,6 +238,11 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
     if places.labels.is_none() && has(file, "npy") {
         return Err(Error::usage("labels", format!("{}: an array alone has no labels: expected them", file.display())));
     }
+    if ["txt", "csv", "tsv", "json"].iter().any(|text| has(labels_file, text)) {
+        let problem =
+            format!("{}: expected labels as an array, in a .npy, .npz, .safetensors or .pt", labels_file.display());
+        return Err(Error::usage("labels", problem));
+    }
     let mut labels = arrays::labels(labels_file, &LABELS)?;
     let all = labels.len();
     if labels_file != file {

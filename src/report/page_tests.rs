@@ -507,8 +507,7 @@ fn checks_judge_what_the_records_show() {
         assert_eq!(verdict(&good, id), Pass, "{id}");
     }
     // Four images in ten are right at eps 0.06.
-    assert_eq!(verdict(&good, "S5"), Fail);
-    assert!(checks::failed(&good).iter().any(|name| name.contains("largest budgets")));
+    assert_eq!(verdict(&good, "S5"), Warn);
     let none: fn() -> Against = Against::default;
     type Change<'a> = &'a dyn Fn(&mut Trial);
     let cases: [(&str, checks::Verdict, Change); 31] = [

@@ -102,7 +102,8 @@ fn decides(run: &Ledger, model: usize, sigma: f64) -> Option<String> {
     let share = |cell: &Cell| percent(right(cell), cell.n);
     let members = SUITE.iter().enumerate().filter(|(_, attack)| !attack.fixed);
     let found = members.filter_map(|(number, attack)| Some((attack.name, under(Under::Member(number))?)));
-    let found: Vec<(&str, &Cell)> = found.collect();
+    let blind = under(Under::Transferred).map(|cell| ("a0-transferred", cell));
+    let found: Vec<(&str, &Cell)> = blind.into_iter().chain(found).collect();
     let strongest = found.iter().map(|(_, cell)| *cell).min_by_key(|cell| right(cell))?;
     let equal = found.iter().filter(|(_, cell)| right(cell) == right(strongest));
     let (name, decides, leaves) = deciding(&equal.map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>());

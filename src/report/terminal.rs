@@ -89,7 +89,8 @@ impl Presenter for Terminal<'_> {
         dir.store(Verdicts::FILE, &Verdicts::of(&checks))?;
         dir.write("report.html", page::of_run(run)?.as_bytes())?;
         let path = dir.path().display();
-        note(format!("report.html, results.csv, plots/accuracy.{{svg,png,pdf}} and images/ are in {path}"));
+        let images = if dir.path().join("images").is_dir() { " and images/" } else { "" };
+        note(format!("report.html, results.csv, plots/accuracy.{{svg,png,pdf}}{images} are in {path}"));
         match Mark::of(&checks).note().filter(|_| self.strict) {
             Some(problem) => Err(Error::Failed(format!("--strict: {problem}"))),
             None => Ok(()),

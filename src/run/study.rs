@@ -120,6 +120,9 @@ fn opened<'a>(config: &'a Config, dataset: &'a Dataset, options: Options) -> Res
     if options.shard.is_some() && options.resume {
         return Err(Error::usage("resume", "a part goes on by itself: leave out --resume beside --shard"));
     }
+    if let Some(out) = options.out.filter(|out| options.resume && !out.join("config.toml").is_file()) {
+        note(format!("{}: there is no run to go on with: a new one begins", out.display()));
+    }
     let goes_on = options.resume || options.shard.is_some();
     let pinned = if goes_on { begun_at(options.out)? } else { None };
     let begin = |pinned: Option<&str>| -> Result<Option<(Crew, RunDir)>> {

@@ -104,6 +104,40 @@ pub const NAMES: [&str; 99] = [
     "Where",
 ];
 
+/// Those that are arithmetic of constants alone, or that exporters guard other functions by.
+pub const OF_CONSTANTS: [&str; 24] = [
+    "And",
+    "Ceil",
+    "Constant",
+    "ConstantOfShape",
+    "Einsum",
+    "Equal",
+    "Floor",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "Mod",
+    "Not",
+    "Or",
+    "Range",
+    "ReduceProd",
+    "Round",
+    "ScatterND",
+    "Shape",
+    "Sign",
+    "Size",
+    "Tile",
+    "Trilu",
+    "Where",
+];
+
+/// The names for a message: of images, and of constants.
+pub fn listed() -> String {
+    let (constants, images): (Vec<&str>, Vec<&str>) = NAMES.into_iter().partition(|name| OF_CONSTANTS.contains(name));
+    format!("{}; of constants alone {}", images.join(", "), constants.join(", "))
+}
+
 pub fn is_known(op: &str) -> bool {
     NAMES.contains(&op)
 }
@@ -118,5 +152,12 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), NAMES.len());
+    }
+
+    #[test]
+    fn what_is_only_of_constants_is_known_and_lowered_nowhere() {
+        assert!(OF_CONSTANTS.iter().all(|name| is_known(name)));
+        let lowered = include_str!("lower.rs");
+        assert!(OF_CONSTANTS.iter().all(|name| !lowered.contains(&format!("\"{name}\" =>"))));
     }
 }

@@ -25,6 +25,7 @@ mod ir;
 mod known;
 mod layout;
 mod lower;
+mod masks;
 mod operands;
 mod plan;
 mod proto;
@@ -191,6 +192,7 @@ pub fn simplify(model: &Model, size: [usize; 2], (channels, layout): (Channels, 
     shapes::run(&mut ir, image).map_err(sized)?;
     let cut = ending::cut(&mut ir);
     identities::run(&mut ir);
+    masks::run(&mut ir);
     fuse::run(&mut ir);
     identities::run(&mut ir);
     layout::run(&mut ir);

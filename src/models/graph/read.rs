@@ -318,7 +318,7 @@ impl Builder<'_> {
                 "{} is of an unknown kind, and the output `{output}` depends on it; unknown here: {}; known are {}",
                 title(first),
                 kinds.join(", "),
-                known::NAMES.join(", ")
+                known::listed()
             );
             return Err(self.bad(problem));
         }

@@ -30,6 +30,7 @@ pub const RHO: f64 = 0.001;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
     pub name: String,
+    /// None of a table of others, which does not say its alpha either.
     pub sigma: Option<f64>,
     /// Radii of the images that are certified for their label, ascending.
     radii: Vec<f64>,
@@ -59,7 +60,7 @@ impl Curve {
     /// In steps from one radius to the next, up to `last`; beside them what is sure but for a chance of [`RHO`].
     fn series(&self, alpha: f64, last: f64) -> Series {
         // The same at every accuracy.
-        let unsure = 1.0 - sure_accuracy(1.0, self.n.max(1), alpha, RHO);
+        let unsure = self.sigma.map_or(0.0, |_| 1.0 - sure_accuracy(1.0, self.n.max(1), alpha, RHO));
         let point = |eps: f64, correct: usize| Point { eps, correct: correct as u64, n: self.n };
         let mut points = vec![point(0.0, self.radii.len())];
         let mut left = self.radii.len();
@@ -221,7 +222,7 @@ impl Certificates {
             accuracy: 100.0 * curve.accuracy(radius),
             lo: 100.0 * interval.lo,
             hi: 100.0 * interval.hi,
-            sure: 100.0 * sure_accuracy(curve.accuracy(radius), curve.n.max(1), self.alpha, RHO),
+            sure: curve.sigma.map(|_| 100.0 * sure_accuracy(curve.accuracy(radius), curve.n.max(1), self.alpha, RHO)),
         }
     }
 
@@ -256,8 +257,8 @@ pub struct At {
     pub accuracy: f64,
     pub lo: f64,
     pub hi: f64,
-    /// With high probability at least this.
-    pub sure: f64,
+    /// With high probability at least this; unknown of a table that does not say its alpha.
+    pub sure: Option<f64>,
 }
 
 /// Where a table of others lies: the run's own copy, or before there is one the file itself.

@@ -45,7 +45,9 @@ impl Certificates {
                 let at: Vec<_> = radii.iter().map(|&radius| self.at(curve, radius)).collect();
                 out += &line(&curve.name, at.iter().map(|at| format!("{:.1}", at.accuracy)).collect());
                 out += &line("", at.iter().map(|at| format!("[{:.1}, {:.1}]", at.lo, at.hi)).collect());
-                out += &line("", at.iter().map(|at| format!("{:.1}", at.sure)).collect());
+                if let Some(sure) = at.iter().map(|at| at.sure).collect::<Option<Vec<_>>>() {
+                    out += &line("", sure.iter().map(|sure| format!("{sure:.1}")).collect());
+                }
             }
         }
         out + &self.unfinished().map_or(String::new(), |text| text + "\n")
@@ -77,7 +79,7 @@ impl Certificates {
         let counts: Vec<String> = self.curves.iter().map(|curve| format!("{} (n = {})", curve.name, curve.n)).collect();
         let _ = write!(
             out,
-            "\n{}. Wilson 95 % intervals. {} Failure chance of a {}: {}.\n",
+            "\n{}. Wilson 95 % intervals. {} Failure chance of a {}{}: {}.\n",
             counts.join(", "),
             match self.curves.len() {
                 0 | 1 => "",
@@ -85,6 +87,7 @@ impl Certificates {
                 _ => "Bold: best per radius, chosen on the test set.",
             },
             if self.predicts { "prediction" } else { "certificate" },
+            if self.curves.iter().any(|curve| curve.sigma.is_none()) { " of this run" } else { "" },
             self.alpha
         );
         out + &self.unfinished().map_or(String::new(), |text| format!("\n{text}\n"))
@@ -160,7 +163,7 @@ impl Certificates {
                 share(at.accuracy),
                 share(at.lo),
                 share(at.hi),
-                share(at.sure),
+                at.sure.map_or(String::new(), share),
             ]
         };
         self.curves.iter().flat_map(|curve| self.radii().iter().map(move |&radius| row(curve, radius))).collect()

@@ -9,8 +9,8 @@ use crate::number::eps_label;
 pub(super) const ROW: Row = Row {
     id: "S5",
     name: "the largest budgets break the classifier",
-    rule: "undefended, at most 1 % (warn: 5 %) right at 16/255 (linf; ImageNet 8/255); where every image can be made grey (linf 0.5, or its \
-           L2 counterpart), at most the share of the largest class",
+    rule: "undefended, at most 1 % right at 16/255 (linf; ImageNet 8/255), else warn: only a network trained against attacks keeps more; where \
+           every image can be made grey (linf 0.5, or its L2 counterpart), at most the share of the largest class (fail)",
     judge,
 };
 
@@ -26,8 +26,7 @@ fn judge(seen: &Seen) -> Vec<Finding> {
         let share = 100.0 * of.any as f64 / of.n.max(1) as f64;
         let verdict = match share {
             ..=1.0 => Verdict::Pass,
-            ..=5.0 => Verdict::Warn,
-            _ => Verdict::Fail,
+            _ => Verdict::Warn,
         };
         let numbers = format!("{share:.1} % ({} of {}) right at eps {}", of.any, of.n, eps_label(of.eps));
         Some((verdict, numbers, if verdict == Verdict::Pass { vec![] } else { right }))

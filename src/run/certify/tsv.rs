@@ -113,7 +113,7 @@ fn parse(text: &str) -> Result<Vec<Row>, String> {
         })
     };
     let [idx, label, predict] = [column("idx")?, column("label")?, column("predict")?];
-    let [radius, correct] = [column("radius").ok(), column("correct").ok()];
+    let (radius, correct) = (column("radius")?, column("correct").ok());
     let mut rows: Vec<Row> = Vec::new();
     for (at, line) in lines.enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let fields: Vec<&str> = line.trim_end_matches('\r').split('\t').collect();
@@ -127,9 +127,7 @@ fn parse(text: &str) -> Result<Vec<Row>, String> {
             image: field(idx).parse().map_err(|_| bad("the number of an image under `idx`"))?,
             label: whole(label, "a class under `label`")?,
             predict: whole(predict, "a class or -1 under `predict`")?,
-            // Predictions have none.
-            radius: radius
-                .map_or("0", field)
+            radius: field(radius)
                 .parse()
                 .ok()
                 .filter(|r: &f64| r.is_finite() && *r >= 0.0)
@@ -222,6 +220,7 @@ mod tests {
         for (bad, why) in [
             ("", "line 1: expected the columns"),
             ("idx\tlabel\tpredict\tradius\tcorrect\ttime\n", "found none"),
+            ("idx\tlabel\tpredict\tcorrect\n0\t1\t1\t1\n", "expected the columns idx, label, predict, radius"),
             ("idx\tlabel\tpredict\tradius\n0\t1\t1\tnan\n", "line 2: expected a number"),
             ("idx\tlabel\tpredict\tradius\n5\t1\t1\t0.1\n5\t1\t1\t0.1\n", "line 3: expected ascending"),
             ("idx\tlabel\tpredict\tradius\n5\t1\tone\t0.1\n", "line 2: expected a class or -1"),

@@ -3,7 +3,7 @@
 use super::found::{Against, Grey, Longer, Restarts};
 use super::lab::{Answer, Attacked, Lab, Recorder, against, stands};
 use crate::Result;
-use crate::attack::{CLEAN, Loss, Norm, Oracle as _, Profile, Spec, StepSize, Target};
+use crate::attack::{CLEAN, Loss, Norm, Oracle as _, Outcome, Profile, Spec, StepSize, Target};
 use crate::config::Config;
 use crate::data::{to_bytes, unit};
 use crate::device::DType;
@@ -68,25 +68,34 @@ fn differ(lab: &Lab, now: &[bool]) -> Option<Vec<u64>> {
 
 /// Whether each image stands in the records of the run's attack; `None` where one of them has no record.
 fn recorded(lab: &Lab) -> Option<Vec<bool>> {
+    recorded_as(lab, |outcome| outcome.correct_any)
+}
+
+fn recorded_as(lab: &Lab, left: impl Fn(&Outcome) -> bool) -> Option<Vec<bool>> {
     let run = lab.run;
     let cell = run.cell(lab.model, Channel::Undefended, lab.eps)?;
     let flag = |i: usize| {
         let at = run.ids.iter().position(|id| *id == lab.batch.ids[i])?;
         match run.found[cell].get(at)? {
-            Some(Found::Attacked(outcome)) => Some(outcome.correct_any),
+            Some(Found::Attacked(outcome)) => Some(left(outcome)),
             _ => None,
         }
     };
     (0..lab.len()).map(flag).collect()
 }
 
-/// One step of size epsilon, beside what the run's own attack left.
+/// One step of size epsilon, beside what the run's own attack left: right, or of a targeted attack short of the target.
 pub(super) fn single(lab: &Lab) -> Result<Option<Against>> {
-    let Some(right) = recorded(lab) else { return Ok(None) };
     let own = &lab.own;
+    let left = |outcome: &Outcome| match own.targeted {
+        Target::None => outcome.correct_any,
+        _ => outcome.first_success.is_none() && outcome.target_reached != Some(true),
+    };
+    let Some(many) = recorded_as(lab, left) else { return Ok(None) };
     let spec = Spec { profile: own.profile, norm: own.norm, loss: own.loss, targeted: own.targeted, ..Spec::fgsm() };
-    let one = lab.stand(&spec, lab.net, &lab.batch, lab.eps)?;
-    Ok(Some(against(&lab.batch.ids, &right, &one)))
+    let one = lab.made(&spec, lab.net, &lab.batch, lab.eps)?;
+    let one: Vec<bool> = one.outcomes.iter().map(left).collect();
+    Ok(Some(against(&lab.batch.ids, &many, &one)))
 }
 
 /// The attacked images rounded to 8 bits.

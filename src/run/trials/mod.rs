@@ -59,6 +59,10 @@ fn no_first_attack(lab: &Lab) -> Option<&'static str> {
     lab.attacked.is_none().then_some("the attack of twice the steps, which it is compared with, was left out")
 }
 
+fn untargeted(lab: &Lab) -> Option<&'static str> {
+    (lab.own.targeted != Target::None).then_some("needs an untargeted attack")
+}
+
 fn not_through(lab: &Lab) -> Option<&'static str> {
     let defense = &lab.config.defense;
     (!defense.attack && !defense.suite)
@@ -159,7 +163,7 @@ static EXPERIMENTS: [Experiment; 19] = [
         name: "other_loss",
         always: false,
         lacks: |lab| match lab.own.loss {
-            _ if lab.own.targeted != Target::None => Some("needs an untargeted attack"),
+            _ if untargeted(lab).is_some() => untargeted(lab),
             Loss::CrossEntropy => no_first_attack(lab),
             _ => Some("the attack raises another loss than the cross-entropy already"),
         },
@@ -253,7 +257,10 @@ static EXPERIMENTS: [Experiment; 19] = [
     Experiment {
         name: "transferred",
         always: false,
-        lacks: |lab| no_first_attack(lab).or(lab.others.is_empty().then_some("needs a second model in the config")),
+        lacks: |lab| {
+            let alone = lab.others.is_empty().then_some("needs a second model in the config");
+            untargeted(lab).or(alone).or(no_first_attack(lab))
+        },
         passes: |lab| plain(0, (lab.others.len() * lab.len()) as u64),
         make: |labs, at, trial| {
             trial.transferred = transferred(labs, at)?;
@@ -274,7 +281,7 @@ static EXPERIMENTS: [Experiment; 19] = [
     Experiment {
         name: "restarts",
         always: false,
-        lacks: no_first_attack,
+        lacks: |lab| untargeted(lab).or(no_first_attack(lab)),
         passes: |lab| plain((u64::from(lab.own.steps) * few(lab) * 5) / 2, 0),
         make: |labs, at, trial| {
             let lab = &mut labs[at];
@@ -285,10 +292,7 @@ static EXPERIMENTS: [Experiment; 19] = [
     Experiment {
         name: "square",
         always: false,
-        lacks: |lab| match lab.own.targeted {
-            Target::None => no_first_attack(lab),
-            _ => Some("needs an untargeted attack"),
-        },
+        lacks: |lab| untargeted(lab).or(no_first_attack(lab)),
         passes: |lab| plain(0, u64::from(search::QUERIES) * search::standing(lab).len() as u64),
         make: |labs, at, trial| {
             let lab = &mut labs[at];
@@ -299,7 +303,7 @@ static EXPERIMENTS: [Experiment; 19] = [
     Experiment {
         name: "random",
         always: false,
-        lacks: no_first_attack,
+        lacks: |lab| untargeted(lab).or(no_first_attack(lab)),
         passes: |lab| plain(0, u64::from(search::POINTS) * search::standing(lab).len() as u64),
         make: |labs, at, trial| {
             let lab = &mut labs[at];
