@@ -1,6 +1,7 @@
 //! What each stage does, in order. Tests are found by folder: none is named here.
 
 use std::fs;
+use std::process::Command;
 
 use crate::run::{Result, Run};
 
@@ -195,12 +196,17 @@ fn sanitized(run: &mut Run) -> Result {
         return Ok(());
     }
     let flags = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer";
+    let found = Command::new("g++").arg("-print-file-name=libasan.so").output();
+    let asan = found.map_err(|e| format!("g++: {e}"))?.stdout;
+    let asan = String::from_utf8_lossy(&asan);
     let args = format!("test --release --locked --package rampart --test ops --test hostile --target {TARGET}");
     run.step(
         run.cargo(&args)
             .env("CXX", "g++")
             .env("CXXFLAGS_x86_64_unknown_linux_gnu", flags)
-            .env("RUSTFLAGS", "-Clink-arg=-fsanitize=address,undefined")
+            // The runtimes by name, as rustc links without a compiler's default libraries; and loaded first, so that they see every allocation.
+            .env("RUSTFLAGS", "-Clink-arg=-fsanitize=address,undefined -Clink-arg=-lasan -Clink-arg=-lubsan")
+            .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", format!("env LD_PRELOAD={}", asan.trim()))
             // What lives as long as the process is no leak.
             .env("ASAN_OPTIONS", "detect_leaks=0"),
     )
