@@ -72,7 +72,9 @@ fn every_input_is_read_or_refused_within_its_limits() {
     }
     if let (Some(before), Some(after)) = (before, peak()) {
         println!("the most memory: {} MB over {} MB", (after - before) >> 20, before >> 20);
-        assert!(after - before < MEMORY, "{} MB over the start", (after - before) >> 20);
+        // Sanitizers keep what was freed, and a margin around everything.
+        let most = if std::env::var_os("ASAN_OPTIONS").is_some() { 2 * MEMORY } else { MEMORY };
+        assert!(after - before < most, "{} MB over the start", (after - before) >> 20);
     }
 }
 
