@@ -201,11 +201,11 @@ template <class T, int D> DEVICE void forward(const Block& block, const Attentio
         part.each([&](Lanes& v, const auto& run) { v = lanes::select(run.below(keys), v, lanes::fill(-INFINITY)); });
       });
     s.rows(block, columns, [&](int r, int, const auto& part) {
-      const Lanes tops = part.fold([](Lanes&) {}, [](Lanes x, Lanes y) { return lanes::larger(x, y); });
+      const Lanes tops = matrix::fold(part, [](Lanes&) {}, [](Lanes x, Lanes y) { return lanes::larger(x, y); });
       const float top = lanes::larger(m[r], matrix::larger(lanes::larger(tops)));
       // As long as a bias of -infinity hides every key there is nothing to scale down.
       const float from = top == -INFINITY ? 0.f : top;
-      const Lanes sum = part.fold([&](Lanes& v) { v = power<T>(v, from, unit); }, [](Lanes x, Lanes y) { return x + y; });
+      const Lanes sum = matrix::fold(part, [&](Lanes& v) { v = power<T>(v, from, unit); }, [](Lanes x, Lanes y) { return x + y; });
       alpha[r] = lanes::first(power<T>(lanes::fill(m[r]), from, unit));
       l[r] = l[r] * alpha[r] + lanes::sum(sum);  // of what this thread has of the row
       m[r] = top;

@@ -17,7 +17,7 @@
 //                            add_product<T>(p, b, k, n)    += p[M, k] * b[k, n], p another product, rounded to T
 //                            rows(n, f)                    f(slot, row, part) for every row; part.each(g) calls g(Lanes& v, run) for
 //                                                          columns run.column(lane) of it, and puts v back;
-//                                                          part.fold(g, op) joins what g(v) has left by op
+//   fold(part, g, op)      joins what g(v) has left of a part by op
 //   PerRow<M, V>           a value of every row, where the row is: indexed by slot
 //   larger(v), total(v)    of what the threads of a row have
 //   is_first(block)        whether this thread speaks for its rows
@@ -65,6 +65,18 @@ DEVICE void load(const Block& block, const Small<T>& to, const T* from, int64_t 
     const Lanes v = left > 0 ? lanes::load(from + r * stride + c, left < count ? left : count) : lanes::fill(0.f);
     lanes::store(to.at + r * to.row + c, v, count);
   });
+}
+
+// What g(v) has left of a part of a row, joined by op.
+template <class Part, class G, class Op> DEVICE Lanes fold(const Part& part, G g, Op op) {
+  Lanes all;
+  bool is_first = true;  // on CUDA a constant, for the loop is written out
+  part.each([&](Lanes& v, const auto&) {
+    g(v);
+    all = is_first ? v : op(all, v);
+    is_first = false;
+  });
+  return all;
 }
 
 }  // namespace matrix

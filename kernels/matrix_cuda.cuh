@@ -89,17 +89,6 @@ template <int NT> struct Part {
       UNROLL for (int l = 0; l < Lanes::SIZE; ++l) sum[j + l / 2][2 * half + l % 2] = v.v[l];
     }
   }
-
-  template <class F, class Op> DEVICE Lanes fold(F f, Op op) const {
-    Lanes all;
-    bool is_first = true;  // a constant, for the loop is written out
-    each([&](Lanes& v, const Run&) {
-      f(v);
-      all = is_first ? v : op(all, v);
-      is_first = false;
-    });
-    return all;
-  }
 };
 
 template <int M, class V = float> struct PerRow {

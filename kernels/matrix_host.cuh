@@ -46,17 +46,6 @@ struct Part {
       lanes::store(sum + j, v, lanes::SIZE);
     }
   }
-
-  template <class F, class Op> DEVICE Lanes fold(F f, Op op) const {
-    Lanes all;
-    bool is_first = true;
-    each([&](Lanes& v, const Run&) {
-      f(v);
-      all = is_first ? v : op(all, v);
-      is_first = false;
-    });
-    return all;
-  }
 };
 
 template <int M, class V = float> struct PerRow {

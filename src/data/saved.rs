@@ -273,22 +273,11 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
     }
     let pixels = attacked.height * attacked.width;
     let clean_pixels = clean.as_ref().map(|(_, images)| images.pixels.batch(&keep, pixels)).transpose()?;
-    // What is said twice must be the same.
     if let (Some(given), Some(clean), false) = (places.clean, &clean_pixels, roles.beside.is_empty()) {
         let beside = arrays::images(file, &names(&roles.beside), &keep, all, Beyond::Refused)?;
-        let differ = match beside.shape() == attacked.shape() {
-            true => beside.pixels.batch(&keep, pixels)?.iter().zip(clean).position(|(a, b)| a != b),
-            false => Some(0),
-        };
-        if let Some(at) = differ {
-            let name = &roles.beside[0];
-            let image = at / attacked.shape().iter().product::<usize>().max(1);
-            let problem = format!(
-                "clean images: expected those of `{name}` in {}, found others from image {image} on",
-                file.display()
-            );
-            return Err(Error::file(given, problem + ": leave --clean out, or the array"));
-        }
+        let own = beside.pixels.batch(&keep, beside.height * beside.width)?;
+        let name = format!("`{}` in {}", roles.beside[0], file.display());
+        same_clean(given, clean, (&name, &own), attacked.shape().iter().product())?;
     }
     let numbers = |names: &[&str]| -> Result<Option<Vec<u32>>> {
         let is_there = !arrays::meant(&own, names).is_empty();
@@ -402,6 +391,18 @@ fn same_labels(file: &Path, labels_file: &Path, labels: &[u32]) -> Result<()> {
         None => format!("{}, as `{name}` of {} has, found {}", own.len(), file.display(), labels.len()),
     };
     Err(Error::file(labels_file, format!("labels: expected {problem}: leave --labels out, or the array")))
+}
+
+/// Clean images of a file of their own are those in the file of the attacked ones, where it has some; `len` values each.
+fn same_clean(given: &Path, clean: &[f32], (name, own): (&str, &[f32]), len: usize) -> Result<()> {
+    let differ = match own.len() == clean.len() {
+        true => own.iter().zip(clean).position(|(a, b)| a != b),
+        false => Some(0),
+    };
+    let Some(at) = differ else { return Ok(()) };
+    let image = at / len.max(1);
+    let problem = format!("clean images: expected those of {name}, found others from image {image} on");
+    Err(Error::file(given, problem + ": leave --clean out, or the array"))
 }
 
 /// Clean images of a file of their own belong to the attacked ones by their place alone: what it says of labels and numbers must agree.

@@ -17,8 +17,8 @@ pub(crate) fn chunk(device: &Device, widest: usize, parameters: usize) -> usize 
     }
 }
 
-/// Runs `f` on ranges of `n` images, on the host one range per thread at a time: each then works in its own cache, and no
-/// op waits for another thread, which is faster from one image per thread on. Of fewer each op runs on all threads. Results may not depend on it.
+/// Runs `f` on ranges of `n` images, on the host one range per thread at a time: each then works in its own cache, and no op waits for
+/// another thread, which is faster from one image per thread on. Of fewer each op runs on all threads. Results may not depend on it.
 pub(crate) fn in_chunks<R: Send>(
     device: &Device,
     chunk: usize,

@@ -18,11 +18,12 @@ pub struct Normalisation {
 }
 
 impl Normalisation {
-    /// The one pair that there is; none where there are several.
+    /// The one pair that there is in the file, also beside what was stripped; none where there are several.
     ///
     /// # Errors
     /// [`Error::Tensor`] for values that are not finite.
     pub fn find(weights: &Weights) -> Result<Option<Self>> {
+        let Some(weights) = weights.whole() else { return Ok(None) };
         let pair = |name: &str| -> Option<[String; 2]> {
             let own = &name[name.rfind('.').map_or(0, |at| at + 1)..];
             let stem = own.trim_start_matches('_');

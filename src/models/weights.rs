@@ -102,9 +102,14 @@ impl Weights {
         Ok(Weights { prefix: format!("{}{prefix}", self.prefix), names, ..self })
     }
 
-    /// The same without tensors that are none of the network's.
-    pub(super) fn without(mut self, names: &[String]) -> Self {
-        self.names.retain(|name, _| !names.contains(name));
+    /// All that the file holds, under its own names.
+    pub(super) fn whole(&self) -> Option<Self> {
+        self.file.as_ref().map(|file| Self::of(file.clone(), ""))
+    }
+
+    /// The same without tensors of the file that are none of the network's.
+    pub(super) fn without(mut self, originals: &[String]) -> Self {
+        self.names.retain(|_, original| !originals.contains(original));
         self
     }
 

@@ -415,10 +415,8 @@ impl Engine for AttackEngine<'_> {
             };
             // The adaptive suite also tries what was made for the other classifiers.
             let mut blind = vec![attacked.clone()];
-            for (other, net) in self.models.iter().enumerate().filter(|_| defense.suite && eps > 0.0) {
-                if other != model {
-                    blind.push(self.attack(net, &batch, eps)?.images);
-                }
+            for other in (0..self.models.len()).filter(|&other| defense.suite && eps > 0.0 && other != model) {
+                blind.push(self.tensor(&self.attacked(other, images, eps)?, images.len())?);
             }
             let through = Through {
                 blind: &blind,

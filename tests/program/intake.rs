@@ -444,6 +444,9 @@ fn checkpoints_of_pytorch_are_run_as_they_come() {
         assert!(ran.stderr.contains(&said), "{}", ran.stderr);
         assert_eq!((place.results("run"), place.records("run")), want, "{names:?}");
     }
+    let ran = run("weights = \"layer.safetensors\"\nstrip = \"model.\"").ok();
+    assert!(ran.stderr.contains("are those of its tensors `0._mean` and `0._std`"), "{}", ran.stderr);
+    assert_eq!((place.results("run"), place.records("run")), want);
     let metadata = HashMap::from([("mean".into(), "[0.4, 0.5, 0.5]".into()), ("std".into(), "[0.5, 0.5, 0.5]".into())]);
     write_safetensors(&file("layer.safetensors"), &layer(["mu", "sigma"], &[3]), Some(metadata));
     let ran = run("weights = \"layer.safetensors\"").ok();

@@ -204,10 +204,10 @@ fn sanitized(run: &mut Run) -> Result {
         run.cargo(&args)
             .env("CXX", "g++")
             .env("CXXFLAGS_x86_64_unknown_linux_gnu", flags)
-            // The runtimes by name, as rustc links without a compiler's default libraries; and loaded first, so that they see every allocation.
+            // By name, as rustc links without a compiler's default libraries; and loaded first, so that they see every allocation.
             .env("RUSTFLAGS", "-Clink-arg=-fsanitize=address,undefined -Clink-arg=-lasan -Clink-arg=-lubsan")
             .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", format!("env LD_PRELOAD={}", asan.trim()))
-            // What lives as long as the process is no leak; what was freed is kept for a moment only, since a test looks at the peak of memory.
+            // What lives as long as the process is no leak; what was freed is kept for a moment, since a test looks at the peak.
             .env("ASAN_OPTIONS", "detect_leaks=0:quarantine_size_mb=8"),
     )
 }

@@ -9,8 +9,9 @@ use crate::number::eps_label;
 pub(super) const ROW: Row = Row {
     id: "S5",
     name: "the largest budgets break the classifier",
-    rule: "undefended, at most 1 % right at 16/255 (linf; ImageNet 8/255), else warn: only a network trained against attacks keeps more; where \
-           every image can be made grey (linf 0.5, or its L2 counterpart), at most the share of the largest class (fail)",
+    rule: "undefended, at most 1 % right at 16/255 (linf; ImageNet 8/255); a network trained against attacks may keep more (warn), but \
+           not over half of what is right when clean (fail); where every image can be made grey (linf 0.5, or its L2 counterpart), at most \
+           the share of the largest class (fail)",
     judge,
 };
 
@@ -26,7 +27,8 @@ fn judge(seen: &Seen) -> Vec<Finding> {
         let share = 100.0 * of.any as f64 / of.n.max(1) as f64;
         let verdict = match share {
             ..=1.0 => Verdict::Pass,
-            _ => Verdict::Warn,
+            _ if 2 * of.any <= of.clean => Verdict::Warn,
+            _ => Verdict::Fail,
         };
         let numbers = format!("{share:.1} % ({} of {}) right at eps {}", of.any, of.n, eps_label(of.eps));
         Some((verdict, numbers, if verdict == Verdict::Pass { vec![] } else { right }))

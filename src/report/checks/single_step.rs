@@ -10,7 +10,8 @@ use crate::run::results::Channel;
 pub(super) const ROW: Row = Row {
     id: "S6",
     name: "many steps beat one",
-    rule: "the attack leaves no more right (targeted: short of their target) than a single step of size eps (fail), and that breaks no image alone (warn)",
+    rule: "the attack leaves no more right (targeted: short of their target) than a single step of size eps (fail), and that breaks no image \
+           alone (warn)",
     judge,
 };
 
