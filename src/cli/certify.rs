@@ -128,12 +128,13 @@ fn go(mut config: Config, options: Options, dry_run: bool, given: bool, wrong: &
 /// Whether a field says how images are attacked, or how defended ones are scored after that.
 fn of_attacks(field: &str) -> bool {
     const SCORED: [&str; 6] = ["score", "save", "checks_budget", "defense.seeds", "defense.draws", "defense.vote"];
-    const THROUGH: [&str; 8] = [
+    const THROUGH: [&str; 9] = [
         "defense.attack",
         "defense.suite",
         "defense.eot",
         "defense.estimator",
         "defense.antithetic",
+        "defense.aa_compat",
         "defense.straight",
         "defense.steps",
         "defense.selection",

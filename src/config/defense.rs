@@ -51,6 +51,9 @@ pub struct DefenseConfig {
     /// Whether every second draw of an attack is the one before with its sign turned.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub antithetic: bool,
+    /// Whether APGD keeps books of its points by the last draw alone, as AutoAttack as published does.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub aa_compat: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eot: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -212,6 +215,7 @@ pub(super) fn resolve(
     for (field, given, has, problem) in [
         ("defense.eot", eot.is_some(), through || whole, ANY),
         ("defense.antithetic", file.antithetic, through || whole, ANY),
+        ("defense.aa_compat", file.aa_compat, through || whole, ANY),
         ("defense.selection", file.selection.is_some(), through || whole, ANY),
         ("defense.estimator", estimator.is_some(), through, ONE),
         ("defense.straight", file.straight, through, ONE),
@@ -243,6 +247,9 @@ pub(super) fn resolve(
     }
     if file.antithetic && !eot.is_multiple_of(2) {
         return Err(wrong.at("defense.antithetic", format!("draws come in pairs: expected an even eot, found {eot}")));
+    }
+    if file.aa_compat {
+        bookkeeping(through, eot, estimator, attack).map_err(|problem| wrong.at("defense.aa_compat", problem))?;
     }
     let selection = file.selection.unwrap_or(suite::SELECTION);
     if selection == 0 || selection > 1 << 16 {
@@ -289,6 +296,7 @@ pub(super) fn resolve(
         selection: (through || whole).then_some(selection),
         straight: file.straight,
         antithetic: file.antithetic,
+        aa_compat: file.aa_compat,
         eot: (through || whole).then_some(eot),
         estimator: through.then_some(estimator),
         size: file.size,
@@ -298,6 +306,24 @@ pub(super) fn resolve(
         weights: Some(weights),
         crc32: file.crc32,
     })
+}
+
+/// Whether books kept by the last draw are other books than the ones that are kept anyway.
+fn bookkeeping(through: bool, eot: u32, estimator: Estimator, attack: &Spec) -> std::result::Result<(), String> {
+    if eot == 1 {
+        return Err("the last of a single draw is that draw: expected an eot above 1, or leave it out".into());
+    }
+    if through && !attack.method.starts_with("apgd") && attack.method != "autoattack-rand" {
+        let found = attack.label();
+        return Err(format!("is of apgd-ce, apgd-dlr, apgd-t and autoattack-rand, found {found}: leave it out"));
+    }
+    if through && (estimator.joint() || estimator == Estimator::Blind) {
+        let known = [Estimator::EotGrad, Estimator::Bpda, Estimator::BpdaNoise].map(|of| of.to_string()).join(", ");
+        return Err(format!(
+            "AutoAttack takes the mean of gradients: expected an estimator of {known}, found {estimator}"
+        ));
+    }
+    Ok(())
 }
 
 fn sigmas(mut sigma: Vec<f64>, wrong: &Wrong) -> Result<Vec<f64>> {

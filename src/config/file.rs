@@ -96,6 +96,7 @@ pub(super) struct Defense {
     pub selection: Option<u32>,
     pub straight: bool,
     pub antithetic: bool,
+    pub aa_compat: bool,
     pub eot: Option<u32>,
     pub estimator: Option<Estimator>,
     pub size: Option<[usize; 2]>,
@@ -122,7 +123,7 @@ pub(super) struct Certify {
 
 impl Defense {
     /// The fields that mean nothing without a sigma, by file or flag, and whether they were said.
-    pub fn given(&self, o: &Overrides) -> [(&'static str, bool); 16] {
+    pub fn given(&self, o: &Overrides) -> [(&'static str, bool); 17] {
         [
             ("defense.weights", self.weights.is_some()),
             ("defense.draws", self.draws.or(o.draws).is_some()),
@@ -134,6 +135,7 @@ impl Defense {
             ("defense.selection", self.selection.is_some()),
             ("defense.straight", self.straight),
             ("defense.antithetic", self.antithetic),
+            ("defense.aa_compat", self.aa_compat),
             ("defense.eot", self.eot.or(o.eot).is_some()),
             ("defense.estimator", self.estimator.or(o.estimator).is_some()),
             ("defense.size", self.size.is_some()),

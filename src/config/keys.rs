@@ -551,6 +551,13 @@ pub static KEYS: &[Key] = &[
         "every second of these draws is the one before with its sign turned",
     ),
     key(
+        "defense.aa_compat",
+        Kind::Switch,
+        "`false`",
+        Made("--aa-compat"),
+        "APGD through the defence keeps books of its points by the last of these draws alone, as published, not by their mean and vote",
+    ),
+    key(
         "defense.straight",
         Kind::Switch,
         "`false`",

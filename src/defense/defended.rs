@@ -1,7 +1,7 @@
 //! The defended pipeline as an attack sees it: gradients run through noising, denoiser, clip and classifier.
 //!
 //! Every evaluation takes K fresh draws of noise per image, as many in one batch as memory allows. Loss and margin are means over the draws,
-//! the prediction is their vote. Sources: Athalye et al. 2018 (EOT, BPDA), Salman et al. 2019 (mean softmax), Lee & Kim 2023; the mean of
+//! the prediction is their vote, unless only the last draw is to tell, as in AutoAttack as published. Sources: Athalye et al. 2018 (EOT, BPDA), Salman et al. 2019 (mean softmax), Lee & Kim 2023; the mean of
 //! logits is foolbox's.
 
 use std::ops::Range;
@@ -44,7 +44,7 @@ choice! {
 
 impl Estimator {
     /// Whether the gradient of a draw depends on what the other draws say.
-    fn joint(self) -> bool {
+    pub fn joint(self) -> bool {
         matches!(self, Estimator::EotProb | Estimator::EotLogit | Estimator::VoteMargin)
     }
 
@@ -67,6 +67,9 @@ pub struct Defended<'a> {
     pub straight: bool,
     /// Every second draw is the one before with its sign turned.
     pub antithetic: bool,
+    /// Loss, margin and prediction are those of the last draw alone, as in AutoAttack as published, and not the mean and the vote; the
+    /// gradient is summed over all draws all the same.
+    pub last_draw: bool,
     /// The draws of this stream at every step, in place of fresh ones.
     pub fixed: Option<Stream>,
 }
@@ -155,6 +158,15 @@ impl Defended<'_> {
             all.loss.extend(loss);
             all.margin.extend(margin);
             all.prediction.extend(prediction);
+        }
+        if self.last_draw {
+            let last = (draws - 1) * n;
+            return Ok(Evaluation {
+                gradient: all.gradient,
+                loss: all.loss.split_off(last),
+                margin: all.margin.split_off(last),
+                prediction: all.prediction.split_off(last),
+            });
         }
         let mean = |values: &[f32], i: usize| {
             (0..draws).map(|k| f64::from(values[k * n + i])).sum::<f64>() as f32 / draws as f32

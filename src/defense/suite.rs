@@ -16,7 +16,6 @@ pub const SELECTION: u32 = 64;
 
 /// An attack of the suite.
 pub struct Row {
-    /// As results name it.
     pub name: &'static str,
     pub help: &'static str,
     pub estimator: Estimator,
@@ -57,10 +56,22 @@ pub static SUITE: [Row; 9] = [
     Row { name: "a6-fixed", help: "PGD that knows the noise it is scored under", fixed: true, ..PGD },
 ];
 
+/// What the name of an attack ends in that keeps books as AutoAttack does.
+pub const AA_COMPAT: &str = "aa_compat";
 /// What results call the worst case.
 pub const WORST: &str = "suite";
 
 impl Row {
+    /// Whether it keeps books of its points as it goes, which AutoAttack as published does by the last draw.
+    pub fn apgd(&self) -> bool {
+        self.method.starts_with("apgd")
+    }
+
+    /// As results name it.
+    pub fn name(&self, aa_compat: bool) -> String {
+        if aa_compat && self.apgd() { format!("{}-{AA_COMPAT}", self.name) } else { self.name.into() }
+    }
+
     /// The attack, where PGD takes `steps`.
     ///
     /// # Errors

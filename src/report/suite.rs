@@ -74,13 +74,21 @@ pub(super) fn suite(run: &Ledger) -> Option<(String, Vec<String>)> {
             row(&format!("undefended, {}", config.attack.label()), Channel::Undefended, &right);
             row("a0-transferred: knows of no defence", under(Under::Transferred), &right);
             for (number, attack) in SUITE.iter().enumerate().filter(|(_, attack)| !attack.fixed) {
-                row(&format!("{}: {}", attack.name, attack.help), under(Under::Member(number)), &right);
+                row(
+                    &format!("{}: {}", attack.name(defense.aa_compat), attack.help),
+                    under(Under::Member(number)),
+                    &right,
+                );
             }
             row("worst of a0 to a5", under(Under::Worst), &right);
             row("  a single draw", under(Under::Worst), &|cell| share(cell.correct_draws, cell.draws));
             row("  every draw", under(Under::Worst), &|cell| share(cell.any, cell.n));
             for (number, attack) in SUITE.iter().enumerate().filter(|(_, attack)| attack.fixed) {
-                row(&format!("{}: {}", attack.name, attack.help), under(Under::Member(number)), &right);
+                row(
+                    &format!("{}: {}", attack.name(defense.aa_compat), attack.help),
+                    under(Under::Member(number)),
+                    &right,
+                );
             }
             decided.extend(decides(run, model, sigma));
         }
@@ -90,7 +98,7 @@ pub(super) fn suite(run: &Ledger) -> Option<(String, Vec<String>)> {
 }
 
 /// Width of the names of a suite's attacks.
-const SUITE_NAMES: usize = 62;
+const SUITE_NAMES: usize = 64;
 
 /// Which attack of the suite is the strongest at the middle epsilon, and what it decides.
 fn decides(run: &Ledger, model: usize, sigma: f64) -> Option<String> {
@@ -101,12 +109,13 @@ fn decides(run: &Ledger, model: usize, sigma: f64) -> Option<String> {
     let right = |cell: &Cell| cell.correct(config.score);
     let share = |cell: &Cell| percent(right(cell), cell.n);
     let members = SUITE.iter().enumerate().filter(|(_, attack)| !attack.fixed);
-    let found = members.filter_map(|(number, attack)| Some((attack.name, under(Under::Member(number))?)));
-    let blind = under(Under::Transferred).map(|cell| ("a0-transferred", cell));
-    let found: Vec<(&str, &Cell)> = blind.into_iter().chain(found).collect();
+    let found = members
+        .filter_map(|(number, attack)| Some((attack.name(config.defense.aa_compat), under(Under::Member(number))?)));
+    let blind = under(Under::Transferred).map(|cell| ("a0-transferred".to_owned(), cell));
+    let found: Vec<(String, &Cell)> = blind.into_iter().chain(found).collect();
     let strongest = found.iter().map(|(_, cell)| *cell).min_by_key(|cell| right(cell))?;
     let equal = found.iter().filter(|(_, cell)| right(cell) == right(strongest));
-    let (name, decides, leaves) = deciding(&equal.map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>());
+    let (name, decides, leaves) = deciding(&equal.map(|(name, _)| name.clone()).collect::<Vec<_>>());
     let (worst, transferred) = (under(Under::Worst)?, under(Under::Transferred)?);
     let null = run.cell(model, worst.channel, 0.0).map(|cell| &run.cells[cell]).filter(|cell| cell.n > 0);
     let clean = null.map_or(String::new(), |cell| format!("; of clean images {} are right so", share(cell)));

@@ -60,10 +60,12 @@ impl Channel {
             Channel::Undefended | Channel::Denoised { under: Under::Transferred, .. } => label,
             Channel::Beside(place) => config.attack.beside[place].label(),
             Channel::Denoised { under: Under::Through, .. } => {
-                let straight = if config.defense.straight { "-straight" } else { "" };
-                format!("{label}-{}{straight}", config.defense.estimator())
+                let defense = &config.defense;
+                let straight = if defense.straight { "-straight" } else { "" };
+                let last = if defense.aa_compat { format!("-{}", suite::AA_COMPAT) } else { String::new() };
+                format!("{label}-{}{straight}{last}", defense.estimator())
             }
-            Channel::Denoised { under: Under::Member(row), .. } => SUITE[row].name.into(),
+            Channel::Denoised { under: Under::Member(row), .. } => SUITE[row].name(config.defense.aa_compat),
             Channel::Denoised { under: Under::Worst, .. } => suite::WORST.into(),
         }
     }

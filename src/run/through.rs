@@ -55,7 +55,11 @@ impl Through<'_> {
             return Ok(self.batch.images.clone());
         }
         let defense = &self.config.defense;
-        let target = Defended { straight: defense.straight, ..self.target(level, defense.estimator()) };
+        let target = Defended {
+            straight: defense.straight,
+            last_draw: defense.aa_compat,
+            ..self.target(level, defense.estimator())
+        };
         let found = self.made(self.attack, "attack", &target)?;
         Ok(self.chosen(level, found)?.images)
     }
@@ -82,6 +86,7 @@ impl Through<'_> {
         for row in &SUITE {
             let attack = row.spec(config.attack.norm, &[self.eps], config.defense.steps())?.build()?;
             let mut target = self.target(level, row.estimator);
+            target.last_draw = config.defense.aa_compat && row.apgd();
             if row.fixed {
                 target =
                     Defended { fixed: Some(self.scored), draws: config.defense.draws(), antithetic: false, ..target };
@@ -122,6 +127,7 @@ impl Through<'_> {
             seed: config.seed,
             straight: false,
             antithetic: config.defense.antithetic,
+            last_draw: false,
             fixed: None,
         }
     }

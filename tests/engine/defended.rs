@@ -54,6 +54,7 @@ impl Pipeline {
             seed: SEED,
             straight: false,
             antithetic: false,
+            last_draw: false,
             fixed: None,
         }
     }
@@ -222,6 +223,24 @@ fn draws_are_turned_or_fixed() {
     assert_eq!(at(&fixed, 1), at(&fixed, 2));
     let fresh = p.defended(Estimator::EotGrad, 2);
     assert_ne!(at(&fresh, 1), at(&fresh, 2));
+}
+
+/// AutoAttack as published sums gradients over the draws and keeps books by the last: one batch of draws or several.
+#[test]
+fn books_are_kept_by_the_last_draw() {
+    let p = Pipeline::new(2);
+    let x = p.images(&p.pixels);
+    for estimator in [Estimator::EotGrad, Estimator::Bpda] {
+        let usual = p.defended(estimator, 3);
+        let last = Defended { last_draw: true, ..p.defended(estimator, 3) };
+        assert_eq!(p.gradient(&last, &p.pixels), p.gradient(&usual, &p.pixels));
+        let told = last.gradient(&x, &p.query()).unwrap();
+        let g = Graph::inference(&p.device, Precision::F32);
+        let h = p.denoiser.estimate(&g, &x, &p.noise(2), &last.level, Range::TO_UNIT, Gradient::Exact).unwrap();
+        let want = p.classifier.evaluate(&h, &Query::new(&p.labels, Loss::CrossEntropy)).unwrap();
+        assert_eq!((&told.loss, &told.margin, &told.prediction), (&want.loss, &want.margin, &want.prediction));
+        assert_ne!(told.loss, usual.gradient(&x, &p.query()).unwrap().loss);
+    }
 }
 
 /// Draws in one batch are the sum of draws one by one, whatever else is in the batch.

@@ -95,6 +95,7 @@ fn gradients_run_through_the_resizes() {
         seed: 5,
         straight: false,
         antithetic: false,
+        last_draw: false,
         fixed: None,
     };
     let query = Query { ids: &data.ids, step: 4, ..Query::new(&data.labels, Loss::CrossEntropy) };
@@ -146,6 +147,7 @@ fn what_is_not_rescaled_is_passed_as_it_is() {
         seed: 5,
         straight: false,
         antithetic: false,
+        last_draw: false,
         fixed: None,
     };
     let query = Query { ids: &data.ids, step: 4, ..Query::new(&data.labels, Loss::CrossEntropy) };

@@ -58,12 +58,36 @@ fn settings_of_attacks_that_are_not_run_are_refused() {
         ("--straight --attack-through suite", ["--straight", "attack = true"]),
         ("--straight --attack-through defense --estimator bpda", ["--straight", "no gradient through the clip"]),
         ("--antithetic --attack-through defense --eot 3", ["--antithetic", "even eot, found 3"]),
+        ("--aa-compat", ["--aa-compat", "defense or suite"]),
+        ("--aa-compat --attack-through suite --eot 1", ["--aa-compat", "an eot above 1"]),
+        ("--aa-compat --attack-through defense", ["--aa-compat", "apgd-t and autoattack-rand, found pgd"]),
+        (
+            "--aa-compat --attack-through defense --method apgd-ce --estimator eot_logit",
+            ["--aa-compat", "found eot_logit"],
+        ),
         ("--attack-through suite --targeted next", ["--attack-through", "leave out attack.targeted"]),
         ("--attack-through defense --estimator vote_margin --loss dlr", ["--estimator", "leave out attack.loss"]),
         ("--attack-through suite --suite-steps 20000", ["--suite-steps", "1 to 13107, found 20000"]),
     ] {
         place.run(&format!("sweep {flags} --limit 2 --out run")).refused(2, &parts);
     }
+}
+
+/// Results name an attack by whose books it kept.
+#[test]
+fn books_by_the_last_draw_stand_under_their_own_name() {
+    let place = Place::new();
+    place.write("one.toml", "[[models]]\nweights = \"demo:resnet50-w16\"\n");
+    let flags = FLAGS.replace("--limit 4", "--limit 2");
+    place.run(&format!("sweep {flags} --aa-compat --out suite")).ok();
+    let results = place.results("suite");
+    for name in ["a4-apgd-ce-aa_compat", "a4-apgd-dlr-aa_compat", "a1-exact", "a5-square"] {
+        assert!(results.contains(&format!(",{name},")), "{name}: {results}");
+    }
+    assert!(place.read("suite/report.html").contains("APGD keeps books by the last, as AutoAttack"));
+    let flags = "--config one.toml --limit 2 --eps 0.02 --sigma 0.25 --method apgd-ce --steps 3 --eot 3 --no-checks";
+    place.run(&format!("sweep {flags} --attack-through defense --aa-compat --out through")).ok();
+    assert!(place.results("through").contains(",apgd-ce-eot_grad-aa_compat,"));
 }
 
 #[test]

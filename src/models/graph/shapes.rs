@@ -22,6 +22,10 @@ pub fn run(ir: &mut Ir, image: [usize; 3]) -> Result<(), String> {
     ir.values[input].shape = Some(shape);
     let mut waiting = VecDeque::from(std::mem::take(&mut ir.nodes));
     while let Some(mut node) = waiting.pop_front() {
+        if node.op == "Gather" && is_last(ir, &node) && takes_the_image(ir, &node) {
+            node.op = "Identity".into();
+            node.inputs.truncate(1);
+        }
         let wrong = |problem: String| format!("{}: {problem}", node.title());
         if let Some(results) = fold::evaluate(ir, &node).map_err(wrong)? {
             for (&id, constant) in node.outputs.iter().zip(results) {
@@ -372,6 +376,9 @@ fn infer(ir: &Ir, node: &Node) -> Result<Vec<Vec<Dim>>, String> {
             let all = || (0..x.len() as i64).filter(|&i| x[i as usize] == Dim::fixed(1)).collect();
             let gone = axes_of(ir, node).unwrap_or_else(all);
             let gone: Vec<usize> = gone.iter().map(|&a| axis(a, x.len())).collect::<Result<_, _>>()?;
+            // Of the one image that the file takes, the logits without the batch: that axis stays.
+            let stays = |a: usize| x[a] == Dim::BATCH && is_last(ir, node);
+            let gone: Vec<usize> = gone.into_iter().filter(|&a| !stays(a)).collect();
             if let Some(&a) = gone.iter().find(|&&a| x[a] != Dim::fixed(1)) {
                 return Err(format!("axis {a} of {} is not of length 1", written(x)));
             }
@@ -494,6 +501,18 @@ fn mixed(x: &[Dim]) -> String {
 
 fn positive(out: Vec<Dim>) -> Result<Vec<Vec<Dim>>, String> {
     if out.iter().all(|d| d.n > 0) { Ok(vec![out]) } else { Err(format!("nothing is left: {}", written(&out))) }
+}
+
+/// Whether a node gives the logits, of a file that takes one image.
+fn is_last(ir: &Ir, node: &Node) -> bool {
+    ir.single && node.outputs.first() == Some(&ir.output)
+}
+
+/// Whether a Gather takes the first of one image: `y[0]`.
+fn takes_the_image(ir: &Ir, node: &Node) -> bool {
+    let Some(x) = node.input(0).and_then(|id| ir.shape(id)) else { return false };
+    let first = ir.known(node, 1).and_then(|c| c.scalar()).is_some_and(|index| index == 0.0 || index == -1.0);
+    first && axis(node.int("axis").unwrap_or(0), x.len()).is_ok_and(|at| x[at] == Dim::BATCH)
 }
 
 /// The shape of a Reshape. Where the file takes one image (`single`), a plain number of its target may stand for the batch.
@@ -637,7 +656,10 @@ mod tests {
 
     /// The shape that a node of this operator gives to images of 3 channels and 4x6 pixels.
     fn shaped(op: &str, inputs: &[Option<Constant>], attrs: &[(&str, Attr)]) -> Result<String, String> {
-        let mut ir = Ir { opset: 18, ..Ir::default() };
+        shaped_in(Ir { opset: 18, ..Ir::default() }, op, inputs, attrs)
+    }
+
+    fn shaped_in(mut ir: Ir, op: &str, inputs: &[Option<Constant>], attrs: &[(&str, Attr)]) -> Result<String, String> {
         ir.input = ir.add("x", None);
         let rest: Vec<Option<Id>> =
             inputs.iter().map(|c| c.as_ref().map(|c| ir.add_constant("c", c.clone()))).collect();
@@ -647,6 +669,22 @@ mod tests {
         attrs.iter().for_each(|(key, value)| made.set(key, value.clone()));
         ir.nodes.push(made);
         run(&mut ir, [3, 4, 6]).map(|()| written(ir.shape(ir.output).unwrap()))
+    }
+
+    /// Of a file that takes one image: `y.squeeze(0)`, `y[0]`.
+    #[test]
+    fn the_logits_of_the_one_image_are_those_of_each() {
+        let of = |single: bool, op: &str, constant: Constant| {
+            shaped_in(Ir { opset: 18, single, ..Ir::default() }, op, &[Some(constant)], &[])
+        };
+        let index = |i: i64| Constant::ints(&[], vec![Dim::fixed(i)]);
+        assert_eq!(of(true, "Squeeze", Constant::list(&[0])).unwrap(), "[N, 3, 4, 6]");
+        assert_eq!(of(true, "Gather", index(0)).unwrap(), "[N, 3, 4, 6]");
+        assert_eq!(of(true, "Gather", index(-1)).unwrap(), "[N, 3, 4, 6]");
+        assert!(of(false, "Squeeze", Constant::list(&[0])).unwrap_err().contains("axis 0"));
+        assert!(of(true, "Squeeze", Constant::list(&[1])).unwrap_err().contains("axis 1"));
+        assert!(of(false, "Gather", index(0)).is_err());
+        assert!(of(true, "Gather", index(1)).is_err());
     }
 
     #[test]

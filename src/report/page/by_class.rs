@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::super::words::percent;
-use crate::defense::suite::SUITE;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
 use crate::run::records::Found;
@@ -106,7 +105,7 @@ pub(super) fn by_class(run: &Ledger) -> Option<ByClass> {
             Under::Transferred => format!("{}, σ\u{a0}{sigma}", run.config.defense.way()),
             Under::Through => format!("attacked through, σ\u{a0}{sigma}"),
             Under::Worst => format!("suite, σ\u{a0}{sigma}"),
-            Under::Member(row) => format!("{}, σ\u{a0}{sigma}", SUITE[*row].name),
+            Under::Member(_) => format!("{}, σ\u{a0}{sigma}", channel.attack(&run.config)),
         },
     };
     let any = !models.is_empty();

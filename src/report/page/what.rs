@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::super::words::{self, count, symbol, target, units, what_counts};
 use crate::attack::StepSize;
-use crate::config::Config;
 use crate::config::settings::Procedure;
+use crate::config::{Config, DefenseConfig};
 use crate::defense::suite::SUITE;
 use crate::number::eps_label;
 use crate::run::ledger::Ledger;
@@ -137,17 +137,18 @@ pub fn what(run: &Ledger) -> Vec<Fact> {
                 true if defense.is_blind() => {
                     "no: the estimator is blind to it, the defended accuracies are under non-adaptive attacks".into()
                 }
-                true => format!("yes: {}, {} draws a step", defense.estimator(), defense.eot()),
+                true => format!("yes: {}, {} draws a step{}", defense.estimator(), defense.eot(), books(defense)),
                 false if defense.suite => "by the suite".into(),
                 false => "no: the defended accuracies are under a non-adaptive attack".into(),
             };
             row("attacked through the defence", through);
             if defense.suite {
                 let how = format!(
-                    "{} attacks, {} steps of PGD, {} draws a step, {} draws to choose a point",
+                    "{} attacks, {} steps of PGD, {} draws a step{}, {} draws to choose a point",
                     SUITE.len(),
                     defense.steps(),
                     defense.eot(),
+                    books(defense),
                     defense.selection()
                 );
                 row("adaptive suite", how);
@@ -167,4 +168,9 @@ pub fn what(run: &Ledger) -> Vec<Fact> {
         row("command", command.clone());
     }
     rows
+}
+
+/// What APGD's books are kept by, where it is not what all draws say together.
+fn books(defense: &DefenseConfig) -> &'static str {
+    if defense.aa_compat { ", of which APGD keeps books by the last, as AutoAttack" } else { "" }
 }

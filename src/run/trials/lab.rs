@@ -101,6 +101,7 @@ impl<'a> Lab<'a> {
             seed: self.config.seed,
             straight: false,
             antithetic: false,
+            last_draw: false,
             fixed,
         })
     }
