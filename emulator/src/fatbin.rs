@@ -153,10 +153,15 @@ pub fn ptx_of_fatbin(bytes: &[u8], compute_capability: (u32, u32)) -> Result<Str
 
 /// The target of PTX text, ten times a compute capability; `None` without a `.target sm_NN`.
 pub fn target_of(ptx: &str) -> Option<u32> {
+    let digits = target_name(ptx)?.strip_prefix("sm_")?;
+    digits.trim_end_matches(|c: char| c.is_ascii_lowercase()).parse().ok()
+}
+
+/// `sm_90a` of `.target sm_90a, debug`.
+pub fn target_name(ptx: &str) -> Option<&str> {
     let line = ptx.lines().map(str::trim_start).find_map(|line| line.strip_prefix(".target"))?;
-    let digits = line.trim_start().strip_prefix("sm_")?;
-    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-    digits[..end].parse().ok()
+    let word = &line[line.find("sm_")?..];
+    Some(word.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or(word))
 }
 
 struct Entry<'a> {

@@ -80,7 +80,7 @@ fn what_cannot_be_seen_is_named() {
 
 #[test]
 fn versions_that_exist() {
-    let of = |version: &str| parse(&format!(".version {version}\n.target sm_80\n.address_size 64\n"));
+    let of = |version: &str| parse(&format!(".version {version}\n.target sm_10\n.address_size 64\n"));
     // Those of CUDA 11.0 to 13.5, and the oldest.
     for version in ["7.0", "7.8", "8.0", "8.4", "8.8", "9.0", "9.5", "1.0", "6.5"] {
         of(version).unwrap_or_else(|e| panic!("{version}: {e}"));
@@ -98,9 +98,9 @@ fn versions_that_exist() {
 
 #[test]
 fn the_head_of_a_module() {
-    let m = parse("// a\n/* b\n */.version 7.0\n.target texmode_unified, sm_90a, debug\n.file 3 \"x.cu\"\0\0").unwrap();
+    let m = parse("// a\n/* b\n */.version 8.0\n.target texmode_unified, sm_90a, debug\n.file 3 \"x.cu\"\0\0").unwrap();
     let files = vec![(3, "x.cu".to_string())];
-    assert_eq!(m, Module { version: (7, 0), target: "sm_90a".into(), files, ..Module::default() });
+    assert_eq!(m, Module { version: (8, 0), target: "sm_90a".into(), files, ..Module::default() });
     for (text, line, what) in [
         ("", 1, "expected `.version`, found the end of the file"),
         (".version 9\n.target sm_80", 1, "expected a version such as 9.0, found `9`"),

@@ -287,7 +287,10 @@ fn cuda(run: &mut Run) -> Result {
     }
     // What the emulator refuses by name is what the toolkit's header has beside what it does.
     run.step(run.command("python3", "tools/cuda/driver_functions.py --check").env("NVCC", &nvcc))?;
-    run.step(run.command("python3", "tools/cuda/check_ptx.py emulator/tests/isa/cases").env("NVCC", &nvcc))
+    run.step(
+        run.command("python3", "tools/cuda/check_ptx.py emulator/tests/isa/cases emulator/tests/isa/since.txt")
+            .env("NVCC", &nvcc),
+    )
 }
 
 fn frameworks(run: &mut Run) -> Result {

@@ -11,9 +11,9 @@ use crate::address::{self, NOWHERE};
 use crate::ops::formats::{MatrixFormat, Product};
 use crate::ops::{self, Arg, Class};
 use crate::program::{Barrier, CopyGroups, Ins, Location, Step};
-use crate::ptx::PtxError;
 use crate::ptx::ast::{self, Instruction, Space, Statement};
 use crate::ptx::opcode::{BarrierKind, Operation, Scope};
+use crate::ptx::{PtxError, since};
 
 /// Instructions of one kernel, calls inlined.
 const MAX_CODE: usize = 1 << 20;
@@ -87,6 +87,7 @@ impl Compiler<'_> {
     }
 
     fn instruction(&mut self, i: &Instruction, body: &[Statement]) -> Lower<()> {
+        since::allowed(&i.opcode.parts, i.operands.len(), self.module.version, &self.module.target)?;
         // A vector register stands for its elements.
         let spelled;
         let i = if i.opcode.operation != Operation::Call && i.operands.iter().any(|o| self.elements_of(o).is_some()) {

@@ -9,7 +9,7 @@ use super::state::{Driver, Guard};
 use super::types::*;
 use crate::device::Model;
 use crate::fatbin::{self, ImageError};
-use crate::ptx::PtxError;
+use crate::ptx::{PtxError, since};
 
 impl From<ImageError> for Failure {
     fn from(e: ImageError) -> Self {
@@ -33,15 +33,12 @@ impl Driver {
         let Some(target) = fatbin::target_of(ptx) else {
             return fail(ERROR_INVALID_IMAGE, "the image is no PTX: it has no .target");
         };
+        let name = fatbin::target_name(ptx).unwrap_or_default();
         let (major, minor) = self.device().compute_capability;
-        if target > major * 10 + minor {
-            let newer = Model::ALL.into_iter().find(|model| {
-                let (major, minor) = model.device().compute_capability;
-                major * 10 + minor >= target
-            });
-            let way =
-                newer.map_or("no model is that new".into(), |m| format!("PTX_EMULATOR_MODEL={} takes it", m.name()));
-            let what = format!("the PTX is for sm_{target}, the emulated device is sm_{major}{minor}: {way}");
+        if !since::runs_on(name, (major, minor)) {
+            let other = Model::ALL.into_iter().find(|model| since::runs_on(name, model.device().compute_capability));
+            let way = other.map_or("no model takes it".into(), |m| format!("PTX_EMULATOR_MODEL={} takes it", m.name()));
+            let what = format!("the PTX is for {name}, the emulated device is sm_{major}{minor}: {way}");
             return fail(ERROR_INVALID_PTX, what);
         }
         Ok(target)

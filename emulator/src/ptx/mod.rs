@@ -5,6 +5,7 @@ mod error;
 mod lex;
 pub mod opcode;
 mod parse;
+pub mod since;
 pub mod types;
 
 pub use error::PtxError;

@@ -327,7 +327,8 @@ fn barrier(mut aligned: bool, mut rest: &[&str]) -> Result<Operation, String> {
 fn space(part: &str) -> Option<Space> {
     Some(match part {
         "global" => Space::Global,
-        "shared" | "shared::cta" => Space::Shared,
+        // Without clusters a block is one alone.
+        "shared" | "shared::cta" | "shared::cluster" => Space::Shared,
         "local" => Space::Local,
         "param" | "param::entry" | "param::func" => Space::Param,
         "const" => Space::Const,
@@ -534,9 +535,9 @@ fn convert_address(rest: &[&str]) -> Result<Operation, String> {
 /// A state space with generic addresses.
 fn window(part: &str) -> Result<Space, String> {
     match part {
-        // Without clusters a block is one alone.
-        "shared::cluster" => Ok(Space::Shared),
-        "global" | "shared" | "shared::cta" | "local" | "param" | "param::entry" => Ok(space(part).unwrap_or_default()),
+        "global" | "shared" | "shared::cta" | "shared::cluster" | "local" | "param" | "param::entry" => {
+            Ok(space(part).unwrap_or_default())
+        }
         _ => Err(format!("unknown state space {part}")),
     }
 }

@@ -10,10 +10,11 @@ mod operand;
 use super::ast::{Function, Module, Space, Statement};
 use super::error::PtxError;
 use super::lex::{Lexer, Literal, Token, literal};
+use super::since;
 
 type Parse<T> = Result<T, PtxError>;
 
-/// The versions of PTX that exist: the last of each major one. Instructions are judged by those of 9.0, whatever is said.
+/// The versions of PTX that exist: the last of each major one. What they have beyond 9.0 is not known here.
 const VERSIONS: [(u32, u32); 9] = [(1, 5), (2, 3), (3, 2), (4, 3), (5, 1), (6, 5), (7, 8), (8, 8), (9, 5)];
 
 /// Reads a whole `.ptx` file.
@@ -156,7 +157,11 @@ impl<'a> Parser<'a> {
     }
 
     fn module(&mut self) -> Parse<Module> {
-        let mut module = Module { version: self.version()?, target: self.target()?, ..Module::default() };
+        let version = self.version()?;
+        let line = self.line;
+        let target = self.target()?;
+        since::pair(version, &target).map_err(|problem| PtxError::new(line, problem))?;
+        let mut module = Module { version, target, ..Module::default() };
         let mut aliases = Vec::new();
         loop {
             let Token::Directive(directive) = self.token else {

@@ -14,6 +14,7 @@
 //! four schedules.
 
 mod case;
+mod since;
 
 use std::path::{Path, PathBuf};
 
