@@ -49,10 +49,12 @@ DEVICE Lanes exp2(Lanes x) {
   return lanes::map(x, [](float v) { return ptx::exp2(v); });
 #else
   using lanes::fill;
-  const Lanes whole = fill(WHOLE);
-  x = lanes::minimum(fill(128.f), lanes::maximum(fill(-150.f), x));
+  const Lanes whole = fill(WHOLE), least = fill(-126.f), zero = fill(0.f);
+  // Below the smallest normal number lie zeros: processors take a hundred cycles for any other.
+  const uint32_t vanishes = lanes::greater(least, x);
+  x = lanes::minimum(fill(128.f), lanes::maximum(least, x));
   const Lanes n = (x + whole) - whole;
-  return lanes::scale(fill(1.f) + remainder((x - n) * fill(0.693147181f)), n);
+  return lanes::select(vanishes, zero, lanes::scale(fill(1.f) + remainder((x - n) * fill(0.693147181f)), n));
 #endif
 }
 

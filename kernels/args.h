@@ -101,13 +101,14 @@ struct DepthwiseArgs {
   const uint8_t* keep;      // bits like y, or null
   void* y;                  // (N, P, Q, c)
   uint8_t* positive;        // bits like y, or null
-  Divisor q;
-  Divisor pq;
-  int32_t points;           // N * P * Q
-  int32_t points_per_block;
+  Divisor runs_per_line;    // of neighbouring outputs: 4 on the host, 1 on CUDA
+  Divisor lines;            // P
+  int32_t runs;             // N * P * runs per line
+  int32_t runs_per_block;
   int32_t gradient;         // 0 forward, 1 input gradient
   int32_t x_h;
   int32_t x_w;
+  int32_t y_w;              // Q
   int32_t c;
   int32_t r;
   int32_t s;
@@ -118,7 +119,6 @@ struct DepthwiseArgs {
   int32_t dil_h;
   int32_t dil_w;
   int32_t act;
-  int32_t reserved;
 };
 
 // gemm.cu

@@ -159,6 +159,9 @@ template <class T> DEVICE Lanes power(Lanes s, float top, float unit) {
   }
 }
 
+// As long as a bias of -infinity hides every key there is nothing to scale down.
+DEVICE float finite(float top) { return top == -INFINITY ? 0.f : top; }
+
 template <class T, int D> DEVICE void forward(const Block& block, const AttentionArgs& a) {
   using L = Forward<T, D>;
   constexpr int QUERIES = L::QUERIES, KEYS = L::KEYS;
@@ -175,12 +178,13 @@ template <class T, int D> DEVICE void forward(const Block& block, const Attentio
   auto all_k = head.template source<KEYS, D>(block, a.k, 0), all_v = head.template source<KEYS, D>(block, a.v, 0);
   head.template source<QUERIES, D>(block, a.q, own.first).fetch(block, q, own.count, a.d, QUERIES, depth);
   all_k.fetch(block, k, at_most(KEYS, a.keys), a.d, padded(at_most(KEYS, a.keys)), depth);
-  matrix::PerRow<QUERIES> m, l, alpha;
+  matrix::PerRow<QUERIES> m, alpha;
+  matrix::PerRow<QUERIES, matrix::Partial> l;  // of what this thread has of the row
   matrix::PerRow<QUERIES, const float*> origins;  // in the table of positions
   matrix::Product<QUERIES, D, 4> y;
   y.clear(own.count);
   y.rows(block, 0, [&](int r, int i, const auto&) {
-    m[r] = -INFINITY, l[r] = 0;
+    m[r] = -INFINITY, l[r] = matrix::partial(lanes::fill(0.f));
     origins[r] = head.places.table ? head.places.origin(at_most(a.queries - 1, own.first + i)) : nullptr;
   });
   for (int j0 = 0; j0 < a.keys; j0 += KEYS) {
@@ -203,12 +207,14 @@ template <class T, int D> DEVICE void forward(const Block& block, const Attentio
     s.rows(block, columns, [&](int r, int, const auto& part) {
       const Lanes tops = matrix::fold(part, [](Lanes&) {}, [](Lanes x, Lanes y) { return lanes::larger(x, y); });
       const float top = lanes::larger(m[r], matrix::larger(lanes::larger(tops)));
-      // As long as a bias of -infinity hides every key there is nothing to scale down.
-      const float from = top == -INFINITY ? 0.f : top;
-      const Lanes sum = matrix::fold(part, [&](Lanes& v) { v = power<T>(v, from, unit); }, [](Lanes x, Lanes y) { return x + y; });
-      alpha[r] = lanes::first(power<T>(lanes::fill(m[r]), from, unit));
-      l[r] = l[r] * alpha[r] + lanes::sum(sum);  // of what this thread has of the row
+      alpha[r] = j0 ? lanes::first(power<T>(lanes::fill(m[r]), finite(top), unit)) : 0.f;
       m[r] = top;
+    });
+    // Of each row on its own: where rows are walked over, the next one's exponentials do not wait for this one's maximum.
+    s.rows(block, columns, [&](int r, int, const auto& part) {
+      const float from = finite(m[r]);
+      const Lanes sum = matrix::fold(part, [&](Lanes& v) { v = power<T>(v, from, unit); }, [](Lanes x, Lanes y) { return x + y; });
+      l[r] = matrix::partial(sum, l[r], alpha[r]);
     });
     y.rows(block, depth, [&](int r, int, const auto& part) {
       part.each([&](Lanes& v, const auto&) { v = v * lanes::fill(alpha[r]); });

@@ -110,7 +110,11 @@ DEVICE Lanes fma(Lanes a, Lanes b, Lanes c) {
 
 // Where b is NaN the result is b, as in PyTorch's max(a, b) for a clean a.
 DEVICE Lanes maximum(Lanes a, Lanes b) {
-#if TARGET_HOST
+#if TARGET_HOST && defined(__AVX512F__)
+  return {LanesVector(_mm512_max_ps(__m512(a.v), __m512(b.v)))};
+#elif TARGET_HOST && defined(__AVX2__)
+  return {LanesVector(_mm256_max_ps(__m256(a.v), __m256(b.v)))};
+#elif TARGET_HOST
   return {a.v > b.v ? a.v : b.v};
 #else
   return map(a, b, [](float x, float y) { return x > y ? x : y; });
@@ -127,7 +131,7 @@ DEVICE float larger(float x, float y) {
 }
 DEVICE Lanes larger(Lanes a, Lanes b) {
 #if TARGET_HOST
-  return {a.v > b.v ? a.v : b.v};
+  return maximum(a, b);
 #else
   return map(a, b, [](float x, float y) { return larger(x, y); });
 #endif
@@ -135,7 +139,11 @@ DEVICE Lanes larger(Lanes a, Lanes b) {
 
 // Where b is NaN the result is b.
 DEVICE Lanes minimum(Lanes a, Lanes b) {
-#if TARGET_HOST
+#if TARGET_HOST && defined(__AVX512F__)
+  return {LanesVector(_mm512_min_ps(__m512(a.v), __m512(b.v)))};
+#elif TARGET_HOST && defined(__AVX2__)
+  return {LanesVector(_mm256_min_ps(__m256(a.v), __m256(b.v)))};
+#elif TARGET_HOST
   return {a.v < b.v ? a.v : b.v};
 #else
   return map(a, b, [](float x, float y) { return x < y ? x : y; });
@@ -175,6 +183,10 @@ DEVICE uint32_t nan(Lanes a) { return ~equal(a, a) & ((1u << SIZE) - 1); }
 DEVICE Lanes select(uint32_t bits, Lanes a, Lanes b) {
 #if TARGET_HOST && defined(__AVX512F__)
   return {LanesVector(_mm512_mask_mov_ps(__m512(b.v), __mmask16(bits), __m512(a.v)))};
+#elif TARGET_HOST && defined(__AVX2__)
+  const __m256i each = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  const __m256i mask = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(int(bits)), each), each);
+  return {LanesVector(_mm256_blendv_ps(__m256(b.v), __m256(a.v), _mm256_castsi256_ps(mask)))};
 #else
   Lanes r;
   UNROLL for (int i = 0; i < SIZE; ++i) r.v[i] = bits >> i & 1 ? a.v[i] : b.v[i];
@@ -182,29 +194,55 @@ DEVICE Lanes select(uint32_t bits, Lanes a, Lanes b) {
 #endif
 }
 
-DEVICE float sum(Lanes a) {
+// Joins the lanes: each of the lower half with its counterpart in the upper one, again and again. Op takes floats, and on a host with
+// vectors also four of them (__m128).
+template <class Op> DEVICE float joined(Lanes a, Op op) {
+#if TARGET_HOST && defined(__AVX2__)
+#if defined(__AVX512F__)
+  const __m512 all = __m512(a.v);
+  const __m128 even = op(_mm512_castps512_ps128(all), _mm512_extractf32x4_ps(all, 2));
+  const __m128 odd = op(_mm512_extractf32x4_ps(all, 1), _mm512_extractf32x4_ps(all, 3));
+  const __m128 four = op(even, odd);
+#else
+  const __m256 all = __m256(a.v);
+  const __m128 four = op(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+#endif
+  const __m128 two = op(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(op(two, _mm_movehdup_ps(two)));
+#else
   float s[SIZE];
   UNROLL for (int i = 0; i < SIZE; ++i) s[i] = a.v[i];
   UNROLL for (int w = SIZE / 2; w; w /= 2)
-    UNROLL for (int i = 0; i < w; ++i) s[i] += s[i + w];
+    UNROLL for (int i = 0; i < w; ++i) s[i] = op(s[i], s[i + w]);
   return s[0];
+#endif
 }
 
+struct Add {
+  DEVICE float operator()(float x, float y) const { return x + y; }
+#if TARGET_HOST && defined(__AVX2__)
+  DEVICE __m128 operator()(__m128 x, __m128 y) const { return _mm_add_ps(x, y); }
+#endif
+};
+
+struct Larger {
+  DEVICE float operator()(float x, float y) const { return larger(x, y); }
+#if TARGET_HOST && defined(__AVX2__)
+  DEVICE __m128 operator()(__m128 x, __m128 y) const { return _mm_max_ps(x, y); }
+#endif
+};
+
+DEVICE float sum(Lanes a) { return joined(a, Add{}); }
+
+DEVICE float larger(Lanes a) { return joined(a, Larger{}); }
+
+// As `larger`, but a NaN comes out on no target alone.
 DEVICE float largest(Lanes a) {
-  float s[SIZE];
-  UNROLL for (int i = 0; i < SIZE; ++i) s[i] = a.v[i];
-  UNROLL for (int w = SIZE / 2; w; w /= 2)
-    UNROLL for (int i = 0; i < w; ++i) s[i] = s[i] > s[i + w] ? s[i] : s[i + w];
-  return s[0];
-}
-
-// As largest, with `larger`.
-DEVICE float larger(Lanes a) {
-  float s[SIZE];
-  UNROLL for (int i = 0; i < SIZE; ++i) s[i] = a.v[i];
-  UNROLL for (int w = SIZE / 2; w; w /= 2)
-    UNROLL for (int i = 0; i < w; ++i) s[i] = larger(s[i], s[i + w]);
-  return s[0];
+#if TARGET_HOST
+  return larger(a);
+#else
+  return joined(a, [](float x, float y) { return x > y ? x : y; });
+#endif
 }
 
 // Position of the lowest of some set bits.
@@ -267,6 +305,14 @@ template <class T> DEVICE Lanes load(const T* p, int count) {
       return r;
     }
   }
+#if defined(__AVX2__)
+  if constexpr (sizeof(T) == 2) {
+    if (count >= SIZE) {
+      const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+      return {LanesVector(_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16)))};
+    }
+  }
+#endif
   r.v = LanesVector{};
   for (int i = 0; i < SIZE && i < count; ++i) r.v[i] = to_float(p[i]);
 #endif

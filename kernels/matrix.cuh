@@ -1,6 +1,7 @@
 // Products of small matrices that a block keeps in shared memory, for kernels that chain several (attention.cu).
 //
-//   Small<T>               a matrix in shared memory, rows `row` elements apart; on the host its elements are float32
+//   Small<T>               a matrix in shared memory, rows `row` elements apart; on the host its elements are
+//                          float32 where nothing multiplies bf16
 //   load(...)              fills one from global memory, zeros around it
 //   Product<M, N, WARPS_M> an M x N sum in registers (on the host: on the stack):
 //                            clear(rows)                   rows from `rows` on are nobody's, and may be left out
@@ -19,7 +20,7 @@
 //                                                          columns run.column(lane) of it, and puts v back;
 //   fold(part, g, op)      joins what g(v) has left of a part by op
 //   PerRow<M, V>           a value of every row, where the row is: indexed by slot
-//   larger(v), total(v)    of what the threads of a row have
+//   larger(v), total(v)    of what the threads of a row have; Partial and partial(...) are what one has of a sum
 //   is_first(block)        whether this thread speaks for its rows
 //   depth<T, D>(d)         how much of D the multiplications take: all where that is a constant of the code, else d
 //
@@ -27,7 +28,7 @@
 // shared memory ends in a barrier, but for those of the second list: between a read and a fetch to the same place lies an arrive().
 //
 //   CUDA   4 warps, WARPS_M of them along M, mma.sync; float32 as three TF32 products
-//   HOST   vector code over runs of columns
+//   HOST   vector code over runs of columns; bf16 by matrix units (AMX) where there are any, which round p to bf16 as CUDA does
 #pragma once
 #include "block.cuh"
 #if TARGET_CUDA
@@ -38,7 +39,7 @@ namespace matrix {
 
 enum Second { ROWS, COLUMNS };
 
-#if TARGET_CUDA
+#if TARGET_CUDA || HOST_AMX
 template <class T> struct Stored { using type = T; };
 #else
 template <class T> struct Stored { using type = float; };

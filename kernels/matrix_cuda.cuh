@@ -101,6 +101,11 @@ template <class Op> DEVICE float joined(float v, Op op) {
   return op(v, __shfl_xor_sync(~0u, v, 2));
 }
 DEVICE float larger(float v) { return joined(v, [](float x, float y) { return lanes::larger(x, y); }); }
+// A sum over the columns that this thread has.
+using Partial = float;
+DEVICE Partial partial(Lanes v) { return lanes::sum(v); }
+DEVICE Partial partial(Lanes v, Partial before, float factor) { return before * factor + lanes::sum(v); }
+
 DEVICE float total(float v) { return joined(v, [](float x, float y) { return x + y; }); }
 DEVICE bool is_first(const Block& block) { return block.thread % 4 == 0; }
 

@@ -10,7 +10,13 @@ namespace matrix {
 // The numbers of KERNEL lines are those of CUDA; here there is room for all (SCRATCH in src/device/host.rs).
 constexpr bool fits(int, int) { return true; }
 
-template <class T, int D> DEVICE int depth(int d) { return d; }
+#if HOST_AMX
+template <class T> constexpr bool BY_TILES = sizeof(T) == 2;
+#else
+template <class> constexpr bool BY_TILES = false;
+#endif
+
+template <class T, int D> DEVICE int depth(int d) { return BY_TILES<T> ? (d + 31) / 32 * 32 : d; }
 
 template <int HEIGHT, int WIDTH, class T> struct Source {
   const T* at;
@@ -53,8 +59,13 @@ template <int M, class V = float> struct PerRow {
   DEVICE V& operator[](int slot) { return at[slot]; }
 };
 
+// A sum over columns that are not joined yet.
+using Partial = Lanes;
+DEVICE Partial partial(Lanes v) { return v; }
+DEVICE Partial partial(Lanes v, Partial before, float factor) { return lanes::fma(before, lanes::fill(factor), v); }
+
 DEVICE float larger(float v) { return v; }
-DEVICE float total(float v) { return v; }
+DEVICE float total(Partial v) { return lanes::sum(v); }
 DEVICE bool is_first(const Block&) { return true; }
 
 // to[c][r] = from[r][c] for r < rows, c < columns, both multiples of 16.
@@ -117,6 +128,14 @@ inline void turn(const float* from, int from_row, int rows, int columns, float* 
 #endif
 }
 
+}  // namespace matrix
+
+#if HOST_AMX
+#include "matrix_amx.cuh"
+#endif
+
+namespace matrix {
+
 template <int M, int N, int WARPS_M> struct Product {
   alignas(64) float sum[M][N];
   int rows_used;  // rounded up to what is multiplied together
@@ -127,7 +146,19 @@ template <int M, int N, int WARPS_M> struct Product {
   }
 
   template <class T, Second SECOND> DEVICE void add(const Block&, const Small<T>& a, const Small<T>& b, int k, int n) {
-    if constexpr (SECOND == COLUMNS) {
+    if constexpr (BY_TILES<T>) {
+#if HOST_AMX
+      alignas(64) bf16 packed[128 * N], whole[M * 128];
+      if constexpr (SECOND == COLUMNS) pack_columns(b.at, b.row, k, n, packed);
+      else pack_rows(b.at, b.row, k, n, packed);
+      if (k % amx::DEPTH == 0) {
+        multiply_amx(sum[0], N, a.at, a.row, packed, rows_used, k, n);
+      } else {
+        pack_left(a.at, a.row, rows_used, k, whole);
+        multiply_amx(sum[0], N, whole, padded_depth(k), packed, rows_used, k, n);
+      }
+#endif
+    } else if constexpr (SECOND == COLUMNS) {
       multiply_by(a, b.at, b.row, k, n);
     } else {
       alignas(64) float turned[128 * N];
@@ -142,11 +173,20 @@ template <int M, int N, int WARPS_M> struct Product {
 
   template <class T, int K>
   DEVICE void add_product(const Block&, const Product<M, K, WARPS_M>& p, const Small<T>& b, int k, int n) {
-    const struct {
-      const float* at;
-      int row;
-    } a = {p.sum[0], K};
-    multiply_by(a, b.at, b.row, k, n);
+    if constexpr (BY_TILES<T>) {
+#if HOST_AMX
+      alignas(64) bf16 packed[K * N], rounded[M * K];
+      pack_columns(b.at, b.row, k, n, packed);
+      pack_left(p.sum[0], K, rows_used, k, rounded);
+      multiply_amx(sum[0], N, rounded, padded_depth(k), packed, rows_used, k, n);
+#endif
+    } else {
+      const struct {
+        const float* at;
+        int row;
+      } a = {p.sum[0], K};
+      multiply_by(a, b.at, b.row, k, n);
+    }
   }
 
   template <class F> DEVICE void rows(const Block&, int n, F f) {

@@ -1,5 +1,5 @@
 // What a build target provides. Everything else that is target-specific lives in lanes.cuh, block.cuh, tile*.cuh, matrix*.cuh,
-// ptx.cuh (CUDA) and host.cpp (HOST); the kernels themselves, *.cu, are the same text for both.
+// ptx.cuh (CUDA), amx.cuh and host.cpp (HOST); the kernels themselves, *.cu, are the same text for both.
 //
 //   CUDA   nvcc, C++17; a kernel body runs once per thread
 //   HOST   g++ or clang++, C++17 with GNU vector extensions; a kernel body runs once per block, and block primitives loop
@@ -19,6 +19,11 @@
 #define DEVICE inline __attribute__((always_inline))
 #define OUTLINED [[maybe_unused]] static __attribute__((noinline))  // rare and long: would keep the code around it from being inlined
 #define UNROLL _Pragma("GCC unroll 64")
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#define HOST_AMX 1
+#elif defined(__AVX512BF16__)
+#define HOST_DOT 1  // bf16 by pairs of channels: two products per lane and instruction
+#endif
 #endif
 
 #include "args.h"

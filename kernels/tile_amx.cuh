@@ -1,13 +1,11 @@
 // bf16 tile products on the matrix units of x86 (AMX): 16 x 16 tiles of C, 32 channels per step, float32 accumulation.
 // Rows are gathered once per block into tiles of 16 rows x 32 channels; a step multiplies 2 x 2 tiles.
-// Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, TDPBF16PS.
 #pragma once
-#include <immintrin.h>
+#include "amx.cuh"
 
 namespace tile {
 
-constexpr int AMX_ROWS = 16, AMX_DEPTH = 32, AMX_PANEL = 32;
-constexpr int AMX_TILE = AMX_ROWS * AMX_DEPTH;  // elements of one operand tile: 1 KiB
+constexpr int AMX_ROWS = amx::ROWS, AMX_DEPTH = amx::DEPTH, AMX_TILE = amx::TILE, AMX_PANEL = 32;
 
 // (group, panel of 32 columns, tap, block of 32 channels, half panel, pair of channels, column, which of the pair)
 DEVICE int64_t pack_index_amx(const PackArgs& a, int g, int o, int tap, int c) {
@@ -15,12 +13,6 @@ DEVICE int64_t pack_index_amx(const PackArgs& a, int g, int o, int tap, int c) {
   const int64_t step = ((g * panels + o / AMX_PANEL) * a.taps + tap) * blocks + c / AMX_DEPTH;
   return (step * 2 + o % AMX_PANEL / 16) * AMX_TILE + c % AMX_DEPTH / 2 * 32 + o % 16 * 2 + c % 2;
 }
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t bytes_per_row[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
 
 // 16 rows x all taps and channels, as consecutive operand tiles.
 template <class RowOf>
@@ -53,7 +45,7 @@ inline void product_amx(const Block& block, const Operands<bf16>& p, RowOf row, 
   const int64_t strip = int64_t(steps) * AMX_TILE;  // elements per 16 gathered rows
   for (int m = e.m0, t = 0; m < e.m1; m += AMX_ROWS, ++t) gather_amx(p, row, m, e.m1, gathered + t * strip);
 
-  const TileConfig config;
+  static constexpr amx::TileConfig config;
   _tile_loadconfig(&config);
   for (int n = e.n0; n < e.n1; n += AMX_PANEL) {
     const auto panel = static_cast<const bf16*>(p.b) + int64_t(n / AMX_PANEL) * steps * 2 * AMX_TILE;

@@ -2,12 +2,6 @@
 // columns, and a micro-kernel keeps PX rows x PANEL columns of C in registers.
 #pragma once
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
-#define HOST_AMX 1
-#elif defined(__AVX512BF16__)
-#define HOST_DOT 1  // bf16 by pairs of channels: two products per lane and instruction
-#endif
-
 namespace tile {
 
 // Zeros for taps outside the image. Longer runs of channels are refused by src/ops/weights.rs.

@@ -7,6 +7,9 @@ use crate::device::{DEPTHWISE_BF16, DEPTHWISE_F32, DType, DepthwiseArgs, Device,
 use crate::tape::Graph;
 use crate::tensor::Tensor;
 
+/// Neighbouring outputs of a line that are made together on the host; on CUDA a thread has one of its own, as in the kernel.
+const RUN: usize = 4;
+
 /// The taps of every channel, for forward and gradient alike.
 pub(super) struct Depthwise {
     /// `(R, S, C)` float32
@@ -39,8 +42,10 @@ impl Depthwise {
         e: &Epilogue,
     ) -> Result<()> {
         let ([n, x_h, x_w, c], [_, y_h, y_w, _]) = (x.dims4("conv2d")?, y.dims4("conv2d")?);
-        let points = n * y_h * y_w;
-        let points_per_block = super::pointwise::rows_per_block(c * self.r * self.s);
+        let run = if g.device().plan().serial { RUN } else { 1 };
+        let runs_per_line = y_w.div_ceil(run);
+        let runs = n * y_h * runs_per_line;
+        let runs_per_block = super::pointwise::rows_per_block(c * self.r * self.s * run);
         let args = DepthwiseArgs {
             x: x.address(),
             w: self.taps.address(),
@@ -49,13 +54,14 @@ impl Depthwise {
             keep: e.keep,
             y: y.address(),
             positive: e.positive,
-            q: Divisor::new(y_w),
-            pq: Divisor::new(y_h * y_w),
-            points: points as i32,
-            points_per_block: points_per_block as i32,
+            runs_per_line: Divisor::new(runs_per_line),
+            lines: Divisor::new(y_h),
+            runs: runs as i32,
+            runs_per_block: runs_per_block as i32,
             gradient: i32::from(gradient),
             x_h: x_h as i32,
             x_w: x_w as i32,
+            y_w: y_w as i32,
             c: c as i32,
             r: self.r as i32,
             s: self.s as i32,
@@ -66,9 +72,8 @@ impl Depthwise {
             dil_h: window.dilation[0] as i32,
             dil_w: window.dilation[1] as i32,
             act: e.act as i32,
-            reserved: 0,
         };
         let kernel = if g.dtype() == DType::BF16 { &DEPTHWISE_BF16 } else { &DEPTHWISE_F32 };
-        g.launch(kernel, [points.div_ceil(points_per_block), 1, 1], &args)
+        g.launch(kernel, [runs.div_ceil(runs_per_block), 1, 1], &args)
     }
 }
