@@ -149,10 +149,15 @@ template <class T, int D> struct Forward {
   static_assert(matrix::Small<float>::bytes(QUERIES, D) <= OFFSETS - Q, "the result passes through the memory of q, k and v");
 };
 
+template <class T> DEVICE Lanes exponential(Lanes x) {
+  if constexpr (sizeof(T) == 4) return activation::exp(x);
+  else return activation::exp2(x * lanes::fill(activation::LOG2_E));
+}
+
 // exp(unit * (s - top)); the unit of float32 is 1
 template <class T> DEVICE Lanes power(Lanes s, float top, float unit) {
   if constexpr (sizeof(T) == 4) {
-    return activation::exp(s - lanes::fill(top));
+    return exponential<T>(s - lanes::fill(top));
   } else {
     const float factor = unit * activation::LOG2_E;
     return activation::exp2(lanes::fma(s, lanes::fill(factor), lanes::fill(-top * factor)));
@@ -284,7 +289,7 @@ template <class T, int D> DEVICE void query_gradient(const Block& block, const A
     multiply<typename L::Square>(block, dy, v, head.d, columns, dp);
     block::for_each_run(block, L::B, columns, [&](int i, int j, int count) {
       const Lanes score = head.scores(lanes::load(s.at + i * s.row + j, count), own.first + i, j0 + j, count);
-      const Lanes p = activation::exp(score - lanes::fill(m[i])) * lanes::fill(inv_l[i]);
+      const Lanes p = exponential<T>(score - lanes::fill(m[i])) * lanes::fill(inv_l[i]);
       const Lanes v = p * (lanes::load(dp.at + i * dp.row + j, count) - lanes::fill(delta[i]));
       lanes::store(ds.at + i * ds.row + j, lanes::head(v, keys - j), count);
     });
@@ -322,9 +327,9 @@ template <class T, int D> DEVICE void key_gradient(const Block& block, const Att
     // Row j is a key, column i a query. Columns behind the last query multiply rows of zeros.
     block::for_each_run(block, L::B, columns, [&](int j, int i, int count) {
       const Lanes score = head.scores(lanes::load(s.at + j * s.row + i, count), own.first + j, i0 + i, count);
-      const Lanes power = activation::exp(score - lanes::load(m + i, count)) * lanes::load(inv_l + i, count);
-      const Lanes v = power * (lanes::load(dp.at + j * dp.row + i, count) - lanes::load(delta + i, count));
-      lanes::store(p.at + j * p.row + i, power, count);
+      const Lanes p_ij = exponential<T>(score - lanes::load(m + i, count)) * lanes::load(inv_l + i, count);
+      const Lanes v = p_ij * (lanes::load(dp.at + j * dp.row + i, count) - lanes::load(delta + i, count));
+      lanes::store(p.at + j * p.row + i, p_ij, count);
       lanes::store(ds.at + j * ds.row + i, v, count);
     });
     dv.template add<T, matrix::COLUMNS>(block, p, dy, columns, head.d);

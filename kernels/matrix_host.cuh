@@ -229,7 +229,8 @@ template <int M, int N, int WARPS_M> struct Product {
 
   // Writes columns [0, n) as float32 rows, `pitch` apart.
   DEVICE void store(const Block&, float* to, int pitch, int n) const {
-    for (int i = 0; i < rows_used; ++i) memcpy(to + i * pitch, sum[i], n * sizeof(float));
+    for (int i = 0; i < rows_used; ++i)
+      for (int j = 0; j < n; j += lanes::SIZE) lanes::store(to + i * pitch + j, lanes::load(&sum[i][j], lanes::SIZE), lanes::SIZE);
   }
 };
 
