@@ -221,9 +221,10 @@ template <class T, int D> DEVICE void forward(const Block& block, const Attentio
       const Lanes sum = matrix::fold(part, [&](Lanes& v) { v = power<T>(v, from, unit); }, [](Lanes x, Lanes y) { return x + y; });
       l[r] = matrix::partial(sum, l[r], alpha[r]);
     });
-    y.rows(block, depth, [&](int r, int, const auto& part) {
-      part.each([&](Lanes& v, const auto&) { v = v * lanes::fill(alpha[r]); });
-    });
+    if (j0)
+      y.rows(block, depth, [&](int r, int, const auto& part) {
+        part.each([&](Lanes& v, const auto&) { v = v * lanes::fill(alpha[r]); });
+      });
     y.template add_product<T>(block, s, v, columns, depth);
   }
   float* lse = a.lse + 2 * head.row(own.first);

@@ -49,9 +49,9 @@ inline void pack_columns(const bf16* from, int row, int k, int n, bf16* to) {
       }
 }
 
-// sum[m, n] += a[m, k] b[k, n] with b packed; rows of a and of the sum lie `a_row` and `row` elements apart, and a is 0 or finite up to
+// sum[m, n] += a[m, k] b[k, n], or = where the sum is clear, with b packed; rows of a and of the sum lie `a_row` and `row` elements apart, and a is 0 or finite up to
 // the end of the last step.
-inline void multiply_amx(float* sum, int row, const bf16* a, int a_row, const bf16* b, int m, int k, int n) {
+inline void multiply_amx(float* sum, int row, bool is_clear, const bf16* a, int a_row, const bf16* b, int m, int k, int n) {
   const int steps = amx_steps(k);
   static constexpr amx::TileConfig config;
   _tile_loadconfig(&config);
@@ -62,10 +62,17 @@ inline void multiply_amx(float* sum, int row, const bf16* a, int a_row, const bf
       float* const at = sum + i * row + j;
       const bf16 *left = a + i * a_row, *top = b + j / amx::ROWS * steps * amx::TILE, *next = right ? top + steps * amx::TILE : top;
       const int bytes = row * 4, a_bytes = a_row * 2;
-      _tile_loadd(0, at, bytes);
-      _tile_loadd(1, at + right, bytes);
-      _tile_loadd(2, at + below * row, bytes);
-      _tile_loadd(3, at + below * row + right, bytes);
+      if (is_clear) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+      } else {
+        _tile_loadd(0, at, bytes);
+        _tile_loadd(1, at + right, bytes);
+        _tile_loadd(2, at + below * row, bytes);
+        _tile_loadd(3, at + below * row + right, bytes);
+      }
       for (int s = 0; s < steps; ++s, left += amx::DEPTH, top += amx::TILE, next += amx::TILE) {
         _tile_loadd(4, left, a_bytes);
         _tile_loadd(6, top, 64);

@@ -139,10 +139,11 @@ namespace matrix {
 template <int M, int N, int WARPS_M> struct Product {
   alignas(64) float sum[M][N];
   int rows_used;  // rounded up to what is multiplied together
+  bool is_clear;  // then `sum` holds nothing yet
 
   DEVICE void clear(int rows = M) {
     rows_used = (rows + 15) / 16 * 16;
-    memset(sum, 0, rows_used * sizeof sum[0]);
+    is_clear = true;
   }
 
   template <class T, Second SECOND> DEVICE void add(const Block&, const Small<T>& a, const Small<T>& b, int k, int n) {
@@ -152,11 +153,12 @@ template <int M, int N, int WARPS_M> struct Product {
       if constexpr (SECOND == COLUMNS) pack_columns(b.at, b.row, k, n, packed);
       else pack_rows(b.at, b.row, k, n, packed);
       if (k % amx::DEPTH == 0) {
-        multiply_amx(sum[0], N, a.at, a.row, packed, rows_used, k, n);
+        multiply_amx(sum[0], N, is_clear, a.at, a.row, packed, rows_used, k, n);
       } else {
         pack_left(a.at, a.row, rows_used, k, whole);
-        multiply_amx(sum[0], N, whole, padded_depth(k), packed, rows_used, k, n);
+        multiply_amx(sum[0], N, is_clear, whole, padded_depth(k), packed, rows_used, k, n);
       }
+      is_clear = false;
 #endif
     } else if constexpr (SECOND == COLUMNS) {
       multiply_by(a, b.at, b.row, k, n);
@@ -178,7 +180,8 @@ template <int M, int N, int WARPS_M> struct Product {
       alignas(64) bf16 packed[K * N], rounded[M * K];
       pack_columns(b.at, b.row, k, n, packed);
       pack_left(p.sum[0], K, rows_used, k, rounded);
-      multiply_amx(sum[0], N, rounded, padded_depth(k), packed, rows_used, k, n);
+      multiply_amx(sum[0], N, is_clear, rounded, padded_depth(k), packed, rows_used, k, n);
+      is_clear = false;
 #endif
     } else {
       const struct {
@@ -205,6 +208,7 @@ template <int M, int N, int WARPS_M> struct Product {
     for (; j + 2 * lanes::SIZE <= n; j += 2 * lanes::SIZE) columns<4, 2>(a, b, pitch, k, j);
     for (; j < n; j += lanes::SIZE) columns<8, 1>(a, b, pitch, k, j);
 #endif
+    is_clear = false;
   }
 
   // PX rows by NV runs from column j on: as many independent sums as the processor has registers for, beside their factors.
@@ -213,7 +217,8 @@ template <int M, int N, int WARPS_M> struct Product {
     for (int i = 0; i < rows_used; i += PX) {
       Lanes acc[PX][NV];
       UNROLL for (int p = 0; p < PX; ++p)
-        UNROLL for (int v = 0; v < NV; ++v) acc[p][v] = lanes::load(&sum[i + p][j + v * lanes::SIZE], lanes::SIZE);
+        UNROLL for (int v = 0; v < NV; ++v)
+          acc[p][v] = is_clear ? lanes::fill(0.f) : lanes::load(&sum[i + p][j + v * lanes::SIZE], lanes::SIZE);
       for (int d = 0; d < k; ++d) {
         Lanes w[NV];
         UNROLL for (int v = 0; v < NV; ++v) w[v] = lanes::load(b + d * pitch + j + v * lanes::SIZE, lanes::SIZE);

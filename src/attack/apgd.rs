@@ -41,8 +41,15 @@ pub(super) fn targets(spec: &Spec, classes: usize) -> usize {
 ///
 /// Source: torchattacks 3.5.1.
 pub(super) fn check_as_torchattacks(spec: &Spec) -> Result<()> {
-    if spec.profile != Profile::Torchattacks {
+    if spec.profile == Profile::Native {
         return check(spec);
+    }
+    if spec.profile != Profile::Torchattacks {
+        let problem = format!(
+            "{} follows its authors' code, or that of torchattacks: expected native or torchattacks, found {}",
+            spec.method, spec.profile
+        );
+        return wrong("profile", problem);
     }
     let of_the_batch = match spec.method {
         "square" => "takes the norm of a window over all channels",
