@@ -157,6 +157,7 @@ impl Compiler<'_> {
                 let arg = if wide { Arg::To64 } else { Arg::To32 };
                 self.push_given(guard, Ins::new(Step::Clock { wide }, Class::Move), &[arg], &operands[..1])
             }
+            ["mov", "v2" | "v4", ty] => self.move_vector(guard, ty, &i.operands),
             // What it chooses is how long lines stay in a cache.
             ["createpolicy", kind @ ("fractional" | "range" | "cvt"), ..] => {
                 let (to, zero) = (operands.first().copied().ok_or("expected a register")?, ast::Operand::Integer(0));
@@ -176,6 +177,22 @@ impl Compiler<'_> {
             [name, ..] if is_video(name) => self.video(guard, &op, &i.operands),
             _ => self.compute(guard, &op, &operands),
         }
+    }
+
+    /// `mov.v2.b32`, of which one vector may be the other in another order.
+    fn move_vector(&mut self, guard: Option<&Guard>, ty: &str, operands: &[ast::Operand]) -> Lower<()> {
+        let [ast::Operand::Vector(to), ast::Operand::Vector(from)] = operands else {
+            return Err("expected two vectors".into());
+        };
+        if to.len() != from.len() {
+            return Err(format!("{} registers from {}", to.len(), from.len()).into());
+        }
+        let width = if ty.ends_with("64") { 2 } else { 1 };
+        let read: Vec<Given> = from.iter().map(|_| Given::Register(self.scopes.fresh(width))).collect();
+        for (read, from) in read.iter().zip(from) {
+            self.compute(guard, &["mov", ty], &[*read, Given::Written(from)])?;
+        }
+        to.iter().zip(read).try_for_each(|(to, read)| self.compute(guard, &["mov", ty], &[Given::Written(to), read]))
     }
 
     /// An instruction that touches only registers.

@@ -57,6 +57,7 @@ impl Compiler<'_> {
             wrap: false,
             scale: 0,
             plus_one: false,
+            negated: [false; 2],
             part: [6; 3],
             second: Second::Merge,
             lanes,
@@ -96,11 +97,26 @@ impl Compiler<'_> {
         let mut names = Vec::new();
         let mut choices: [Option<Vec<u8>>; 3] = [None, None, None];
         for (n, o) in operands.iter().enumerate() {
+            let positive;
+            let o = match o {
+                Operand::Negated(name) if found == Some(Kind::MultiplyAdd) && n > 0 => {
+                    how.negated[usize::from(n == 3)] ^= true;
+                    positive = Operand::Name(name.clone());
+                    &positive
+                }
+                o => o,
+            };
             let (o, digits) = self.selected(o);
             if let (Some(digits), true) = (&digits, n < 3) {
                 choices[n] = Some(digits.clone());
             }
             names.push(o);
+        }
+        match how.negated {
+            [true, true] => return Err("either the product or the third source may be negated".into()),
+            [false, false] => {}
+            _ if how.plus_one => return Err("with .po nothing may be negated".into()),
+            _ => {}
         }
         if lanes == 0 {
             for (part, choice) in how.part.iter_mut().zip(&choices) {

@@ -63,7 +63,7 @@ fn global_at(warp: &mut Warp, cta: &mut Cta, memory: &Atomic, t: &Touch) -> Outc
         left &= !group;
     }
     // SAFETY: each pointer of the mask leads to an element that `find` has checked.
-    unsafe { exchange(warp, memory, t, &pointers) };
+    unsafe { exchange(warp, memory, t, &pointers, true) };
     Ok(())
 }
 
@@ -76,13 +76,13 @@ fn shared_at(warp: &mut Warp, cta: &mut Cta, memory: &Atomic, t: &Touch) -> Outc
     let base = cta.shared();
     let pointers = std::array::from_fn(|l| base.wrapping_add(t.at[l].wrapping_sub(SHARED_FIRST) as usize));
     // SAFETY: `inside` has checked the elements of the mask.
-    unsafe { exchange(warp, memory, t, &pointers) };
+    unsafe { exchange(warp, memory, t, &pointers, false) };
     Ok(())
 }
 
 /// # Safety
 /// For the lanes of the mask, `memory.width` bytes at their pointer may be read and written.
-unsafe fn exchange(warp: &mut Warp, memory: &Atomic, t: &Touch, at: &[*mut u8; 32]) {
+unsafe fn exchange(warp: &mut Warp, memory: &Atomic, t: &Touch, at: &[*mut u8; 32], global: bool) {
     let Atomic { kind, width, wide, .. } = *memory;
     let slot = t.ins.operands.slot;
     let cut = if width == 8 { u64::MAX } else { (1 << (8 * width)) - 1 };
@@ -95,7 +95,7 @@ unsafe fn exchange(warp: &mut Warp, memory: &Atomic, t: &Touch, at: &[*mut u8; 3
         unsafe {
             let old = get(at[l], width);
             before[l] = old;
-            put(at[l], width, apply(kind, old, b[l] & cut, c[l] & cut, width));
+            put(at[l], width, apply(kind, old, b[l] & cut, c[l] & cut, width, global));
         }
     }
     // SAFETY: slot 1 is such a row as well, or the sink that nobody reads.

@@ -2,13 +2,17 @@
 
 use crate::ptx::opcode::AtomicKind;
 
-/// The new value.
-pub fn apply(kind: AtomicKind, old: u64, b: u64, c: u64, width: u8) -> u64 {
+/// The new value. In global memory sums of f32 take and leave no subnormal numbers (PTX ISA 9.0, 9.7.13.5).
+pub fn apply(kind: AtomicKind, old: u64, b: u64, c: u64, width: u8, global: bool) -> u64 {
     use AtomicKind::*;
     let signed = |v: u64| if width == 4 { i64::from(v as u32 as i32) } else { v as i64 };
     match kind {
         AddInteger => old.wrapping_add(b),
-        AddF32 => u64::from((f32::from_bits(old as u32) + f32::from_bits(b as u32)).to_bits()),
+        AddF32 => {
+            let flushed = |x: f32| if global && x.is_subnormal() { 0f32.copysign(x) } else { x };
+            let sum = flushed(f32::from_bits(old as u32)) + flushed(f32::from_bits(b as u32));
+            u64::from(if sum.is_nan() { 0x7fff_ffff } else { flushed(sum).to_bits() })
+        }
         AddF64 => (f64::from_bits(old) + f64::from_bits(b)).to_bits(),
         AddF16 => halves(old, b, |x, y| one_nan(wide16(x) + wide16(y), |s| half::f16::from_f64(s).to_bits())),
         AddBf16 => halves(old, b, |x, y| one_nan(wide_b16(x) + wide_b16(y), |s| half::bf16::from_f64(s).to_bits())),

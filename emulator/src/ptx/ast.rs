@@ -125,6 +125,8 @@ pub enum Operand {
     F64(u64),
     /// `!%p1`
     Not(String),
+    /// `-%r1` of vmad.
+    Negated(String),
     /// `%r1|%p2` of shfl and setp; `_` is the name of a destination nobody wants.
     Pair(Box<Operand>, Box<Operand>),
     /// `{%f1, %f2}`
@@ -150,6 +152,7 @@ impl fmt::Display for Operand {
             Operand::F32(bits) => write!(f, "0f{bits:08x}"),
             Operand::F64(bits) => write!(f, "0d{bits:016x}"),
             Operand::Not(name) => write!(f, "!{name}"),
+            Operand::Negated(name) => write!(f, "-{name}"),
             Operand::Pair(a, b) => write!(f, "{a}|{b}"),
             Operand::Vector(all) => list(f, '{', all, '}'),
             Operand::Element(name, n) => write!(f, "{name}[{n}]"),

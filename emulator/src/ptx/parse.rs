@@ -106,7 +106,12 @@ impl<'a> Parser<'a> {
 
     /// A literal with its signs; integers may be sums: `-4`, `16+8`.
     fn constant(&mut self, what: &str) -> Parse<Literal> {
-        let first = self.signed(what)?;
+        self.constant_behind(false, what)
+    }
+
+    /// The same behind a sign that is read.
+    fn constant_behind(&mut self, negative: bool, what: &str) -> Parse<Literal> {
+        let first = self.signed(negative, what)?;
         let Literal::Integer(first) = first else { return Ok(first) };
         Ok(Literal::Integer(first.wrapping_add(self.offset()?)))
     }
@@ -115,7 +120,7 @@ impl<'a> Parser<'a> {
     fn offset(&mut self) -> Parse<i64> {
         let mut sum = 0i64;
         while self.at('+') || self.at('-') {
-            match self.signed("an integer")? {
+            match self.signed(false, "an integer")? {
                 Literal::Integer(v) => sum = sum.wrapping_add(v),
                 _ => return self.error("expected an integer offset, found a floating-point number"),
             }
@@ -123,8 +128,7 @@ impl<'a> Parser<'a> {
         Ok(sum)
     }
 
-    fn signed(&mut self, what: &str) -> Parse<Literal> {
-        let mut negative = false;
+    fn signed(&mut self, mut negative: bool, what: &str) -> Parse<Literal> {
         while self.at('-') || self.at('+') {
             negative ^= self.at('-');
             self.bump()?;

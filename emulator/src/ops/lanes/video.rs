@@ -62,9 +62,10 @@ pub struct Video {
     pub saturate: bool,
     /// `.wrap` of a shift; otherwise it is `.clamp`.
     pub wrap: bool,
-    /// Right shift of `vmad`: 0, 7 or 15; its addition of one (`.po`).
+    /// Right shift of `vmad`: 0, 7 or 15; its addition of one (`.po`); whether the product or `c` is negated.
     pub scale: u8,
     pub plus_one: bool,
+    pub negated: [bool; 2],
     /// Parts of d, a and b: 0 to 3 a byte, 4 and 5 a half, 6 all of it.
     pub part: [u8; 3],
     pub second: Second,
@@ -95,6 +96,8 @@ impl Video {
             | (self.second as u32) << 21
             | u32::from(self.lanes / 2) << 23
             | u32::from(self.mask) << 25
+            | bit(self.negated[0], 29)
+            | bit(self.negated[1], 30)
     }
 
     fn unpack(bits: u32) -> Video {
@@ -111,6 +114,7 @@ impl Video {
             second: [Second::Merge, Second::Add, Second::Min, Second::Max][usize::from(field(21, 2))],
             lanes: 2 * field(23, 2),
             mask: field(25, 4),
+            negated: [bit(29), bit(30)],
         }
     }
 
@@ -145,9 +149,11 @@ impl Video {
     }
 
     fn multiply_add(&self, a: i64, b: i64, c: u32) -> u32 {
-        let signed = self.signed[1] || self.signed[2];
-        let c = i128::from(extend(c, 6, signed));
-        let sum = (i128::from(a) * i128::from(b) + c + i128::from(self.plus_one)) >> self.scale;
+        let [minus_product, minus_c] = self.negated;
+        let signed = self.signed[1] || self.signed[2] || minus_product || minus_c;
+        let of = |x: i128, minus: bool| if minus { -x } else { x };
+        let (product, c) = (i128::from(a) * i128::from(b), i128::from(extend(c, 6, signed)));
+        let sum = (of(product, minus_product) + of(c, minus_c) + i128::from(self.plus_one)) >> self.scale;
         let (low, high) = limits(32, signed);
         (if self.saturate { sum.clamp(low.into(), high.into()) } else { sum }) as u32
     }

@@ -76,11 +76,18 @@ impl Parser<'_> {
                 }
                 Ok(Operand::Name(name.into()))
             }
-            _ => Ok(match self.constant("an operand")? {
-                Literal::Integer(v) => Operand::Integer(v),
-                Literal::F32(bits) => Operand::F32(bits),
-                Literal::F64(bits) => Operand::F64(bits),
-            }),
+            _ => {
+                let negative = self.accept('-')?;
+                if negative && let Token::Word(name) = self.token {
+                    self.bump()?;
+                    return Ok(Operand::Negated(name.into()));
+                }
+                Ok(match self.constant_behind(negative, "an operand")? {
+                    Literal::Integer(v) => Operand::Integer(v),
+                    Literal::F32(bits) => Operand::F32(bits),
+                    Literal::F64(bits) => Operand::F64(bits),
+                })
+            }
         }
     }
 
