@@ -221,6 +221,14 @@ impl Device {
         }
     }
 
+    /// Whether products of bf16 values are no faster here than of float32 ones: on a processor without matrix units.
+    pub fn widens_bf16(&self) -> bool {
+        match &self.0.backend {
+            Backend::Host(host) => !level::multiplies_bf16(host.level()),
+            Backend::Cuda(_) => false,
+        }
+    }
+
     /// The word that selects this device: `host`, `cuda` or `emulated`.
     pub fn kind(&self) -> &'static str {
         match &self.0.backend {

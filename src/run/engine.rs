@@ -28,6 +28,7 @@ use crate::number::eps_label;
 use crate::ops::pgd::budget;
 use crate::ops::resize::Filter;
 use crate::stats::in_top;
+use crate::tape::Precision;
 use crate::tensor::Tensor;
 use crate::{Error, Result};
 
@@ -451,6 +452,13 @@ impl Engine for AttackEngine<'_> {
 
     fn watched(&mut self, watch: Watch) {
         self.watch = watch;
+    }
+
+    fn advice(&self) -> Option<&'static str> {
+        let slow = self.config.precision == Precision::Bf16 && self.device.widens_bf16();
+        slow.then_some(
+            "--precision bf16: this processor has no matrix units for it (AMX), f32 is at least as fast here, and more exact",
+        )
     }
 
     fn device_name(&self) -> String {

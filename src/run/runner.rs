@@ -51,6 +51,11 @@ pub trait Engine {
         String::new()
     }
 
+    /// What to say of the settings before it begins.
+    fn advice(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whom to tell how far a batch is, from now on.
     fn watched(&mut self, _watch: Watch) {}
 

@@ -137,6 +137,9 @@ fn opened<'a>(config: &'a Config, dataset: &'a Dataset, options: Options) -> Res
             },
         };
         let (device, processor) = (engine.device_name(), engine.processor());
+        if let Some(advice) = engine.lead.advice() {
+            note(advice);
+        }
         dir.settle(config, On { device: &device, processor: &processor, images: dataset.len() })?;
         Ok(Some((engine, dir)))
     };

@@ -6,6 +6,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::place::Place;
+
 fn rampart(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_rampart")).args(args).output().expect("the program starts")
 }
@@ -271,4 +273,17 @@ fn info_names_the_host_kernels_and_refuses_a_level_it_lacks() {
     assert_eq!(out.status.code(), Some(1));
     let problem = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(problem.contains("RAMPART_HOST_LEVEL is fast; the host kernels in this program are for "), "{problem}");
+}
+
+/// Where nothing multiplies bf16 values, a run says that float32 is no slower.
+#[test]
+fn bf16_is_advised_against_where_nothing_multiplies_it() {
+    let place = Place::new();
+    let host = ok(&["info"]).lines().find(|line| line.starts_with("  host ")).unwrap_or_default().to_owned();
+    let run = |precision: &str| {
+        let flags = "--no-defense --limit 1 --eps 0 --no-checks --device host";
+        let ran = place.run(&format!("sweep {flags} --precision {precision} --out {precision}")).ok();
+        ran.stderr.contains("no matrix units")
+    };
+    assert_eq!((run("bf16"), run("f32")), (!host.contains("amx-bf16"), false), "{host}");
 }
