@@ -1,4 +1,4 @@
-//! Counters: what Nsight Compute would count, per instruction, and summed per launch.
+//! Counters: what Nsight Compute would count, per instruction, and summed per launch; and which bytes of device memory a launch touches.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
@@ -6,6 +6,7 @@ use std::ops::AddAssign;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Pc;
+use crate::memory::View;
 use crate::ops::Class;
 use crate::program::{Program, Step};
 
@@ -22,11 +23,21 @@ pub struct Counts {
     /// Turns that shared memory took, and those beyond the fewest possible.
     turns: Vec<u64>,
     conflicts: Vec<u64>,
+    /// Bytes that were read and those that were written, by view.
+    read: Vec<Bytes>,
+    written: Vec<Bytes>,
     pub barriers: u64,
 }
 
+/// Some bytes of a buffer: a bit for each, so that a word is a sector, or nothing at all.
+type Bytes = Vec<u32>;
+
+/// Bytes of a sector.
+const SECTOR: usize = 32;
+
 impl Counts {
-    pub fn new(code: usize) -> Self {
+    /// Of a program with so much code, among so many views.
+    pub fn new(code: usize, views: usize) -> Self {
         let zero = || vec![0; code];
         Counts {
             warps: zero(),
@@ -36,6 +47,8 @@ impl Counts {
             sectors: zero(),
             turns: zero(),
             conflicts: zero(),
+            read: vec![vec![]; views],
+            written: vec![vec![]; views],
             barriers: 0,
         }
     }
@@ -61,6 +74,22 @@ impl Counts {
         self.sectors[pc as usize] += sectors;
     }
 
+    /// Bytes from `at` on were read or written. What lies in no view is for the checkers.
+    pub fn touched(&mut self, views: &[View], (at, bytes): (u64, u64), writes: bool) {
+        let view = views.partition_point(|v| v.base <= at).wrapping_sub(1);
+        let Some(v) = views.get(view).filter(|v| at < v.end) else { return };
+        let all = if writes { &mut self.written[view] } else { &mut self.read[view] };
+        if all.is_empty() {
+            all.resize(((v.end - v.base) as usize).div_ceil(SECTOR), 0);
+        }
+        let (mut from, to) = ((at - v.base) as usize, ((at + bytes).min(v.end) - v.base) as usize);
+        while from < to {
+            let (first, count) = (from % SECTOR, (to - from).min(SECTOR - from % SECTOR));
+            all[from / SECTOR] |= (u32::MAX >> (SECTOR - count)) << first;
+            from += count;
+        }
+    }
+
     pub fn shared(&mut self, pc: Pc, turns: u64, conflicts: u64) {
         self.turns[pc as usize] += turns;
         self.conflicts[pc as usize] += conflicts;
@@ -75,7 +104,34 @@ impl Counts {
         add(&mut self.sectors, &other.sectors);
         add(&mut self.turns, &other.turns);
         add(&mut self.conflicts, &other.conflicts);
+        let join = |a: &mut Vec<Bytes>, b: &[Bytes]| {
+            for (a, b) in a.iter_mut().zip(b) {
+                a.resize(a.len().max(b.len()), 0);
+                a.iter_mut().zip(b).for_each(|(a, b)| *a |= b);
+            }
+        };
+        join(&mut self.read, &other.read);
+        join(&mut self.written, &other.written);
         self.barriers += other.barriers;
+    }
+
+    /// What the bytes touched come to. A buffer is named where a word of the arguments points into it.
+    pub fn footprint(&self, views: &[View], arguments: &[u8]) -> Footprint {
+        let words =
+            arguments.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("chunks of 8 bytes")));
+        let words: Vec<u64> = words.collect();
+        let of = |all: &[Bytes]| {
+            let mut sum = Touched::default();
+            for (bytes, view) in all.iter().zip(views).filter(|(bytes, _)| !bytes.is_empty()) {
+                sum.bytes += bytes.iter().map(|sector| u64::from(sector.count_ones())).sum::<u64>();
+                sum.sectors += bytes.iter().filter(|sector| **sector != 0).count() as u64;
+                if words.iter().any(|at| (view.base..view.end).contains(at)) {
+                    sum.buffers += view.end - view.base;
+                }
+            }
+            sum
+        };
+        Footprint { read: of(&self.read), written: of(&self.written) }
     }
 
     /// Sums for one launch of `program`.
@@ -164,6 +220,38 @@ impl AddAssign<&Totals> for Totals {
     }
 }
 
+/// Device memory that a launch reads or writes, each byte once however often.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Touched {
+    pub bytes: u64,
+    /// The 32-byte sectors in which they lie.
+    pub sectors: u64,
+    /// Bytes of all buffers that the arguments name and in which some lie.
+    pub buffers: u64,
+}
+
+impl AddAssign for Touched {
+    fn add_assign(&mut self, other: Touched) {
+        self.bytes += other.bytes;
+        self.sectors += other.sectors;
+        self.buffers += other.buffers;
+    }
+}
+
+/// The least that a launch could move: what it reads and what it writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Footprint {
+    pub read: Touched,
+    pub written: Touched,
+}
+
+impl AddAssign for Footprint {
+    fn add_assign(&mut self, other: Footprint) {
+        self.read += other.read;
+        self.written += other.written;
+    }
+}
+
 /// One launch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchCounts {
@@ -175,6 +263,7 @@ pub struct LaunchCounts {
     pub registers: u32,
     pub barriers: u64,
     pub total: Totals,
+    pub footprint: Footprint,
     /// Warp instructions by class.
     pub classes: BTreeMap<Class, u64>,
     /// [`Totals::flops`] by what is multiplied.

@@ -332,7 +332,9 @@ impl Machine {
             Ok(counts) => {
                 if self.options.counters {
                     let shared = static_shared + launch.shared_bytes;
-                    self.profile.push(counts.launch(&kernel.program, launch.grid, launch.block, shared));
+                    let counted = counts.launch(&kernel.program, launch.grid, launch.block, shared);
+                    let footprint = counts.footprint(&views, launch.parameters);
+                    self.profile.push(LaunchCounts { footprint, ..counted });
                 }
                 Ok(())
             }

@@ -45,6 +45,9 @@ struct Everything<'a> {
     launches: &'a [LaunchCounts],
 }
 
+const BYTES: &str =
+    "bytes of device memory: each once, what the buffers that the arguments name hold, and what moves in sectors";
+
 const ESTIMATE: &str = "roofline ESTIMATE of time from counts and data sheets, nothing measured: the longest of matrix FLOPs over the
 peak rate, sectors over the memory bandwidth (ignores L2), PTX instructions but moves over the issue rate, and turns of shared
 memory, on the multiprocessor with most blocks; no latency, occupancy or launch overhead";
@@ -87,6 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
         say(&format!("est.: {ESTIMATE}"))?;
     } else {
         say(&tables::kernels(&sums))?;
+        say(&format!("{BYTES}\n{}", tables::bytes(&sums)))?;
         say(&format!("instructions by class, %\n{}", tables::classes(&sums)))?;
         say(&format!("{ESTIMATE}\n{}", tables::estimates(&sums, &launches).trim_end()))?;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ptx_emulator::count::{LaunchCounts, MatrixFormat, Totals};
+use ptx_emulator::count::{Footprint, LaunchCounts, MatrixFormat, Totals};
 use ptx_emulator::ops::Class;
 use serde::Serialize;
 
@@ -21,6 +21,7 @@ pub struct Sum {
     pub shared_bytes: u32,
     pub barriers: u64,
     pub total: Totals,
+    pub footprint: Footprint,
     /// Warp instructions by class.
     pub classes: BTreeMap<Class, u64>,
     pub flops: BTreeMap<MatrixFormat, u64>,
@@ -38,6 +39,7 @@ impl Sum {
             shared_bytes: 0,
             barriers: 0,
             total: Totals::default(),
+            footprint: Footprint::default(),
             classes: BTreeMap::new(),
             flops: BTreeMap::new(),
             estimates: GPUS.iter().map(|&(gpu, model)| estimate(launches.iter().copied(), gpu, model)).collect(),
@@ -47,6 +49,7 @@ impl Sum {
             sum.shared_bytes = sum.shared_bytes.max(launch.shared_bytes);
             sum.barriers += launch.barriers;
             sum.total += &launch.total;
+            sum.footprint += launch.footprint;
             launch.classes.iter().for_each(|(&class, n)| *sum.classes.entry(class).or_default() += n);
             launch.flops.iter().for_each(|(&format, n)| *sum.flops.entry(format).or_default() += n);
         }
@@ -174,6 +177,23 @@ pub fn launches(launches: &[LaunchCounts]) -> String {
     columns(header, launches.iter().enumerate().map(row).collect())
 }
 
+/// Per kernel what it reads and writes: each byte once, what the buffers of its arguments hold, and what moves in sectors.
+pub fn bytes(sums: &[Sum]) -> String {
+    let row = |s: &Sum| {
+        let (Footprint { read, written }, t) = (&s.footprint, &s.total);
+        let moved = [t.global_load_sectors, t.global_store_sectors].map(|sectors| SECTOR * sectors);
+        let times = (moved[0] + moved[1]) as f64 / (read.bytes + written.bytes).max(1) as f64;
+        let mut row = vec![s.kernel.clone()];
+        for (once, moved) in [(read, moved[0]), (written, moved[1])] {
+            row.extend([once.bytes, once.buffers, moved].map(short));
+        }
+        row.push(format!("{times:.2}"));
+        row
+    };
+    let header = vec!["kernel", "read", "of", "moved", "written", "of", "moved", "moved/once"];
+    columns(header, sums.iter().map(row).collect())
+}
+
 /// Per kernel the share of each class of instructions.
 pub fn classes(sums: &[Sum]) -> String {
     let wide = sums.iter().map(|s| s.kernel.len()).max().unwrap_or(0);
@@ -231,12 +251,14 @@ pub fn lines(lines: &[((String, u32), Totals)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ptx_emulator::count::Touched;
 
     fn launch(kernel: &str, instructions: u64) -> LaunchCounts {
         let mut l = LaunchCounts { kernel: kernel.into(), grid: [2, 1, 1], block: [64, 1, 1], ..Default::default() };
         l.total = Totals { instructions, threads: 16 * instructions, ..Default::default() };
         l.total.global_load_bytes = 256;
         l.total.global_load_sectors = 16;
+        l.footprint.read = Touched { bytes: 200, sectors: 8, buffers: 1024 };
         l.classes = [(Class::Integer, instructions - 1), (Class::Branch, 1)].into();
         l.lines = [(("kernels/a.cu".to_owned(), 7), l.total.clone())].into();
         l
@@ -253,6 +275,12 @@ b              1  5.00k   16.0         0            0       256       16        
 a              2  3.00k   16.0         0            0       512       32        50%         0          0         0     0        -
 ";
         assert_eq!(kernels(&sums), expected);
+        let expected = "\
+kernel  read     of  moved  written  of  moved  moved/once
+b        200  1.02k    512        0   0      0        2.56
+a        400  2.05k  1.02k        0   0      0        2.56
+";
+        assert_eq!(bytes(&sums), expected);
         assert_eq!(classes(&sums), "b  integer 84, move 8, matrix 8\na  integer 100, rest 0\n");
         let lines_of_a = by_line(&all, "a");
         assert_eq!(lines_of_a[0].1.instructions, 3000);

@@ -112,6 +112,36 @@ fn matrix_flops_of_convolutions_are_those_of_their_tiles() {
 }
 
 #[test]
+fn a_kernel_reads_its_inputs_once_and_writes_its_outputs_once() {
+    let config = r#"{"depth":18,"stem":"cifar","width":64,"attention":"none","classes":10}"#;
+    let once = |l: &Value, way: &str| number(&l["footprint"][way]["bytes"]);
+    let least = |l: &Value, way: &str| once(l, way) == number(&l["footprint"][way]["buffers"]);
+    for (precision, conv, size) in [("f32", "conv_f32_small", 4), ("bf16", "conv_bf16_small", 2)] {
+        let args = ["--config", config, "--size", "8x8", "--batch", "4", "--precision", precision];
+        let all = counts(&args);
+        let convolutions: Vec<&Value> =
+            all["launches"].as_array().unwrap().iter().filter(|l| l["kernel"] == conv).collect();
+        // Rows of 64 channels, 9 taps of 64 x 64 weights, 64 biases; the second of a block reads what is added too.
+        let (rows, weights) = (256 * 64 * size, 9 * 64 * 64 * size + 4 * 64);
+        let with = |read| convolutions.iter().filter(|l| (once(l, "read"), once(l, "written")) == (read, rows)).count();
+        assert_eq!((with(rows + weights), with(2 * rows + weights)), (2, 2), "{precision}");
+        // Three shortcuts look at a quarter of their input.
+        assert_eq!(convolutions.iter().filter(|l| !least(l, "read")).count(), 3, "{precision}");
+        assert!(convolutions.iter().all(|l| least(l, "written")), "{precision}");
+    }
+    let all = counts(&["--arch", "unet", "--size", "8x8", "--what", "gradient"]);
+    let mut seen = 0;
+    for l in all["launches"].as_array().unwrap() {
+        let kernel = l["kernel"].as_str().unwrap();
+        if ["group_norm", "attention_f32", "concat", "accumulate"].iter().any(|name| kernel.starts_with(name)) {
+            assert!(least(l, "read") && least(l, "written"), "{l}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 80, "{seen}");
+}
+
+#[test]
 fn bytes_sums_and_lines_agree_with_one_another_and_with_the_sizes() {
     let all = counts(&["--what", "pgd-step", "--size", "16x16", "--batch", "2"]);
     assert_eq!(all["emulator"]["checks"], false);
@@ -123,14 +153,25 @@ fn bytes_sums_and_lines_agree_with_one_another_and_with_the_sizes() {
     assert_eq!(number(&normalize["global_store_bytes"]), 4 * values);
     // A thread stores runs of 16 values as vectors of 16 bytes: each fills half of a sector of its own.
     assert_eq!(number(&normalize["global_store_sectors"]), 4 * values / 16);
+    // Each byte once: the image, and means and deviations of 48 values, whole images' channels and whole runs.
+    let once = |l: &Value, way: &str| number(&l["footprint"][way]["bytes"]);
+    let normalize = of("normalize_f32")[0];
+    assert_eq!((once(normalize, "read"), once(normalize, "written")), (4 * values + 2 * 4 * 48, 4 * values));
     // One step per image: it reads the iterate, the image and the gradient, and writes the new iterate.
     let step = of("pgd_step_linf");
     assert_eq!(step.len(), 1);
     assert_eq!(number(&step[0]["total"]["global_store_bytes"]), 4 * values);
+    // Here the iterate is the image.
+    assert_eq!((once(step[0], "read"), once(step[0], "written")), (2 * 4 * values, 4 * values));
     assert!(of("pack_weights_f32").is_empty(), "the first run packed them");
 
     for l in launches {
         let (total, instructions) = (&l["total"], number(&l["total"]["instructions"]));
+        for (way, moved) in [("read", "global_load_sectors"), ("written", "global_store_sectors")] {
+            let [bytes, sectors, buffers] =
+                ["bytes", "sectors", "buffers"].map(|key| number(&l["footprint"][way][key]));
+            assert!(bytes <= buffers && bytes <= 32 * sectors && sectors <= number(&total[moved]), "{l}");
+        }
         let classes: u64 = l["classes"].as_object().unwrap().values().map(number).sum();
         assert_eq!(classes, instructions, "{l}");
         assert!(number(&total["threads"]) <= 32 * instructions && instructions > 0);

@@ -101,7 +101,7 @@ impl<'a> Cta<'a> {
             global_shadows: (0..shape.views.len()).map(|_| None).collect(),
             kept,
             last_view: vec![0; code],
-            counts: Counts::new(if shape.counters { code } else { 0 }),
+            counts: Counts::new(if shape.counters { code } else { 0 }, shape.views.len()),
             executed: 0,
             mbarriers: HashMap::new(),
             tracked: Vec::new(),

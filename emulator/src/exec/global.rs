@@ -13,6 +13,7 @@ use crate::check::global::GlobalShadow;
 use crate::check::order::Memory;
 use crate::finding::{BufferName, Finding, Kind};
 use crate::memory::{View, explain};
+use crate::ops::Class;
 use crate::program::{Elements, Ins, Run};
 use crate::registers::Level;
 
@@ -284,7 +285,7 @@ pub(super) fn locate(f: &mut Finding, at: u64, buffer: BufferName) {
     f.buffer = Some(buffer);
 }
 
-/// Counts bytes and 32-byte sectors, and the sectors that these bytes would fill if they lay side by side.
+/// Counts bytes and 32-byte sectors, and marks what is touched.
 #[inline(always)]
 pub(super) fn count(cta: &mut Cta, t: &Touch) {
     if cta.shape.counters {
@@ -298,6 +299,9 @@ fn count_sectors(cta: &mut Cta, t: &Touch) {
     sectors.sort_unstable();
     sectors.dedup();
     cta.counts.global(t.ins.pc, u64::from(t.mask.count_ones()) * t.size(), sectors.len() as u64);
+    for l in lanes(t.mask) {
+        cta.counts.touched(cta.shape.views, (t.at[l], t.size()), t.ins.class == Class::GlobalStore);
+    }
 }
 
 /// What the lanes of one window do.

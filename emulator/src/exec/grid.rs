@@ -67,7 +67,7 @@ pub fn run(shape: &Shape, workers: &mut [Worker]) -> Result<Counts, Box<Finding>
     } else {
         workers.par_iter_mut().enumerate().with_max_len(1).map(one).collect()
     };
-    let mut counts = Counts::new(if shape.counters { shape.program.code.len() } else { 0 });
+    let mut counts = Counts::new(if shape.counters { shape.program.code.len() } else { 0 }, shape.views.len());
     let mut first: Option<Found> = None;
     for (found, c) in results {
         counts.add(&c);

@@ -7,6 +7,7 @@
 use std::ptr::null_mut;
 
 use crate::common::*;
+use ptx_emulator::count::{Footprint, Touched};
 use ptx_emulator::driver::copy::*;
 use ptx_emulator::driver::stream::cuStreamSynchronize;
 use ptx_emulator::driver::tally::Tally;
@@ -35,6 +36,12 @@ fn launches_are_counted_in_their_order() {
     assert_eq!((t.global_store_bytes, t.global_store_sectors, t.divergent_branches), (160, 5, 1));
     assert_eq!((t.global_load_bytes, t.global_load_sectors, t.shared_turns, t.flops), (0, 0, 0, 0));
     assert_eq!((fill.barriers, fill.classes[&Class::GlobalStore], fill.classes[&Class::Branch]), (0, 2, 4));
+    // Each byte once, of a buffer of 256.
+    let none = Touched::default();
+    let written = Touched { bytes: 160, sectors: 5, buffers: 256 };
+    assert_eq!(fill.footprint, Footprint { read: none, written });
+    let whole = Touched { bytes: 256, sectors: 8, buffers: 256 };
+    assert_eq!(reverse.footprint, Footprint { read: whole, written: whole });
     let store = fill.lines.values().filter(|line| line.global_store_bytes > 0).collect::<Vec<_>>();
     assert!(matches!(store[..], [line] if line.global_store_bytes == 160), "{:?}", fill.lines);
 
