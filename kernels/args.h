@@ -375,18 +375,42 @@ struct LeakyReluGradArgs {
 };
 
 // apgd.cu
+// What is remembered of an image between steps; all 0 before the first.
+struct ApgdImage {
+  float eta;                // of the step that is taken next
+  float share;              // of it that is taken; the rest is that of the step before
+  float best;               // the highest loss so far
+  float looked;             // the same at the last look
+  int32_t answers;          // losses so far
+  int32_t halved;           // 1 where the last look halved the step
+  int32_t rose;             // 1 where the loss at hand is the highest
+  int32_t back;             // 1 where the step at hand is taken from the best point
+};
+
+struct ApgdLookArgs {
+  const float* loss;        // (N)
+  const int32_t* windows;   // (steps): how many steps are looked back at after each, 0 where there is no look
+  ApgdImage* images;        // (N)
+  float* losses;            // (N, steps): those to come are 0
+  int32_t steps;
+  float eta;                // of the first step
+  float share;              // of the others
+  int32_t reserved;
+};
+
 struct ApgdStepArgs {
   const float* x;           // (N, d)
   const float* prev;        // (N, d) the iterate before x
   const float* x0;          // (N, d)
   const float* g;           // (N, d)
-  const float* eta;         // (N)
-  float* y;                 // (N, d)
+  const ApgdImage* images;  // (N)
+  float* best;              // (N, d) or null: the best point, put where the loss rose and taken where the image goes back
+  float* best_g;            // (N, d) or null: its gradient
+  float* left;              // (N, d) or null: where the step began; may be prev
+  float* y;                 // (N, d); may be x
   int32_t d;
   int32_t chunk;            // L-inf: elements per block
   float eps;
-  float forward;            // shares of the step and of the momentum
-  float back;
   int32_t reserved;
 };
 

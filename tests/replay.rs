@@ -65,6 +65,14 @@ impl Tiny {
         Tiny { first, second, device: device.clone(), answered: Cell::new(0) }
     }
 
+    /// `(N, 1, 1, K)`
+    fn scores(&self, g: &Graph, images: &Tensor) -> Result<Tensor> {
+        // Constants that are not on the device before.
+        let x = normalize_images(g, images, &[0.5; 3], &[0.25; 3])?;
+        let h = conv2d(g, &x, &self.first, None, Activation::Relu)?;
+        conv2d(g, &h, &self.second, None, Activation::None)
+    }
+
     fn posed(&self, query: &Query) -> Result<Posed<'_>> {
         let labels = Classes::new(&self.device, "labels", query.labels, K)?;
         let targets = query.targets.map(|targets| Classes::new(&self.device, "targets", targets, K));
@@ -80,12 +88,9 @@ impl Tiny {
 
 impl Resident for Posed<'_> {
     fn answer(&self, images: &Tensor, wanted: bool) -> Result<Answer> {
-        let Posed(Tiny { device, first, second, .. }, labels, targets) = self;
+        let Posed(net @ Tiny { device, .. }, labels, targets) = self;
         let g = if wanted { recording(device, Precision::F32) } else { Graph::inference(device, Precision::F32) };
-        // Constants that are not on the device before.
-        let x = normalize_images(&g, images, &[0.5; 3], &[0.25; 3])?;
-        let h = conv2d(&g, &x, first, None, Activation::Relu)?;
-        let z = conv2d(&g, &h, second, None, Activation::None)?;
+        let z = net.scores(&g, images)?;
         let logits = z.reshaped(&[images.shape()[0], K])?;
         let kind = if targets.is_some() { LossKind::CrossEntropyTargeted } else { LossKind::CROSS_ENTROPY };
         let out = loss_of(&g, &logits, labels, targets.as_ref(), kind)?;
@@ -105,8 +110,8 @@ impl Oracle for Tiny {
     fn image_shape(&self) -> [usize; 3] {
         SHAPE
     }
-    fn logits(&self, _: &Tensor) -> Result<Tensor> {
-        unreachable!("no rule of these tests asks for logits")
+    fn logits(&self, images: &Tensor) -> Result<Tensor> {
+        self.scores(&Graph::inference(&self.device, Precision::F32), images)?.reshaped(&[images.shape()[0], K])
     }
     fn evaluate(&self, images: &Tensor, query: &Query) -> Result<Evaluation> {
         self.ask(images, query, false)
@@ -201,6 +206,13 @@ fn replayed_steps_find_what_single_steps_find() {
     for early_stop in [false, true] {
         all.push(tries("mim", Norm::Linf, Profile::Native, Target::None, early_stop, 2, 11, 0.2));
     }
+    for norm in [Norm::Linf, Norm::L2] {
+        for early_stop in [false, true] {
+            for (method, restarts, steps) in [("apgd-ce", 1, 10), ("apgd-ce", 2, 23), ("apgd-t", 1, 12)] {
+                all.push(tries(method, norm, Profile::Native, Target::None, early_stop, restarts, steps, 2.0));
+            }
+        }
+    }
     let (mut broken, mut held, mut saved, mut left) = (0, 0, 0, 0);
     for spec in &all {
         let want = run(&Asked(&net), &data, spec);
@@ -225,14 +237,16 @@ fn a_batch_of_one_is_told_as_in_any_other() {
     let (device, _one) = device();
     let net = Tiny::new(&device);
     let (images, labels, ids) = data(&net);
-    let spec = Spec { eps: vec![0.08], steps: 12, early_stop: true, restarts: 2, ..Spec::default() };
-    let whole = run(&net, &(images.clone(), labels.clone(), ids.clone()), &spec);
-    for i in 0..N {
-        let one = run(&net, &(images.rows(i, 1).unwrap(), vec![labels[i]], vec![ids[i]]), &spec);
-        assert_eq!((one.outcomes[0], one.works[0]), (whole.outcomes[i], whole.works[i]), "image {i}");
-        let row = |x: &Tensor| x.rows(i, 1).unwrap().to_f32(&device).unwrap();
-        assert_eq!(one.last.to_f32(&device).unwrap(), row(&whole.last));
-        assert_eq!(one.best.to_f32(&device).unwrap(), row(&whole.best));
+    for method in ["pgd", "apgd-ce", "apgd-t"] {
+        let spec = Spec { method, eps: vec![0.08], steps: 12, early_stop: true, restarts: 2, ..Spec::default() };
+        let whole = run(&net, &(images.clone(), labels.clone(), ids.clone()), &spec);
+        for i in 0..N {
+            let one = run(&net, &(images.rows(i, 1).unwrap(), vec![labels[i]], vec![ids[i]]), &spec);
+            assert_eq!((one.outcomes[0], one.works[0]), (whole.outcomes[i], whole.works[i]), "{method}, image {i}");
+            let row = |x: &Tensor| x.rows(i, 1).unwrap().to_f32(&device).unwrap();
+            assert_eq!(one.last.to_f32(&device).unwrap(), row(&whole.last));
+            assert_eq!(one.best.to_f32(&device).unwrap(), row(&whole.best));
+        }
     }
 }
 
@@ -260,6 +274,7 @@ fn a_step_is_one_launch_of_a_graph_and_nothing_else() {
         (Target::None, Loss::CrossEntropy, "pgd"),
         (Target::Next, Loss::Margin, "pgd"),
         (Target::None, Loss::Dlr, "mim"),
+        (Target::None, Loss::CrossEntropy, "apgd-ce"),
     ] {
         let count = |steps| {
             let spec = Spec { method, eps: vec![0.03], steps, targeted, loss, random_start: false, ..Spec::default() };
@@ -268,7 +283,9 @@ fn a_step_is_one_launch_of_a_graph_and_nothing_else() {
             emulated::tally().unwrap()
         };
         // Kernels and constants are there after a first run.
-        count(5);
+        for steps in [5, 9] {
+            count(steps);
+        }
         let (five, nine) = (count(5), count(9));
         assert_eq!((five.graph_launches, nine.graph_launches), (5, 9), "{method}");
         assert_eq!(five.copies_to_device, nine.copies_to_device, "{method}");

@@ -2,14 +2,16 @@
 //!
 //! Source: Croce & Hein 2020 ("Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks").
 
-use super::model::{Classifier, Evaluation, Loss, Query};
+use super::model::{Classifier, Loss};
 use super::outcome::Adversarial;
 use super::spec::{Attack, Batch, Preset, Row, Spec, StepSize, wrong};
 use super::target::Target;
+use super::tell::{Latest, tell};
 use super::track::{Points, Track};
+use super::walk::{At, Rule, Stepping, Walk};
 use crate::device::Device;
-use crate::ops::apgd::{self, Iterate};
-use crate::ops::pgd::{Norm, Profile, gather};
+use crate::ops::apgd::{self, Course, Memory};
+use crate::ops::pgd::{Norm, Profile};
 use crate::ops::philox::{self, Purpose, Stream};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -17,8 +19,6 @@ use crate::{Error, Result};
 const IGNORED: &[&str] = &["step_size", "rel_step", "random_start", "decay", "starts", "stop_cycles"];
 /// Classes that the targeted attack aims at, the likeliest wrong ones.
 pub(super) const TARGETS: usize = 9;
-/// The share of steps within a window that must raise the loss.
-const RHO: f64 = 0.75;
 /// The momentum's complement.
 const SHARE: f32 = 0.75;
 
@@ -146,38 +146,31 @@ pub(super) fn checkpoints(steps: u32) -> Vec<(u32, u32)> {
     all
 }
 
-/// What is remembered of one image.
-struct Image {
-    eta: f32,
-    /// Highest so far, and at the last look.
-    best: f32,
-    looked: f32,
-    halved: bool,
-    /// Of each step; those that are to come are 0.
-    losses: Vec<f32>,
-    /// The class of the latest wrong iterate.
-    wrong: Option<u32>,
+/// After each step how many are looked back at, 0 where none are.
+fn windows(steps: u32) -> Vec<i32> {
+    let mut all = vec![0; steps as usize];
+    checkpoints(steps).into_iter().for_each(|(at, window)| all[at as usize - 1] = window as i32);
+    all
 }
 
-impl Image {
-    fn new(loss: f32, eps: f64, steps: u32) -> Self {
-        let losses = vec![0.0; steps as usize];
-        Image { eta: (2.0 * eps) as f32, best: loss, looked: loss, halved: true, losses, wrong: None }
+/// A step with momentum, from the best point where the loss stalls.
+struct Ascent {
+    course: Course,
+    memory: Memory,
+}
+
+impl Stepping for Ascent {
+    fn looks(&self) -> bool {
+        true
     }
 
-    /// Whether the step size is halved after step number `step`, counted from 0, and the attack goes back to the best point.
-    fn look(&mut self, step: usize, window: u32) -> bool {
-        let n = self.losses.len();
-        // Before the first step stands the last one, which is still 0: as the authors' code has it.
-        let before = |j: usize| self.losses[(j + n - 1) % n];
-        let rises = (step + 1 - window as usize..=step).filter(|&j| self.losses[j] > before(j)).count();
-        let stalls = !self.halved && self.looked >= self.best;
-        self.halved = rises as f64 <= RHO * f64::from(window) || stalls;
-        self.looked = self.best;
-        if self.halved {
-            self.eta /= 2.0;
-        }
-        self.halved
+    fn step(&self, device: &Device, at: &At, y: &Tensor, _: Option<&Tensor>) -> Result<()> {
+        let loss = at.loss.ok_or_else(|| Error::Failed("no loss".into()))?;
+        self.memory.step(device, &self.course, (at.x, at.x0, y), loss, at.gradient)
+    }
+
+    fn of(&self, pick: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Box<dyn Stepping>> {
+        Ok(Box::new(Ascent { course: self.course.clone(), memory: self.memory.of(pick)? }))
     }
 }
 
@@ -186,120 +179,42 @@ struct Apgd {
     targeted: bool,
 }
 
-/// The tensors of a running restart, a row per image: they leave the batch together.
-struct Rows {
-    points: Points,
-    prev: Tensor,
-    gradient: Tensor,
-    best: Tensor,
-    best_gradient: Tensor,
-    /// The latest wrong iterate of each image that has one.
-    wrong: Tensor,
-}
-
 impl Apgd {
     fn restart(
         &self,
         model: &dyn Classifier,
         track: &mut Track,
         (eps, restart): (f64, u32),
-        points: Points,
-        targets: Option<&[u32]>,
+        mut points: Points,
     ) -> Result<()> {
         let (device, spec) = (model.device().clone(), &self.spec);
-        let budget = (spec.norm, eps);
-        let mut targets = targets.map(<[u32]>::to_vec);
-        let mut points = points;
-        points.x = start(&device, &points.x0, &points.ids, budget, (track.seed, restart))?;
-
-        let ask = |track: &Track, points: &Points, targets: Option<&[u32]>, step: u32| {
-            let query = Query { targets, steered: targets.is_some(), ..track.query(points, restart, step) };
-            if step == spec.steps { model.evaluate(&points.x, &query) } else { model.gradient(&points.x, &query) }
-        };
-        let asked = ask(track, &points, targets.as_deref(), 0)?;
-        track.record(&points, &asked, true)?;
-        let of = |asked: &Evaluation| asked.gradient.clone().ok_or_else(|| Error::Failed("no gradient".into()));
-        let gradient = of(&asked)?;
-        let x = points.x.clone();
-        let mut images: Vec<Image> = asked.loss.iter().map(|&loss| Image::new(loss, eps, spec.steps)).collect();
-        let label = |track: &Track, points: &Points, j: usize| track.label(points.at[j]);
-        for (j, image) in images.iter_mut().enumerate() {
-            image.wrong = (asked.prediction[j] != label(track, &points, j)).then_some(asked.prediction[j]);
+        points.x = start(&device, &points.x0, &points.ids, (spec.norm, eps), (track.seed, restart))?;
+        let course = Course { norm: spec.norm, eps, windows: windows(spec.steps), share: SHARE };
+        let memory = Memory::new(&device, &points.x, &course)?;
+        let rule = Rule { steps: spec.steps, early_stop: spec.early_stop, digests: false, restart };
+        let mut walk = Walk::new(model, track, &points, rule, Box::new(Ascent { course, memory }))?;
+        let mut latest = Latest::new(&points.x);
+        let mut alive: Vec<usize> = (0..points.at.len()).collect();
+        let mut next = 0;
+        loop {
+            let span = walk.span(track, &points, next)?;
+            next += span.found.len() as u32;
+            alive = tell(track, &points, &span, &alive, None, Some(&mut latest))?;
+            let ends = next > spec.steps || alive.is_empty();
+            let leave = !ends && walk.makes_room(alive.len(), points.at.len());
+            if ends || leave {
+                latest.settle(track, &points)?;
+            }
+            if ends {
+                return Ok(());
+            }
+            if leave {
+                latest = latest.keep(track, &alive)?;
+                walk = walk.keep(track, &mut points, &alive)?;
+                alive = (0..points.at.len()).collect();
+            }
+            walk.step(&device, &mut points)?;
         }
-        let mut rows =
-            Rows { prev: x.clone(), best: x.clone(), best_gradient: gradient.clone(), wrong: x, gradient, points };
-        let checkpoints = checkpoints(spec.steps);
-        for step in 0..spec.steps {
-            if spec.early_stop && images.iter().any(|image| image.wrong.is_some()) {
-                let stay: Vec<usize> = (0..images.len()).filter(|&j| images[j].wrong.is_none()).collect();
-                Self::settle(track, &rows, &images)?;
-                if stay.is_empty() {
-                    return Ok(());
-                }
-                rows = Self::keep(track, rows, &stay)?;
-                targets = targets.map(|targets| stay.iter().map(|&j| targets[j]).collect());
-                let mut at = 0;
-                images.retain(|_| (stay.contains(&at), at += 1).0);
-            }
-            let eta: Vec<f32> = images.iter().map(|image| image.eta).collect();
-            let share = if step == 0 { 1.0 } else { SHARE };
-            let at = Iterate { x: &rows.points.x, prev: &rows.prev, x0: &rows.points.x0 };
-            let next = apgd::step(&device, at, &rows.gradient, &eta, budget, share)?;
-            rows.prev = std::mem::replace(&mut rows.points.x, next);
-            track.stepped(&rows.points);
-            let last = step + 1 == spec.steps;
-            let asked = ask(track, &rows.points, targets.as_deref(), step + 1)?;
-            track.record(&rows.points, &asked, !last)?;
-
-            let (mut wrong, mut higher) = (vec![None; images.len()], vec![None; images.len()]);
-            for (j, image) in images.iter_mut().enumerate() {
-                if asked.prediction[j] != label(track, &rows.points, j) {
-                    (image.wrong, wrong[j]) = (Some(asked.prediction[j]), Some(j));
-                }
-                image.losses[step as usize] = asked.loss[j];
-                if asked.loss[j] > image.best {
-                    (image.best, higher[j]) = (asked.loss[j], Some(j));
-                }
-            }
-            let put = |these: &[Option<usize>], from: &Tensor, into: &Tensor| match these.iter().flatten().count() {
-                0 => Ok(into.clone()),
-                _ => gather(&device, from, these, Some(into)),
-            };
-            rows.wrong = put(&wrong, &rows.points.x, &rows.wrong)?;
-            if last {
-                break;
-            }
-            rows.gradient = of(&asked)?;
-            rows.best = put(&higher, &rows.points.x, &rows.best)?;
-            rows.best_gradient = put(&higher, &rows.gradient, &rows.best_gradient)?;
-            if let Some(&(_, window)) = checkpoints.iter().find(|(at, _)| *at == step + 1) {
-                let back: Vec<Option<usize>> = images
-                    .iter_mut()
-                    .enumerate()
-                    .map(|(j, image)| image.look(step as usize, window).then_some(j))
-                    .collect();
-                rows.points.x = put(&back, &rows.best, &rows.points.x)?;
-                rows.gradient = put(&back, &rows.best_gradient, &rows.gradient)?;
-            }
-        }
-        Self::settle(track, &rows, &images)
-    }
-
-    /// The latest wrong iterates are what is left of the restart; of images without one, the clean image.
-    fn settle(track: &mut Track, rows: &Rows, images: &[Image]) -> Result<()> {
-        let chosen: Vec<Option<u32>> = images.iter().map(|image| image.wrong).collect();
-        track.settle(&rows.points, &rows.wrong, &chosen)
-    }
-
-    fn keep(track: &Track, rows: Rows, stay: &[usize]) -> Result<Rows> {
-        Ok(Rows {
-            prev: track.pick(&rows.prev, stay)?,
-            gradient: track.pick(&rows.gradient, stay)?,
-            best: track.pick(&rows.best, stay)?,
-            best_gradient: track.pick(&rows.best_gradient, stay)?,
-            wrong: track.pick(&rows.wrong, stay)?,
-            points: track.keep(&rows.points, stay)?,
-        })
     }
 }
 
@@ -324,7 +239,7 @@ impl Attack for Apgd {
                     break;
                 }
                 let points = track.points(at)?;
-                self.restart(model, &mut track, (eps, restart), points, None)?;
+                self.restart(model, &mut track, (eps, restart), points)?;
             }
             return track.finish();
         }
@@ -334,12 +249,12 @@ impl Attack for Apgd {
                 if at.is_empty() {
                     break;
                 }
-                let points = track.points(at)?;
+                let mut points = track.points(at)?;
                 let logits = track.clean_logits(&points)?;
-                let targets: Vec<u32> = logits.chunks_exact(classes).map(|row| ranked(row, rank)).collect();
+                points.aims = Some(logits.chunks_exact(classes).map(|row| ranked(row, rank)).collect());
                 // Each target and restart begins elsewhere.
                 let number = (rank as u32 - 1) * self.spec.restarts + restart;
-                self.restart(model, &mut track, (eps, number), points, Some(&targets))?;
+                self.restart(model, &mut track, (eps, number), points)?;
             }
         }
         track.finish()
@@ -402,25 +317,10 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_halved_where_the_loss_stalls() {
-        // Three of four steps raise the loss: 3 <= 0.75 * 4.
-        let mut image = Image::new(1.0, 0.5, 8);
-        for (j, loss) in [1.1, 1.2, 1.15, 1.3].into_iter().enumerate() {
-            image.losses[j] = loss;
-            image.best = image.best.max(loss);
-        }
-        // The first is compared with the last one, which is 0 yet.
-        assert!(image.look(3, 4));
-        assert_eq!((image.eta, image.halved, image.looked), (0.5, true, 1.3));
-        for (j, loss) in [1.4, 1.5, 1.6, 1.7].into_iter().enumerate() {
-            image.losses[4 + j] = loss;
-            image.best = loss;
-        }
-        assert!(!image.look(7, 4));
-        // Nothing new since the last look, which did not halve.
-        image.losses = vec![1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.65];
-        assert!(image.look(7, 4));
-        assert_eq!(image.eta, 0.25);
+    fn a_look_goes_back_to_the_one_before() {
+        assert_eq!(windows(7), [1; 7]);
+        let looked: Vec<(usize, i32)> = windows(50).into_iter().enumerate().filter(|(_, w)| *w > 0).collect();
+        assert_eq!(looked, [(10, 11), (20, 10), (29, 9), (37, 8), (44, 7)]);
     }
 
     #[test]

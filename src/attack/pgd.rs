@@ -9,8 +9,10 @@ use super::spec::{Attack, Batch, Preset, Row, Spec, StepSize, wrong};
 use super::start::{self, Starts};
 use super::tell::tell;
 use super::track::Track;
-use super::walk::{Rule, Walk};
-use crate::ops::pgd::{Norm, Profile, Step};
+use super::walk::{At, Rule, Stepping, Walk};
+use crate::device::{DType, Device};
+use crate::ops::pgd::{self, Norm, Profile, Step};
+use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// Projected gradient ascent.
@@ -144,21 +146,22 @@ impl Pgd {
         };
         let mut cycles = (spec.stop_cycles && !self.momentum && !averaged && model.repeats_itself())
             .then(|| Cycles::new(points.at.len(), spec.steps));
-        let rule = Rule {
-            step,
-            decay: self.momentum.then_some(spec.decay),
-            steps: spec.steps,
-            early_stop: spec.early_stop,
-            digests: cycles.is_some(),
-            restart,
+        let momentum = match self.momentum {
+            true => {
+                let m = Tensor::uninit(&device, points.x.shape(), DType::F32)?;
+                m.clear(&device)?;
+                Some((spec.decay, m))
+            }
+            false => None,
         };
-        let mut walk = Walk::new(model, track, &points, rule)?;
+        let rule = Rule { steps: spec.steps, early_stop: spec.early_stop, digests: cycles.is_some(), restart };
+        let mut walk = Walk::new(model, track, &points, rule, Box::new(Descent { step, momentum }))?;
         let mut alive: Vec<usize> = (0..points.at.len()).collect();
         let mut next = 0;
         loop {
             let span = walk.span(track, &points, next)?;
             next += span.found.len() as u32;
-            alive = tell(track, &points, &span, &alive, cycles.as_mut())?;
+            alive = tell(track, &points, &span, &alive, cycles.as_mut(), None)?;
             if next > spec.steps || alive.is_empty() {
                 return Ok(());
             }
@@ -169,6 +172,36 @@ impl Pgd {
             }
             walk.step(&device, &mut points)?;
         }
+    }
+}
+
+/// A step along the gradient, or along what has gathered of it.
+struct Descent {
+    step: Step,
+    /// The decay and the momentum.
+    momentum: Option<(f64, Tensor)>,
+}
+
+impl Stepping for Descent {
+    fn looks(&self) -> bool {
+        false
+    }
+
+    fn step(&self, device: &Device, at: &At, y: &Tensor, done: Option<&Tensor>) -> Result<()> {
+        let Step { profile, scale, .. } = self.step;
+        let direction = match &self.momentum {
+            Some((decay, m)) => {
+                pgd::momentum_in_place(device, m, at.gradient, profile, *decay, scale)?;
+                m
+            }
+            None => at.gradient,
+        };
+        pgd::step_into(device, [at.x, at.x0, direction, y], &self.step, done)
+    }
+
+    fn of(&self, pick: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Box<dyn Stepping>> {
+        let momentum = self.momentum.as_ref().map(|(decay, m)| Ok::<_, Error>((*decay, pick(m)?))).transpose()?;
+        Ok(Box::new(Descent { step: self.step, momentum }))
     }
 }
 

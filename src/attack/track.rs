@@ -88,6 +88,8 @@ pub(super) struct Points {
     pub ids: Vec<u64>,
     labels: Vec<u32>,
     targets: Option<Vec<u32>>,
+    /// Classes that only steer the loss: success is any wrong class.
+    pub aims: Option<Vec<u32>>,
     pub x: Tensor,
     pub x0: Tensor,
 }
@@ -215,6 +217,7 @@ impl<'a> Track<'a> {
             ids: at.iter().map(|&i| self.batch.ids[i]).collect(),
             labels: at.iter().map(|&i| self.batch.labels[i]).collect(),
             targets: self.targets.as_ref().map(|t| at.iter().map(|&i| t[i]).collect()),
+            aims: None,
             x: x0.clone(),
             x0,
             at,
@@ -223,8 +226,9 @@ impl<'a> Track<'a> {
 
     /// What the model is asked about points.
     pub fn query<'p>(&self, points: &'p Points, restart: u32, step: u32) -> Query<'p> {
-        let Points { labels, targets, ids, .. } = points;
-        Query { targets: targets.as_deref(), ids, restart, step, ..Query::new(labels, self.spec.loss) }
+        let Points { labels, targets, aims, ids, .. } = points;
+        let targets = aims.as_deref().or(targets.as_deref());
+        Query { targets, steered: aims.is_some(), ids, restart, step, ..Query::new(labels, self.spec.loss) }
     }
 
     /// Takes in the evaluation of points and keeps the best of them.
@@ -373,6 +377,7 @@ impl<'a> Track<'a> {
             ids: stay.iter().map(|&j| points.ids[j]).collect(),
             labels: stay.iter().map(|&j| points.labels[j]).collect(),
             targets: points.targets.as_ref().map(|t| stay.iter().map(|&j| t[j]).collect()),
+            aims: points.aims.as_ref().map(|t| stay.iter().map(|&j| t[j]).collect()),
             x: self.pick(&points.x, stay)?,
             x0: self.pick(&points.x0, stay)?,
         })

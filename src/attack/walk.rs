@@ -6,7 +6,7 @@ use super::model::{Answer, Classifier, Evaluation, Resident};
 use super::track::{Points, Span, Track, check_evaluation};
 use crate::device::nvtx::{self, Kind};
 use crate::device::{Captured, DType, Device};
-use crate::ops::pgd::{self, Step};
+use crate::ops::pgd;
 use crate::ops::steps::{Done, Found, Steps};
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -20,12 +20,30 @@ const SPAN_TO_SUCCESS: u32 = 3;
 /// A restart of fewer steps is not worth a recording.
 const WORTHWHILE: u32 = 3;
 
-/// What is done at each step.
+/// How an attack gets from an iterate to the next. What it remembers of the images lies on the device, a row per image.
+pub(super) trait Stepping {
+    /// Whether it looks at losses.
+    fn looks(&self) -> bool;
+
+    /// Writes the next iterate to `y`, which may be `at.x`. Images that are `done`, `(N)` int32, may stay where they are.
+    fn step(&self, device: &Device, at: &At, y: &Tensor, done: Option<&Tensor>) -> Result<()>;
+
+    /// The same for some of the images, whose rows `pick` takes.
+    fn of(&self, pick: &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Box<dyn Stepping>>;
+}
+
+/// An iterate, and what was answered about it.
+pub(super) struct At<'a> {
+    pub x: &'a Tensor,
+    pub x0: &'a Tensor,
+    pub gradient: &'a Tensor,
+    /// `(N)`, for those who look.
+    pub loss: Option<&'a Tensor>,
+}
+
+/// How far a walk goes, and what is looked at.
 #[derive(Clone, Copy)]
 pub(super) struct Rule {
-    pub step: Step,
-    /// Of the momentum, where there is one.
-    pub decay: Option<f64>,
     pub steps: u32,
     pub early_stop: bool,
     /// Whether somebody looks at digests.
@@ -41,14 +59,20 @@ pub(super) enum Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// From the points on. A device that does steps by itself is given them where the model has that form.
-    pub fn new(model: &'a dyn Classifier, track: &Track, points: &Points, rule: Rule) -> Result<Self> {
+    pub fn new(
+        model: &'a dyn Classifier,
+        track: &Track,
+        points: &Points,
+        rule: Rule,
+        stepping: Box<dyn Stepping>,
+    ) -> Result<Self> {
         if rule.steps >= WORTHWHILE
             && model.repeats_itself()
             && let Some(resident) = model.resident(&track.query(points, rule.restart, 0))?
         {
-            return Ok(Walk::Replayed(Replayed::new(model, resident, points, None, rule)?));
+            return Ok(Walk::Replayed(Replayed::new(model, resident, points, rule, stepping)?));
         }
-        Ok(Walk::Asked(Asked { model, rule, gradient: None, momentum: None }))
+        Ok(Walk::Asked(Asked { model, rule, stepping, answer: None }))
     }
 
     /// Takes the steps from number `first` on, as many as are looked at together. The last iterate of all is evaluated only.
@@ -69,23 +93,25 @@ impl<'a> Walk<'a> {
 
     /// Goes on with some rows of the points.
     pub fn keep(self, track: &Track, points: &mut Points, stay: &[usize]) -> Result<Self> {
+        let pick = |x: &Tensor| track.pick(x, stay);
         match self {
             Walk::Asked(walk) => {
                 *points = track.keep(points, stay)?;
-                let pick = |x: Option<Tensor>| x.map(|x| track.pick(&x, stay)).transpose();
-                Ok(Walk::Asked(Asked { gradient: pick(walk.gradient)?, momentum: pick(walk.momentum)?, ..walk }))
+                let answer = walk.answer.map(|(gradient, loss)| {
+                    Ok::<_, Error>((pick(&gradient)?, loss.map(|loss| pick(&loss)).transpose()?))
+                });
+                Ok(Walk::Asked(Asked { answer: answer.transpose()?, stepping: walk.stepping.of(&pick)?, ..walk }))
             }
             Walk::Replayed(walk) => {
                 let Replayed { model, scene, graph } = walk;
                 points.x = scene.x.clone();
                 *points = track.keep(points, stay)?;
-                let momentum = scene.momentum.as_ref().map(|m| track.pick(m, stay)).transpose()?;
-                let rule = scene.rule;
+                let (rule, stepping) = (scene.rule, scene.stepping.of(&pick)?);
                 // Its memory is that of the next one.
                 drop((graph, scene));
                 let resident = model.resident(&track.query(points, rule.restart, 0))?;
                 let resident = resident.ok_or_else(|| Error::Failed("a network that was resident is not".into()))?;
-                Ok(Walk::Replayed(Replayed::new(model, resident, points, momentum, rule)?))
+                Ok(Walk::Replayed(Replayed::new(model, resident, points, rule, stepping)?))
             }
         }
     }
@@ -103,9 +129,9 @@ impl<'a> Walk<'a> {
 pub(super) struct Asked<'a> {
     model: &'a dyn Classifier,
     rule: Rule,
-    /// At the points.
-    gradient: Option<Tensor>,
-    momentum: Option<Tensor>,
+    stepping: Box<dyn Stepping>,
+    /// Gradient and, for those who look, losses at the points.
+    answer: Option<(Tensor, Option<Tensor>)>,
 }
 
 impl Asked<'_> {
@@ -116,20 +142,24 @@ impl Asked<'_> {
             true => self.model.evaluate(&points.x, &query)?,
         };
         check_evaluation(&found, &points.x, !ends)?;
-        self.gradient = found.gradient.take();
+        self.answer = match found.gradient.take().filter(|_| !ends) {
+            Some(gradient) if self.stepping.looks() => {
+                let loss = Tensor::from_f32(track.device(), &[found.loss.len()], DType::F32, &found.loss)?;
+                Some((gradient, Some(loss)))
+            }
+            gradient => gradient.map(|gradient| (gradient, None)),
+        };
         let digests = if self.rule.digests && !ends { pgd::digest(track.device(), &points.x)? } else { vec![] };
         Ok(Span { first, iterates: points.x.clone(), lent: false, found: vec![found], digests })
     }
 
     fn step(&mut self, device: &Device, points: &mut Points) -> Result<()> {
         let _range = nvtx::range(Kind::Step, "attack step");
-        let Some(mut gradient) = self.gradient.take() else { return Ok(()) };
-        let Rule { step, decay, .. } = &self.rule;
-        if let Some(decay) = *decay {
-            gradient = pgd::momentum(device, self.momentum.as_ref(), &gradient, step.profile, decay, step.scale)?;
-            self.momentum = Some(gradient.clone());
-        }
-        points.x = pgd::step(device, &points.x, &points.x0, &gradient, step)?;
+        let Some((gradient, loss)) = self.answer.take() else { return Ok(()) };
+        let y = Tensor::uninit(device, points.x.shape(), DType::F32)?;
+        let at = At { x: &points.x, x0: &points.x0, gradient: &gradient, loss: loss.as_ref() };
+        self.stepping.step(device, &at, &y, None)?;
+        points.x = y;
         Ok(())
     }
 }
@@ -139,10 +169,10 @@ struct Scene<'a> {
     device: Device,
     model: Box<dyn Resident + 'a>,
     rule: Rule,
+    stepping: Box<dyn Stepping>,
     /// The iterates.
     x: Tensor,
     x0: Tensor,
-    momentum: Option<Tensor>,
     done: Option<Done>,
     steps: Steps,
 }
@@ -159,15 +189,8 @@ impl Scene<'_> {
     fn step(&self) -> Result<()> {
         let answer = self.note(true)?;
         let gradient = answer.gradient.ok_or_else(|| Error::shape("attack", "the model's gradient", "one", "none"))?;
-        let Rule { step, decay, .. } = &self.rule;
-        let direction = match (&self.momentum, decay) {
-            (Some(m), Some(decay)) => {
-                pgd::momentum_in_place(&self.device, m, &gradient, step.profile, *decay, step.scale)?;
-                m
-            }
-            _ => &gradient,
-        };
-        pgd::step_in_place(&self.device, &self.x, &self.x0, direction, step, self.done.as_ref().map(|d| &d.flags))?;
+        let at = At { x: &self.x, x0: &self.x0, gradient: &gradient, loss: Some(&answer.loss) };
+        self.stepping.step(&self.device, &at, &self.x, self.done.as_ref().map(|d| &d.flags))?;
         self.steps.tick(&self.device)
     }
 }
@@ -184,35 +207,25 @@ impl<'a> Replayed<'a> {
         model: &'a dyn Classifier,
         resident: Box<dyn Resident + 'a>,
         points: &Points,
-        momentum: Option<Tensor>,
         rule: Rule,
+        stepping: Box<dyn Stepping>,
     ) -> Result<Self> {
         let (device, n) = (model.device().clone(), points.at.len());
         // The iterate is written in place: it is of no other tensor's memory.
         let x = points.x.copied(&device)?;
-        let cleared = |shape: &[usize], dtype| {
-            let t = Tensor::uninit(&device, shape, dtype)?;
-            t.clear(&device)?;
-            Ok::<_, Error>(t)
-        };
-        let momentum = match (momentum, rule.decay) {
-            (Some(m), _) => Some(m.copied(&device)?),
-            (None, Some(_)) => Some(cleared(x.shape(), DType::F32)?),
-            (None, None) => None,
-        };
         let (classes, targeted) = points.told_by();
         let classes: Vec<i32> = classes.iter().map(|&class| class as i32).collect();
         let done = match rule.early_stop {
-            true => Some(Done {
-                flags: cleared(&[n], DType::I32)?,
-                classes: Tensor::from_i32(&device, &[n], &classes)?,
-                targeted,
-            }),
+            true => {
+                let flags = Tensor::uninit(&device, &[n], DType::I32)?;
+                flags.clear(&device)?;
+                Some(Done { flags, classes: Tensor::from_i32(&device, &[n], &classes)?, targeted })
+            }
             false => None,
         };
         let steps = Steps::new(&device, Self::most(&rule) as usize + 1, &x)?;
         let x0 = points.x0.clone();
-        let scene = Rc::new(Scene { device: device.clone(), model: resident, rule, x, x0, momentum, done, steps });
+        let scene = Rc::new(Scene { device: device.clone(), model: resident, rule, stepping, x, x0, done, steps });
         let own = scene.clone();
         Ok(Replayed { model, graph: device.capture(move || own.step())?, scene })
     }

@@ -31,6 +31,8 @@ choice! {
         PgdStep = "pgd-step",
         /// PGD of ten steps on the batch, L-inf at 8/255, as a sweep runs it; classifiers only
         Pgd = "pgd",
+        /// APGD on the cross-entropy, likewise
+        Apgd = "apgd",
         /// noise, network, estimate; denoisers only
         Denoise = "denoise",
     }
@@ -98,7 +100,7 @@ impl Args {
         }
         let [h, w] = super::common::sides("--size", &self.size)?;
         let denoises = self.arch == "unet" && self.weights.is_none();
-        let attacks = matches!(self.what, What::PgdStep | What::Pgd);
+        let attacks = matches!(self.what, What::PgdStep | What::Pgd | What::Apgd);
         let fits = if denoises { !attacks } else { self.what != What::Denoise };
         if !fits {
             let problem = format!("expected work that {} does, found {}", self.arch, self.what);
@@ -139,7 +141,11 @@ impl Args {
         let pixels: Vec<f32> = uniform("input", self.batch * h * w * channels).map(|v| 0.5 + 0.5 * v).collect();
         let images = Tensor::from_f32(&device, &[self.batch, h, w, channels], DType::F32, &pixels)?;
         let classes = if let Model::Classifier(net) = &model { net.classes() } else { 1 };
-        let labels = (0..self.batch).map(|i| (i % classes) as u32).collect();
+        let mut labels: Vec<u32> = (0..self.batch).map(|i| (i % classes) as u32).collect();
+        if let (What::Apgd, Model::Classifier(net)) = (self.what, &model) {
+            // It takes no image that is wrong when clean.
+            labels = net.evaluate(&images, &Query::new(&labels, Loss::CrossEntropy))?.prediction;
+        }
         Ok(Workload { device, what: self.what, precision: self.precision, model, images, labels })
     }
 
@@ -195,10 +201,11 @@ impl Workload {
     }
 
     fn classify(&self, net: &Classifier) -> Result<()> {
-        if self.what == What::Pgd {
+        if let What::Pgd | What::Apgd = self.what {
             let ids: Vec<u64> = (0..self.labels.len() as u64).collect();
             let batch = Batch { images: &self.images, labels: &self.labels, ids: &ids };
-            Spec::default().build()?.run(net, batch, STEP.eps, 0)?;
+            let method = if self.what == What::Pgd { "pgd" } else { "apgd-ce" };
+            Spec { method, ..Spec::default() }.build()?.run(net, batch, STEP.eps, 0)?;
             return Ok(());
         }
         let query = Query::new(&self.labels, Loss::CrossEntropy);

@@ -86,25 +86,15 @@ pub fn step(device: &Device, x: &Tensor, x0: &Tensor, g: &Tensor, s: &Step) -> R
     Ok(y)
 }
 
-/// The same where the iterate lies, for work that is captured. Images that are `done`, `(N)` int32, stay where they are.
+/// The same into `y`, which may be `x`. Images that are `done`, `(N)` int32, stay where they are.
 ///
 /// # Errors
 /// [`Error::Shape`] when shapes or element types differ.
-pub fn step_in_place(
-    device: &Device,
-    x: &Tensor,
-    x0: &Tensor,
-    g: &Tensor,
-    s: &Step,
-    done: Option<&Tensor>,
-) -> Result<()> {
-    step_into(device, [x, x0, g, x], s, done)
-}
-
-fn step_into(device: &Device, [x, x0, g, y]: [&Tensor; 4], s: &Step, done: Option<&Tensor>) -> Result<()> {
+pub fn step_into(device: &Device, [x, x0, g, y]: [&Tensor; 4], s: &Step, done: Option<&Tensor>) -> Result<()> {
     let [n, d] = rows("pgd_step", x)?;
     alike("pgd_step", "clean images", x, x0)?;
     alike("pgd_step", "gradient", x, g)?;
+    alike("pgd_step", "result", x, y)?;
     if let Some(done) = done {
         of_each("pgd_step", "images that are done", done, n, DType::I32)?;
     }

@@ -1,7 +1,8 @@
 //! APGD's step and start against their formulas in float64.
 
-use rampart::ops::apgd::{Iterate, start, step};
+use rampart::ops::apgd::{Course, Iterate, Memory, start, step};
 use rampart::ops::pgd::{Norm, budget};
+use rampart::tensor::Tensor;
 
 use crate::common::*;
 
@@ -68,6 +69,106 @@ fn a_step_is_that_of_the_formula_and_stays_in_the_ball() {
             }
         }
     }
+}
+
+/// What is remembered of an image, in the words of the paper.
+struct Image {
+    eta: f32,
+    best: f32,
+    looked: f32,
+    halved: bool,
+    losses: Vec<f32>,
+}
+
+impl Image {
+    /// Whether the step is halved after step number `step`.
+    fn look(&mut self, step: usize, window: usize) -> bool {
+        let n = self.losses.len();
+        let before = |j: usize| self.losses[(j + n - 1) % n];
+        let rises = (step + 1 - window..=step).filter(|&j| self.losses[j] > before(j)).count();
+        self.halved = rises as f64 <= 0.75 * window as f64 || !self.halved && self.looked >= self.best;
+        self.looked = self.best;
+        if self.halved {
+            self.eta /= 2.0;
+        }
+        self.halved
+    }
+}
+
+/// A run over losses that rise, fall, stall and are no numbers, beside single steps whose points and sizes are kept here.
+#[test]
+fn memory_steps_from_where_single_steps_would() {
+    let device = host();
+    let (shape, share, steps) = ([5, 3, 7, 2], 0.75, 9);
+    let (n, d) = (shape[0], shape[1] * shape[2] * shape[3]);
+    let up = |v: &[f32]| upload_f32(&device, &shape, v);
+    let down = |t: &Tensor| t.to_f32(&device).unwrap();
+    let loss = |i: usize, step: usize| match i {
+        0 => step as f32,
+        1 => -(step as f32),
+        2 => 1.0,
+        3 if step == 4 => f32::NAN,
+        _ => values(n * (steps + 1), 9, PRECISIONS[0])[i * (steps + 1) + step],
+    };
+    let (mut went_back, mut went_on) = (0, 0);
+    for (norm, eps) in [(Norm::Linf, 0.03f32), (Norm::L2, 0.4)] {
+        for in_place in [false, true] {
+            let course = Course { norm, eps: f64::from(eps), windows: vec![0, 0, 3, 0, 2, 1, 1, 0, 1], share };
+            let x0 = unit(n * d, 1);
+            let t0 = up(&x0);
+            let mut x = up(&near(&x0, 0.3 * eps, 2));
+            let memory = Memory::new(&device, &x, &course).unwrap();
+            let mut images: Vec<Image> = Vec::new();
+            let (mut at, mut prev, mut best, mut best_g) = (down(&x), down(&x), vec![0.0; n * d], vec![0.0; n * d]);
+            for step_number in 0..steps {
+                let losses: Vec<f32> = (0..n).map(|i| loss(i, step_number)).collect();
+                let mut g = values(n * d, 20 + step_number as u64, PRECISIONS[0]);
+                let tg = up(&g);
+                for i in 0..n {
+                    let row = i * d..(i + 1) * d;
+                    let l = losses[i];
+                    if step_number == 0 {
+                        images.push(Image {
+                            eta: 2.0 * eps,
+                            best: l,
+                            looked: l,
+                            halved: true,
+                            losses: vec![0.0; steps],
+                        });
+                    } else {
+                        images[i].losses[step_number - 1] = l;
+                    }
+                    if step_number == 0 || l > images[i].best {
+                        images[i].best = l;
+                        best[row.clone()].copy_from_slice(&at[row.clone()]);
+                        best_g[row.clone()].copy_from_slice(&g[row.clone()]);
+                    }
+                    let window = if step_number == 0 { 0 } else { course.windows[step_number - 1] as usize };
+                    if window > 0 {
+                        if images[i].look(step_number - 1, window) {
+                            at[row.clone()].copy_from_slice(&best[row.clone()]);
+                            g[row.clone()].copy_from_slice(&best_g[row]);
+                            went_back += 1;
+                        } else {
+                            went_on += 1;
+                        }
+                    }
+                }
+                let eta: Vec<f32> = images.iter().map(|image| image.eta).collect();
+                let (tx, tp) = (up(&at), up(&prev));
+                let from = Iterate { x: &tx, prev: &tp, x0: &t0 };
+                let share = if step_number == 0 { 1.0 } else { share };
+                let want = step(&device, from, &up(&g), &eta, (norm, f64::from(eps)), share).unwrap();
+                let y = if in_place { x.clone() } else { up(&vec![0.0; n * d]) };
+                let loss = upload_f32(&device, &[n], &losses);
+                memory.step(&device, &course, (&x, &t0, &y), &loss, &tg).unwrap();
+                assert_eq!(down(&y), down(&want), "{norm}, step {step_number}");
+                x = y;
+                prev = std::mem::replace(&mut at, down(&want));
+            }
+        }
+    }
+    assert!(went_back > 20 && went_on > 20, "{went_back} {went_on}");
 }
 
 #[test]

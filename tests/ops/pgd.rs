@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use rampart::device::{DType, Device};
 use rampart::ops::pgd::{
     Budget, Norm, Profile, Step, budget, digest, draws_normals, gather, momentum, momentum_in_place, start, step,
-    step_in_place,
+    step_into,
 };
 use rampart::ops::philox::{Purpose, Stream, normal, uniform};
 use rampart::tensor::Tensor;
@@ -241,7 +241,7 @@ fn in_place_means_the_same_and_what_is_done_stays() {
             let want = c.step(&s);
             for flags in [None, Some(&flags)] {
                 let x = c.tensor(&c.x);
-                step_in_place(&c.device, &x, &x0, &g, &s, flags).unwrap();
+                step_into(&c.device, [&x, &x0, &g, &x], &s, flags).unwrap();
                 for (i, got) in x.to_f32(&c.device).unwrap().chunks_exact(c.d).enumerate() {
                     let from = if flags.is_some() && done[i] != 0 { &c.x } else { &want };
                     assert_eq!(bits(got), bits(&from[i * c.d..][..c.d]), "{s:?} image {i}");
@@ -251,7 +251,8 @@ fn in_place_means_the_same_and_what_is_done_stays() {
     }
     let refused = |flags: &Tensor| {
         let s = Step { norm: Norm::Linf, profile: Profile::Native, eps: 0.03, size: 0.01, scale: 1.0 };
-        step_in_place(&c.device, &c.tensor(&c.x), &x0, &g, &s, Some(flags)).unwrap_err().to_string()
+        let x = c.tensor(&c.x);
+        step_into(&c.device, [&x, &x0, &g, &x], &s, Some(flags)).unwrap_err().to_string()
     };
     let short = Tensor::from_i32(&c.device, &[4], &[0; 4]).unwrap();
     assert!(refused(&short).contains("done") && refused(&c.tensor(&c.x)).contains("I32"));
