@@ -154,14 +154,11 @@ template <class T> DEVICE Lanes exponential(Lanes x) {
   else return activation::exp2(x * lanes::fill(activation::LOG2_E));
 }
 
-// exp(unit * (s - top)); the unit of float32 is 1
+// exp(unit * (s - top)); the unit of float32 is 1. The difference first: masks may be as large as float32 goes.
 template <class T> DEVICE Lanes power(Lanes s, float top, float unit) {
-  if constexpr (sizeof(T) == 4) {
-    return exponential<T>(s - lanes::fill(top));
-  } else {
-    const float factor = unit * activation::LOG2_E;
-    return activation::exp2(lanes::fma(s, lanes::fill(factor), lanes::fill(-top * factor)));
-  }
+  const Lanes below = s - lanes::fill(top);
+  if constexpr (sizeof(T) == 4) return exponential<T>(below);
+  else return activation::exp2(below * lanes::fill(unit * activation::LOG2_E));
 }
 
 // As long as a bias of -infinity hides every key there is nothing to scale down.

@@ -27,14 +27,15 @@ impl From<PerChannel> for Vec<f64> {
     }
 }
 
-/// A mean or deviation as images of so many channels need it; equal values fit any number of channels.
+/// A mean or deviation as images of so many channels need it: one number, or three equal ones as checkpoints have them, fit any.
 ///
 /// # Errors
 /// What was expected and found, in words.
 pub fn for_channels(values: &[f64], channels: usize) -> Result<Vec<f64>, String> {
     match *values {
         _ if values.len() == channels => Ok(values.to_vec()),
-        [first, ..] if values.iter().all(|&v| v == first) => Ok(vec![first; channels]),
+        [first] => Ok(vec![first; channels]),
+        [first, second, third] if first == second && first == third => Ok(vec![first; channels]),
         _ => {
             let one = if channels == 1 { "one number".into() } else { format!("{channels} numbers, or one for all") };
             Err(format!("expected {one}, as images have channels, found {values:?}"))

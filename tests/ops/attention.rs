@@ -19,6 +19,8 @@ struct Case {
     bias: usize,
     /// of the queries: large ones make one key win
     size: f32,
+    /// The bias of every second query for the keys of the first square: 0 where nothing is hidden.
+    hidden: f32,
 }
 
 /// Output and the gradients of q, k and v in float64.
@@ -60,11 +62,15 @@ fn truth(case: &Case, q: &[f64], k: &[f64], v: &[f64], bias: &[f64], dy: &[f64])
 fn operands(case: &Case, seed: u64, precision: Precision) -> [Vec<f32>; 5] {
     let (queries, keys) = (case.batch * case.heads * case.n * case.d, case.batch * case.heads * case.m * case.d);
     let q = round(values(queries, seed, precision).iter().map(|v| v * case.size), precision);
+    let mut bias = values(case.bias * case.heads * case.n * case.m, seed + 3, Precision::F32);
+    for row in bias.chunks_mut(case.m).step_by(2).filter(|_| case.hidden != 0.0) {
+        row[..64].fill(case.hidden);
+    }
     [
         q,
         values(keys, seed + 1, precision),
         values(keys, seed + 2, precision),
-        values(case.bias * case.heads * case.n * case.m, seed + 3, Precision::F32),
+        bias,
         values(queries, seed + 4, precision),
     ]
 }
@@ -106,21 +112,29 @@ fn lengths_and_heads() {
         [(1, 1, 8), (7, 7, 16), (16, 16, 32), (64, 64, 64), (100, 100, 128), (65, 130, 64), (49, 196, 40), (130, 3, 96)]
     {
         for bias in [0, 1, 2] {
-            compare(&Case { batch: 2, heads: 2, n, m, d, bias, size: 1.0 }, 3);
+            compare(&Case { batch: 2, heads: 2, n, m, d, bias, size: 1.0, hidden: 0.0 }, 3);
         }
     }
 }
 
 #[test]
 fn one_key_wins() {
-    compare(&Case { batch: 1, heads: 1, n: 70, m: 150, d: 64, bias: 0, size: 40.0 }, 9);
+    compare(&Case { batch: 1, heads: 1, n: 70, m: 150, d: 64, bias: 0, size: 40.0, hidden: 0.0 }, 9);
+}
+
+/// As masks are exported: finite, and so large that nothing is left of a score beside them.
+#[test]
+fn large_masks_hide_whole_squares() {
+    for hidden in [-1e4, -1e10, -1e20, -1e30, f32::MIN] {
+        compare(&Case { batch: 1, heads: 2, n: 70, m: 150, d: 32, bias: 1, size: 1.0, hidden }, 11);
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn any_shape(batch in 1usize..3, heads in 1usize..4, n in 1usize..90, m in 2usize..90, d in 1usize..129, bias in 0usize..2, seed in 0u64..1000) {
-        compare(&Case { batch, heads, n, m, d, bias, size: 1.0 }, seed);
+        compare(&Case { batch, heads, n, m, d, bias, size: 1.0, hidden: 0.0 }, seed);
     }
 }
 
@@ -247,7 +261,7 @@ fn a_negative_scale_turns_the_order_round() {
 
 #[test]
 fn the_gradient_is_that_of_the_formula() {
-    let case = Case { batch: 1, heads: 2, n: 5, m: 6, d: 4, bias: 1, size: 1.0 };
+    let case = Case { batch: 1, heads: 2, n: 5, m: 6, d: 4, bias: 1, size: 1.0, hidden: 0.0 };
     let [q, k, v, bias, dy] = operands(&case, 1, Precision::F32).map(|v| wide(&v));
     let direction = wide(&values(k.len(), 8, Precision::F32));
     let [_, _, dk, _] = truth(&case, &q, &k, &v, &bias, &dy);

@@ -1,6 +1,8 @@
 //! Choices between two values of one number by how large it is, as exporters spell out some activations: `Where(x > c, x, y)`. Taken back
 //! before shapes are inferred, since a condition by itself is nothing that a gradient goes through.
 //!
+//! A softmax that would be NaN where a mask hides everything, and is 0 there instead, is a softmax where none does (`masks.rs` looks).
+//!
 //! Understood are the softplus that is left alone where it equals its argument, ReLU and leaky ReLU, and a lower bound.
 
 use super::ir::{Attr, Constant, Id, Ir, Node};
@@ -16,6 +18,7 @@ pub fn run(ir: &mut Ir) {
         .collect();
     let any = !found.is_empty();
     for (at, node) in found {
+        ir.guarded |= ir.makers()[node.input(0).unwrap_or_default()].is_some_and(|at| ir.nodes[at].op == "Softmax");
         let old = &ir.nodes[at];
         ir.nodes[at] = Node { name: old.name.clone(), outputs: old.outputs.clone(), ..node };
     }
@@ -69,10 +72,21 @@ impl Guarded<'_> {
 
     fn instead(&self, node: &Node) -> Option<Node> {
         match node.op.as_str() {
-            "Where" => self.chosen(node),
+            "Where" => self.shares(node).or_else(|| self.chosen(node)),
             "Mul" => self.gated(node),
             _ => None,
         }
+    }
+
+    /// `Where(IsNaN(y), 0, y)` of a softmax y.
+    fn shares(&self, node: &Node) -> Option<Node> {
+        let y = node.input(2)?;
+        let zero = match self.made(node.input(1), "Constant").map(|node| node.attrs.get("value")) {
+            Some(Some(Attr::Tensor(value))) => value.scalar(),
+            _ => self.scalar(node.input(1)),
+        };
+        let guarded = self.made(node.input(0), "IsNaN")?.input(0) == Some(y) && zero == Some(0.0);
+        (guarded && self.made(Some(y), "Softmax").is_some()).then(|| made("Identity", vec![Some(y)]))
     }
 
     fn chosen(&self, node: &Node) -> Option<Node> {
@@ -172,6 +186,29 @@ mod tests {
         };
         assert_eq!(sloped(4.0), ["Mul", "Softplus", "Div", "Identity"]);
         assert_eq!(sloped(3.0).last().unwrap(), "Where");
+    }
+
+    #[test]
+    fn a_softmax_that_is_0_for_nan_is_a_softmax() {
+        let guarded = |other: f32, of_constant: bool| {
+            left(|ir| {
+                let (x, zero) = (ir.input, number(ir, other));
+                let y = put(ir, "Softmax", &[x]);
+                let zero = if of_constant {
+                    let made = put(ir, "Constant", &[]);
+                    let value = Attr::Tensor(Constant::floats(&[], vec![other]));
+                    ir.nodes.last_mut().unwrap().set("value", value);
+                    made
+                } else {
+                    zero
+                };
+                let is = put(ir, "IsNaN", &[y]);
+                put(ir, "Where", &[is, zero, y])
+            })
+        };
+        assert_eq!(guarded(0.0, false), ["Softmax", "Identity"]);
+        assert_eq!(guarded(0.0, true), ["Softmax", "Identity"]);
+        assert_eq!(guarded(1.0, false), ["Softmax", "IsNaN", "Where"]);
     }
 
     #[test]

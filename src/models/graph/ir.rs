@@ -228,6 +228,8 @@ pub struct Ir {
     pub opset: i64,
     /// Whether the file says that it takes one image at a time, so that a 1 of its shape arithmetic may mean the batch.
     pub single: bool,
+    /// Whether a softmax was to be 0 where a mask hides everything.
+    pub guarded: bool,
 }
 
 impl Ir {

@@ -2,7 +2,7 @@
 
 /// Their names. `shapes` knows the shape of each result, and `lower` how it is computed, unless it is only arithmetic
 /// of constants, which `fold` does.
-pub const NAMES: [&str; 99] = [
+pub const NAMES: [&str; 100] = [
     "Abs",
     "Add",
     "And",
@@ -42,6 +42,7 @@ pub const NAMES: [&str; 99] = [
     "HardSwish",
     "Identity",
     "InstanceNormalization",
+    "IsNaN",
     "LRN",
     "LayerNormalization",
     "LeakyRelu",
@@ -105,7 +106,7 @@ pub const NAMES: [&str; 99] = [
 ];
 
 /// Those that are arithmetic of constants alone, or that exporters guard other functions by.
-pub const OF_CONSTANTS: [&str; 24] = [
+pub const OF_CONSTANTS: [&str; 25] = [
     "And",
     "Ceil",
     "Constant",
@@ -115,6 +116,7 @@ pub const OF_CONSTANTS: [&str; 24] = [
     "Floor",
     "Greater",
     "GreaterOrEqual",
+    "IsNaN",
     "Less",
     "LessOrEqual",
     "Mod",

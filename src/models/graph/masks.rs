@@ -10,7 +10,10 @@ const MASKED: f32 = -1e30;
 const SUMS: u32 = 4;
 
 /// Runs the pass; what is added to anything but scores stays.
-pub fn run(ir: &mut Ir) {
+///
+/// # Errors
+/// A mask that hides everything, where the graph says that such a row is 0.
+pub fn run(ir: &mut Ir) -> Result<(), String> {
     for at in 0..ir.nodes.len() {
         let node = &ir.nodes[at];
         let masks = |input: &usize| ir.known(node, *input).is_some_and(is_mask);
@@ -21,12 +24,19 @@ pub fn run(ir: &mut Ir) {
         for input in masks {
             let Some(mask) = ir.known(&ir.nodes[at], input) else { continue };
             let values = mask.as_floats().unwrap_or_default();
+            let row = mask.shape.last().copied().unwrap_or(1).max(1);
+            let hides_all = |row: &[f32]| row.iter().all(|&v| v == f32::NEG_INFINITY);
+            if ir.guarded && row > 1 && values.chunks(row).any(hides_all) {
+                let problem = "its mask hides every key of a query, whose shares are then 0 in this graph and equal here: expected one that leaves a key";
+                return Err(format!("{}: {problem}", ir.nodes[at].title()));
+            }
             let finite = values.iter().map(|&v| if v == f32::NEG_INFINITY { MASKED } else { v }).collect();
             let constant = Constant::floats(&mask.shape, finite);
             let finite = ir.add_constant(format!("{}.mask", ir.nodes[at].name), constant);
             ir.nodes[at].inputs[input] = Some(finite);
         }
     }
+    Ok(())
 }
 
 /// Whether a value is read by softmax alone, if need be with more added to it before.
@@ -58,8 +68,23 @@ mod tests {
         let mask = ir.add_constant("mask", Constant::floats(&[2], mask.to_vec()));
         ir.nodes = vec![node("Add", &[x, mask], sum), node(op, &[sum], out)];
         (ir.input, ir.output) = (x, out);
-        run(&mut ir);
+        run(&mut ir).unwrap();
         ir.known(&ir.nodes[0], 1).and_then(Constant::as_floats).unwrap().to_vec()
+    }
+
+    #[test]
+    fn a_row_that_is_hidden_is_refused_where_it_should_be_0() {
+        let hidden = |guarded: bool| {
+            let mut ir = Ir { opset: 18, guarded, ..Ir::default() };
+            let (x, sum, out) = (ir.add("x", None), ir.add("sum", None), ir.add("out", None));
+            let mask = ir
+                .add_constant("mask", Constant::floats(&[2, 2], vec![0.0, 0.0, f32::NEG_INFINITY, f32::NEG_INFINITY]));
+            ir.nodes = vec![node("Add", &[x, mask], sum), node("Softmax", &[sum], out)];
+            (ir.input, ir.output) = (x, out);
+            run(&mut ir)
+        };
+        assert!(hidden(true).unwrap_err().contains("hides every key"));
+        assert!(hidden(false).is_ok());
     }
 
     #[test]

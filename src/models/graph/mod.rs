@@ -14,6 +14,7 @@
 //!
 //! A new operator is a name in `known`, a shape in `shapes` and a case in `lower`.
 
+mod choice;
 mod counted;
 mod ending;
 mod flat;
@@ -192,7 +193,7 @@ pub fn simplify(model: &Model, size: [usize; 2], (channels, layout): (Channels, 
     shapes::run(&mut ir, image).map_err(sized)?;
     let cut = ending::cut(&mut ir);
     identities::run(&mut ir);
-    masks::run(&mut ir);
+    masks::run(&mut ir).map_err(bad)?;
     fuse::run(&mut ir);
     identities::run(&mut ir);
     layout::run(&mut ir);

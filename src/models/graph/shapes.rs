@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::choice;
 use super::counted;
 use super::fold;
 use super::ir::{Attr, Constant, Dim, Id, Ir, Node, written};
@@ -22,7 +23,7 @@ pub fn run(ir: &mut Ir, image: [usize; 3]) -> Result<(), String> {
     ir.values[input].shape = Some(shape);
     let mut waiting = VecDeque::from(std::mem::take(&mut ir.nodes));
     while let Some(mut node) = waiting.pop_front() {
-        if node.op == "Gather" && is_last(ir, &node) && takes_the_image(ir, &node) {
+        if is_last(ir, &node) && (takes_the_image(ir, &node) || flattens_the_image(ir, &node)) {
             node.op = "Identity".into();
             node.inputs.truncate(1);
         }
@@ -43,6 +44,10 @@ pub fn run(ir: &mut Ir, image: [usize; 3]) -> Result<(), String> {
         }
         if let Some(gather) = by_first_axis(ir, &node) {
             waiting.push_front(gather);
+            continue;
+        }
+        if let Some(nodes) = choice::arithmetic(ir, &node) {
+            nodes.into_iter().rev().for_each(|node| waiting.push_front(node));
             continue;
         }
         if let Some(nodes) = counted::gather(ir, &node).map_err(wrong)? {
@@ -510,9 +515,25 @@ fn is_last(ir: &Ir, node: &Node) -> bool {
 
 /// Whether a Gather takes the first of one image: `y[0]`.
 fn takes_the_image(ir: &Ir, node: &Node) -> bool {
+    if node.op != "Gather" {
+        return false;
+    }
     let Some(x) = node.input(0).and_then(|id| ir.shape(id)) else { return false };
     let first = ir.known(node, 1).and_then(|c| c.scalar()).is_some_and(|index| index == 0.0 || index == -1.0);
     first && axis(node.int("axis").unwrap_or(0), x.len()).is_ok_and(|at| x[at] == Dim::BATCH)
+}
+
+/// Whether a node makes the logits of one image a row without the batch: `y.flatten()`, `y.reshape(-1)`.
+fn flattens_the_image(ir: &Ir, node: &Node) -> bool {
+    let Some([Dim::BATCH, logits]) = node.input(0).and_then(|id| ir.shape(id)) else { return false };
+    match node.op.as_str() {
+        "Flatten" => node.int("axis") == Some(0),
+        "Reshape" => {
+            let to = ir.known(node, 1).and_then(|c| c.as_dims());
+            to.is_some_and(|to| to.len() == 1 && (to[0].n == -1 || to[0] == *logits))
+        }
+        _ => false,
+    }
 }
 
 /// The shape of a Reshape. Where the file takes one image (`single`), a plain number of its target may stand for the batch.
@@ -681,6 +702,7 @@ mod tests {
         assert_eq!(of(true, "Squeeze", Constant::list(&[0])).unwrap(), "[N, 3, 4, 6]");
         assert_eq!(of(true, "Gather", index(0)).unwrap(), "[N, 3, 4, 6]");
         assert_eq!(of(true, "Gather", index(-1)).unwrap(), "[N, 3, 4, 6]");
+        assert!(of(true, "Reshape", Constant::list(&[-1])).unwrap().contains("72N"), "of pictures, not of logits");
         assert!(of(false, "Squeeze", Constant::list(&[0])).unwrap_err().contains("axis 0"));
         assert!(of(true, "Squeeze", Constant::list(&[1])).unwrap_err().contains("axis 1"));
         assert!(of(false, "Gather", index(0)).is_err());
