@@ -160,6 +160,11 @@ impl Args {
     fn budget(&self, saved: &Saved) -> Result<Option<Limit>> {
         let own = saved.about.norm.as_deref().and_then(|text| <Norm as clap::ValueEnum>::from_str(text, true).ok());
         let norm = self.norm.or(own).unwrap_or(Norm::Linf);
+        if let (Some(of_file), None, true) = (own, &self.eps, own != Some(norm)) {
+            let problem =
+                format!("the file's budget is one in {of_file}: expected --eps beside it, found {norm} alone");
+            return Err(Error::usage("--norm", problem));
+        }
         let Some(eps) = self.eps.map(|eps| eps.value).or(saved.about.eps) else {
             return match self.norm {
                 Some(_) => Err(Error::usage("--norm", "belongs to a budget, and neither the file nor --eps has one")),

@@ -50,6 +50,9 @@ fn what_a_sweep_keeps_is_scored_as_the_sweep_did() {
         assert_eq!(found.about.eps, Some(4.0 / 255.0));
         assert_eq!(std::fs::read_dir(place.path(&format!("{format}/adversarial"))).unwrap().count(), 2);
         let ran = place.run(&format!("evaluate {} --model {NET} --device host --csv a.csv", file.display())).ok();
+        // An epsilon of one norm is none of another.
+        let l2 = place.run(&format!("evaluate {} --model {NET} --device host --norm l2", file.display()));
+        l2.refused(2, &["--norm", "one in linf", "--eps"]);
         let right = place.results(&format.to_string());
         let right = right.lines().find(|line| line.contains("resnet50-w16,fashion-mnist,pgd,linf,0.0156")).unwrap();
         let right = right.split(',').nth(10).unwrap();

@@ -563,3 +563,15 @@ fn checkpoints_are_opened_before_images() {
         &["classes: not those of cifar10: class 0 is `T-shirt/top` in the checkpoint and `airplane` in the dataset"],
     );
 }
+
+#[test]
+fn means_have_as_many_numbers_as_images_have_channels() {
+    let place = Place::new();
+    for values in ["0.5, 0.5", "0.5, 0.5, 0.5, 0.5", "0.4, 0.5"] {
+        let text = format!("[[models]]\nweights = \"demo:resnet50-w16\"\nmean = [{values}]\nstd = [0.5]\n");
+        place.write("short.toml", text);
+        place
+            .run("sweep --config short.toml --no-defense --limit 1 --eps 0 --no-checks --out run")
+            .refused(2, &["models.mean", "expected 3 numbers, or one for all"]);
+    }
+}
