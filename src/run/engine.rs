@@ -365,6 +365,16 @@ impl AttackEngine<'_> {
     }
 }
 
+impl AttackEngine<'_> {
+    /// What to say of the settings before the work begins.
+    pub fn advice(&self) -> Option<&'static str> {
+        let slow = self.config.precision == Precision::Bf16 && self.device.widens_bf16();
+        slow.then_some(
+            "--precision bf16: this processor has no matrix units for it (AMX), f32 is at least as fast here, and more exact",
+        )
+    }
+}
+
 impl Engine for AttackEngine<'_> {
     fn run(&mut self, model: usize, eps: f64, images: &[usize]) -> Result<Attacked> {
         let _batch = nvtx::range_of(Kind::Batch, || {
@@ -452,13 +462,6 @@ impl Engine for AttackEngine<'_> {
 
     fn watched(&mut self, watch: Watch) {
         self.watch = watch;
-    }
-
-    fn advice(&self) -> Option<&'static str> {
-        let slow = self.config.precision == Precision::Bf16 && self.device.widens_bf16();
-        slow.then_some(
-            "--precision bf16: this processor has no matrix units for it (AMX), f32 is at least as fast here, and more exact",
-        )
     }
 
     fn device_name(&self) -> String {

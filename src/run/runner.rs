@@ -51,11 +51,6 @@ pub trait Engine {
         String::new()
     }
 
-    /// What to say of the settings before it begins.
-    fn advice(&self) -> Option<&'static str> {
-        None
-    }
-
     /// Whom to tell how far a batch is, from now on.
     fn watched(&mut self, _watch: Watch) {}
 

@@ -18,7 +18,9 @@ pub fn run(ir: &mut Ir) {
         .collect();
     let any = !found.is_empty();
     for (at, node) in found {
-        ir.guarded |= ir.makers()[node.input(0).unwrap_or_default()].is_some_and(|at| ir.nodes[at].op == "Softmax");
+        // No node has moved, and a softmax is none that is replaced.
+        ir.guarded |= node.op == "Identity"
+            && node.input(0).and_then(|x| makers[x]).is_some_and(|at| ir.nodes[at].op == "Softmax");
         let old = &ir.nodes[at];
         ir.nodes[at] = Node { name: old.name.clone(), outputs: old.outputs.clone(), ..node };
     }
