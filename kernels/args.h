@@ -131,7 +131,8 @@ struct GemmArgs {
   void* y;                  // (batch, m, n)
   uint8_t* positive;        // bits like y, or null: set where y > 0
   int64_t x_batch;          // elements from one matrix to the next; 0 shares it
-  int64_t w_batch;          // packed elements, alike
+  int64_t x_row;            // from one row to the next: k, or more where only a part of each is read
+  int64_t w_batch;          // packed elements, as x_batch
   int32_t m;
   int32_t k;
   int32_t n;

@@ -3,7 +3,8 @@
 //   x (batch, m, k)    w (batch or 1, n, k), packed    y (batch, m, n)
 //
 // A fully connected layer has one packed w and all rows in one batch; its input gradient is the same product with w
-// transposed. Accumulates in float32, k ascending. Deterministic: one writer per output.
+// transposed. Accumulates in float32, k ascending; sums of tens of thousands are several products, each added to the last by
+// `residual`, with `x_row` the length of a whole row. Deterministic: one writer per output.
 #include "epilogue.cuh"
 #include "tile.cuh"
 
@@ -11,7 +12,7 @@ template <class T, class Shape> DEVICE void gemm(const Block& block, const GemmA
   const int batch = block.index.z, bit_row = lanes::mask_stride(a.n);
   const int64_t first = int64_t(batch) * a.m;  // row of y
 
-  auto row = [&](int m) { return tile::Row{int64_t(m) * a.k, 1, 1}; };
+  auto row = [&](int m) { return tile::Row{m * a.x_row, 1, 1}; };
 
   auto out = [&](int m) {
     return [&a, at = (first + m) * a.n, bits = (first + m) * bit_row](int n, Lanes value, int count) {

@@ -8,7 +8,7 @@ use crate::tensor::Tensor;
 use crate::{Error, Result};
 
 /// The longest run of channels a tile product reads at one tap.
-const MAX_CHANNELS: usize = 65536;
+pub(super) const MAX_CHANNELS: usize = 65536;
 
 /// Packed weights of one product per group: `o` columns, `taps` x `c` deep.
 #[derive(Clone)]

@@ -99,6 +99,17 @@ fn fully_connected_layers_agree_with_float64() {
     }
 }
 
+/// One chain of 49,152 additions would be 4e-6 off, and 70,000 are more than weights are packed for in one piece.
+#[test]
+fn sums_of_tens_of_thousands_are_as_exact_as_short_ones() {
+    for (dims, act) in
+        [([2, 49_152, 3], Activation::Relu), ([1, 70_000, 2], Activation::None), ([2, 3, 40_000], Activation::Relu)]
+    {
+        linear_case(dims, true, act, Precision::F32, 1);
+    }
+    linear_case([2, 70_000, 5], true, Activation::Relu, Precision::Bf16, 1);
+}
+
 /// A row of the result does not depend on how many others are computed with it.
 #[test]
 fn a_row_is_the_same_in_any_batch() {

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use super::ir::{Attr, Constant, Data, Dim, Ir, Node};
 use super::operands::{MAX_VALUES, axes_of, axis, bounded, pads, parts, pick, slices, strides, times};
-use super::tables::{einsum, gather_nd};
+use super::tables::{einsum, gather_nd, matmul};
 
 /// Functions of two operands that broadcast.
 const BINARY: [&str; 15] = [
@@ -349,7 +349,7 @@ pub fn evaluate(ir: &Ir, node: &Node) -> Result<Option<Vec<Constant>>, String> {
         }
         "MatMul" => {
             let Some(b) = input(1) else { return Err("expected two operands".into()) };
-            match matmul(x, b) {
+            match matmul(x, b)? {
                 Some(c) => c,
                 None => return Ok(None),
             }
@@ -622,27 +622,6 @@ fn reduce(op: &str, x: &Constant, axes: &[usize], keep: bool) -> Result<Constant
     }
 }
 
-/// The product of two matrices, or of many with one.
-fn matmul(a: &Constant, b: &Constant) -> Option<Constant> {
-    let (&[.., m, k], &[k_b, n]) = (a.shape.as_slice(), b.shape.as_slice()) else { return None };
-    let (av, bv) = (a.as_floats()?, b.as_floats()?);
-    if k != k_b || av.len().checked_mul(n)? > MAX_VALUES {
-        return None;
-    }
-    let rows = av.len() / k.max(1);
-    let mut y = vec![0f32; rows * n];
-    for r in 0..rows {
-        let mut sums = vec![0f64; n];
-        for i in 0..k {
-            let v = f64::from(av[r * k + i]);
-            sums.iter_mut().zip(&bv[i * n..(i + 1) * n]).for_each(|(s, &w)| *s += v * f64::from(w));
-        }
-        y[r * n..(r + 1) * n].iter_mut().zip(sums).for_each(|(y, s)| *y = s as f32);
-    }
-    let shape = [&a.shape[..a.shape.len() - 2], &[m, n]].concat();
-    Some(Constant::floats(&shape, y))
-}
-
 /// The next index of a shape in row-major order.
 fn next(index: &mut [usize], shape: &[usize]) {
     for (i, &n) in index.iter_mut().zip(shape).rev() {
@@ -694,7 +673,11 @@ fn sizes(values: &[i64]) -> Result<Vec<usize>, String> {
     Ok(sizes)
 }
 
-fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
+/// The common shape of two operands.
+///
+/// # Errors
+/// When they do not fit.
+pub fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
     let rank = a.len().max(b.len());
     let at = |s: &[usize], i: usize| (i + s.len()).checked_sub(rank).map_or(1, |i| s[i]);
     (0..rank)

@@ -98,6 +98,9 @@ pub fn lower(ir: &Ir, device: &Device, precision: Precision, channels_first: boo
             Wrong::Error(Error::Shape { op, what, expected, got }) => {
                 Wrong::Words(format!("{}: {op}: {what}: expected {expected}, found {got}", node.title()))
             }
+            Wrong::Error(Error::Limit { kernel, what, requested, max }) => {
+                Wrong::Words(format!("{}: {kernel}: {what}: {requested}, of at most {max}", node.title()))
+            }
             other => other,
         })?;
         for &id in &node.outputs {

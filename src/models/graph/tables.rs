@@ -1,10 +1,12 @@
 //! What tables of positions are made with beside plain arithmetic: rows taken by their numbers, and sums of products spelt as an equation.
 
-use super::ir::Constant;
-use super::operands::{axis, bounded, pick, strides};
+use super::fold::{broadcast, expanded};
+use super::ir::{Constant, Dim};
+use super::operands::{MAX_VALUES, axis, bounded, pick, strides};
 
-/// Products of one equation beyond which a file is not believed.
-const MAX_PRODUCTS: usize = 1 << 26;
+/// Products of one node beyond which a file is not believed: a second's work. Tables of positions of 24 x 24 windows, as 16 heads
+/// look them up by one-hot matrices, take 1 << 28.
+const MAX_PRODUCTS: usize = 1 << 30;
 
 /// `GatherND` without batch axes: the part of `x` that each row of indices names.
 ///
@@ -122,9 +124,57 @@ pub fn einsum(equation: &str, operands: &[&Constant]) -> Result<Option<Constant>
     Ok(Some(Constant::floats(&shape, sums)))
 }
 
+/// `MatMul` of floats, of matrices or of stacks of them that broadcast; sums in float64. Zeros of either side cost nothing, as the
+/// one-hot matrices that look tables up are almost nothing else; nothing where an operand is a vector or not finite, or the result is too much work to know beforehand.
+///
+/// # Errors
+/// What is wrong, in words without the node.
+pub fn matmul(a: &Constant, b: &Constant) -> Result<Option<Constant>, String> {
+    let ([batch_a @ .., m, k], [batch_b @ .., k_b, n]) = (a.shape.as_slice(), b.shape.as_slice()) else {
+        return Ok(None);
+    };
+    let (Some(av), Some(bv)) = (a.as_floats(), b.as_floats()) else { return Ok(None) };
+    if av.iter().chain(bv).any(|v| !v.is_finite()) {
+        return Ok(None);
+    }
+    let (&m, &k, &n) = (m, k, n);
+    if k != *k_b {
+        return Err(format!("shapes {:?} and {:?} do not fit", a.shape, b.shape));
+    }
+    let batch = broadcast(batch_a, batch_b)?;
+    let count = |lengths: &[usize]| lengths.iter().try_fold(1usize, |p, &n| p.checked_mul(n)).unwrap_or(usize::MAX);
+    let results = count(&batch).saturating_mul(count(&[m, n]));
+    if results > MAX_VALUES || results.saturating_mul(k) > MAX_PRODUCTS {
+        return Ok(None);
+    }
+    // Which matrix of an operand each of the result's takes.
+    let taken = |own: &[usize]| {
+        let numbers = Constant::ints(own, (0..own.iter().product::<usize>() as i64).map(Dim::fixed).collect());
+        expanded(&numbers, &batch).map(|c| c.as_ints().unwrap_or_default())
+    };
+    let mut y = Vec::with_capacity(count(&batch) * m * n);
+    for (at_a, at_b) in taken(batch_a)?.into_iter().zip(taken(batch_b)?) {
+        let (a, b) = (&av[at_a as usize * m * k..][..m * k], &bv[at_b as usize * k * n..][..k * n]);
+        // (column, value) of what is not zero in each row of b
+        let rows: Vec<Vec<(usize, f64)>> = (0..k)
+            .map(|i| {
+                let row = b[i * n..(i + 1) * n].iter().enumerate();
+                row.filter(|(_, v)| **v != 0.0).map(|(j, &v)| (j, f64::from(v))).collect()
+            })
+            .collect();
+        for r in 0..m {
+            let mut sums = vec![0f64; n];
+            for (&v, row) in a[r * k..(r + 1) * k].iter().zip(&rows).filter(|(v, _)| **v != 0.0) {
+                row.iter().for_each(|&(j, w)| sums[j] += f64::from(v) * w);
+            }
+            y.extend(sums.into_iter().map(|s| s as f32));
+        }
+    }
+    Ok(Some(Constant::floats(&[batch.as_slice(), &[m, n]].concat(), y)))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::ir::Dim;
     use super::*;
 
     #[test]
@@ -137,6 +187,23 @@ mod tests {
         assert_eq!(at(&[2, 1], &[2, -3]), Ok(Some(Constant::floats(&[2, 2], vec![4.0, 5.0, 0.0, 1.0]))));
         assert_eq!(at(&[1, 2, 2], &[0, 1, 2, 0]), Ok(Some(Constant::floats(&[1, 2], vec![1.0, 4.0]))));
         assert!(at(&[1, 1], &[3]).is_err() && at(&[1, 3], &[0, 0, 0]).is_err());
+    }
+
+    #[test]
+    fn stacks_of_matrices_are_multiplied_as_they_broadcast() {
+        let a = Constant::floats(&[2, 1, 1, 2], vec![1.0, 2.0, 0.0, 3.0]);
+        let b = Constant::floats(&[3, 2, 1], vec![1.0, 1.0, 0.0, 1.0, 5.0, 0.0]);
+        let y = Constant::floats(&[2, 3, 1, 1], vec![3.0, 2.0, 5.0, 3.0, 3.0, 0.0]);
+        assert_eq!(matmul(&a, &b), Ok(Some(y)));
+        let flat = |shape: &[usize]| Constant::floats(shape, vec![1.0; shape.iter().product()]);
+        assert!(
+            matmul(&flat(&[2, 3]), &flat(&[2, 3])).is_err() && matmul(&flat(&[2, 2, 3]), &flat(&[3, 3, 2])).is_err()
+        );
+        assert_eq!(matmul(&flat(&[3]), &flat(&[3, 2])), Ok(None));
+        assert_eq!(matmul(&Constant::floats(&[1, 1], vec![f32::NAN]), &flat(&[1, 1])), Ok(None));
+        for (m, k) in [(1 << 11, 1 << 11), (1 << 13, 1)] {
+            assert_eq!(matmul(&flat(&[m, k]), &flat(&[k, m])), Ok(None), "too much");
+        }
     }
 
     #[test]
