@@ -15,15 +15,26 @@ use crate::{Error, Result};
 /// The largest head.
 const MAX_HEAD: usize = 128;
 
-/// Sizes of one attention: `(batch, heads, n or m, d)`.
-#[derive(Clone, Copy)]
-struct Sizes {
-    batch: usize,
-    heads: usize,
-    n: usize,
-    m: usize,
-    d: usize,
-    scale: f32,
+/// Sizes of one attention: queries `(batch, heads, n, d)`, keys and values `(batch, heads, m, d)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    pub batch: usize,
+    pub heads: usize,
+    pub n: usize,
+    pub m: usize,
+    pub d: usize,
+    /// Of the products of queries and keys.
+    pub scale: f32,
+}
+
+/// Where the tokens of all heads lie in a tensor, in values; the values of one token are neighbours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    pub first: usize,
+    /// From one image, head or token to the next.
+    pub batch: usize,
+    pub head: usize,
+    pub token: usize,
 }
 
 /// Where q, k, v (or their gradients) lie.
@@ -87,14 +98,15 @@ impl Positions {
 }
 
 /// What is added to the scores.
-#[derive(Clone, Copy)]
-enum Added<'a> {
+#[derive(Clone)]
+pub enum Added {
     Nothing,
-    Bias(&'a Tensor),
-    Places(&'a Positions),
+    /// `(1 or batch, heads, n, m)` float32
+    Bias(Tensor),
+    Places(Arc<Positions>),
 }
 
-impl Added<'_> {
+impl Added {
     fn bias(&self) -> u64 {
         if let Added::Bias(bias) = self { bias.address() } else { 0 }
     }
@@ -104,6 +116,28 @@ impl Added<'_> {
         match self {
             Added::Places(p) => ([p.table.address(), p.turned.address()], Divisor::new(p.map[1]), p.map[0] as i32),
             _ => ([0; 2], Divisor::new(1), 0),
+        }
+    }
+
+    fn check(&self, s: &Sizes) -> Result<()> {
+        match self {
+            Added::Nothing => Ok(()),
+            Added::Bias(b) => {
+                let want = [b.shape().first().copied().filter(|&n| n == 1).unwrap_or(s.batch), s.heads, s.n, s.m];
+                if b.shape() == want && b.dtype() == DType::F32 {
+                    return Ok(());
+                }
+                Err(Error::shape("attention", "bias", format!("F32{want:?}"), format!("{b:?}")))
+            }
+            Added::Places(p) => {
+                let [h, w] = p.map;
+                if p.heads() == s.heads && h * w == s.n && s.n == s.m {
+                    return Ok(());
+                }
+                let found = format!("{} heads on {h}x{w}", p.heads());
+                let want = format!("{} heads on {} queries and {} keys", s.heads, s.n, s.m);
+                Err(Error::shape("attention", "positions", want, found))
+            }
         }
     }
 }
@@ -118,33 +152,39 @@ fn choose<A>(g: &Graph, d: usize, [f32_64, f32_128, bf16_64, bf16_128]: [&'stati
     }
 }
 
-fn view(t: &Tensor, offset: usize, [batch, head, token]: [usize; 3]) -> TokensView {
-    TokensView {
-        at: t.address() + (offset * t.dtype().size()) as u64,
-        batch: batch as i64,
-        head: head as i64,
-        token: token as i64,
+impl Heads {
+    /// Of `(batch, heads, tokens, d)`.
+    pub fn contiguous(heads: usize, tokens: usize, d: usize) -> Self {
+        Heads { first: 0, batch: heads * tokens * d, head: tokens * d, token: d }
+    }
+
+    /// Of `(batch, tokens, heads, d)`.
+    fn joined(heads: usize, tokens: usize, d: usize) -> Self {
+        Heads { first: 0, batch: heads * tokens * d, head: d, token: heads * d }
+    }
+
+    fn of(&self, t: &Tensor) -> TokensView {
+        TokensView {
+            at: t.address() + (self.first * t.dtype().size()) as u64,
+            batch: self.batch as i64,
+            head: self.head as i64,
+            token: self.token as i64,
+        }
+    }
+
+    /// The largest index that is read, `None` where there is none.
+    fn last(&self, [batch, heads, tokens, d]: [usize; 4]) -> Option<usize> {
+        let reach = |n: usize, step: usize| Some(n.checked_sub(1)? * step);
+        Some(self.first + reach(batch, self.batch)? + reach(heads, self.head)? + reach(tokens, self.token)? + d - 1)
     }
 }
 
-fn contiguous(t: &Tensor, heads: usize, tokens: usize, d: usize) -> TokensView {
-    view(t, 0, [heads * tokens * d, tokens * d, d])
-}
-
-/// q, k and v of `(N, T, 3 * heads * d)`: head by head, each head's q, k and v side by side.
-fn fused(t: &Tensor, s: &Sizes) -> Views {
-    let c = 3 * s.heads * s.d;
-    let part = |i: usize| view(t, i * s.d, [s.n * c, 3 * s.d, c]);
-    Views { q: part(0), k: part(1), v: part(2) }
-}
-
-/// y of `(N, T, heads * d)`, head by head.
-fn joined(t: &Tensor, s: &Sizes) -> TokensView {
-    let c = s.heads * s.d;
-    view(t, 0, [s.n * c, s.d, c])
-}
-
 impl Sizes {
+    /// Lengths of `q`, or of `k` and `v`.
+    fn of(&self, operand: usize) -> [usize; 4] {
+        [self.batch, self.heads, if operand == 0 { self.n } else { self.m }, self.d]
+    }
+
     fn check(&self) -> Result<()> {
         if self.d == 0 || self.d > MAX_HEAD {
             return Err(Error::Limit {
@@ -165,7 +205,7 @@ impl Sizes {
     }
 
     /// Writes y and returns the largest score m and 1/l of each row, `(batch, heads, n, 2)`: log sum exp = m + log l.
-    fn forward(&self, g: &Graph, x: &Views, y: TokensView, added: Added) -> Result<Tensor> {
+    fn forward(&self, g: &Graph, x: &Views, y: TokensView, added: &Added) -> Result<Tensor> {
         let ([table, _], map_w, map_h) = added.places();
         let lse = Tensor::uninit(g.device(), &[self.batch, self.heads, self.n, 2], DType::F32)?;
         let args = AttentionArgs {
@@ -198,7 +238,7 @@ impl Sizes {
         Ok(lse)
     }
 
-    fn bias_batch(&self, added: Added) -> i64 {
+    fn bias_batch(&self, added: &Added) -> i64 {
         match added {
             Added::Bias(b) if b.shape()[0] != 1 => (self.heads * self.n * self.m) as i64,
             _ => 0,
@@ -213,7 +253,7 @@ impl Sizes {
         y: TokensView,
         dy: TokensView,
         dx: &Views,
-        added: Added,
+        added: &Added,
         lse: &Tensor,
     ) -> Result<()> {
         // Over a single key the softmax is 1 whatever the scores are, so that neither q nor k has a gradient: scores of 0, none of
@@ -224,7 +264,7 @@ impl Sizes {
                 let rows: Vec<f32> = [0.0, 1.0].repeat(self.batch * self.heads * self.n);
                 let shape = [self.batch, self.heads, self.n, 2];
                 (
-                    Added::Nothing,
+                    &Added::Nothing,
                     0.0,
                     Some(Tensor::constant(g.device(), &shape, DType::F32, bytemuck::cast_slice(&rows))?),
                 )
@@ -294,40 +334,15 @@ pub fn attention(g: &Graph, [q, k, v]: [&Tensor; 3], bias: Option<&Tensor>, scal
     let [batch, heads, n, d] = g.dims4("attention", q)?;
     let m = k.dims4("attention")?[2];
     for (what, t) in [("k", k), ("v", v)] {
-        g.takes("attention", what, t)?;
         let want = [batch, heads, m, d];
         if t.shape() != want {
             return Err(Error::shape("attention", what, format!("{want:?}"), format!("{:?}", t.shape())));
         }
     }
-    if let Some(b) = bias {
-        let want = [b.shape().first().copied().filter(|&n| n == 1).unwrap_or(batch), heads, n, m];
-        if b.shape() != want || b.dtype() != DType::F32 {
-            return Err(Error::shape("attention", "bias", format!("F32{want:?}"), format!("{b:?}")));
-        }
-    }
     let s = Sizes { batch, heads, n, m, d, scale: scale.unwrap_or(1.0 / (d as f32).sqrt()) };
-    s.check()?;
-    let views = move |q: &Tensor, k: &Tensor, v: &Tensor| Views {
-        q: contiguous(q, heads, n, d),
-        k: contiguous(k, heads, m, d),
-        v: contiguous(v, heads, m, d),
-    };
-    let y = g.uninit(q.shape())?;
-    let lse = s.forward(g, &views(q, k, v), contiguous(&y, heads, n, d), bias.map_or(Added::Nothing, Added::Bias))?;
-
-    let (q_in, k_in, v_in, y_out, bias) = (q.clone(), k.clone(), v.clone(), y.clone(), bias.cloned());
-    g.record("attention gradient", &[q, k, v], &y, move |g, dy, grads| {
-        let (dq, dk, dv) = (g.uninit(q_in.shape())?, g.uninit(k_in.shape())?, g.uninit(v_in.shape())?);
-        let at = |t: &Tensor| contiguous(t, heads, n, d);
-        let (x, dx) = (views(&q_in, &k_in, &v_in), views(&dq, &dk, &dv));
-        let added = bias.as_ref().map_or(Added::Nothing, Added::Bias);
-        s.gradient(g, &x, at(&y_out), at(dy), &dx, added, &lse)?;
-        grads.add(g, &q_in, dq)?;
-        grads.add(g, &k_in, dk)?;
-        grads.add(g, &v_in, dv)
-    });
-    Ok(y)
+    let at = [n, m, m].map(|tokens| Heads::contiguous(heads, tokens, d));
+    let added = bias.map_or(Added::Nothing, |b| Added::Bias(b.clone()));
+    attend(g, [q, k, v], at, &s, &added, (q.shape(), at[0]))
 }
 
 /// Self-attention over the pixels of an image, from one fused projection.
@@ -349,21 +364,86 @@ pub fn self_attention(g: &Graph, qkv: &Tensor, heads: usize, positions: Option<&
     }
     let d = c / (3 * heads);
     let s = Sizes { batch, heads, n: h * w, m: h * w, d, scale: 1.0 / (d as f32).sqrt() };
-    s.check()?;
     if let Some(p) = positions.filter(|p| p.heads() != heads || p.map != [h, w]) {
         let found = format!("{} heads on {}x{}", p.heads(), p.map[0], p.map[1]);
         return Err(Error::shape("self_attention", "positions", format!("{heads} heads on {h}x{w}"), found));
     }
-    let added = positions.map_or(Added::Nothing, |p| Added::Places(p));
-    let y = g.uninit(&[batch, h, w, heads * d])?;
-    let lse = s.forward(g, &fused(qkv, &s), joined(&y, &s), added)?;
+    let added = positions.map_or(Added::Nothing, |p| Added::Places(p.clone()));
+    let at = [0, 1, 2].map(|i| Heads { first: i * d, batch: s.n * c, head: 3 * d, token: c });
+    attend(g, [qkv; 3], at, &s, &added, (&[batch, h, w, heads * d], Heads::joined(heads, s.n, d)))
+}
 
-    let (x_in, y_out, positions) = (qkv.clone(), y.clone(), positions.cloned());
-    g.record("self_attention gradient", &[qkv], &y, move |g, dy, grads| {
-        let dx = g.uninit(x_in.shape())?;
-        let added = positions.as_ref().map_or(Added::Nothing, |p| Added::Places(p));
-        s.gradient(g, &fused(&x_in, &s), joined(&y_out, &s), joined(dy, &s), &fused(&dx, &s), added, &lse)?;
-        grads.add(g, &x_in, dx)
+/// [`attention`] of operands that lie anywhere in tensors, each the whole of one, or apart from each other and together the whole of
+/// one: heads next to each other in one projection, say.
+///
+/// | arg | shape | |
+/// |---|---|---|
+/// | `x` | any | what `q`, `k` and `v` lie in |
+/// | `at` | | where |
+/// | ret | `(batch, n, heads, d)` | |
+///
+/// # Errors
+/// As [`attention`]; [`Error::Shape`] for operands that lie beyond their tensor or leave some of it out.
+pub fn attention_of(g: &Graph, x: [&Tensor; 3], at: [Heads; 3], s: &Sizes, added: &Added) -> Result<Tensor> {
+    let shape = [s.batch, s.n, s.heads, s.d];
+    attend(g, x, at, s, added, (&shape, Heads::joined(s.heads, s.n, s.d)))
+}
+
+/// The result has a shape, in which its tokens lie somewhere too.
+fn attend(
+    g: &Graph,
+    x: [&Tensor; 3],
+    at: [Heads; 3],
+    s: &Sizes,
+    added: &Added,
+    (shape, joined): (&[usize], Heads),
+) -> Result<Tensor> {
+    let s = *s;
+    s.check()?;
+    added.check(&s)?;
+    let count = |i: usize| s.of(i).iter().product::<usize>();
+    // Which gradient each operand's is a part of.
+    let mut parts = [0, 1, 2];
+    for (i, what) in ["q", "k", "v"].into_iter().enumerate() {
+        g.takes("attention", what, x[i])?;
+        if at[i].last(s.of(i)).is_some_and(|last| last >= x[i].len()) {
+            return Err(Error::shape(
+                "attention",
+                what,
+                format!("{:?} at {:?}", s.of(i), at[i]),
+                format!("{:?}", x[i].shape()),
+            ));
+        }
+        let same = |j: &usize| x[*j].id() == x[i].id();
+        let together: usize = (0..3).filter(same).map(count).sum();
+        if together == x[i].len() {
+            parts[i] = (0..3).find(same).unwrap_or(i);
+        } else if count(i) != x[i].len() {
+            let want = format!("{together} values, as many as are read");
+            return Err(Error::shape("attention", what, want, format!("{:?}", x[i].shape())));
+        }
+    }
+    let views = move |x: [&Tensor; 3]| Views { q: at[0].of(x[0]), k: at[1].of(x[1]), v: at[2].of(x[2]) };
+    let y = g.uninit(shape)?;
+    let lse = s.forward(g, &views(x), joined.of(&y), added)?;
+
+    let (x_in, y_out, added) = (x.map(Tensor::clone), y.clone(), added.clone());
+    let inputs: Vec<&Tensor> = (0..3).filter(|&i| parts[i] == i).map(|i| x[i]).collect();
+    g.record("attention gradient", &inputs, &y, move |g, dy, grads| {
+        let mut dx: [Option<Tensor>; 3] = [None, None, None];
+        for i in 0..3 {
+            dx[i] = Some(match (parts[i] == i, &dx[parts[i]]) {
+                (false, Some(whole)) => whole.clone(),
+                _ => g.uninit(x_in[i].shape())?,
+            });
+        }
+        let [Some(dq), Some(dk), Some(dv)] = dx else { return Ok(()) };
+        let dx = [&dq, &dk, &dv];
+        s.gradient(g, &views(x_in.each_ref()), joined.of(&y_out), joined.of(dy), &views(dx), &added, &lse)?;
+        for i in (0..3).filter(|&i| parts[i] == i) {
+            grads.add(g, &x_in[i], dx[i].clone())?;
+        }
+        Ok(())
     });
     Ok(y)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::common::{PRECISIONS, close, directional, dot, host, limits, round, upload, upload_f32, values, wide};
 use proptest::prelude::*;
 use rampart::Error;
-use rampart::ops::attention::{Positions, attention, self_attention};
+use rampart::ops::attention::{Added, Heads, Positions, Sizes, attention, attention_of, self_attention};
 use rampart::ops::recording;
 use rampart::tape::{Graph, Precision};
 
@@ -188,6 +188,79 @@ fn one_projection_holds_q_k_and_v() {
             assert_eq!(got, grad.to_f32(&device).unwrap(), "part {p}");
         }
     }
+}
+
+/// q, k and v of (N, T, 3, heads, D), and keys and values of another tensor (N, T, 2, heads, D), give what copies of them give.
+#[test]
+fn operands_are_read_where_they_lie() {
+    let device = host();
+    let (batch, heads, n, m, d) = (2, 3, 9, 20, 8);
+    // value (b, h, t, e) of part p of (N, T, parts, heads, D)
+    let part = |all: &[f32], parts: usize, p: usize, tokens: usize| -> Vec<f32> {
+        (0..batch * heads * tokens * d)
+            .map(|i| {
+                let (e, t, h, b) = (i % d, i / d % tokens, i / d / tokens % heads, i / d / tokens / heads);
+                all[(((b * tokens + t) * parts + p) * heads + h) * d + e]
+            })
+            .collect()
+    };
+    let lies = |parts: usize, p: usize, tokens: usize| {
+        let c = parts * heads * d;
+        Heads { first: p * heads * d, batch: tokens * c, head: d, token: c }
+    };
+    for precision in PRECISIONS {
+        // Of one tensor, of two, of three: in which tensor each operand is, which part, of how many
+        for (m, of) in [
+            (n, [(0, 0, 3), (0, 1, 3), (0, 2, 3)]),
+            (m, [(0, 0, 1), (1, 1, 2), (1, 0, 2)]),
+            (m, [(0, 0, 1), (1, 0, 1), (2, 0, 1)]),
+        ] {
+            let tokens = [n, m, m];
+            let whole: Vec<Vec<f32>> = (0..3)
+                .filter_map(|t| {
+                    let i = of.iter().position(|o| o.0 == t)?;
+                    Some(values(batch * tokens[i] * of[i].2 * heads * d, t as u64 + 1, precision))
+                })
+                .collect();
+            let sources: Vec<_> = whole.iter().map(|w| upload(&device, &[w.len()], precision, w)).collect();
+            let x = of.map(|(t, _, _)| &sources[t]);
+            let at = [0, 1, 2].map(|i| lies(of[i].2, of[i].1, tokens[i]));
+            let sizes = Sizes { batch, heads, n, m, d, scale: 0.5 };
+            let g = recording(&device, precision);
+            let y = attention_of(&g, x, at, &sizes, &Added::Nothing).unwrap();
+            assert_eq!(y.shape(), [batch, n, heads, d]);
+            let dy = values(y.len(), 9, precision);
+            let got = y.to_f32(&device).unwrap();
+            let inputs: Vec<_> = sources.iter().collect();
+            let grads = g.backward_all(&y, upload(&device, y.shape(), precision, &dy), &inputs).unwrap();
+
+            let shapes = tokens.map(|t| [batch, heads, t, d]);
+            let copies = [0, 1, 2]
+                .map(|i| upload(&device, &shapes[i], precision, &part(&whole[of[i].0], of[i].2, of[i].1, tokens[i])));
+            let g = recording(&device, precision);
+            let plain = attention(&g, copies.each_ref(), None, Some(0.5)).unwrap();
+            assert_eq!(part(&got, 1, 0, n), plain.to_f32(&device).unwrap(), "{precision:?} {of:?}");
+            let upstream = upload(&device, &shapes[0], precision, &part(&dy, 1, 0, n));
+            let want = g.backward_all(&plain, upstream, &copies.each_ref()).unwrap();
+            for (i, want) in want.iter().enumerate() {
+                let dx = grads[of[i].0].to_f32(&device).unwrap();
+                assert_eq!(
+                    part(&dx, of[i].2, of[i].1, tokens[i]),
+                    want.to_f32(&device).unwrap(),
+                    "{precision:?} {of:?} {i}"
+                );
+            }
+        }
+    }
+    let g = recording(&device, Precision::F32);
+    let x = upload(&device, &[batch * n * 3 * heads * d], Precision::F32, &vec![0.0; batch * n * 3 * heads * d]);
+    let sizes = Sizes { batch, heads, n, m: n, d, scale: 1.0 };
+    let refused = |at: [Heads; 3]| attention_of(&g, [&x; 3], at, &sizes, &Added::Nothing).unwrap_err().to_string();
+    let at = [0, 1, 2].map(|p| lies(3, p, n));
+    assert!(refused([at[0], at[1], lies(3, 3, n)]).contains("attention: v"), "beyond the end");
+    let half = Sizes { batch: 1, ..sizes };
+    let error = attention_of(&g, [&x; 3], at, &half, &Added::Nothing).unwrap_err().to_string();
+    assert!(error.contains("as many as are read"), "{error}");
 }
 
 /// The table of a map gives the plain op's bias, forward and in the gradient.

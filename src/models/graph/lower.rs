@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use super::fold::expanded;
+use super::heads::{self, Spread};
 use super::ir::{Attr, Constant, Dim, Id, Ir, Node, written};
 use super::layout::{self, NHWC};
 use super::operands::{axis, pads, parts, permutation, reduced, slices, softmax_axis, strides, times};
-use super::plan::{Call, Plan, Register, Step};
+use super::plan::{Attention, Call, Plan, Register, Step};
 use super::resample;
 use super::shapes;
 use crate::device::{DType, Device};
 use crate::ops::Activation;
+use crate::ops::attention::{Added, Heads, Positions};
 use crate::ops::conv::{Conv2d, Window};
 use crate::ops::elementwise::{Binary, Function};
 use crate::ops::gemm::Linear;
@@ -64,6 +66,8 @@ struct Lower<'a> {
     placed: Vec<Option<Placed>>,
     steps: Vec<Step>,
     registers: usize,
+    /// The shape in memory of what registers hold, where it is known.
+    memory: Vec<Option<Vec<Dim>>>,
     /// The node at work.
     name: String,
     flops: u64,
@@ -82,11 +86,13 @@ pub fn lower(ir: &Ir, device: &Device, precision: Precision, channels_first: boo
         placed: vec![None; ir.values.len()],
         steps: Vec::new(),
         registers: 1,
+        memory: vec![None],
         name: String::new(),
         flops: 0,
         parameters: 0,
     };
     let order = if channels_first { NHWC.to_vec() } else { vec![0, 1, 2, 3] };
+    l.memory[0] = ir.shape(ir.input).map(|shape| order.iter().map(|&a| shape[a]).collect());
     l.placed[ir.input] = Some(Placed { register: 0, order });
     let mut widest = 0;
     let mut stages: Vec<(String, i64)> = Vec::new();
@@ -146,6 +152,7 @@ pub fn lower(ir: &Ir, device: &Device, precision: Precision, channels_first: boo
         stages,
     };
     plan.settle();
+    plan.defer();
     Ok(plan)
 }
 
@@ -153,6 +160,18 @@ impl Lower<'_> {
     fn step(&mut self, call: Call, inputs: Vec<Register>) -> Register {
         let output = self.registers;
         self.registers += 1;
+        let of = |i: usize| inputs.get(i).and_then(|&r| self.memory[r].as_ref());
+        let memory = match &call {
+            Call::View(shape) => Some(shape.clone()),
+            Call::Permute(order) => of(0).map(|shape| order.iter().map(|&a| shape[a]).collect()),
+            Call::Slice(axis, _, count) => of(0).map(|shape| {
+                let mut shape = shape.clone();
+                shape[*axis] = Dim::fixed(*count as i64);
+                shape
+            }),
+            _ => None,
+        };
+        self.memory.push(memory);
         self.steps.push(Step { name: self.name.clone(), call, inputs, output, done: vec![] });
         output
     }
@@ -210,6 +229,10 @@ impl Lower<'_> {
     /// A node's only result.
     fn result(&mut self, node: &Node, register: Register, order: Vec<usize>) -> Made<()> {
         let id = *node.outputs.first().ok_or("no result")?;
+        if self.memory[register].is_none() {
+            let shape = self.shape(id)?;
+            self.memory[register] = Some(order.iter().map(|&a| shape[a]).collect());
+        }
         self.placed[id] = Some(Placed { register, order });
         Ok(())
     }
@@ -370,7 +393,7 @@ impl Lower<'_> {
         }
         let y = self.shape(node.outputs[0])?;
         self.flops += 2 * (c * r * s) as u64 * y[1..].iter().map(|d| d.n as u64).product::<u64>();
-        let y = self.step(Call::Conv(conv, act), inputs);
+        let y = self.step(Call::Conv(conv, act, false), inputs);
         self.result(node, y, NHWC.to_vec())
     }
 
@@ -536,7 +559,10 @@ impl Lower<'_> {
         if f == Binary::Mul && images && gates && a_shape != b_shape && a_shape[0] == Dim::BATCH {
             let x = self.reordered(&a, a_shape, &NHWC);
             let gate = self.reordered(&b, b_shape, &[0, 1, 2, 3]);
-            return Ok(Placed { register: self.step(Call::Gate, vec![x, gate]), order: NHWC.to_vec() });
+            return Ok(Placed {
+                register: self.step(Call::Gate(Activation::None), vec![x, gate]),
+                order: NHWC.to_vec(),
+            });
         }
         let turned =
             b_shape.len() == 4 && b_shape == y && a_shape.len() == 4 && a_shape != y && a_shape[2..] == [one, one];
@@ -733,25 +759,62 @@ impl Lower<'_> {
     fn attention(&mut self, node: &Node) -> Made<()> {
         let ids = [self.input(node, 0)?, self.input(node, 1)?, self.input(node, 2)?];
         let (q, v) = (self.shape(ids[0])?, self.shape(ids[2])?);
+        let &[batch, heads, n, d] = q.as_slice() else { return Err("expected four axes".into()) };
+        let m = v[2];
+        // Which axes are (batch, head, token, value); k may have its last two the other way round.
         let plain = [0, 1, 2, 3];
         let turned = if node.int("turned") == Some(1) { [0, 1, 3, 2] } else { plain };
-        let mut inputs = Vec::new();
-        for (id, order) in ids.into_iter().zip([plain, turned, plain]) {
-            inputs.push(self.at(id, &order)?);
-        }
-        let (heads, n, m, d) = (q[1].n as usize, q[2].n as usize, v[2].n as usize, q[3].n as usize);
-        let bias = match node.input(3) {
-            None => None,
+        let sizes = [[batch, heads, n, d], [batch, heads, m, d], [batch, heads, m, d]];
+        let (inputs, at) = self.heads(ids, [plain, turned, plain], sizes)?;
+        let added = match node.input(3) {
+            None => Added::Nothing,
             Some(_) => {
                 let bias = self.floats(node, 3)?;
+                let [heads, n, m] = [heads, n, m].map(|dim| dim.n as usize);
                 let full = expanded(&bias, &[1, heads, n, m]).map_err(|e| format!("its bias: {e}"))?;
                 let values = full.as_floats().unwrap_or_default();
-                Some(Tensor::from_f32(self.device, &[1, heads, n, m], DType::F32, values)?)
+                match heads::by_places(values, heads, n, m) {
+                    Some((map, table)) => Added::Places(Arc::new(Positions::new(self.device, heads, map, &table)?)),
+                    None => Added::Bias(Tensor::from_f32(self.device, &[1, heads, n, m], DType::F32, values)?),
+                }
             }
         };
-        self.flops += 4 * (heads * n * m * d) as u64 * q[0].n as u64;
-        let y = self.step(Call::Attention(bias, node.float("scale").unwrap_or(1.0)), inputs);
-        self.result(node, y, plain.to_vec())
+        self.flops += 4 * (heads.n * n.n * m.n * d.n) as u64 * batch.n as u64;
+        let scale = node.float("scale").unwrap_or(1.0);
+        let call = Attention { at, q: [batch, heads, n, d], keys: m.n as usize, scale, added };
+        let y = self.step(Call::Attention(Box::new(call)), inputs);
+        self.result(node, y, vec![0, 2, 1, 3])
+    }
+
+    /// What q, k and v are read from, and where they lie in it: where they came from, or copies.
+    fn heads(
+        &mut self,
+        ids: [Id; 3],
+        axes: [[usize; 4]; 3],
+        sizes: [[Dim; 4]; 3],
+    ) -> Made<(Vec<Register>, [Spread; 3])> {
+        let mut places = Vec::new();
+        for (id, axes) in ids.into_iter().zip(axes) {
+            let placed = self.place(id)?;
+            let known = heads::Known { steps: &self.steps, memory: &self.memory };
+            let order: Vec<usize> = placed.order.iter().map(|&a| axes[a]).collect();
+            places.extend(order.as_slice().try_into().ok().and_then(|order| known.place(placed.register, order)));
+        }
+        if let Ok(places) = <[heads::Place; 3]>::try_from(places) {
+            let known = heads::Known { steps: &self.steps, memory: &self.memory };
+            if known.covered(&places, sizes) {
+                return Ok((places.iter().map(|p| p.register).collect(), places.map(|p| p.at)));
+            }
+        }
+        let mut inputs = Vec::new();
+        for (id, axes) in ids.into_iter().zip(axes) {
+            inputs.push(self.at(id, &axes)?);
+        }
+        let at = sizes.map(|sizes| {
+            let [heads, tokens, d] = [1, 2, 3].map(|axis| sizes[axis].n as usize);
+            Spread::fixed(Heads::contiguous(heads, tokens, d))
+        });
+        Ok((inputs, at))
     }
 
     fn pool(&mut self, node: &Node) -> Made<()> {
@@ -839,7 +902,7 @@ impl Lower<'_> {
         let mut lengths = shape.clone();
         if node.op == "ReduceMean" && spatial {
             x = self.reordered(&Placed { register: x, order }, &shape, &NHWC);
-            x = self.step(Call::GlobalAvgPool, vec![x]);
+            x = self.step(Call::GlobalAvgPool(Activation::None), vec![x]);
             x = self.step(Call::View(vec![shape[0], Dim::fixed(1), Dim::fixed(1), shape[1]]), vec![x]);
             order = NHWC.to_vec();
             axes.iter().for_each(|&a| lengths[a] = Dim::fixed(1));

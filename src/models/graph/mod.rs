@@ -10,6 +10,7 @@
 //! | `identities` | drops what does nothing, spells alike what is alike |
 //! | `fuse` | batch norms, scales, residuals, activations, and what is spelt out, into one node each |
 //! | `layout` | columns of weights after a flattening |
+//! | `heads` | attention reads its heads where they were made |
 //! | `lower` | op calls, with values in the order in memory that each wants |
 //!
 //! A new operator is a name in `known`, a shape in `shapes` and a case in `lower`.
@@ -21,6 +22,7 @@ mod flat;
 mod fold;
 mod fuse;
 mod guards;
+mod heads;
 mod identities;
 mod ir;
 mod known;

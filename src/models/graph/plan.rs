@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::heads::Spread;
 use super::ir::Dim;
 use crate::ops::Activation;
-use crate::ops::attention::attention;
+use crate::ops::attention::{Added, Sizes, attention_of};
 use crate::ops::conv::{Conv2d, conv2d, conv2d_transposed};
 use crate::ops::elementwise::{Binary, Function, Operand, binary, expand, unary};
 use crate::ops::gate::gate;
@@ -14,7 +15,7 @@ use crate::ops::layer_norm::{LayerNorm, layer_norm};
 use crate::ops::leaky_relu::leaky_relu;
 use crate::ops::permute::{concat, permute, slice, view};
 use crate::ops::pointwise::{Affine, activation, affine, affine_activation, softmax};
-use crate::ops::pool::{Pool, avg_pool2d, global_avg_pool, max_pool2d_windows};
+use crate::ops::pool::{Pool, avg_pool2d, global_avg_pool_activated, max_pool2d_windows};
 use crate::ops::resize::{Along, along};
 use crate::tape::Graph;
 use crate::tensor::Tensor;
@@ -24,7 +25,8 @@ use crate::{Error, Result};
 pub enum Call {
     View(Vec<Dim>),
     Permute(Vec<usize>),
-    Conv(Arc<Conv2d>, Activation),
+    /// Where gradients are recorded the activation may be left to those that read the result.
+    Conv(Arc<Conv2d>, Activation, bool),
     ConvTransposed(Arc<Conv2d>, [usize; 2]),
     Linear(Arc<Linear>, Activation),
     Affine(Arc<Affine>, Activation),
@@ -38,20 +40,32 @@ pub enum Call {
     /// A constant on its own.
     Table(Tensor),
     Expand(Vec<Dim>),
-    Gate,
+    /// With what a convolution left of its activation.
+    Gate(Activation),
     MatMul,
     Softmax,
     LayerNorm(Arc<LayerNorm>),
     GroupNorm(Arc<GroupNorm>),
-    /// q, k, v; the bias `(1, H, N, M)`
-    Attention(Option<Tensor>, f32),
+    /// What q, k and v lie in.
+    Attention(Box<Attention>),
     MaxPool(Pool, [usize; 2]),
     AvgPool(Pool, bool),
-    GlobalAvgPool,
+    /// As for a gate.
+    GlobalAvgPool(Activation),
     Along(usize, Arc<Along>),
     Concat(usize),
     /// axis, first, count
     Slice(usize, usize, usize),
+}
+
+/// An attention whose operands lie in other tensors.
+pub struct Attention {
+    pub at: [Spread; 3],
+    /// (batch, heads, queries, values) and keys; the batch for one image
+    pub q: [Dim; 4],
+    pub keys: usize,
+    pub scale: f32,
+    pub added: Added,
 }
 
 impl Call {
@@ -70,7 +84,7 @@ impl Call {
             Call::Binary(_) | Call::Constant(..) => "binary",
             Call::Table(_) => "constant",
             Call::Expand(_) => "expand",
-            Call::Gate => "gate",
+            Call::Gate(_) => "gate",
             Call::MatMul => "matmul",
             Call::Softmax => "softmax",
             Call::LayerNorm(_) => "layer_norm",
@@ -78,7 +92,7 @@ impl Call {
             Call::Attention(..) => "attention",
             Call::MaxPool(..) => "max_pool2d",
             Call::AvgPool(..) => "avg_pool2d",
-            Call::GlobalAvgPool => "global_avg_pool",
+            Call::GlobalAvgPool(_) => "global_avg_pool",
             Call::Along(..) => "along",
             Call::Concat(_) => "concat",
             Call::Slice(..) => "slice",
@@ -117,8 +131,17 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Finds after which step each register is read last.
+    /// Drops what nobody reads, and finds after which step each register is read last.
     pub fn settle(&mut self) {
+        let mut read = vec![false; self.registers];
+        read[self.output] = true;
+        for step in self.steps.iter().rev() {
+            if read[step.output] {
+                step.inputs.iter().for_each(|&r| read[r] = true);
+            }
+        }
+        self.steps.retain(|step| read[step.output]);
+        self.stages.retain(|stage| self.steps.iter().any(|step| step.name == *stage));
         let mut seen = vec![false; self.registers];
         seen[self.output] = true;
         for step in self.steps.iter_mut().rev() {
@@ -128,6 +151,37 @@ impl Plan {
             done.dedup();
             done.retain(|&r| !std::mem::replace(&mut seen[r], true));
             step.done = done;
+        }
+    }
+
+    /// Leaves a curved activation to a mean over pixels and a gate, where they alone read it and gradients are recorded: what went into it
+    /// is kept anyway, so that its result is neither written nor kept.
+    pub fn defer(&mut self) {
+        for i in 0..self.steps.len() {
+            let (Call::Conv(_, act, _), output) = (&self.steps[i].call, self.steps[i].output) else { continue };
+            let act = *act;
+            // Stages are looked at.
+            let seen = output == self.output || self.stages.contains(&self.steps[i].name);
+            if matches!(act, Activation::None | Activation::Relu) || seen {
+                continue;
+            }
+            let reads = |step: &&Step| step.inputs.contains(&output);
+            let applies = |step: &Step| match step.call {
+                Call::GlobalAvgPool(_) => true,
+                Call::Gate(_) => step.inputs[0] == output && !step.inputs[1..].contains(&output),
+                _ => false,
+            };
+            let mut readers = self.steps.iter().filter(reads).peekable();
+            if readers.peek().is_none() || !readers.all(applies) {
+                continue;
+            }
+            for step in &mut self.steps {
+                match &mut step.call {
+                    Call::GlobalAvgPool(left) | Call::Gate(left) if step.inputs[0] == output => *left = act,
+                    Call::Conv(_, _, late) if step.output == output => *late = true,
+                    _ => {}
+                }
+            }
         }
     }
 
@@ -172,11 +226,13 @@ impl Call {
         if let Call::Table(t) = self {
             return Ok(t.clone());
         }
+        let left = |act: &Activation| if g.records() { *act } else { Activation::None };
         let x = input(0)?;
         Ok(match self {
             Call::View(shape) => view(g, x, &of(shape))?,
             Call::Permute(axes) => permute(g, x, axes)?,
-            Call::Conv(conv, act) => conv2d(g, x, conv, inputs.get(1), *act)?,
+            Call::Conv(conv, _, true) if g.records() => conv2d(g, x, conv, inputs.get(1), Activation::None)?,
+            Call::Conv(conv, act, _) => conv2d(g, x, conv, inputs.get(1), *act)?,
             Call::ConvTransposed(conv, size) => conv2d_transposed(g, x, conv, *size)?,
             Call::Linear(layer, act) => {
                 let k = x.shape().last().copied().unwrap_or(1);
@@ -198,19 +254,23 @@ impl Call {
             Call::Constant(f, c, true) => binary(g, *f, Operand::Constant(c), Operand::Value(x))?,
             Call::Table(t) => t.clone(),
             Call::Expand(shape) => expand(g, x, &of(shape))?,
-            Call::Gate => {
+            Call::Gate(act) => {
                 let gates = input(1)?;
                 let (n, c) = (gates.shape()[0], gates.len() / gates.shape()[0].max(1));
-                gate(g, x, &view(g, gates, &[n, c])?, Activation::None)?
+                gate(g, x, &view(g, gates, &[n, c])?, left(act))?
             }
             Call::MatMul => matmul(g, x, input(1)?)?,
             Call::Softmax => softmax(g, x)?,
             Call::LayerNorm(norm) => layer_norm(g, x, norm)?,
             Call::GroupNorm(norm) => group_norm(g, x, norm, Activation::None)?,
-            Call::Attention(bias, scale) => attention(g, [x, input(1)?, input(2)?], bias.as_ref(), Some(*scale))?,
+            Call::Attention(a) => {
+                let [batch, heads, n, d] = a.q.map(|dim| dim.of(images));
+                let sizes = Sizes { batch, heads, n, m: a.keys, d, scale: a.scale };
+                attention_of(g, [x, input(1)?, input(2)?], a.at.map(|at| at.of(images)), &sizes, &a.added)?
+            }
             Call::MaxPool(pool, windows) => max_pool2d_windows(g, x, *pool, *windows)?,
             Call::AvgPool(pool, padded) => avg_pool2d(g, x, *pool, *padded)?,
-            Call::GlobalAvgPool => global_avg_pool(g, x)?,
+            Call::GlobalAvgPool(act) => global_avg_pool_activated(g, x, left(act))?,
             Call::Along(axis, map) => along(g, x, *axis, map)?,
             Call::Concat(axis) => concat(g, &inputs.iter().collect::<Vec<_>>(), *axis)?,
             Call::Slice(axis, first, count) => slice(g, x, *axis, *first, *count)?,
