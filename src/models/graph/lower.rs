@@ -116,6 +116,8 @@ pub fn lower(ir: &Ir, device: &Device, precision: Precision, channels_first: boo
             if let (Some(Placed { order, .. }), &[Dim { n: 1, batch: true, .. }, _, h, w], true) =
                 (&l.placed[id], shape, l.steps.len() > before)
                 && *order == NHWC
+                // A mean over the image on the way to a gate makes it no smaller.
+                && h.n * w.n > 1
             {
                 match stages.last_mut() {
                     Some((name, pixels)) if *pixels == h.n * w.n => *name = node.name.clone(),
@@ -139,7 +141,7 @@ pub fn lower(ir: &Ir, device: &Device, precision: Precision, channels_first: boo
     let plain: Vec<usize> = (0..shape.len()).collect();
     let output = l.at(ir.output, &plain)?;
     let output = l.step(Call::View(vec![Dim::BATCH, Dim::fixed(classes)]), vec![output]);
-    let stages = stages.into_iter().filter(|(_, pixels)| *pixels > 1).map(|(name, _)| name).collect();
+    let stages = stages.into_iter().map(|(name, _)| name).collect();
     let mut plan = Plan {
         steps: l.steps,
         registers: l.registers,

@@ -277,3 +277,73 @@ impl Call {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Device;
+    use crate::ops::conv::Window;
+    use crate::tape::Precision;
+
+    fn step(call: Call, inputs: &[Register], output: Register) -> Step {
+        Step { name: format!("node {output}"), call, inputs: inputs.to_vec(), output, done: vec![] }
+    }
+
+    /// A convolution, a mean and a gate of its result by something like the mean; and a last step.
+    fn gated(last: Step) -> Plan {
+        let device = Device::host().unwrap();
+        let window = Window { stride: [1, 1], padding: [0; 4], dilation: [1, 1], groups: 1 };
+        let conv = Arc::new(Conv2d::new(&device, Precision::F32, &[1.0], [1, 1, 1, 1], None, window).unwrap());
+        let steps = vec![
+            step(Call::Conv(conv, Activation::Silu, false), &[0], 1),
+            step(Call::GlobalAvgPool(Activation::None), &[1], 2),
+            step(Call::Gate(Activation::None), &[1, 2], 3),
+            last,
+        ];
+        Plan {
+            steps,
+            registers: 5,
+            input: 0,
+            output: 4,
+            classes: 1,
+            widest: 1,
+            flops: 0,
+            parameters: 1,
+            stages: vec![],
+        }
+    }
+
+    fn left(plan: &Plan) -> (bool, [Activation; 2]) {
+        let [Call::Conv(_, _, late), Call::GlobalAvgPool(mean), Call::Gate(gate)] =
+            [0, 1, 2].map(|i| &plan.steps[i].call)
+        else {
+            panic!("the steps are other ones")
+        };
+        (*late, [*mean, *gate])
+    }
+
+    #[test]
+    fn an_activation_is_left_to_a_mean_and_a_gate_that_alone_read_it() {
+        let mut plan = gated(step(Call::GlobalAvgPool(Activation::None), &[3], 4));
+        plan.defer();
+        assert_eq!(left(&plan), (true, [Activation::Silu; 2]));
+
+        let kept = (false, [Activation::None; 2]);
+        let mut read_again = gated(step(Call::Binary(Binary::Add), &[3, 1], 4));
+        read_again.defer();
+        assert_eq!(left(&read_again), kept);
+
+        let mut looked_at = gated(step(Call::GlobalAvgPool(Activation::None), &[3], 4));
+        looked_at.stages = vec!["node 1".into()];
+        looked_at.defer();
+        assert_eq!(left(&looked_at), kept);
+    }
+
+    #[test]
+    fn what_nobody_reads_is_dropped() {
+        let mut plan = gated(step(Call::GlobalAvgPool(Activation::None), &[1], 4));
+        plan.settle();
+        assert_eq!(plan.steps.iter().map(|step| step.output).collect::<Vec<_>>(), [1, 4]);
+        assert_eq!(plan.steps[1].done, [1]);
+    }
+}
