@@ -182,8 +182,11 @@ impl Card {
         };
         if found.len() > 1 {
             let places: Vec<String> = found.iter().take(4).map(|(prefix, _)| format!("`{prefix}`")).collect();
-            let problem =
-                format!("{} networks lie in it, under {}: models.strip chooses one", found.len(), places.join(" and "));
+            let problem = format!(
+                "{} networks lie in it, under {}: models.strip (--strip) chooses one",
+                found.len(),
+                places.join(" and ")
+            );
             return Err(Error::file(weights.origin(), problem));
         }
         let Some((prefix, (row, config))) = found.pop() else {
@@ -298,7 +301,7 @@ impl Card {
                 return Err(bad(format!("metadata: `input_range`: expected 1 or 255, found `{}`", short(other))));
             }
         };
-        let layout = graph::layout_of(model, said.layout.or(own));
+        let (layout, guessed) = graph::layout_of(model, said.layout.or(own));
         let size = graph::size_of(model, layout);
         let channels = said.channels.or(channels).unwrap_or(match graph::depth_of(model, layout) {
             Some(1) => Channels::Grey,
@@ -316,7 +319,7 @@ impl Card {
         let config = graph::Config { classes: found.classes, size: size.or(found.only), channels, layout };
         let config = serde_json::to_value(config).map_err(|e| bad(e.to_string()))?;
         let mut card = Self::of(weights, graph::NAME.into(), config, range)?;
-        let mut notes = Vec::new();
+        let mut notes = Vec::from_iter(guessed);
         if let Some([h, w]) = size.filter(|_| model.flat) {
             let (from, order) = match (channels.count(), said.layout.or(own)) {
                 (1, _) => ("grey images", String::new()),
@@ -368,6 +371,19 @@ impl Card {
         let text = || {
             format!(
                 "it says no mean and std: those of torchvision's networks for ImageNet are used, {mean:?} and {std:?}"
+            )
+        };
+        self.assumed.then(text)
+    }
+
+    /// What is assumed of the other half where mean or std is said alone, in words.
+    pub fn half(&self, said: &str, other: &str) -> Option<String> {
+        let own = if other == "mean" { &self.mean } else { &self.std };
+        let whose = if self.arch == graph::NAME { "pixels as they are" } else { "torchvision's networks for ImageNet" };
+        let text = || {
+            format!(
+                "warning: {said} is said and {other} is not: that of {whose} is used, {own:?}",
+                own = own.as_deref().unwrap_or_default()
             )
         };
         self.assumed.then(text)

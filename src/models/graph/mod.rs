@@ -15,6 +15,7 @@
 //!
 //! A new operator is a name in `known`, a shape in `shapes` and a case in `lower`.
 
+mod axes;
 mod choice;
 mod counted;
 mod ending;
@@ -36,6 +37,7 @@ mod range;
 pub mod read;
 mod resample;
 mod shapes;
+mod single;
 mod tables;
 
 use std::sync::Arc;
@@ -130,14 +132,21 @@ pub struct Simplified {
     pub cut: Option<String>,
 }
 
-/// Whether the input is (N, C, H, W) or (N, H, W, C): as said, and if nothing is said as the dimensions that the file fixes have it.
-pub fn layout_of(model: &Model, said: Option<Layout>) -> Layout {
-    said.unwrap_or_else(|| match model.image[..] {
-        _ if model.flat => Layout::Nchw,
-        [_, first, _, Some(1 | 3)] if !matches!(first, Some(1 | 3)) => Layout::Nhwc,
-        [_, first, _, Some(2 | 4)] if !matches!(first, Some(1..=4)) => Layout::Nhwc,
-        _ => Layout::Nchw,
-    })
+/// Whether the input is (N, C, H, W) or (N, H, W, C): as said, and if nothing is said as its first steps or else the dimensions that the
+/// file fixes tell; and a warning where they do not.
+pub fn layout_of(model: &Model, said: Option<Layout>) -> (Layout, Option<String>) {
+    if let Some(layout) = said {
+        return (layout, None);
+    }
+    let (layout, guessed) = axes::told(model);
+    let other = if layout == Layout::Nchw { Layout::Nhwc } else { Layout::Nchw };
+    let sides: Vec<String> = model.image.iter().map(|side| side.map_or("?".into(), |n| n.to_string())).collect();
+    let warning = format!(
+        "warning: nothing tells whether its input ({}) has the channels first or last: {layout} is taken; models.layout = \"{other}\" \
+         (--layout {other}) is the other",
+        sides.join(", ")
+    );
+    (layout, guessed.then_some(warning))
 }
 
 /// The image size that the file fixes, if it does.

@@ -11,6 +11,7 @@ use super::fold;
 use super::ir::{Attr, Constant, Dim, Id, Ir, Node, written};
 use super::operands::{Range, axes_of, axis, pads, parts, permutation, reduced, slices, softmax_axis, times};
 use super::resample::{Asked, asked};
+use super::single;
 
 /// Gives every value its shape for images of `image` (C, H, W, or H, W, C if that is how the graph takes them).
 ///
@@ -27,7 +28,11 @@ pub fn run(ir: &mut Ir, image: [usize; 3]) -> Result<(), String> {
             node.op = "Identity".into();
             node.inputs.truncate(1);
         }
-        let wrong = |problem: String| format!("{}: {problem}", node.title());
+        let title = node.title();
+        let wrong = |problem: String| format!("{title}: {problem}");
+        if ir.single && !is_last(ir, &node) {
+            single::keep(ir, &mut node, &mut waiting).map_err(wrong)?;
+        }
         if let Some(results) = fold::evaluate(ir, &node).map_err(wrong)? {
             for (&id, constant) in node.outputs.iter().zip(results) {
                 ir.values[id].shape = Some(constant.shape.iter().map(|&n| Dim::fixed(n as i64)).collect());
@@ -384,6 +389,9 @@ fn infer(ir: &Ir, node: &Node) -> Result<Vec<Vec<Dim>>, String> {
             // Of the one image that the file takes, the logits without the batch: that axis stays.
             let stays = |a: usize| x[a] == Dim::BATCH && is_last(ir, node);
             let gone: Vec<usize> = gone.into_iter().filter(|&a| !stays(a)).collect();
+            if let Some(&a) = gone.iter().find(|&&a| x[a].batch) {
+                return Err(format!("takes axis {a} off {}, which is the batch: expected it to stay", written(x)));
+            }
             if let Some(&a) = gone.iter().find(|&&a| x[a] != Dim::fixed(1)) {
                 return Err(format!("axis {a} of {} is not of length 1", written(x)));
             }
