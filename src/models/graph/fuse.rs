@@ -352,6 +352,10 @@ fn attention(ir: &Ir, seen: &Seen, at: usize) -> Option<Rewrite> {
             return None;
         }
     }
+    // Over a single key the softmax is 1 whatever is added to its score, and no gradient goes back: none is left to rounding.
+    let finite =
+        |id: &Id| ir.constant(Some(*id)).and_then(Constant::as_floats).is_some_and(|b| b.iter().all(|v| v.is_finite()));
+    let bias = bias.filter(|id| v_shape[2] != Dim::fixed(1) || !finite(id));
     let mut fused = instead(node, "Attention", vec![Some(q), Some(k), Some(v), bias]);
     fused.set("scale", Attr::Float(scale));
     fused.set("turned", Attr::Int(i64::from(swapped)));
@@ -649,6 +653,31 @@ mod tests {
             let mut ir = graph(9, [start(), last.to_vec()].concat(), &scalars);
             run(&mut ir);
             assert_eq!(ops(&ir) == ["Gelu"], found, "{:?}", ops(&ir));
+        }
+    }
+
+    #[test]
+    fn a_bias_on_a_single_key_is_none() {
+        for (keys, value, kept) in [(1, -2.0, false), (1, f32::NEG_INFINITY, true), (3, -2.0, true)] {
+            let mut ir = Ir { opset: 17, ..Ir::default() };
+            let add = |ir: &mut Ir, n: i64, m: i64| {
+                ir.add("v", Some(vec![Dim::BATCH, Dim::fixed(2), Dim::fixed(n), Dim::fixed(m)]))
+            };
+            let (q, k, v) = (add(&mut ir, 5, 8), add(&mut ir, 8, keys), add(&mut ir, keys, 8));
+            let [scores, sums, shares] = [0; 3].map(|_| add(&mut ir, 5, keys));
+            let y = add(&mut ir, 5, 8);
+            let bias = Constant::floats(&[1, 1, 5, keys as usize], vec![value; 5 * keys as usize]);
+            let bias = ir.add_constant("bias", bias);
+            ir.nodes = vec![
+                node("MatMul", &[q, k], scores),
+                node("Add", &[scores, bias], sums),
+                node("Softmax", &[sums], shares),
+                node("MatMul", &[shares, v], y),
+            ];
+            ir.output = y;
+            run(&mut ir);
+            assert_eq!(ops(&ir), ["Attention"], "{keys} {value}");
+            assert_eq!(ir.nodes[0].input(3).is_some(), kept, "{keys} {value}");
         }
     }
 
