@@ -9,7 +9,7 @@ use super::emulator::EmulatorArgs;
 use super::settings::OfNetworks;
 use crate::attack::{Norm, Oracle as _};
 use crate::config::{Config, Overrides, Set};
-use crate::data::saved::{self, Places, Saved};
+use crate::data::saved::{self, Form, Places, Saved};
 use crate::device::{Device, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::files::write_output;
@@ -178,7 +178,7 @@ impl Args {
         if !(eps.is_finite() && eps >= 0.0) {
             return Err(Error::usage(flag, format!("expected a number of at least 0, found {eps}")));
         }
-        if saved.clean.is_none() {
+        if !saved.has_clean() {
             let problem = "a budget needs the clean images: expected an array `clean` in the file, or --clean FILE";
             return Err(Error::usage(flag, problem));
         }
@@ -191,10 +191,12 @@ const NEAR: f32 = 0.1;
 
 /// Refuses images most of which are no pixels: grey levels, or normalised values.
 fn pixels(file: &Path, saved: &Saved) -> Result<()> {
-    let len = saved.shape.iter().product::<usize>().max(1);
-    let beyond = |v: &&f32| **v < -NEAR || **v > 1.0 + NEAR;
-    let strange: Vec<f32> =
-        saved.attacked.chunks_exact(len).filter_map(|image| image.iter().find(beyond).copied()).collect();
+    let beyond = |v: &f32| *v < -NEAR || *v > 1.0 + NEAR;
+    let mut strange: Vec<f32> = Vec::new();
+    for i in 0..if saved.eight_bit { 0 } else { saved.labels.len() } {
+        let image = saved.images(Form::Attacked, i..i + 1, saved.shape[2])?;
+        strange.extend(image.into_iter().flatten().find(beyond));
+    }
     match strange.first() {
         Some(value) if 2 * strange.len() > saved.labels.len() => Err(Error::file(
             file,
@@ -222,7 +224,7 @@ fn share(part: usize, all: usize) -> String {
 fn told(file: &Path, saved: &Saved, limit: Option<Limit>, all: &[(String, Vec<Scored>)]) -> String {
     let form = if saved.eight_bit { "8-bit values" } else { "floats" };
     let (n, [h, w, _]) = (saved.labels.len(), saved.shape);
-    let with = if saved.clean.is_some() { "with" } else { "without" };
+    let with = if saved.has_clean() { "with" } else { "without" };
     let mut lines = vec![format!("{}: {n} images of {h}x{w}, {form}, {with} clean images", file.display())];
     if !saved.taken.is_empty() {
         lines.push(saved.taken.clone());
@@ -239,12 +241,12 @@ fn told(file: &Path, saved: &Saved, limit: Option<Limit>, all: &[(String, Vec<Sc
         Some(Limit { norm, eps }) => format!("budget: {norm} {}", eps_label(eps)),
         None => "budget: none said (--eps); what counts is [0, 1] alone".into(),
     });
-    if saved.clean.is_none() {
+    if !saved.has_clean() {
         lines.push("without clean images a success is any wrong prediction, also of what was wrong before".into());
     }
     // The same for every network.
     if let Some((_, scored)) = all.first() {
-        if saved.clean.is_some() {
+        if saved.has_clean() {
             for (name, of) in [("linf", (|s| s.budget.linf) as fn(&Scored) -> f32), ("l2", |s| s.budget.l2)] {
                 // NaN stays.
                 let most = scored.iter().map(of).fold(0.0f32, |a, b| if a.is_nan() || a > b { a } else { b });
@@ -274,7 +276,7 @@ fn told(file: &Path, saved: &Saved, limit: Option<Limit>, all: &[(String, Vec<Sc
         let count = |of: fn(&Scored) -> bool| scored.iter().filter(|s| of(s)).count();
         lines.push(format!("\n{name}"));
         let right = count(Scored::right_clean);
-        if saved.clean.is_some() {
+        if saved.has_clean() {
             lines.push(format!("  right when clean     {}", share(right, n)));
         }
         let success = count(Scored::success);

@@ -56,6 +56,8 @@ pub const ROW: Row = Row {
 /// The last of each are what `numpy.savez` and a tuple of `torch.save` leave without a name.
 pub(super) const IMAGES: [&str; 9] = ["x", "images", "image", "data", "x_test", "X", "inputs", "arr_0", "0"];
 pub(super) const LABELS: [&str; 9] = ["y", "labels", "label", "targets", "y_test", "Y", "target", "arr_1", "1"];
+/// And the numbers of the images in their source.
+pub(super) const IDS: [&str; 3] = ["ids", "id", "indices"];
 /// And an array of what the labels stand for.
 const CLASSES: [&str; 4] = ["classes", "class_names", "label_names", "names"];
 
@@ -64,6 +66,8 @@ const MOST_IMAGES: usize = 1 << 24;
 const MOST_SIDE: usize = 1 << 11;
 /// Bytes behind the images that were asked for which are read for their checksum alone.
 const MOST_PASSED: u64 = 1 << 30;
+/// The way out where an array called so is something else.
+const NO_IDS: &str = "give an array of something else another name";
 /// Classes that labels can tell apart.
 const MOST_CLASSES: i64 = 1 << 20;
 
@@ -75,11 +79,32 @@ struct Arrays {
     order: Option<Vec<String>>,
 }
 
+impl Arrays {
+    /// The numbers that the images have in their source, where the file has them: random draws go by them.
+    fn numbered(&self, images: usize) -> Result<Option<Vec<u32>>> {
+        if there(&self.images, &IDS)?.is_empty() {
+            return Ok(None);
+        }
+        let ids = numbers(&self.images, &IDS, "id")?;
+        let bad = |problem: String| Err(Error::file(&self.images, format!("ids: {problem}; {NO_IDS}")));
+        if ids.len() != images {
+            return bad(format!("expected {images}, one for each label, found {}", ids.len()));
+        }
+        let mut sorted = ids.clone();
+        sorted.sort_unstable();
+        match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => bad(format!("expected every number once, found {} twice", pair[0])),
+            None => Ok(Some(ids)),
+        }
+    }
+}
+
 impl Source for Arrays {
     fn load(&self, limit: Option<usize>, select: Select) -> Result<Dataset> {
         let labels = labels(&self.labels, &LABELS)?;
         let classes = classes::numbered(&labels, self.classes.as_deref(), self.order.as_deref(), &self.labels)?;
         let keep = select.indices(&labels, limit);
+        let ids = self.numbered(labels.len())?;
         let Images { pixels, height, width } = images(&self.images, &IMAGES, &keep, labels.len(), Beyond::Refused)?;
         let stem = self.images.file_stem().map_or("arrays".into(), |stem| stem.to_string_lossy().into_owned());
         Ok(Dataset {
@@ -89,7 +114,7 @@ impl Source for Arrays {
             classes,
             pixels,
             labels: keep.iter().map(|&i| labels[i]).collect(),
-            ids: keep.iter().map(|&i| i as u64).collect(),
+            ids: keep.iter().map(|&i| ids.as_ref().map_or(i as u64, |ids| ids[i].into())).collect(),
             skipped: vec![],
         })
     }
@@ -141,6 +166,15 @@ pub(super) struct Array<'a> {
     values: Box<dyn Read + 'a>,
 }
 
+/// What a tensor is called that `torch.save` wrote by itself.
+const ALONE: &str = "";
+
+/// Whether a file is one array without a name.
+pub(super) fn is_alone(file: &Path) -> Result<bool> {
+    let is = |e: &str| file.extension().is_some_and(|own| own.eq_ignore_ascii_case(e));
+    Ok(is("npy") || (is("pt") || is("pth")) && names(file)? == [ALONE])
+}
+
 /// Opens an array of a file and hands it on.
 pub(super) fn array<T>(file: &Path, names: &[&str], what: &str, read: impl FnOnce(Array) -> Result<T>) -> Result<T> {
     let extension = file.extension().map(|e| e.to_ascii_lowercase()).unwrap_or_default();
@@ -176,7 +210,8 @@ pub(super) fn array<T>(file: &Path, names: &[&str], what: &str, read: impl FnOnc
         }
         Some("safetensors" | "pt" | "pth") => {
             let tensors = TensorFile::open(file)?;
-            let name = among(&tensors.names())?;
+            let own = tensors.names();
+            let name = if own == [ALONE] { ALONE } else { among(&own)? };
             let view = tensors.get(name).ok_or_else(|| Error::file(file, format!("`{name}` lies outside the file")))?;
             let kind = match view.dtype {
                 Dtype::U8 => Kind::Unsigned(1),
@@ -251,7 +286,10 @@ fn header(file: &Path, what: &str, from: &mut impl Read) -> Result<(Kind, Vec<us
         "i8" => Kind::Signed(8),
         "f4" => Kind::Float(4),
         "f8" => Kind::Float(8),
-        _ => return Err(bad(format!("expected integers, float32 or float64, found '{descr}'"))),
+        _ => {
+            let expected = if what == "images" { "integers, float32 or float64" } else { "integers" };
+            return Err(bad(format!("expected {expected}, found '{descr}'")));
+        }
     };
     if order == ">" && kind.bytes() > 1 {
         return Err(bad(format!("expected little-endian numbers, found '{descr}': save a.astype('<{kind_name}')")));
@@ -310,9 +348,12 @@ pub(super) fn labels(file: &Path, names: &[&str]) -> Result<Vec<u32>> {
     Ok(labels)
 }
 
-/// The numbers of a file's images in their source.
-pub(super) fn numbers(file: &Path, names: &[&str]) -> Result<Vec<u32>> {
-    whole(file, names, "id", i64::from(u32::MAX))
+/// A number for each of a file's images: an `id` in their source, or a `prediction`.
+pub(super) fn numbers(file: &Path, names: &[&str], what: &str) -> Result<Vec<u32>> {
+    whole(file, names, what, i64::from(u32::MAX)).map_err(|e| match e {
+        Error::File { file, problem } if what == "id" => Error::file(&file, format!("{problem}; {NO_IDS}")),
+        other => other,
+    })
 }
 
 /// A whole number from 0 on and below `end` per image; `what` is one of them.
@@ -398,7 +439,7 @@ pub(super) fn images(file: &Path, names: &[&str], keep: &[usize], labels: usize,
             }
         };
         if n != labels {
-            return Err(bad(format!("expected as many as labels, {labels}, found {n}")));
+            return Err(bad(format!("expected {labels}, one for each label, found {n}")));
         }
         if !(1..=MOST_SIDE).contains(&height) || !(1..=MOST_SIDE).contains(&width) {
             return Err(bad(format!("expected sides of 1 to {MOST_SIDE} pixels, found {height}x{width}")));
@@ -575,7 +616,7 @@ mod tests {
         let float = |v: f32| npy("<f4", &[1, 2, 2, 3], &v.to_le_bytes().repeat(12));
         let cut = npy("|u1", &[2, 4, 4, 3], &[0; 60]);
         for (arrays, part) in [
-            (vec![("x", x(&[2, 4, 4, 3])), ("y", y(&[0, 1, 1]))], "expected as many as labels, 3, found 2"),
+            (vec![("x", x(&[2, 4, 4, 3])), ("y", y(&[0, 1, 1]))], "images: expected 3, one for each label, found 2"),
             (vec![("x", x(&[1, 3, 4, 3])), ("y", y(&[0]))], "may be either"),
             (vec![("x", x(&[1, 4, 4, 2])), ("y", y(&[0]))], "found (1, 4, 4, 2)"),
             (vec![("x", float(255.0)), ("y", y(&[0]))], "found 255"),
@@ -585,7 +626,7 @@ mod tests {
             (vec![("x", cut), ("y", y(&[0, 1]))], "image 1 of 2: failed to fill"),
             (vec![("x", npy("|O", &[1], b"")), ("y", y(&[0]))], "found '|O'"),
             (vec![("x", x(&[1, 4, 4, 3])), ("y", npy("<f4", &[1], &[0; 4]))], "expected integers"),
-            (vec![("x", npy("|u1", &[usize::MAX, 3, 4, 4], b"")), ("y", y(&[0]))], "expected as many as labels"),
+            (vec![("x", npy("|u1", &[usize::MAX, 3, 4, 4], b"")), ("y", y(&[0]))], "expected 1, one for each label"),
             (vec![("x", npy("|u1", &[1, 1 << 60, 4, 3], b"")), ("y", y(&[0]))], "expected sides"),
             (
                 vec![("x", npy("<f8", &[100, 2048, 2048, 3], b"")), ("y", y(&[0; 100]))],
@@ -603,6 +644,55 @@ mod tests {
         }
         fs::write(dir.path().join("x.npz"), b"PK\x03\x04 no archive").unwrap();
         assert!(load(&dir.path().join("x.npz"), None).unwrap_err().to_string().contains("expected a .npz of NumPy"));
+    }
+
+    #[test]
+    fn numbers_of_the_images_are_those_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |name: &str, ids: Vec<u8>, limit| {
+            let x = npy("|u1", &[3, 2, 2, 3], &[7; 36]);
+            load(&npz(dir.path(), "ids.npz", &[("x", x), ("y", npy("|u1", &[3], &[0, 1, 1])), (name, ids)]), limit)
+        };
+        let whole =
+            |ids: &[i64]| npy("<i8", &[ids.len()], &ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<_>>());
+        assert_eq!(of("ids", whole(&[70_000, 3, 9]), None).unwrap().ids, [70_000, 3, 9]);
+        assert_eq!(of("indices", whole(&[8, 3, 9]), Some(2)).unwrap().ids, [8, 3]);
+        assert_eq!(of("others", whole(&[8]), None).unwrap().ids, [0, 1, 2]);
+        for (ids, part) in [
+            (npy("<f4", &[3], &[0; 12]), "ids: expected integers, found floating-point numbers"),
+            (npy("<U1", &[3], &[0; 12]), "ids: expected integers, found '<U1'"),
+            (whole(&[1, 2]), "ids: expected 3, one for each label, found 2"),
+            (whole(&[1, 2, 1]), "ids: expected every number once, found 1 twice"),
+            (whole(&[1, 2, -1]), "id of image 2: expected a number from 0 on"),
+        ] {
+            let error = of("ids", ids, Some(1)).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains("ids.npz") && error.contains(NO_IDS), "{error} | {part}");
+        }
+    }
+
+    /// As `torch.save` writes uint8 of (2, 3, 2, 2) by themselves.
+    #[test]
+    fn a_tensor_without_a_name_is_an_array_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let pickle: &[u8] = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nq\x00((X\x07\x00\x00\x00storageq\x01ctorch\nByteStorage\n\
+            q\x02X\x01\x00\x00\x000q\x03X\x03\x00\x00\x00cpuq\x04K\x18tq\x05QK\x00(K\x02K\x03K\x02K\x02tq\x06(K\x0cK\x04K\x02K\x01tq\x07\
+            \x89ccollections\nOrderedDict\nq\x08)Rq\ttq\nRq\x0b.";
+        let images = dir.path().join("bare.pt");
+        let mut archive = zip::ZipWriter::new(File::create(&images).unwrap());
+        let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        let values: Vec<u8> = (0..24).map(|i| 9 * i).collect();
+        for (name, bytes) in [("a/data.pkl", pickle), ("a/byteorder", b"little"), ("a/data/0", &values)] {
+            archive.start_file(name, stored).unwrap();
+            archive.write_all(bytes).unwrap();
+        }
+        archive.finish().unwrap();
+        assert!(is_alone(&images).unwrap());
+        let labels = npz(dir.path(), "y.npz", &[("y", npy("|u1", &[2], &[0, 1]))]);
+        assert!(!is_alone(&labels).unwrap());
+        let arrays = Arrays { images, labels, classes: None, order: None };
+        let data = arrays.load(None, Select::First).unwrap();
+        assert_eq!((data.len(), data.shape()), (2, [2, 2, 3]));
+        assert_eq!(data.image(0).unwrap()[..3], [0.0, 36.0 / 255.0, 72.0 / 255.0]);
     }
 
     #[test]

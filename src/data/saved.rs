@@ -11,10 +11,10 @@
 //!
 //! What the file is about is JSON: `about.json` in a `.npz`, the metadata `about` of safetensors.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
+use std::ops::Range;
 use std::path::Path;
 
 use safetensors::Dtype;
@@ -23,9 +23,10 @@ use serde::{Deserialize, Serialize};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-use super::arrays::{self, Beyond, IMAGES, Images, LABELS};
+use super::arrays::{self, Beyond, IDS, IMAGES, Images, LABELS};
 use super::grey::{fits, luma};
 use super::npy;
+use super::prepared::Pixels;
 use super::tensors::TensorFile;
 use crate::choice::choice;
 use crate::error::{Error, Result};
@@ -184,11 +185,11 @@ fn planes(image: &[f32], channels: usize) -> Vec<f32> {
 pub struct Saved {
     /// Height, width and channels.
     pub shape: [usize; 3],
-    /// `(N, H, W, C)` as they lie there, whatever the values are.
-    pub attacked: Vec<f32>,
+    /// As they lie there, whatever the values are: bytes stay bytes.
+    attacked: Pixels,
     /// Whether they are bytes.
     pub eight_bit: bool,
-    pub clean: Option<Vec<f32>>,
+    clean: Option<Pixels>,
     pub labels: Vec<u32>,
     /// Numbers of the images from 0 where the file has none.
     pub ids: Vec<u64>,
@@ -200,17 +201,28 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// The images as a network of so many channels takes them: of one the luma, which of grey images is what they are.
+    pub fn has_clean(&self) -> bool {
+        self.clean.is_some()
+    }
+
+    /// Some images as floats, `(n, H, W, C)`, as a network of so many channels takes them: of one the luma, which of grey images is what
+    /// they are. `None` of clean ones where there are none.
     ///
     /// # Errors
-    /// What was expected and found, in words.
-    pub fn for_channels(&self, channels: usize) -> Result<Cow<'_, Saved>, String> {
+    /// [`Error::Failed`] with the channels that were expected and found.
+    ///
+    /// # Panics
+    /// When a number is not below that of the labels.
+    pub fn images(&self, form: Form, which: Range<usize>, channels: usize) -> Result<Option<Vec<f32>>> {
         let [height, width, own] = self.shape;
-        if !fits(channels, own)? {
-            return Ok(Cow::Borrowed(self));
-        }
-        let (attacked, clean) = (luma(&self.attacked), self.clean.as_deref().map(luma));
-        Ok(Cow::Owned(Saved { shape: [height, width, 1], attacked, clean, ..self.clone() }))
+        let grey = fits(channels, own).map_err(Error::Failed)?;
+        let of = match form {
+            Form::Attacked => Some(&self.attacked),
+            Form::Clean => self.clean.as_ref(),
+        };
+        let Some(pixels) = of else { return Ok(None) };
+        let values = pixels.batch(&which.collect::<Vec<_>>(), height * width)?;
+        Ok(Some(if grey { luma(&values) } else { values }))
     }
 }
 
@@ -225,7 +237,6 @@ pub struct Places<'a> {
 
 /// Of clean images that lie beside attacked ones. Ours comes first; torchattacks, AutoAttack and foolbox follow.
 const CLEAN: [&str; 6] = ["clean", "clean_inputs", "x_clean", "clean_images", "x_orig", "x_test"];
-const IDS: [&str; 3] = ["ids", "id", "indices"];
 const PREDICTIONS: [&str; 4] = ["predictions", "preds", "pred", "y_adv"];
 
 /// Reads at most `limit` images of a set.
@@ -235,7 +246,8 @@ const PREDICTIONS: [&str; 4] = ["predictions", "preds", "pred", "y_adv"];
 pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
     let file = places.attacked;
     let labels_file = places.labels.unwrap_or(file);
-    if places.labels.is_none() && has(file, "npy") {
+    let alone = arrays::is_alone(file)?;
+    if places.labels.is_none() && alone {
         return Err(Error::usage("labels", format!("{}: an array alone has no labels: expected them", file.display())));
     }
     if ["txt", "csv", "tsv", "json"].iter().any(|text| has(labels_file, text)) {
@@ -253,7 +265,7 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
     }
     labels.truncate(limit.unwrap_or(all));
     let keep: Vec<usize> = (0..labels.len()).collect();
-    let own = if has(file, "npy") { vec![] } else { arrays::names(file)? };
+    let own = if alone { vec![] } else { arrays::names(file)? };
     let roles = Roles::of(file, &own, places.clean)?;
     let attacked = arrays::images(file, &names(&roles.attacked), &keep, all, Beyond::Kept)?;
     let clean_names = roles.clean;
@@ -271,17 +283,14 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
         let problem = format!("clean images: expected {} as attacked ones, found {}", of(&attacked), of(other));
         return Err(Error::file(place, problem));
     }
-    let pixels = attacked.height * attacked.width;
-    let clean_pixels = clean.as_ref().map(|(_, images)| images.pixels.batch(&keep, pixels)).transpose()?;
-    if let (Some(given), Some(clean), false) = (places.clean, &clean_pixels, roles.beside.is_empty()) {
+    if let (Some(given), Some((_, clean)), false) = (places.clean, &clean, roles.beside.is_empty()) {
         let beside = arrays::images(file, &names(&roles.beside), &keep, all, Beyond::Refused)?;
-        let own = beside.pixels.batch(&keep, beside.height * beside.width)?;
         let name = format!("`{}` in {}", roles.beside[0], file.display());
-        same_clean(given, clean, (&name, &own), attacked.shape().iter().product())?;
+        same_clean(given, clean, (&name, &beside), keep.len())?;
     }
-    let numbers = |names: &[&str]| -> Result<Option<Vec<u32>>> {
+    let numbers = |names: &[&str], what: &str| -> Result<Option<Vec<u32>>> {
         let is_there = !arrays::meant(&own, names).is_empty();
-        match is_there.then(|| arrays::numbers(file, names)).transpose()? {
+        match is_there.then(|| arrays::numbers(file, names, what)).transpose()? {
             Some(values) if values.len() != all => {
                 let problem = format!("{}: expected one per image, {all}, found {}", names[0], values.len());
                 Err(Error::file(file, problem))
@@ -292,7 +301,7 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
             })),
         }
     };
-    let ids = match numbers(&IDS)? {
+    let ids = match numbers(&IDS, "id")? {
         Some(ids) => ids.into_iter().map(u64::from).collect(),
         None => keep.iter().map(|&i| i as u64).collect(),
     };
@@ -309,10 +318,10 @@ pub fn read(places: Places, limit: Option<usize>) -> Result<Saved> {
     ];
     Ok(Saved {
         shape: attacked.shape(),
-        attacked: attacked.pixels.batch(&keep, pixels)?,
+        attacked: attacked.pixels,
         eight_bit,
-        clean: clean_pixels,
-        predictions: numbers(&PREDICTIONS)?,
+        clean: clean.map(|(_, images)| images.pixels),
+        predictions: numbers(&PREDICTIONS, "prediction")?,
         labels,
         ids,
         about: about(file)?,
@@ -393,16 +402,16 @@ fn same_labels(file: &Path, labels_file: &Path, labels: &[u32]) -> Result<()> {
     Err(Error::file(labels_file, format!("labels: expected {problem}: leave --labels out, or the array")))
 }
 
-/// Clean images of a file of their own are those in the file of the attacked ones, where it has some; `len` values each.
-fn same_clean(given: &Path, clean: &[f32], (name, own): (&str, &[f32]), len: usize) -> Result<()> {
-    let differ = match own.len() == clean.len() {
-        true => own.iter().zip(clean).position(|(a, b)| a != b),
-        false => Some(0),
-    };
-    let Some(at) = differ else { return Ok(()) };
-    let image = at / len.max(1);
-    let problem = format!("clean images: expected those of {name}, found others from image {image} on");
-    Err(Error::file(given, problem + ": leave --clean out, or the array"))
+/// The first `n` clean images of a file of their own are those in the file of the attacked ones, where it has some.
+fn same_clean(given: &Path, clean: &Images, (name, own): (&str, &Images), n: usize) -> Result<()> {
+    let image = |of: &Images, i: usize| of.pixels.batch(&[i], of.height * of.width);
+    for i in 0..n {
+        if own.shape() != clean.shape() || image(own, i)? != image(clean, i)? {
+            let problem = format!("clean images: expected those of {name}, found others from image {i} on");
+            return Err(Error::file(given, problem + ": leave --clean out, or the array"));
+        }
+    }
+    Ok(())
 }
 
 /// Clean images of a file of their own belong to the attacked ones by their place alone: what it says of labels and numbers must agree.
@@ -420,7 +429,7 @@ fn same_order(file: &Path, labels_file: &Path, labels: &[u32], clean: &Path) -> 
         differ("labels", labels_file, labels, &arrays::labels(clean, &LABELS)?)?;
     }
     if !arrays::there(clean, &IDS)?.is_empty() && !arrays::there(file, &IDS)?.is_empty() {
-        differ("ids", file, &arrays::numbers(file, &IDS)?, &arrays::numbers(clean, &IDS)?)?;
+        differ("ids", file, &arrays::numbers(file, &IDS, "id")?, &arrays::numbers(clean, &IDS, "id")?)?;
     }
     Ok(())
 }
@@ -488,13 +497,15 @@ mod tests {
             assert_eq!((saved.shape, saved.eight_bit), ([height, width, 3], false));
             let len = height * width * 3;
             let all = |form| (0..n * len).map(|at| value(form, at / len, at % len)).collect::<Vec<_>>();
-            assert_eq!(saved.attacked, all(Form::Attacked));
-            assert_eq!(saved.clean, Some(all(Form::Clean)));
+            for form in [Form::Attacked, Form::Clean] {
+                assert_eq!(saved.images(form, 0..n, 3).unwrap(), Some(all(form)));
+                assert_eq!(saved.images(form, 1..2, 3).unwrap().unwrap(), all(form)[len..2 * len]);
+            }
             assert_eq!((&saved.labels[..], &saved.ids[..]), (&[2, 0, 1][..], &[7, 9, 70_000][..]));
             assert_eq!(saved.predictions, Some(vec![1, 0, 1]));
             assert_eq!((saved.about.eps, saved.about.norm.as_deref()), (Some(8.0 / 255.0), Some("l2")));
             let two = read(places, Some(2)).unwrap();
-            assert_eq!((two.attacked.len(), two.ids.len(), two.predictions.unwrap().len()), (2 * len, 2, 2));
+            assert_eq!((two.labels.len(), two.ids.len(), two.predictions.unwrap().len()), (2, 2, 2));
         }
     }
 
@@ -536,6 +547,11 @@ mod tests {
         path
     }
 
+    /// The first value of the first image.
+    fn first(saved: &Saved, form: Form) -> Option<f32> {
+        saved.images(form, 0..1, 3).unwrap().map(|values| values[0])
+    }
+
     #[test]
     fn names_say_which_images_are_attacked() {
         let dir = tempfile::tempdir().unwrap();
@@ -554,8 +570,8 @@ mod tests {
         ] {
             let path = of_arrays(dir.path(), arrays);
             let saved = read(Places { attacked: &path, clean: None, labels: None }, None).unwrap();
-            assert_eq!(saved.attacked[0], attacked as f32 / 8.0, "{arrays:?}");
-            assert_eq!(saved.clean.map(|clean| clean[0]), clean.map(|at: usize| at as f32 / 8.0), "{arrays:?}");
+            assert_eq!(first(&saved, Form::Attacked), Some(attacked as f32 / 8.0), "{arrays:?}");
+            assert_eq!(first(&saved, Form::Clean), clean.map(|at: usize| at as f32 / 8.0), "{arrays:?}");
             assert!(saved.taken.starts_with(&format!("attacked images `{}`", arrays[attacked])), "{}", saved.taken);
         }
         for (arrays, part) in [
@@ -577,7 +593,7 @@ mod tests {
         let attacked = of_arrays(one.path(), &["x", "y", "ids"]);
         // Of a file of ours the clean ones, not the attacked ones.
         let ours = of_arrays(other.path(), &["x", "clean", "y"]);
-        assert_eq!(read(&attacked, &ours).unwrap().clean.unwrap()[0], 0.125);
+        assert_eq!(first(&read(&attacked, &ours).unwrap(), Form::Clean), Some(0.125));
         let set = Set {
             about: About::default(),
             shape: [2, 2, 3],
@@ -597,7 +613,7 @@ mod tests {
         // Both files have clean images: they are to be the same.
         let both = of_arrays(one.path(), &["x", "clean", "y", "ids"]);
         let same = of_arrays(other.path(), &["x", "clean", "y"]);
-        assert_eq!(read(&both, &same).unwrap().clean.unwrap()[0], 0.125);
+        assert_eq!(first(&read(&both, &same).unwrap(), Form::Clean), Some(0.125));
         let others = of_arrays(other.path(), &["x", "y", "clean"]);
         let error = read(&both, &others).unwrap_err().to_string();
         assert!(error.contains("expected those of `clean`") && error.contains("leave --clean out"), "{error}");

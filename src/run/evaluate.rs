@@ -1,7 +1,7 @@
 //! Anybody's adversarial images, scored: whether they fool a network, what they cost, and whether 8 bits per value would undo them.
 
 use crate::attack::{Budget, Loss, Norm, Oracle as _, Query};
-use crate::data::saved::Saved;
+use crate::data::saved::{Form, Saved};
 use crate::data::{to_bytes, unit};
 use crate::device::{DType, Device};
 use crate::models::classifier::Classifier;
@@ -73,8 +73,7 @@ impl Scored {
 /// [`Error::Failed`] for a label that the network has no class for; what the network's ops return.
 pub fn score(net: &Classifier, saved: &Saved, limit: Option<Limit>, batch: usize) -> Result<Vec<Scored>> {
     let [.., channels] = net.image_shape();
-    let saved = &*saved.for_channels(channels).map_err(Error::Failed)?;
-    let [height, width, channels] = saved.shape;
+    let [height, width, _] = saved.shape;
     let (n, len) = (saved.labels.len(), height * width * channels);
     if let Some(i) = saved.labels.iter().position(|&label| label as usize >= net.classes()) {
         let problem =
@@ -87,7 +86,7 @@ pub fn score(net: &Classifier, saved: &Saved, limit: Option<Limit>, batch: usize
     let mut all = Vec::with_capacity(n);
     for begin in (0..n).step_by(batch.max(1)) {
         let end = n.min(begin + batch.max(1));
-        let part = |pixels: &'_ [f32]| pixels[begin * len..end * len].to_vec();
+        let part = |form| saved.images(form, begin..end, channels);
         let labels = &saved.labels[begin..end];
         let predict = |pixels: &[f32]| -> Result<Vec<u32>> {
             let found = net.evaluate(&tensor(pixels)?, &Query::new(labels, Loss::CrossEntropy))?;
@@ -99,9 +98,9 @@ pub fn score(net: &Classifier, saved: &Saved, limit: Option<Limit>, batch: usize
             }
             Ok(found.prediction)
         };
-        let attacked = part(&saved.attacked);
+        let attacked = part(Form::Attacked)?.unwrap_or_default();
         let rounded: Vec<f32> = to_bytes(&attacked).into_iter().map(unit).collect();
-        let clean = saved.clean.as_deref().map(part);
+        let clean = part(Form::Clean)?;
         let predictions = predict(&attacked)?;
         let (rounded_predictions, clean_predictions) = (predict(&rounded)?, clean.as_deref().map(predict).transpose()?);
         let budgets = |pixels: &[f32]| of(device, pixels, clean.as_deref(), len, &tensor);

@@ -197,8 +197,9 @@ fn saved_images_are_whole_wherever_a_run_stopped() {
     let found = saved::read(Places { attacked: &path, clean: None, labels: None }, None).unwrap();
     assert_eq!((&found.ids, &found.labels), (&dataset.ids, &dataset.labels));
     let all: Vec<usize> = (0..dataset.len()).collect();
-    assert_eq!(found.clean.unwrap(), dataset.batch(&all).unwrap());
-    assert_eq!(found.attacked, all.iter().flat_map(|&i| pixels(&dataset, 0.06, i)).collect::<Vec<_>>());
+    let kept = |form| found.images(form, 0..found.labels.len(), 3).unwrap().unwrap();
+    assert_eq!(kept(saved::Form::Clean), dataset.batch(&all).unwrap());
+    assert_eq!(kept(saved::Form::Attacked), all.iter().flat_map(|&i| pixels(&dataset, 0.06, i)).collect::<Vec<_>>());
     let cell = ledger.cell(0, Channel::Undefended, 0.06).unwrap();
     let recorded: Vec<u32> = ledger.found[cell].iter().flatten().map(Found::prediction).collect();
     assert_eq!(found.predictions.unwrap(), recorded);

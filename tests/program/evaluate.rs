@@ -16,18 +16,39 @@ use crate::place::Place;
 const NET: &str = "demo:resnet50-w16";
 
 /// The images of the demo's network at 4/255, as a sweep saved them.
-fn saved(place: &Place, format: Format) -> (PathBuf, Saved) {
+fn saved(place: &Place, format: Format) -> (PathBuf, Found) {
     let line = format!(
         "sweep --limit 12 --eps 0,4/255 --set attack.steps=5 --no-defense --no-checks --save {format} --out {format}"
     );
     place.run(&line).ok();
     let name = format!("{format}/adversarial/resnet50-w16-pgd-eps4_255.{format}");
     let path = place.path(&name);
-    let found = saved::read(Places { attacked: &path, clean: None, labels: None }, None).unwrap();
-    (name.into(), found)
+    (name.into(), Found::read(&path))
 }
 
-fn write(path: &Path, about: About, attacked: &[f32], of: &Saved) {
+/// What a file holds, all of it at once.
+#[derive(Clone)]
+struct Found {
+    about: About,
+    shape: [usize; 3],
+    attacked: Vec<f32>,
+    clean: Option<Vec<f32>>,
+    labels: Vec<u32>,
+    ids: Vec<u64>,
+    predictions: Option<Vec<u32>>,
+}
+
+impl Found {
+    fn read(path: &Path) -> Found {
+        let saved = saved::read(Places { attacked: path, clean: None, labels: None }, None).unwrap();
+        let all = |form| saved.images(form, 0..saved.labels.len(), saved.shape[2]).unwrap();
+        let (attacked, clean) = (all(Form::Attacked).unwrap(), all(Form::Clean));
+        let Saved { about, shape, labels, ids, predictions, .. } = saved;
+        Found { about, shape, attacked, clean, labels, ids, predictions }
+    }
+}
+
+fn write(path: &Path, about: About, attacked: &[f32], of: &Found) {
     let len = of.shape.iter().product::<usize>();
     let set = Set {
         about,
@@ -141,7 +162,7 @@ fn successes_that_rounding_undoes_are_counted() {
         let x = Tensor::from_f32(&device, &[1, found.shape[0], found.shape[1], 3], DType::F32, pixels).unwrap();
         net.evaluate(&x, &Query::new(&[label], Loss::CrossEntropy)).unwrap().prediction[0]
     };
-    let mut all = Saved { attacked: vec![], clean: Some(vec![]), labels: vec![], ids: vec![], ..found };
+    let mut all = Found { attacked: vec![], clean: Some(vec![]), labels: vec![], ids: vec![], ..found.clone() };
     let (mut success, mut undone) = (0, 0);
     for i in 0..n {
         let label = found.labels[i];
@@ -220,6 +241,7 @@ fn what_cannot_be_meant_is_refused() {
     let two_of = |rest: &str| place.run(&line(&format!("two.safetensors --model {NET} {rest}")));
     two_of("--eps 8/255").refused(2, &["--eps", "--clean"]);
     two_of("--norm l2").refused(2, &["--norm", "--eps"]);
+    two_of("--csv .").refused(2, &["--csv: expected a file, found the folder ."]);
     let ran = two_of("").ok();
     assert!(
         ran.stdout.contains("8-bit values, without clean images") && !ran.stdout.contains("undone"),
@@ -233,7 +255,7 @@ fn what_cannot_be_meant_is_refused() {
     place.write("clean.safetensors", named("images", &[0, 1]));
     let ran = two_of("--clean clean.safetensors --eps 0").ok();
     assert!(ran.stdout.contains("over the budget: 0 of 2"), "{}", ran.stdout);
-    two_of(&format!("--clean {file} --eps 0")).refused(1, &["expected as many as labels, 2, found 12"]);
+    two_of(&format!("--clean {file} --eps 0")).refused(1, &["expected 2, one for each label, found 12"]);
 }
 
 #[test]
