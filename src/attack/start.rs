@@ -108,7 +108,17 @@ impl Starts {
     /// # Errors
     /// [`Error::Io`] when it cannot be read, [`Error::File`] and [`Error::Tensor`] when it is not what the type's docs say.
     pub fn load(path: &Path) -> Result<Self> {
-        let file = TensorFile::open(path)?;
+        let file = TensorFile::open(path).map_err(|e| match e {
+            Error::File { problem, .. } => {
+                let found = problem.split_once("found ").map_or(&*problem, |(_, found)| found);
+                let found = found.split("; ").next().unwrap_or(found);
+                Error::file(
+                    path,
+                    format!("attack.starts: expected a safetensors file with a tensor `start`, found {found}"),
+                )
+            }
+            other => other,
+        })?;
         let metadata = file.metadata().cloned().unwrap_or_default();
         let word = |key: &str| metadata.get(key).map(String::as_str);
 
@@ -136,7 +146,14 @@ impl Starts {
             let values = view.floats().map_err(|problem| Error::tensor(path, name, problem))?;
             Ok(Some((view.shape.to_vec(), values)))
         };
-        let (dims, values) = floats("start")?.ok_or_else(|| Error::tensor(path, "start", "is missing"))?;
+        let (dims, values) = floats("start")?.ok_or_else(|| {
+            let found: Vec<String> = file.names().into_iter().take(8).collect();
+            let problem = format!(
+                "attack.starts: expected a tensor `start`, found {}",
+                if found.is_empty() { "none".into() } else { found.join(", ") }
+            );
+            Error::file(path, problem)
+        })?;
         let (restarts, n, rest) = match dims[..] {
             [n, a, b, c] => (1, n, [a, b, c]),
             [r, n, a, b, c] => (r, n, [a, b, c]),

@@ -90,7 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
     let options = Options {
         out: args.out.as_deref(),
         resume: args.resume,
-        no_trials: true,
+        no_trials: false,
         shard: args.parted.begin(config.device)?,
         if_running: args.parted.if_running,
     };
@@ -106,7 +106,7 @@ pub(super) fn join(out: &Path, emulator: EmulatorArgs) -> Result<()> {
     let config = Config::load(Some(&file), &overrides)?;
     emulator.apply(config.device)?;
     Parted::default().begin(config.device)?;
-    let options = Options { out: Some(out), resume: true, no_trials: true, shard: None, if_running: None };
+    let options = Options { out: Some(out), resume: true, ..Options::default() };
     go(config, options, false, false, &Wrong::new(Some(&file), &overrides))
 }
 

@@ -54,11 +54,14 @@ pub(super) fn renamed(error: Error, field: &str, flag: &str) -> Error {
     }
 }
 
-/// Whether an output takes the place of none of these files.
+/// Whether an output is no folder and takes the place of none of these files.
 ///
 /// # Errors
 /// [`Error::Usage`] of the flag that names it.
 pub(super) fn keeps(output: &Path, flag: &str, mut inputs: impl Iterator<Item = PathBuf>) -> Result<()> {
+    if output.is_dir() {
+        return Err(Error::usage(flag, format!("expected a file, found the folder {}", output.display())));
+    }
     let Ok(place) = output.canonicalize() else { return Ok(()) };
     match inputs.find(|input| input.canonicalize().is_ok_and(|input| input == place)) {
         None => Ok(()),

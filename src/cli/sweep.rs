@@ -12,6 +12,8 @@ use crate::config::{Config, Overrides, Wrong};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::report::terminal::{Terminal, plan};
+use crate::run::progress::note;
+use crate::run::settled;
 use crate::run::study::{self, Options};
 
 /// Attack every model at every epsilon, undefended and denoised; without a config, the embedded demo.
@@ -46,7 +48,7 @@ pub struct Going {
     #[arg(long)]
     pub resume: bool,
 
-    /// Leave out the sanity checks of the attack that need small attacks of their own
+    /// Leave out the sanity checks of the attack that need small attacks of their own; who resumes or merges the run leaves them out too
     #[arg(long)]
     pub no_checks: bool,
 
@@ -98,17 +100,25 @@ impl Going {
         taken: &dyn Fn(&Config, &Dataset) -> Vec<String>,
     ) -> Result<()> {
         self.emulator.apply(config.device)?;
-        if let Some((_, flag)) = overrides.given().find(|(field, _)| self.no_checks && *field == "checks_budget") {
+        let budget = overrides.given().find(|(field, _)| *field == "checks_budget");
+        if let Some((_, flag)) = budget.filter(|_| self.no_checks) {
             return Err(Error::usage(flag, "beside --no-checks nothing takes that time: leave one of them out"));
+        }
+        let remembered =
+            self.resume && budget.is_none() && !self.no_checks && settled::begun_unchecked(self.out.as_deref())?;
+        if remembered {
+            note(
+                "the run was begun with --no-checks, which holds here too; --checks-budget SECONDS of a sweep makes the checks",
+            );
         }
         let shard = self.parted.begin(config.device)?;
         let explained = |e| Wrong::new(file, overrides).explain(e);
         let dataset = study::images(&mut config).map_err(explained)?;
-        taken(&config, &dataset).iter().for_each(crate::run::progress::note);
+        taken(&config, &dataset).iter().for_each(note);
         let options = Options {
             out: self.out.as_deref(),
             resume: self.resume,
-            no_trials: self.no_checks,
+            no_trials: self.no_checks || remembered,
             shard,
             if_running: self.parted.if_running,
         };

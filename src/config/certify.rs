@@ -62,6 +62,24 @@ impl Certify {
     }
 }
 
+/// Refuses what only says how to certify where nothing says that it is to be done: the command line asks for it by the procedure or by
+/// radii.
+pub(super) fn asked_for(by_config: bool, wrong: &Wrong) -> Result<()> {
+    const ASKING: [&str; 2] = ["certify.procedure", "certify.radius"];
+    let sets = &wrong.overrides.set;
+    if by_config || wrong.overrides.certify || sets.iter().any(|set| ASKING.contains(&set.key)) {
+        return Ok(());
+    }
+    match sets.iter().find(|set| set.key.starts_with("certify.")) {
+        Some(set) => Err(wrong.at(
+            set.key,
+            "belongs to certificates, and nothing asks for them: expected --procedure certify or --radius beside it, or a table [certify] \
+             in the config; `rampart certify` makes certificates alone",
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Fills in and checks; `None` where nothing is to be certified.
 pub(super) fn resolve(
     file: Option<file::Certify>,

@@ -116,6 +116,7 @@ impl Config {
     /// A config as written, with what the command line sets laid over it.
     fn of(mut table: toml::Table, default_name: &str, wrong: &Wrong) -> Result<Config> {
         wrong.once()?;
+        certify::asked_for(table.contains_key("certify"), wrong)?;
         set::lay_over(&mut table, &wrong.overrides.set)?;
         let file = table.try_into().map_err(|e: toml::de::Error| Error::usage("config", short(e.message())))?;
         resolve(file, default_name, wrong)
@@ -192,6 +193,10 @@ fn resolve(file: file::File, default_name: &str, wrong: &Wrong) -> Result<Config
     }
     if attack.early_stop && score == Score::Last {
         return Err(wrong.at("score", "early stop ends an attack before its last iterate: set score = \"any\""));
+    }
+    if file.save.is_some() && attack.eps.iter().all(|&eps| eps == 0.0) && file.run.is_empty() {
+        let problem = "attacked within a budget of 0 images are the clean ones, and none would be kept: expected an epsilon above 0";
+        return Err(wrong.at("save", problem));
     }
     let certified = file.certify.is_some() || o.certify;
     let defense = resolve_defense(file.defense, row.denoiser, certified, &attack, wrong)?;

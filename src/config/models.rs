@@ -142,10 +142,12 @@ impl ModelConfig {
             );
             return Err(Error::file(weights.origin(), problem));
         }
-        if self.mean.is_none() || self.std.is_none() {
-            notes.extend(card.assumption().map(|text| format!("{}: {text}", self.name)));
-        } else if card.assumed {
-            (card.mean, card.std) = (None, None);
+        match (&self.mean, &self.std) {
+            (None, None) => notes.extend(card.assumption().map(|text| format!("{}: {text}", self.name))),
+            (Some(_), Some(_)) if card.assumed => (card.mean, card.std) = (None, None),
+            (Some(_), None) => notes.extend(card.half("mean", "std").map(|text| format!("{}: {text}", self.name))),
+            (None, Some(_)) => notes.extend(card.half("std", "mean").map(|text| format!("{}: {text}", self.name))),
+            _ => {}
         }
         let channels = card.shape().map_err(|problem| Error::file(weights.origin(), problem))?.channels();
         for (key, said, own) in [("mean", &self.mean, &mut card.mean), ("std", &self.std, &mut card.std)] {

@@ -444,6 +444,36 @@ fn of_a_key_that_is_none_the_nearest_is_named() {
     assert!(problem.contains("the nearest is `attack."), "{problem}");
 }
 
+/// What only says how to certify makes no certificates by itself.
+#[test]
+fn certificates_are_asked_for() {
+    let with = |text: &str, sets: &[&str]| {
+        let set = sets.iter().map(|text| Set::parse(text).unwrap()).collect();
+        load_with(text, &Overrides { set, ..Overrides::default() })
+    };
+    for alone in ["certify.n=500", "certify.tsv_rounding=nearest", "certify.alpha=0.01", "certify.skip=2"] {
+        let error = with("limit = 2", &[alone]).unwrap_err().to_string();
+        assert!(error.contains("nothing asks for them") && error.contains("--procedure certify"), "{alone}: {error}");
+        for asked in ["certify.procedure=certify", "certify.radius=[0.25]"] {
+            assert!(with("limit = 2", &[alone, asked]).unwrap().certify.is_some(), "{alone} {asked}");
+        }
+        assert!(with("[certify]", &[alone]).unwrap().certify.is_some(), "{alone}");
+        let set = vec![Set::parse(alone).unwrap()];
+        let by_command = Overrides { certify: true, set, ..Overrides::default() };
+        assert!(load_with("limit = 2", &by_command).unwrap().certify.is_some());
+    }
+}
+
+#[test]
+fn what_would_keep_nothing_is_refused() {
+    for (text, good) in [("eps = [0]", false), ("eps = [0, 0.01]", true)] {
+        let found = load(&format!("save = \"npz\"\n[defense]\nsigma = []\n[attack]\n{text}"));
+        assert_eq!(found.is_ok(), good, "{text}");
+        let said = found.map_or_else(|e| e.to_string(), |_| "an epsilon above 0".into());
+        assert!(said.contains("an epsilon above 0"), "{said}");
+    }
+}
+
 /// What `init` writes is the experiment that its flags say, and no other.
 #[test]
 fn a_starter_config_says_what_was_said() {

@@ -37,7 +37,7 @@ choice! {
         Bpda = "bpda",
         /// As that, but backward through the resizes and the noising in front of the denoiser.
         BpdaNoise = "bpda_noise",
-        /// The classifier without the defence: an attack that is merely transferred.
+        /// The classifier without the defence: an attack that is merely transferred; draws choose among its points alone.
         Blind = "blind",
     }
 }

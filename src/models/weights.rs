@@ -96,7 +96,10 @@ impl Weights {
         let names: BTreeMap<String, String> = self.names.iter().filter_map(own).collect();
         if names.is_empty() {
             let first = self.names.keys().next().map_or("", String::as_str);
-            let problem = format!("no tensor of {} begins with `{prefix}`, as in `{first}`", self.origin().display());
+            let problem = format!(
+                "expected what names of tensors begin with, found `{prefix}`: none of {} does, the first is `{first}`",
+                self.origin().display()
+            );
             return Err(Error::usage("models.strip", problem));
         }
         Ok(Weights { prefix: format!("{}{prefix}", self.prefix), names, ..self })
@@ -122,7 +125,7 @@ impl Weights {
         if from.is_empty() || !self.names.keys().any(|name| name.contains(from)) {
             let first = self.names.keys().next().map_or("", String::as_str);
             return wrong(format!(
-                "no tensor of {} has `{from}` in its name, as in `{first}`",
+                "expected a part of a tensor's name, found `{from}`: none of {} has it, the first is `{first}`",
                 self.origin().display()
             ));
         }

@@ -41,6 +41,11 @@ pub(super) fn limit(dump: &Dump, output: &str, precision: Precision) -> f64 {
     }
 }
 
+/// The larger of two, NaN where either is: `f64::max` would drop it.
+pub(super) fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || a > b { a } else { b }
+}
+
 /// `||got - want|| / ||want||`; where the reference is all zero, anything but zero fails. NaN fails.
 pub(crate) fn compare(tensor: &str, got: &[f32], want: &Array, limit: f64) -> Comparison {
     let (mut difference, mut norm, mut max_abs) = (0f64, 0f64, 0f64);
@@ -53,7 +58,7 @@ pub(crate) fn compare(tensor: &str, got: &[f32], want: &Array, limit: f64) -> Co
         sound &= d.is_finite();
         difference += d * d;
         norm += f64::from(w).powi(2);
-        max_abs = max_abs.max(d);
+        max_abs = larger(max_abs, d);
     }
     let rel_err = match (sound, norm > 0.0) {
         (false, _) => f64::INFINITY,
@@ -62,4 +67,20 @@ pub(crate) fn compare(tensor: &str, got: &[f32], want: &Array, limit: f64) -> Co
         (true, false) => f64::INFINITY,
     };
     Comparison { tensor: tensor.into(), rel_err, max_abs, limit, passed: rel_err <= limit }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nan_fails_and_is_shown() {
+        let want = |values: &[f32]| Array { shape: vec![values.len()], values: values.to_vec() };
+        for got in [[f32::NAN, 2.0, 5.0], [1.0, f32::NAN, 5.0], [1.0, 2.0, f32::NAN]] {
+            let found = compare("out.y", &got, &want(&[1.0, 2.0, 3.0]), 1.0);
+            assert!(!found.passed && found.max_abs.is_nan(), "{found:?}");
+        }
+        let found = compare("out.y", &[f32::NAN, 2.5], &want(&[f32::NAN, 2.0]), 1.0);
+        assert!(found.passed && found.max_abs == 0.5, "{found:?}");
+    }
 }

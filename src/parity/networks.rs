@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::attributes::norm;
-use super::compare::{Comparison, limit};
+use super::compare::{Comparison, larger, limit};
 use super::diffusion;
 use super::dump::channels_first;
 use super::replay::{Output, Replay};
@@ -171,7 +171,7 @@ fn pgd_trajectory(r: &Replay, weights: &Weights, shape: &dyn Shape) -> Result<(O
     let want = d.array("out.x")?;
     let got = channels_first(&x.to_f32(r.device)?, x.dims4("pgd")?);
     let far = got.iter().zip(&want.values).filter(|(g, w)| (**g - **w).abs() > 1e-4 || g.is_nan()).count();
-    let max_abs = got.iter().zip(&want.values).map(|(g, w)| f64::from((g - w).abs())).fold(0.0, f64::max);
+    let max_abs = got.iter().zip(&want.values).map(|(g, w)| f64::from((g - w).abs())).fold(0.0, larger);
     let total = |images: &Tensor| -> Result<f64> {
         Ok(net.evaluate(images, &Query::new(&labels, Loss::CrossEntropy))?.loss.iter().map(|&l| f64::from(l)).sum())
     };

@@ -29,7 +29,7 @@ fn config(eps: &[f64]) -> Config {
 fn write_run(dir: &Path, config: &Config, n: u64) -> usize {
     RunDir::open(Some(dir), "x", false)
         .unwrap()
-        .settle(config, crate::run::settled::On { device: "host", processor: "", images: 0 })
+        .settle(config, crate::run::settled::On { device: "host", ..Default::default() })
         .unwrap();
     let (mut text, mut count) = (String::new(), 0);
     for (c, cell) in cells(config).iter().enumerate() {

@@ -136,6 +136,8 @@ pub fn plan(config: &Config, dataset: &Dataset, device: &str) -> String {
                 }
                 false => String::new(),
             };
+            let books = if defense.aa_compat { ", books of the last draw alone (aa_compat)" } else { "" };
+            let through = format!("{through}{books}");
             format!(
                 "\n{}{size} at sigma {}, {}{through}",
                 defense.way(),

@@ -82,7 +82,9 @@ fn held<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Progress {
     pub fn new(total: u64, already: u64) -> Self {
         if already > 0 {
-            note(format_args!("resuming: {already} of {total} images were done before"));
+            note(format_args!(
+                "resuming: {already} of {total} images were done before, each counted once per network and budget"
+            ));
         }
         let speed = Arc::new(Mutex::new(Speed::new(already)));
         let bar = BARS.add(ProgressBar::new(total).with_position(already));

@@ -361,7 +361,7 @@ mod tests {
     use super::*;
     use crate::config::Overrides;
 
-    const HOST: On = On { device: "host", processor: "x86-64-v3", images: 0 };
+    const HOST: On = On { device: "host", processor: "x86-64-v3", images: 0, no_checks: false };
 
     fn config(overrides: &Overrides) -> Config {
         Config::load(None, overrides).unwrap()

@@ -12,7 +12,7 @@ use super::results::{self, Channel, Under};
 use super::rundir::RunDir;
 use super::saving::Saving;
 use super::settled::On;
-use super::shard;
+use super::shard::{self, Shard};
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::defense::Smoothed;
@@ -79,7 +79,7 @@ pub struct Attacked {
 /// another experiment; [`Error::Io`]; [`Error::Stopped`] where a signal or a time limit ended it; what the engine returns.
 pub fn run<E: Engine>(config: &Config, dataset: &Dataset, engine: &mut E, dir: &RunDir) -> Result<Ledger> {
     let device = engine.device_name();
-    dir.settle(config, On { device: &device, processor: &engine.processor(), images: dataset.len() })?;
+    dir.settle(config, On { device: &device, processor: &engine.processor(), images: dataset.len(), ..On::default() })?;
     let header = Header::of(config)?;
     let order = Order::of(config, dataset.len());
     let mut ledger = Ledger::new(dir.path(), config, dataset, &device);
@@ -199,7 +199,7 @@ impl<E: Engine> Work<'_, E> {
             })?;
             kept.into_iter().try_for_each(|kept| kept.finish(self.dir, dataset, &self.ledger))?;
             if begun {
-                progress.cell_done(&counts(&self.ledger, &cells));
+                progress.cell_done(&counts(&self.ledger, &cells, shard));
             }
         }
         Ok(())
@@ -254,7 +254,7 @@ impl Attacked {
 }
 
 /// How many images are right in each channel of a finished cell.
-fn counts(ledger: &Ledger, cells: &[usize]) -> String {
+fn counts(ledger: &Ledger, cells: &[usize], shard: Option<Shard>) -> String {
     let of_cell = |&c: &usize| {
         let cell = &ledger.cells[c];
         let correct = cell.correct(ledger.config.score);
@@ -268,7 +268,8 @@ fn counts(ledger: &Ledger, cells: &[usize]) -> String {
     let single = |&&c: &&usize| !matches!(ledger.cells[c].channel, Channel::Denoised { under: Under::Member(_), .. });
     // Of a part its own images alone.
     let images = cells.iter().map(|&c| ledger.cells[c].n).max().unwrap_or_default();
-    format!("of {images}: {}", cells.iter().filter(single).map(of_cell).collect::<Vec<_>>().join(", "))
+    let part = shard.map_or(String::new(), |shard| format!(" of part {shard}"));
+    format!("of {images}{part}: {}", cells.iter().filter(single).map(of_cell).collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]

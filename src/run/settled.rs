@@ -28,6 +28,8 @@ pub struct On<'a> {
     pub processor: &'a str,
     /// How many images there are; 0 where that is not known.
     pub images: usize,
+    /// Whether the checks that attack are left out, also by those who go on with it.
+    pub no_checks: bool,
 }
 
 /// The level of the host kernels that a run was begun at, if that is said.
@@ -35,19 +37,34 @@ pub struct On<'a> {
 /// # Errors
 /// [`Error::Io`] where there is a config that cannot be read.
 pub fn begun_at(out: Option<&Path>) -> Result<Option<String>> {
+    Ok(noted(out)?.filter(|run| run.device.as_deref() == Some("host")).and_then(|run| run.processor))
+}
+
+/// Whether the run in this folder was begun without the checks that attack.
+///
+/// # Errors
+/// As [`begun_at`].
+pub fn begun_unchecked(out: Option<&Path>) -> Result<bool> {
+    Ok(noted(out)?.is_some_and(|run| run.no_checks))
+}
+
+/// The table `[run]`, as far as those who go on heed it.
+#[derive(serde::Deserialize)]
+struct Noted {
+    device: Option<String>,
+    processor: Option<String>,
+    #[serde(default)]
+    no_checks: bool,
+}
+
+fn noted(out: Option<&Path>) -> Result<Option<Noted>> {
     #[derive(serde::Deserialize)]
     struct File {
-        run: Option<Run>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Run {
-        device: Option<String>,
-        processor: Option<String>,
+        run: Option<Noted>,
     }
     let Some(path) = out.map(|out| out.join(CONFIG)).filter(|path| path.is_file()) else { return Ok(None) };
     // A config that is damaged is told of by whoever reads all of it.
-    let run = toml::from_str::<File>(&files::text(&path, "read the config")?).ok().and_then(|file| file.run);
-    Ok(run.filter(|run| run.device.as_deref() == Some("host")).and_then(|run| run.processor))
+    Ok(toml::from_str::<File>(&files::text(&path, "read the config")?).ok().and_then(|file| file.run))
 }
 
 /// As [`super::rundir::RunDir::settle`], which holds the folder meanwhile.
@@ -76,6 +93,7 @@ pub(super) fn settle(dir: &Path, config: &Config, on: On) -> Result<()> {
         if let Some(Value::Table(run)) = table.get_mut("run") {
             run.remove("date");
             run.remove("command");
+            run.remove("no_checks");
         }
     }
     // Runs by older versions did not note it.
@@ -131,6 +149,8 @@ fn to_toml(config: &Config, on: On, emulator: Option<Effective>) -> Result<Strin
         version: &'a str,
         #[serde(skip_serializing_if = "is_0")]
         images: usize,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        no_checks: bool,
         /// UTC, and as it was typed.
         date: String,
         command: String,
@@ -138,9 +158,9 @@ fn to_toml(config: &Config, on: On, emulator: Option<Effective>) -> Result<Strin
         emulator: Option<Effective>,
     }
     let date = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let On { device, processor, images } = on;
+    let On { device, processor, images, no_checks } = on;
     let version = env!("CARGO_PKG_VERSION");
-    let run = Run { device, processor, version, images, date, command: command(), emulator };
+    let run = Run { device, processor, version, images, no_checks, date, command: command(), emulator };
     Ok(format!("{}\n{}", toml::to_string(config)?, toml::to_string(&Found { run })?))
 }
 
@@ -220,7 +240,7 @@ mod tests {
     use super::*;
     use crate::config::Overrides;
 
-    const HOST: On = On { device: "host", processor: "x86-64-v3", images: 0 };
+    const HOST: On = On { device: "host", processor: "x86-64-v3", images: 0, no_checks: false };
 
     fn config(overrides: &Overrides) -> Config {
         Config::load(None, overrides).unwrap()

@@ -140,7 +140,8 @@ fn opened<'a>(config: &'a Config, dataset: &'a Dataset, options: Options) -> Res
         if let Some(advice) = engine.lead.advice() {
             note(advice);
         }
-        dir.settle(config, On { device: &device, processor: &processor, images: dataset.len() })?;
+        let (images, no_checks) = (dataset.len(), options.no_trials);
+        dir.settle(config, On { device: &device, processor: &processor, images, no_checks })?;
         Ok(Some((engine, dir)))
     };
     let opened = match begin(pinned.as_deref()) {

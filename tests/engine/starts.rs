@@ -191,6 +191,9 @@ fn bad_files_of_starts_say_what_is_wrong() {
     assert!(complaint().contains("bad.safetensors: open"), "{}", complaint());
     std::fs::write(&path, b"not a tensor file").unwrap();
     assert!(complaint().contains("expected a safetensors file"), "{}", complaint());
+    assert!(complaint().contains("attack.starts") && complaint().contains("a tensor `start`"), "{}", complaint());
+    safetensors::serialize_to_file(Vec::<(String, safetensors::tensor::TensorView)>::new(), None, &path).unwrap();
+    assert!(complaint().contains("attack.starts: expected a tensor `start`, found none"), "{}", complaint());
     write(&path, &[2, D], &ok, None, None, &[]);
     assert!(complaint().contains("(N, C, H, W)"), "{}", complaint());
     write(&path, &[2, 3, 5, 4], &ok, Some(&[3, 3]), None, &[]);

@@ -152,6 +152,15 @@ fn photographs_of_all_sizes_become_what_the_network_was_tested_with() {
     let records = place.records("run");
     assert!(records.iter().any(|line| line.contains("\"label\":207")), "{records:?}");
     attack("--filter bilinear --out none").refused(2, &["--filter", "dataset.fit"]);
+    // The same tensors without a word beside them: those of torchvision's networks are assumed, one half alone as well.
+    let bytes = fs::read(place.path("thousand.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap().tensors();
+    safetensors::serialize_to_file(tensors, None, &place.path("silent.safetensors")).unwrap();
+    let half =
+        "attack silent.safetensors photos --fit crop --size 32,48 --shorter 48 --std .2,.2,.2 --device host --dry-run";
+    let ran = place.run(half).ok();
+    assert!(ran.stderr.contains("warning: std is said and mean is not: that of torchvision's"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("it says no mean and std"), "{}", ran.stderr);
 
     // One that is misspelt among those that are known.
     for class in ["tench", "goldfish", "golden retreiver"] {
@@ -451,8 +460,10 @@ fn checkpoints_of_pytorch_are_run_as_they_come() {
     write_safetensors(&file("layer.safetensors"), &layer(["mu", "sigma"], &[3]), Some(metadata));
     let ran = run("weights = \"layer.safetensors\"").ok();
     assert!(ran.stderr.contains("mean and std are not those of the tensors `mu` and `sigma`"), "{}", ran.stderr);
-    run(&format!("weights = \"both.pt\"\n{half}"))
-        .refused(1, &["2 networks lie in it, under `ema.` and `state_dict.model.`: models.strip chooses one"]);
+    run(&format!("weights = \"both.pt\"\n{half}")).refused(
+        1,
+        &["2 networks lie in it, under `ema.` and `state_dict.model.`: models.strip (--strip) chooses one"],
+    );
     run(&format!("weights = \"other.pth\"\n{half}")).refused(
         1,
         &[
@@ -462,7 +473,7 @@ fn checkpoints_of_pytorch_are_run_as_they_come() {
         ],
     );
     run(&format!("weights = \"plain.pth\"\n{half}\nstrip = \"x.\""))
-        .refused(2, &["models.strip: no tensor of", "begins with `x.`"]);
+        .refused(2, &["models.strip: expected what names of tensors begin with, found `x.`", "the first is `"]);
     run("weights = \"plain.pth\"")
         .refused(1, &["plain.pth: expected `mean` in the metadata, or in the config as models.mean"]);
     run("weights = \"plain.pth\"\nmean = [127, 127, 127]").refused(2, &["models.mean", "in [0, 1]"]);

@@ -79,6 +79,8 @@ fn books_by_the_last_draw_stand_under_their_own_name() {
     let place = Place::new();
     place.write("one.toml", "[[models]]\nweights = \"demo:resnet50-w16\"\n");
     let flags = FLAGS.replace("--limit 4", "--limit 2");
+    let plan = place.run(&format!("sweep {flags} --aa-compat --dry-run")).ok();
+    assert!(plan.stdout.contains("draws a step, books of the last draw alone (aa_compat)"), "{}", plan.stdout);
     place.run(&format!("sweep {flags} --aa-compat --out suite")).ok();
     let results = place.results("suite");
     for name in ["a4-apgd-ce-aa_compat", "a4-apgd-dlr-aa_compat", "a1-exact", "a5-square"] {

@@ -166,6 +166,23 @@ fn checks_stay_within_their_budget() {
     place.run("sweep --limit 2 --checks-budget=-1 --out no").refused(2, &["--checks-budget", "at least 0"]);
 }
 
+/// Whoever goes on with a run or joins its parts leaves out what those who began it left out.
+#[test]
+fn a_run_without_checks_is_gone_on_with_without_them() {
+    let place = Place::new();
+    let flags = "--limit 4 --eps 0,0.02 --steps 2 --no-defense";
+    place.run(&format!("sweep {flags} --no-checks --out run")).ok();
+    let ran = place.run("sweep --resume --out run").ok();
+    assert!(ran.stderr.contains("begun with --no-checks") && !place.path("run/trials.json").exists(), "{}", ran.stderr);
+    place.run("sweep --resume --out run --checks-budget 0").ok();
+    assert!(place.path("run/trials.json").exists());
+    for part in ["1/2", "2/2"] {
+        place.run(&format!("sweep {flags} --no-checks --out parts --shard {part}")).ok();
+    }
+    place.run("merge parts").ok();
+    assert!(place.path("parts/report.html").exists() && !place.path("parts/trials.json").exists());
+}
+
 /// Three seeds of the noise by default: the first one is that of a run with one, and batches change none.
 #[test]
 fn seeds_of_the_noise_stand_beside_the_first() {
