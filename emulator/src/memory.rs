@@ -111,6 +111,7 @@ impl View {
                 2 => p.cast::<u16>().read_unaligned() == 0x0101,
                 4 => p.cast::<u32>().read_unaligned() == 0x0101_0101,
                 8 => p.cast::<u64>().read_unaligned() == 0x0101_0101_0101_0101,
+                16 => p.cast::<u128>().read_unaligned() == u128::from_ne_bytes([1; 16]),
                 _ => (0..bytes).all(|i| *p.add(i) == 1),
             }
         }

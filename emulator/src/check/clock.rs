@@ -287,6 +287,13 @@ pub mod readers {
         me | old & (LANES | WARPS | BLOCKS) | more
     }
 
+    /// Whether reads at `read` since the last barrier of the block are ordered before what `me` does: a barrier of fewer warps lies between.
+    #[cold]
+    #[inline(never)]
+    pub fn behind(clock: &super::Clock, read: u32, reader: u16, me: Who) -> bool {
+        reader & (WARPS | BLOCKS) == 0 && clock.warp_ordered(read, reader & 0x3ff, me)
+    }
+
     /// `old` read before in the same phase, now `me` reads.
     #[inline(always)]
     pub fn join(old: u16, me: Who) -> u16 {

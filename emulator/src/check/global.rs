@@ -82,6 +82,7 @@ impl GlobalShadow {
         self.shift = shift;
     }
 
+    #[inline(always)]
     fn granules(&self, at: usize, bytes: usize) -> std::ops::Range<usize> {
         at >> self.shift..(at + bytes).div_ceil(1 << self.shift)
     }
@@ -101,9 +102,7 @@ impl GlobalShadow {
             } else if read > clock.all {
                 let reader = self.reader[g];
                 // Earlier reads that are ordered before this one no longer matter.
-                let alone = read != clock.now
-                    && reader & (readers::WARPS | readers::BLOCKS) == 0
-                    && clock.warp_ordered(read, reader & THREAD, me);
+                let alone = read != clock.now && readers::behind(clock, read, reader, me);
                 if alone { me } else { readers::join(reader, me) }
             } else {
                 me | self.reader[g] & readers::BLOCKS

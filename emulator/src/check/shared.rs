@@ -37,6 +37,7 @@ impl SharedShadow {
         }
     }
 
+    #[inline(always)]
     fn granules(&self, at: usize, bytes: usize) -> std::ops::Range<usize> {
         at >> self.shift..(at + bytes).div_ceil(1 << self.shift)
     }
@@ -51,8 +52,7 @@ impl SharedShadow {
             }
             // Reads before the last barrier no longer matter to anyone, nor do those that are ordered before this one.
             let (read, reader) = (self.read[g], self.reader[g]);
-            let alone = read <= clock.all
-                || read != clock.now && reader & readers::WARPS == 0 && clock.warp_ordered(read, reader & THREAD, me);
+            let alone = read <= clock.all || read != clock.now && readers::behind(clock, read, reader, me);
             self.reader[g] = if alone { me } else { readers::join(reader, me) };
             self.read[g] = clock.now;
         }

@@ -55,19 +55,15 @@ fn copy_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, memory: &Copies, mask: u
             alike |= u32::from(copies.committed[l] == group) << l;
         }
         alike &= left;
-        let mut batch = copies.spare.pop().unwrap_or(Batch {
-            group,
-            mask: 0,
-            bytes: 0,
-            taken: [0; 32],
-            to: [0; 32],
-            from: [std::ptr::null(); 32],
-        });
+        let fresh = || Batch { group, mask: 0, bytes: 0, taken: [0; 32], to: [0; 32], from: [std::ptr::null(); 32] };
+        let mut batch = copies.spare.pop().unwrap_or_else(|| Box::new(fresh()));
         batch.group = group;
         batch.mask = alike;
         batch.bytes = memory.bytes;
         batch.taken = taken;
-        batch.to = std::array::from_fn(|l| to[l].wrapping_sub(SHARED_FIRST) as u32);
+        for (into, to) in batch.to.iter_mut().zip(&to) {
+            *into = to.wrapping_sub(SHARED_FIRST) as u32;
+        }
         batch.from = pointers;
         copies.batches.push_back(batch);
         left &= !alike;

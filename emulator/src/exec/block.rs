@@ -61,6 +61,14 @@ struct Arrivals {
 }
 
 impl Arrivals {
+    /// Nobody has come; room is kept.
+    fn clear(&mut self) {
+        self.waiting.clear();
+        self.counted.clear();
+        self.knowledge.clear();
+        (self.announced, self.wanted) = (false, None);
+    }
+
     fn count(&mut self, warp: usize, lanes: u32) {
         let others = self.counted.iter_mut().find(|c| c.warp == warp && !c.whole && c.lanes & lanes == 0);
         match others {
@@ -94,6 +102,25 @@ pub fn shuffle<T>(items: &mut [T], state: &mut u64) {
         *state ^= *state >> 7;
         *state ^= *state << 17;
         items.swap(i, (*state % (i as u64 + 1)) as usize);
+    }
+}
+
+/// The lanes that name one barrier, and with how many threads where they are counted.
+type Named = (usize, Option<usize>, u32);
+
+/// The barriers that the lanes of one instruction name: almost always one, for which nothing is allocated.
+struct Groups {
+    first: Named,
+    more: Vec<Named>,
+}
+
+impl Groups {
+    fn len(&self) -> usize {
+        1 + self.more.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Named> {
+        std::iter::once(&self.first).chain(&self.more)
     }
 }
 
@@ -170,7 +197,7 @@ fn arrive(cta: &mut Cta, warp: &mut Warp, barrier: Barrier, arrivals: &mut [Arri
     let ins = last(cta, warp);
     let whole = warp.arriving == warp.live;
     let groups = groups(warp, ins, barrier, warp.arriving);
-    for &(number, threads, lanes) in &groups {
+    for &(number, threads, lanes) in groups.iter() {
         let lane = lanes.trailing_zeros() as usize;
         if number >= BARRIERS {
             let what = format!("barrier {number}; a block has {BARRIERS}");
@@ -213,18 +240,23 @@ fn arrive(cta: &mut Cta, warp: &mut Warp, barrier: Barrier, arrivals: &mut [Arri
 
 /// The barriers that lanes name, each with the threads that it takes, where they are counted, and the lanes. All lanes of an aligned
 /// one name the same.
-fn groups(warp: &Warp, ins: &Ins, barrier: Barrier, lanes: u32) -> Vec<(usize, Option<usize>, u32)> {
+fn groups(warp: &Warp, ins: &Ins, barrier: Barrier, lanes: u32) -> Groups {
     let slot = |n: usize| ins.operands.slot[barrier.first_source() + n];
     // SAFETY: the first source of a compiled barrier, its number, is a row of its warp; where threads are counted, so is the next.
     let (numbers, threads) =
         unsafe { (u32::read(&warp.registers, slot(0)), barrier.counted.then(|| u32::read(&warp.registers, slot(1)))) };
     let named = |l: usize| (numbers[l] as usize, threads.map(|t| t[l] as usize));
-    let mut all: Vec<(usize, Option<usize>, u32)> = Vec::with_capacity(1);
+    let (number, wanted) = named(lanes.trailing_zeros() as usize);
+    let mut all = Groups { first: (number, wanted, lanes), more: Vec::new() };
+    if barrier.aligned {
+        return all;
+    }
+    all.first.2 = 0;
     for l in touch::lanes(lanes) {
-        let (number, threads) = named(if barrier.aligned { lanes.trailing_zeros() as usize } else { l });
-        match all.iter_mut().find(|g| (g.0, g.1) == (number, threads)) {
+        let (number, wanted) = named(l);
+        match std::iter::once(&mut all.first).chain(&mut all.more).find(|g| (g.0, g.1) == (number, wanted)) {
             Some(group) => group.2 |= 1 << l,
-            None => all.push((number, threads, 1 << l)),
+            None => all.more.push((number, wanted, 1 << l)),
         }
     }
     all
@@ -258,7 +290,7 @@ fn release(cta: &mut Cta, warps: &mut [Warp], state: &mut [State], arrivals: &mu
             }
         }
         reduce(cta, warps, &here.waiting);
-        for group in std::mem::take(&mut here.waiting) {
+        for group in &here.waiting {
             let w = group.warp;
             if group.whole {
                 warps[w].pc += 1;
@@ -267,7 +299,7 @@ fn release(cta: &mut Cta, warps: &mut [Warp], state: &mut [State], arrivals: &mu
             }
             state[w] = State::Ready;
         }
-        *here = Arrivals::default();
+        here.clear();
     }
     Ok(())
 }

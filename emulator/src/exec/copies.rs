@@ -26,8 +26,10 @@ pub struct Piece {
 /// Copies of one warp that are under way.
 #[derive(Default)]
 pub struct Copies {
-    pub batches: VecDeque<Batch>,
-    pub spare: Vec<Batch>,
+    /// Boxed, as they move between the two with every instruction.
+    pub batches: VecDeque<Box<Batch>>,
+    #[allow(clippy::vec_box)] // the boxes of `batches`, without a copy
+    pub spare: Vec<Box<Batch>>,
     /// Groups that each lane has committed.
     pub committed: [u32; 32],
 }

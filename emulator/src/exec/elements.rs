@@ -98,6 +98,21 @@ pub(super) unsafe fn fill_rows(warp: &mut Warp, memory: &Elements, t: &Touch, fr
     }
 }
 
+/// The same where all lanes read from one place.
+///
+/// # Safety
+/// `memory.bytes()` bytes at `from` may be read.
+#[inline(always)]
+pub(super) unsafe fn fill_rows_alike(warp: &mut Warp, memory: &Elements, t: &Touch, from: *const u8) {
+    for n in 0..memory.count as usize {
+        // SAFETY: the caller's promise; element `n` lies within the bytes.
+        let bits = unsafe { get(from.add(n * memory.width as usize), memory.width) };
+        let v = [extend(bits, memory.width, memory.signed); 32];
+        // SAFETY: the slots behind the address are rows of the warp, of the width that `wide` says.
+        unsafe { write_elements(&mut warp.registers, t.ins.operands.slot[1 + n], t.mask, memory.wide, &v) };
+    }
+}
+
 /// # Safety
 /// `slot` is a row of `r`, of 64 bits where `wide`.
 #[inline(always)]

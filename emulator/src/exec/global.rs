@@ -214,6 +214,7 @@ pub(super) fn check_read(warp: &Warp, cta: &mut Cta, t: &Touch, view: usize) -> 
         let Cta { global_shadows, clock, .. } = cta;
         let shadow = global_shadows[view].as_mut().expect("just made");
         shadow.prepare(clock, t.bytes.min(16), extent(t, v.base), false);
+        let ordering = clock.is_ordering();
         for l in lanes(t.mask) {
             let at = (t.at[l] - v.base) as usize;
             // SAFETY: `find` has checked that the lanes lie within the view; with checks, views know what was written.
@@ -221,7 +222,7 @@ pub(super) fn check_read(warp: &Warp, cta: &mut Cta, t: &Touch, view: usize) -> 
                 failed = Some((l, None));
                 break;
             }
-            let read = match clock.is_ordering() {
+            let read = match ordering {
                 true => shadow.read_ordered(clock, at, t.bytes, warp.who(l)),
                 false => shadow.read(clock, at, t.bytes, warp.who(l)),
             };

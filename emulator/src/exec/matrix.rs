@@ -61,9 +61,7 @@ fn load_body(warp: &mut Warp, cta: &mut Cta, ins: &Ins, memory: &Matrices, mask:
     let t = Touch { ins, mask: holders(memory), at: &a, bytes: ROW, access: "ldmatrix" };
     inside(warp, cta, memory, &t, mask)?;
     if cta.shape.checks {
-        for l in lanes(t.mask) {
-            shared::check_read(warp, cta, &t, l)?;
-        }
+        shared::check_reads(warp, cta, &t)?;
     }
     let base = cta.shared();
     for q in 0..memory.count as usize {

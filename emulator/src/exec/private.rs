@@ -1,7 +1,7 @@
 //! Local memory, one array per thread, and the parameters of the kernel.
 
 use super::cta::{Cta, Outcome};
-use super::elements::{Place, empty_rows, fill_rows};
+use super::elements::{Place, empty_rows, fill_rows, fill_rows_alike};
 use super::touch::{Touch, addresses, lanes};
 use super::warp::Warp;
 use crate::address::{LOCAL_FIRST, PARAM};
@@ -90,7 +90,10 @@ fn inside(warp: &Warp, cta: &Cta, t: &Touch) -> Outcome {
 
 pub(super) fn load_param(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: &Touch) -> Outcome {
     let parameters = cta.shape.parameters;
-    for l in lanes(t.mask) {
+    let first = t.at[t.mask.trailing_zeros() as usize];
+    // Almost always the address is a constant.
+    let alike = t.at.iter().fold(0, |bits, at| bits | (at ^ first)) == 0;
+    for l in lanes(if alike { t.mask & t.mask.wrapping_neg() } else { t.mask }) {
         let at = t.at[l].wrapping_sub(PARAM);
         let fits = at.checked_add(t.size()).is_some_and(|end| end <= parameters.len() as u64);
         if !fits || t.at[l] & (t.size() - 1) != 0 {
@@ -99,6 +102,11 @@ pub(super) fn load_param(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: &
             let what = format!("read of {bytes} bytes at offset {} of {all} bytes of parameters", at as i64);
             return Err(warp.finding(cta, t.ins, kind, l, what));
         }
+    }
+    if alike {
+        // SAFETY: the place was just found to lie within the parameters.
+        unsafe { fill_rows_alike(warp, memory, t, parameters.as_ptr().add((first - PARAM) as usize)) };
+        return Ok(());
     }
     let from = Place { origin: parameters.as_ptr().cast_mut().wrapping_sub(PARAM as usize), at: t.at };
     // SAFETY: every lane of the mask was just found to lie within the parameters; they are only read.

@@ -37,9 +37,7 @@ pub(super) fn load_from(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: &T
         if is_strong(cta, memory) {
             strong(warp, cta, t, Kinds::load(memory))?;
         } else {
-            for l in lanes(t.mask) {
-                check_read(warp, cta, t, l)?;
-            }
+            check_reads(warp, cta, t)?;
         }
     }
     // SAFETY: `inside` has checked the lanes of the mask.
@@ -77,17 +75,28 @@ pub(super) fn store_to(warp: &mut Warp, cta: &mut Cta, memory: &Elements, t: &To
     Ok(())
 }
 
+/// Checks the reads of all lanes.
 #[inline(always)]
-pub(super) fn check_read(warp: &Warp, cta: &mut Cta, t: &Touch, l: usize) -> Outcome {
-    let Cta { shared_shadow, clock, .. } = cta;
-    let at = (t.at[l] - SHARED_FIRST) as usize;
-    let read = match clock.is_ordering() {
-        true => shared_shadow.read_ordered(clock, at, t.bytes, warp.who(l)),
-        false => shared_shadow.read(clock, at, t.bytes, warp.who(l)),
-    };
-    match read {
-        Ok(()) => Ok(()),
-        Err(c) => Err(locate(warp.conflict(cta, t.ins, l, &format!("read of {} bytes", t.bytes), c), c)),
+pub(super) fn check_reads(warp: &Warp, cta: &mut Cta, t: &Touch) -> Outcome {
+    let mut failed = None;
+    {
+        let Cta { shared_shadow, clock, .. } = cta;
+        let ordering = clock.is_ordering();
+        for l in lanes(t.mask) {
+            let (at, me) = ((t.at[l] - SHARED_FIRST) as usize, warp.who(l));
+            let read = match ordering {
+                true => shared_shadow.read_ordered(clock, at, t.bytes, me),
+                false => shared_shadow.read(clock, at, t.bytes, me),
+            };
+            if let Err(c) = read {
+                failed = Some((l, c));
+                break;
+            }
+        }
+    }
+    match failed {
+        None => Ok(()),
+        Some((l, c)) => Err(locate(warp.conflict(cta, t.ins, l, &format!("read of {} bytes", t.bytes), c), c)),
     }
 }
 

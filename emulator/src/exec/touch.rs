@@ -89,8 +89,12 @@ pub fn addresses(r: &Registers, slot: u16, how: &Addressing) -> [u64; 32] {
         if how.wide {
             u64::read(r, slot)
         } else {
-            let narrow = u32::read(r, slot);
-            std::array::from_fn(|l| u64::from(narrow[l]))
+            // No closure, as below.
+            let (narrow, mut wide) = (u32::read(r, slot), [0; 32]);
+            for l in 0..32 {
+                wide[l] = u64::from(narrow[l]);
+            }
+            wide
         }
     };
     for a in &mut a {
@@ -99,16 +103,27 @@ pub fn addresses(r: &Registers, slot: u16, how: &Addressing) -> [u64; 32] {
     a
 }
 
-/// The lanes of a mask, ascending.
+/// The lanes of a mask, ascending. No closure: one is compiled for the plainest processor and called.
 #[inline(always)]
-pub fn lanes(mask: u32) -> impl Iterator<Item = usize> {
-    let mut left = mask;
-    std::iter::from_fn(move || {
-        if left == 0 {
+pub fn lanes(mask: u32) -> Lanes {
+    Lanes { left: mask }
+}
+
+#[derive(Clone, Copy)]
+pub struct Lanes {
+    left: u32,
+}
+
+impl Iterator for Lanes {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        if self.left == 0 {
             return None;
         }
-        let l = left.trailing_zeros() as usize;
-        left &= left - 1;
+        let l = self.left.trailing_zeros() as usize;
+        self.left &= self.left - 1;
         Some(l)
-    })
+    }
 }

@@ -128,6 +128,7 @@ impl Warp {
     }
 
     /// The thread of a lane within the block.
+    #[inline(always)]
     pub fn who(&self, lane: usize) -> u16 {
         (self.number * 32 + lane) as u16
     }
