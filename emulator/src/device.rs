@@ -116,7 +116,8 @@ impl Device {
             MatrixFormat::F16 | MatrixFormat::Bf16 => self.bf16_tflops,
             MatrixFormat::Tf32 => self.tf32_tflops,
             MatrixFormat::F64 => self.f64_tflops,
-            MatrixFormat::Int8 => self.int8_tops,
+            // Where there are 8-bit floats, they are as fast as integers.
+            MatrixFormat::Int8 | MatrixFormat::Float8 => self.int8_tops,
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Compiler<'a> {
     pub calling: Vec<String>,
     /// Where the shared variables of function bodies lie, by the address of their declaration.
     pub placed: HashMap<*const Variable, u64>,
+    /// First address and bytes of each `.const` variable of the module.
+    pub constants: Vec<(u64, u64)>,
     pub tables: Vec<Vec<usize>>,
     pub serial: bool,
     /// Fences, or accesses that acquire or release; atomics.
@@ -53,6 +55,7 @@ impl<'a> Compiler<'a> {
             returns: Vec::new(),
             calling: Vec::new(),
             placed: HashMap::new(),
+            constants: Vec::new(),
             tables: Vec::new(),
             serial: false,
             ordering: false,

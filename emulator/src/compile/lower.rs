@@ -306,20 +306,34 @@ impl Compiler<'_> {
         self.compute(i.guard.as_ref(), &[if to { "sub" } else { "add" }, "u64"], &operands)
     }
 
-    /// `isspacep`: whether a generic address lies in a window.
+    /// `isspacep`: whether a generic address lies in a window. Constants have none of their own, but lie among what is global: those of
+    /// the module are known.
     fn is_space(&mut self, i: &Instruction, space: Space) -> Lower<()> {
         let [to, from] = &i.operands[..] else { return Err("expected a predicate and an address".into()) };
-        let (first, size) = match space {
+        let window = match space {
             Space::Shared => (address::SHARED, address::WINDOW),
             Space::Local => (address::LOCAL, address::WINDOW),
             Space::Param => (address::PARAM, address::WINDOW),
+            Space::Const => (0, 0),
             _ => (address::GLOBAL, address::GLOBAL_END - address::GLOBAL),
         };
-        let (first, size) = (ast::Operand::Integer(first as i64), ast::Operand::Integer(size as i64));
-        let offset = Given::Register(self.scopes.fresh(2));
-        let guard = i.guard.as_ref();
-        self.compute(guard, &["sub", "u64"], &[offset, Given::Written(from), Given::Written(&first)])?;
-        self.compute(guard, &["setp", "lt", "u64"], &[Given::Written(to), offset, Given::Written(&size)])
+        let constants = if matches!(space, Space::Const | Space::Global) { &self.constants[..] } else { &[] };
+        let ranges: Vec<(u64, u64)> = [window].into_iter().chain(constants.iter().copied()).collect();
+        let (guard, offset) = (i.guard.as_ref(), Given::Register(self.scopes.fresh(2)));
+        // The destination, which may be the guard, is written once.
+        let found = Given::Register(self.scopes.fresh(0));
+        for (n, (first, size)) in ranges.iter().enumerate() {
+            let (first, size) = (ast::Operand::Integer(*first as i64), ast::Operand::Integer(*size as i64));
+            let (first, size) = (Given::Written(&first), Given::Written(&size));
+            let to = if n + 1 == ranges.len() { Given::Written(to) } else { found };
+            self.compute(guard, &["sub", "u64"], &[offset, Given::Written(from), first])?;
+            match (n, space) {
+                (0, _) => self.compute(guard, &["setp", "lt", "u64"], &[to, offset, size])?,
+                (_, Space::Const) => self.compute(guard, &["setp", "lt", "or", "u64"], &[to, offset, size, found])?,
+                _ => self.compute(guard, &["setp", "ge", "and", "u64"], &[to, offset, size, found])?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -75,6 +75,9 @@ fn lower(
                 let address = address
                     .ok_or_else(|| PtxError::new(v.line, format!("variable {} has no address (extern?)", v.name)))?;
                 c.scopes.declare(&v.name, Meaning::Variable(v.space, address, v.ty.bytes() as u8));
+                if v.space == Space::Const {
+                    c.constants.push((address, v.bytes as u64));
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use super::scope::{Meaning, function_address};
 use crate::ops::Arg;
 use crate::program::{Ins, LaneMask, Special};
 use crate::ptx::ast::{self, Instruction};
+use crate::ptx::since;
 
 /// The predicate before an instruction, and whether it is negated.
 pub(super) type Guard = (String, bool);
@@ -164,6 +165,12 @@ impl Compiler<'_> {
         let constant = |bits: u64| Operand::Constant(if wide { bits } else { bits & 0xffff_ffff }, wide);
         match o {
             ast::Operand::Name(name) => {
+                if let Some(value) = of_cluster(name).filter(|_| !wide) {
+                    return match since::capability(&self.module.target) {
+                        90.. => Ok(constant(value)),
+                        _ => Err(format!("{name} needs .target sm_90 or higher").into()),
+                    };
+                }
                 if let Some(special) = special(name) {
                     return if wide {
                         Err(format!("{name} has 32 bits").into())
@@ -181,6 +188,7 @@ impl Compiler<'_> {
                     None if name == "WARP_SZ" => Ok(constant(32)),
                     None => match function_address(self.module, name) {
                         Some(at) => Ok(constant(at)),
+                        None if is_unsupported(name) => Err(format!("register {name} is not supported").into()),
                         None => Err(format!("unknown name {name}").into()),
                     },
                 }
@@ -247,6 +255,25 @@ impl Compiler<'_> {
     }
 }
 
+/// Special registers of a cluster, which is one block.
+fn of_cluster(name: &str) -> Option<u64> {
+    match name {
+        "%cluster_ctaid.x" | "%cluster_ctaid.y" | "%cluster_ctaid.z" | "%cluster_ctarank" => Some(0),
+        "%cluster_nctaid.x" | "%cluster_nctaid.y" | "%cluster_nctaid.z" | "%cluster_nctarank" => Some(1),
+        _ => None,
+    }
+}
+
+/// Special registers of the PTX ISA whose value means nothing here: counters, the environment of another language, graphs.
+fn is_unsupported(name: &str) -> bool {
+    let numbered =
+        |stem: &str| name.strip_prefix(stem).is_some_and(|n| n.trim_end_matches("_64").parse::<u8>().is_ok());
+    numbered("%envreg")
+        || numbered("%pm")
+        || name.starts_with("%reserved_smem_offset_")
+        || matches!(name, "%gridid" | "%aggr_smem_size" | "%current_graph_exec" | "%is_explicit_cluster")
+}
+
 /// Special registers whose value is fixed while a block runs.
 fn special(name: &str) -> Option<Special> {
     let axis = |rest: &str| ["x", "y", "z"].iter().position(|a| *a == rest).map(|a| a as u8);
@@ -255,8 +282,9 @@ fn special(name: &str) -> Option<Special> {
         return Some(match base {
             "%tid" => Special::Tid(axis),
             "%ntid" => Special::Ntid(axis),
-            "%ctaid" => Special::Ctaid(axis),
-            "%nctaid" => Special::Nctaid(axis),
+            // A cluster is one block.
+            "%ctaid" | "%clusterid" => Special::Ctaid(axis),
+            "%nctaid" | "%nclusterid" => Special::Nctaid(axis),
             _ => return None,
         });
     }

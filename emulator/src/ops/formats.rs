@@ -11,6 +11,7 @@ pub enum MatrixFormat {
     Tf32,
     F64,
     Int8,
+    Float8,
 }
 
 impl MatrixFormat {
@@ -23,6 +24,7 @@ impl MatrixFormat {
             ("mma", "tf32") => Some(MatrixFormat::Tf32),
             ("mma", "f64") => Some(MatrixFormat::F64),
             ("mma", "s8" | "u8") => Some(MatrixFormat::Int8),
+            ("mma", "e4m3" | "e5m2") => Some(MatrixFormat::Float8),
             _ => None,
         }
     }

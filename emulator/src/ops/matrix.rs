@@ -1,7 +1,7 @@
 //! `mma` and `movmatrix`: products of small matrices whose elements lie spread over the registers of a warp (PTX ISA 9.0, 9.7.14).
 //!
 //! D = A·B + C with A of m×k, B of k×n, C and D of m×n elements. Lane `l` is member `t = l % 4` of group `g = l / 4`. A register
-//! holds P elements of a multiplicand (4 of s8/u8, 2 of f16/bf16, 1 of tf32/f64), and all shapes share one layout:
+//! holds P elements of a multiplicand (4 of s8/u8/e4m3/e5m2, 2 of f16/bf16, 1 of tf32/f64), and all shapes share one layout:
 //!
 //! | matrix | register          | row             | column             |
 //! |--------|-------------------|-----------------|--------------------|
@@ -17,7 +17,7 @@
 //! Mikaitis and Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ Computer Science 7:e330, 2021; Xie et al., "MMA-Sim",
 //! arXiv 2511.10909): products are exact; one block (8 products of f16 and bf16, 4 of tf32) and the accumulator are summed, and
 //! the sum is cut to f32 (rounded towards zero), or with f16 accumulators rounded to the nearest f16; the next block starts from
-//! there. Subnormals count. A sum of 2^128 or more is an infinity, NaNs come out as 0x7fffffff (f16: 0x7fff). The sum within a block
+//! there. Of 8-bit floats a block is 16 products. Subnormals count. A sum of 2^128 or more is an infinity, NaNs come out as 0x7fffffff (f16: 0x7fff). The sum within a block
 //! is formed in f64 in the order of k; hardware cuts each term some 24 bits below the largest, so that it may differ by a few units
 //! in the last place. tf32 operands lose their low 13 bits. f64 products are a chain of fused multiply-adds in the order of k.
 
@@ -28,6 +28,7 @@ mod product;
 
 use self::formats::{Accumulator, Bf16, Double, Format, Half, S8, S32, S32Finite, Single, Tf32, ToHalf, U8};
 use self::product::{Blocks, Shape, product, transpose};
+use super::lanes::fp8::{E4m3, E5m2};
 use super::{Arg, Class, Recipe};
 use crate::registers::{Exec, Level};
 
@@ -121,6 +122,14 @@ fn choose(shape: (usize, usize, usize), types: &[&str], level: Level) -> Result<
             (16, 8, 8) => Ok(any::<Double, Double, Double, B<2, 2>>(level)),
             _ => Err(unknown()),
         },
+        ["f32", a @ ("e4m3" | "e5m2"), b @ ("e4m3" | "e5m2"), "f32"]
+        | ["kind::f8f6f4", "f32", a @ ("e4m3" | "e5m2"), b @ ("e4m3" | "e5m2"), "f32"] => {
+            eights::<Single>(shape, a, b, level).ok_or_else(unknown)
+        }
+        ["f16", a @ ("e4m3" | "e5m2"), b @ ("e4m3" | "e5m2"), "f16"]
+        | ["kind::f8f6f4", "f16", a @ ("e4m3" | "e5m2"), b @ ("e4m3" | "e5m2"), "f16"] => {
+            eights::<ToHalf>(shape, a, b, level).ok_or_else(unknown)
+        }
         ["s32", a, b, "s32"] => integers::<S32>(shape, a, b, level).ok_or_else(unknown),
         ["satfinite", "s32", a, b, "s32"] => integers::<S32Finite>(shape, a, b, level).ok_or_else(unknown),
         _ => Err(format!("unknown types or modifiers .{}", types.join("."))),
@@ -142,6 +151,23 @@ fn integers<C: Accumulator>(shape: (usize, usize, usize), a: &str, b: &str, leve
         ("u8", "s8") => shaped::<U8, S8, C>(shape, level),
         ("u8", "u8") => shaped::<U8, U8, C>(shape, level),
         _ => None,
+    }
+}
+
+/// 8-bit floats: registers as those of 8-bit integers.
+fn eights<C: Accumulator>(shape: (usize, usize, usize), a: &str, b: &str, level: Level) -> Option<Mma> {
+    fn shaped<A: Format, B: Format, C: Accumulator>(shape: (usize, usize, usize), level: Level) -> Option<Mma> {
+        match shape {
+            (16, 8, 16) => Some(any::<A, B, C, Blocks<2, 1>>(level)),
+            (16, 8, 32) => Some(any::<A, B, C, Blocks<2, 2>>(level)),
+            _ => None,
+        }
+    }
+    match (a, b) {
+        ("e4m3", "e4m3") => shaped::<E4m3, E4m3, C>(shape, level),
+        ("e4m3", _) => shaped::<E4m3, E5m2, C>(shape, level),
+        (_, "e4m3") => shaped::<E5m2, E4m3, C>(shape, level),
+        _ => shaped::<E5m2, E5m2, C>(shape, level),
     }
 }
 

@@ -39,6 +39,7 @@ pub fn select(opcode: &[&str], operands: usize, _vectors: &[usize], level: Level
         ["match", "any", "sync", "b64"] => (vote::match_any::<u64>(level), vec![To32, From64]),
         ["match", "all", "sync", "b32"] => (vote::match_all::<u32>(level), vec![To32, ToPredicateToo, From32]),
         ["match", "all", "sync", "b64"] => (vote::match_all::<u64>(level), vec![To32, ToPredicateToo, From64]),
+        ["redux", "sync", .., "f32"] => return Err(".f32 is of sm_100a alone, which no emulated GPU is".into()),
         ["redux", "sync", operation, ty] => {
             (vote::reduce(operation, ty, level).ok_or_else(unknown)?, vec![To32, From32])
         }

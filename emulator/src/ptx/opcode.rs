@@ -220,7 +220,7 @@ pub enum AtomicKind {
 }
 
 /// Parts of an opcode that change no result here: caching, ordering, scope.
-const HINTS: [&str; 29] = [
+const HINTS: [&str; 32] = [
     "ca",
     "cg",
     "cs",
@@ -249,6 +249,9 @@ const HINTS: [&str; 29] = [
     "L2::128B",
     "L2::256B",
     "L2::cache_hint",
+    "L2::evict_normal",
+    "L2::evict_first",
+    "L2::evict_last",
     "sc",
 ];
 
@@ -278,6 +281,8 @@ fn operation(op: &[&str]) -> Result<Operation, String> {
         ["prefetch" | "prefetchu", ..] | ["nanosleep", "u32"] | ["pmevent", ..] | ["discard" | "applypriority", ..] => {
             Operation::Hint
         }
+        // Registers are as many as a kernel takes.
+        ["setmaxnreg", "inc" | "dec", "sync", "aligned", "u32"] => Operation::Hint,
         // Kernels of a stream run one after another.
         ["griddepcontrol", "wait" | "launch_dependents"] => Operation::Hint,
         ["ld" | "ldu", rest @ ..] if !rest.contains(&"release") => Operation::Load(elements(rest)?),
@@ -292,6 +297,7 @@ fn operation(op: &[&str]) -> Result<Operation, String> {
         ["mbarrier", "pending_count", "b64"] => Operation::PendingCount,
         ["mbarrier", name, rest @ ..] => mbarrier(name, rest)?,
         ["cvta", rest @ ..] => convert_address(rest)?,
+        ["isspacep", "const"] => Operation::IsSpace(Space::Const),
         ["isspacep", part] => Operation::IsSpace(window(part)?),
         _ => Operation::Compute,
     })
@@ -360,10 +366,15 @@ fn place<'a>(rest: &[&'a str]) -> (Space, u8, Order, Vec<&'a str>) {
     (found, vector, order, left)
 }
 
-fn elements(rest: &[&str]) -> Result<Elements, String> {
-    let (space, vector, order, rest) = place(rest);
+fn elements(parts: &[&str]) -> Result<Elements, String> {
+    let (space, vector, order, rest) = place(parts);
     let [ty] = rest[..] else { return Err(format!("expected one type, found {rest:?}")) };
     let ty = Type::named(ty).filter(|t| t.bytes() > 0 && t.bytes() <= 8).ok_or("unknown type of element")?;
+    if usize::from(vector) * ty.bytes() < 32 && parts.iter().any(|p| p.starts_with("L2::evict_")) {
+        return Err(
+            "only .v8 of 32 bits and .v4 of 64 have .L2::evict_normal, .L2::evict_first and .L2::evict_last".into()
+        );
+    }
     Ok(Elements { space, vector, ty, order })
 }
 

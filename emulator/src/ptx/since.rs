@@ -119,6 +119,7 @@ const LOADS: &[Rule] = &[
     ("nc", (3, 1), 32),
     ("mmio", (8, 2), 70),
     ("v8", (8, 8), 100),
+    ("L2::evict_normal|L2::evict_first|L2::evict_last", (8, 8), 100),
     ("v4 b64|u64|s64|f64", (8, 8), 100),
 ];
 
@@ -222,7 +223,12 @@ fn rules(name: &str) -> &'static [Rule] {
             ("m16n8k4|m16n8k16|m16n8k32", (7, 0), 80),
             ("bf16|tf32|f64", (7, 0), 80),
             ("m16n8k4|m16n8k8|m16n8k16 f64", (7, 8), 90),
+            ("e4m3|e5m2", (8, 4), 89),
+            ("m16n8k16 e4m3|e5m2", (8, 7), 89),
+            ("f16 e4m3|e5m2", (8, 7), 89),
+            ("kind::f8f6f4", (8, 7), 120),
         ],
+        "setmaxnreg" => &[("", (8, 0), 90)],
         "wmma" => &[
             ("", (6, 0), 70),
             ("m32n8k16|m8n32k16", (6, 1), 70),
@@ -263,6 +269,8 @@ fn conditional(name: &str, parts: &[&str], operands: usize, capability: u32) -> 
         // These came with sm_90, then for sm_89 too.
         "cvt" if capability < 90 => &[("e4m3x2|e5m2x2", (8, 1), 89)],
         "cvt" => &[("e4m3x2|e5m2x2", (7, 8), 90)],
+        // Of three.
+        "min" | "max" if operands == 4 => &[("f32", (8, 8), 100)],
         // Of several arrivals, which may complete the phase.
         "mbarrier" if operands == 3 && !parts.contains(&"noComplete") => &[("arrive|arrive_drop", (7, 8), 90)],
         _ => &[],

@@ -281,7 +281,7 @@ fn what_is_unknown_is_named() {
         (bf16, &[4, 4, 2], "expected 4 operands, found 3"),
         ("mma.sync.aligned.m8n8k4.row.col.f32.f16.f16.f32", &[8, 2, 2, 8], "m8n8k4"),
         ("mma.sync.aligned.m16n8k16.col.row.f32.bf16.bf16.f32", &[4, 4, 2, 4], ".col.row"),
-        ("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32", &[4, 4, 2, 4], "e4m3"),
+        ("mma.sync.aligned.m16n8k32.row.col.f32.e2m1.e2m1.f32", &[4, 4, 2, 4], "e2m1"),
         ("mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f32", &[2, 4, 2, 4], "f16.f16.f16.f32"),
         ("mma.sync.aligned.m8n8k4.row.col.rz.f64.f64.f64.f64", &[2, 1, 1, 2], ".rz."),
         ("mma.sync.aligned.m16n8k16.row.col.satfinite.f32.bf16.bf16.f32", &[4, 4, 2, 4], "satfinite"),

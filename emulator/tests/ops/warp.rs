@@ -359,9 +359,9 @@ fn what_is_unknown_is_named() {
         ("vote.sync.all.b32", 3, "all.b32"),
         ("match.any.b32", 2, "any.b32"),
         ("match.some.sync.b32", 3, "some"),
-        ("redux.sync.min.f32", 3, "min.f32"),
+        ("redux.sync.min.f32", 3, ".f32 is of sm_100a"),
         ("redux.sync.and.u32", 3, "and.u32"),
-        ("redux.sync.min.abs.f32", 3, "abs"),
+        ("redux.sync.min.abs.f32", 3, ".f32 is of sm_100a"),
         ("elect", 2, "unknown"),
         ("activemask.b64", 1, "b64"),
     ] {

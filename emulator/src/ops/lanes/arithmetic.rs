@@ -123,6 +123,23 @@ impl<T: Float, F: Op2<T, T, T>> Op2<T, T, T> for XorSign<F> {
     }
 }
 
+/// Of three, one after another.
+pub struct OfThree<F>(F);
+impl<T: Float, F: Op2<T, T, T>> Op3<T, T, T, T> for OfThree<F> {
+    #[inline(always)]
+    fn f(a: T, b: T, c: T) -> T {
+        F::f(F::f(a, b), c)
+    }
+}
+/// `.abs`: of the magnitudes.
+pub struct Magnitudes<F>(F);
+impl<T: Float, F: Op3<T, T, T, T>> Op3<T, T, T, T> for Magnitudes<F> {
+    #[inline(always)]
+    fn f(a: T, b: T, c: T) -> T {
+        F::f(a.magnitude(), b.magnitude(), c.magnitude())
+    }
+}
+
 /// `.ftz`: subnormal operands and results become zero.
 pub struct Ftz<F>(F);
 /// `.sat`: clamped to 0 ... 1, NaN to 0.

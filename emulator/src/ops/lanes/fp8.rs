@@ -52,7 +52,7 @@ fn narrow<E: Eight>(x: f32, flags: u32) -> u8 {
 }
 
 /// Exact: f16 holds every number of both formats.
-fn widen<E: Eight>(bits: u8) -> f32 {
+pub fn widen<E: Eight>(bits: u8) -> f32 {
     let (exponent, fraction) =
         (i32::from(bits >> E::FRACTION & (0x7f >> E::FRACTION)), bits & ((1 << E::FRACTION) - 1));
     let top = exponent == 0x7f >> E::FRACTION;

@@ -2,6 +2,7 @@
 //!
 //! Everything is computed in f64, where products of all formats but f64 itself and sums of integers are exact.
 
+use crate::ops::lanes::fp8::{Eight, widen};
 use crate::registers::{Registers, Value};
 
 /// Elements of A or B.
@@ -71,6 +72,15 @@ impl Format for U8 {
     #[inline(always)]
     fn value(word: u32, i: usize) -> f64 {
         f64::from((word >> (8 * i)) as u8)
+    }
+}
+
+impl<E: Eight> Format for E {
+    type Word = u32;
+    const PER: usize = 4;
+    #[inline(always)]
+    fn value(word: u32, i: usize) -> f64 {
+        f64::from(widen::<E>((word >> (8 * i)) as u8))
     }
 }
 

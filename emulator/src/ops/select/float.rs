@@ -139,12 +139,28 @@ fn quotients(q: &mut Request) -> Answer {
     q.finish(exec, args, Class::Special)
 }
 
-/// `min{.ftz}{.NaN}{.xorsign.abs}`
+/// `min{.ftz}{.NaN}{.xorsign.abs}`; of three `min{.ftz}{.NaN}{.abs}`
 fn limits(q: &mut Request) -> Answer {
     let ty = q.last()?;
     let l = q.level;
     let single = ty == "f32";
     let (ftz, nan) = (single && q.take("ftz"), single && q.take("NaN"));
+    if single && q.operands == 4 {
+        let abs = q.take("abs");
+        macro_rules! three {
+            ($F:ident) => {{
+                type Plain = OfThree<$F>;
+                type Poisoned = OfThree<OrNan<$F>>;
+                if nan {
+                    wrapped!(Poisoned, [(Magnitudes, abs), (Ftz, ftz)], F, seldom3::<f32, f32, f32, f32, F>())
+                } else {
+                    wrapped!(Plain, [(Magnitudes, abs), (Ftz, ftz)], F, seldom3::<f32, f32, f32, f32, F>())
+                }
+            }};
+        }
+        let exec = if q.name == "min" { three!(Min) } else { three!(Max) };
+        return q.finish(exec, &[to(ty), from(ty), from(ty), from(ty)], class(ty));
+    }
     let sign = single && q.take("xorsign");
     if sign && !q.take("abs") {
         return Err("expected .xorsign.abs".into());

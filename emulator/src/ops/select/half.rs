@@ -70,6 +70,9 @@ pub fn select(q: &mut Request) -> Answer {
             if !q.take("rn") {
                 return Err("expected .rn".into());
             }
+            if q.take("oob") {
+                return Err(".oob is not supported: no document says which NaN it takes for out of bounds".into());
+            }
             let (sat, relu) = (!brain && q.take("sat"), q.take("relu"));
             if sat && relu {
                 return Err(unknown_modifier("relu"));
