@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use rayon::prelude::*;
 
 use crate::address;
-use crate::compile::compile;
+use crate::compile::{compile, compile_function, uncalled};
 use crate::count::LaunchCounts;
 use crate::device::Model;
 use crate::exec::cta::{Output, Shape};
@@ -453,9 +453,20 @@ impl Module {
         Some(kernel)
     }
 
+    /// The functions that no kernel calls, each compiled alone.
+    pub fn check_uncalled(&self) -> Vec<(String, Result<(), PtxError>)> {
+        let addresses = self.addresses();
+        let one = |f: &ast::Function| compile_function(&self.ptx, f, &addresses, Level::of_this_machine());
+        uncalled(&self.ptx).into_iter().map(|f| (f.name.clone(), one(f))).collect()
+    }
+
+    fn addresses(&self) -> HashMap<String, u64> {
+        self.variables.iter().map(|(name, &(at, _))| (name.clone(), at)).collect()
+    }
+
     fn compile(&self, name: &str) -> Option<Result<Arc<Kernel>, PtxError>> {
         let entry = self.ptx.functions.iter().find(|f| f.entry && f.name == name)?;
-        let addresses = self.variables.iter().map(|(name, &(at, _))| (name.clone(), at)).collect();
+        let addresses = self.addresses();
         Some(compile(&self.ptx, entry, &addresses, Level::of_this_machine()).map(|program| {
             Arc::new(Kernel {
                 name: name.into(),

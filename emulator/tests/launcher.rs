@@ -140,6 +140,27 @@ fn a_check_names_kernel_and_line() {
     let lines: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((lines.len(), &lines[1]["kernel"], &lines[1]["error"]["line"]), (2, &"bad".into(), &9.into()), "{json}");
     assert_eq!(ptx_emu(&["check", "/nowhere.ptx"]).status.code(), Some(1));
+    // A function that no kernel calls, one that a kernel calls, and one with what only a call gives.
+    let functions = File::new(
+        "functions.ptx",
+        ".version 8.0\n.target sm_80\n.address_size 64\n\
+         .func (.reg .b32 r) lost(.reg .b32 x) {\nadd.q32 r, x, 1;\nret;\n}\n\
+         .func (.param .b32 r) fine(.param .b64 p, .reg .v2 .b32 v) {\n.reg .b64 %a; .reg .b32 %b;\nld.param.b64 %a, [p];\n\
+         ld.u32 %b, [%a];\nadd.u32 %b, %b, v.y;\nst.param.b32 [r], %b;\nret;\n}\n\
+         .func called() { ret; }\n.visible .entry k() { call called; ret; }\n",
+    );
+    let said = text(&ptx_emu(&["check", functions.path()]).stdout);
+    let lost = "function lost, which no kernel calls: PTX line 5: `add.q32`: ";
+    assert!(said.contains(lost) && said.contains("; function lost") && !said.contains("called:"), "{said}");
+    assert!(said.contains("function fine, which no kernel calls: compiles"), "{said}");
+    let json = text(&ptx_emu(&["check", "--json", functions.path()]).stdout);
+    let lines: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lost = lines.iter().find(|line| line["function"] == "lost").expect("a line of it");
+    assert_eq!(
+        (lines.len(), &lost["error"]["function"], &lost["error"]["line"]),
+        (3, &"lost".into(), &5.into()),
+        "{json}"
+    );
     let good = std::fs::read_to_string(kernels).unwrap();
     for (name, contents, words) in [
         ("bom.ptx", format!("\u{feff}{good}").into_bytes(), "byte order mark"),

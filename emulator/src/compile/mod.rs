@@ -54,6 +54,55 @@ pub fn compile(
     })
 }
 
+/// The functions with a body that no entry calls, or reaches through a register.
+pub fn uncalled(module: &Module) -> Vec<&Function> {
+    let mut called: Vec<&str> = Vec::new();
+    for body in module.functions.iter().filter(|f| f.entry).filter_map(|f| f.body.as_deref()) {
+        called.extend(reachable(module, body).into_keys());
+        for f in call::indirect(module, body) {
+            called.push(&f.name);
+            called.extend(f.body.iter().flat_map(|body| reachable(module, body).into_keys()));
+        }
+    }
+    let left = |f: &&Function| !f.entry && f.body.is_some() && !called.contains(&f.name.as_str());
+    module.functions.iter().filter(left).collect()
+}
+
+/// Compiles a function alone, as if an entry called it with memory and registers of its own.
+///
+/// # Errors
+/// As for [`compile`], naming the function.
+pub fn compile_function(
+    module: &Module,
+    function: &Function,
+    variables: &HashMap<String, u64>,
+    level: Level,
+) -> Result<(), PtxError> {
+    let mut body = Vec::new();
+    for p in function.returns.iter().chain(&function.parameters) {
+        body.push(match p.space {
+            Space::Param => Statement::Variable(p.clone()),
+            _ => Statement::Registers { ty: p.ty, name: p.name.clone(), count: None, line: p.line },
+        });
+        // The first element of a vector register; the others follow.
+        if let Some((vector, "x")) = p.name.split_once('.') {
+            let all = function.returns.iter().chain(&function.parameters);
+            let elements = all.filter(|p| p.name.split_once('.').is_some_and(|(v, _)| v == vector)).count();
+            body.push(Statement::VectorRegister(vector.into(), elements));
+        }
+    }
+    body.push(Statement::Block(function.body.clone().unwrap_or_default()));
+    let entry = Function {
+        name: function.name.clone(),
+        entry: true,
+        body: Some(body),
+        line: function.line,
+        ..Function::default()
+    };
+    let done = compile(module, &entry, variables, level);
+    done.map(drop).map_err(|e| PtxError { function: e.kernel, kernel: None, ..e })
+}
+
 /// The code of an entry; its parameters, and their bytes.
 fn lower(
     c: &mut Compiler,

@@ -10,6 +10,9 @@ pub struct PtxError {
     pub problem: String,
     /// The kernel that cannot be compiled, and where its source has the line, as far as `.loc` says.
     pub kernel: Option<String>,
+    /// The function that cannot be compiled, where no kernel calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
     pub source: Option<(String, u32)>,
     /// It is the `.version` that is not known: a driver has a number of its own for that.
     #[serde(skip)]
@@ -18,7 +21,7 @@ pub struct PtxError {
 
 impl PtxError {
     pub fn new(line: u32, problem: impl Into<String>) -> Self {
-        PtxError { line, problem: problem.into(), kernel: None, source: None, unknown_version: false }
+        PtxError { line, problem: problem.into(), kernel: None, function: None, source: None, unknown_version: false }
     }
 
     /// A `.version` that is not known.
@@ -37,6 +40,9 @@ impl fmt::Display for PtxError {
         write!(f, "PTX line {}: {}", self.line, self.problem)?;
         if let Some(kernel) = &self.kernel {
             write!(f, "; kernel {kernel}")?;
+        }
+        if let Some(function) = &self.function {
+            write!(f, "; function {function}")?;
         }
         if let Some((file, line)) = &self.source {
             write!(f, ", {file}:{line}")?;

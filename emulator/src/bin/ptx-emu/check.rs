@@ -1,4 +1,4 @@
-//! Compiles every kernel of PTX files, and says what it takes or why it does not compile.
+//! Compiles every kernel of PTX files and every function that none calls, and says what it takes or why it does not compile.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -11,12 +11,15 @@ use serde::Serialize;
 
 use super::Failure;
 
-/// One kernel, or a file that is none.
+/// One kernel, one function that no kernel calls, or a file without either.
 #[derive(Serialize)]
 struct Line {
     file: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     kernel: Option<String>,
+    /// One that no kernel calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     registers: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,6 +63,7 @@ fn lines(file: &str, text: &str) -> Vec<Line> {
     let empty = |kernel, error| Line {
         file: file.into(),
         kernel,
+        function: None,
         registers: None,
         shared_bytes: None,
         local_bytes: None,
@@ -72,9 +76,6 @@ fn lines(file: &str, text: &str) -> Vec<Line> {
         Err(e) => return vec![empty(None, Some(e))],
     };
     let names = module.kernel_names();
-    if names.is_empty() {
-        return vec![empty(None, None)];
-    }
     let one = |name: String| match module.kernel(&name)? {
         Ok(kernel) => Some(Line {
             registers: Some(kernel.registers),
@@ -85,10 +86,17 @@ fn lines(file: &str, text: &str) -> Vec<Line> {
         }),
         Err(e) => Some(empty(Some(name), Some(e))),
     };
-    names.into_iter().filter_map(one).collect()
+    let mut lines: Vec<Line> = names.into_iter().filter_map(one).collect();
+    let uncalled = module.check_uncalled().into_iter();
+    lines.extend(uncalled.map(|(name, done)| Line { function: Some(name), ..empty(None, done.err()) }));
+    if lines.is_empty() { vec![empty(None, None)] } else { lines }
 }
 
 fn tell(line: &Line) {
+    if let Some(name) = &line.function {
+        let said = line.error.as_ref().map_or("compiles".into(), PtxError::to_string);
+        return println!("{}: function {name}, which no kernel calls: {said}", line.file);
+    }
     let name = line.kernel.as_deref().unwrap_or("no kernel");
     match (&line.error, line.registers) {
         (Some(e), _) => println!("{}: {name}: {e}", line.file),

@@ -34,7 +34,7 @@ exit code: that of the program; 1 where it succeeded and something was found; 2 
 ";
 
 const CHECK: &str = "\
-ptx-emu check [--json] FILE.ptx...: compiles every kernel, and says what it takes or what is not supported, with its line
+ptx-emu check [--json] FILE.ptx...: compiles every kernel and every function that none calls, and says what it takes or what is not supported, with its line
 
   --json               an object a line, for each kernel
 
