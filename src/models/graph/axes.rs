@@ -1,36 +1,42 @@
 //! Which axis of its input a graph takes for the channels, told from what it does with it: convolutions and pools go over the last two
 //! axes, and one that wants the channels last turns its images before.
 
-use super::Layout;
 use super::ir::{Id, Ir};
 use super::read::Model;
+use crate::models::metadata::MOST_CHANNELS;
 
-/// The most channels that images have.
-const MOST: i64 = super::MOST_CHANNELS as i64;
+/// Where the channels stand among the axes behind that of the images.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Channels {
+    First,
+    Last,
+}
 
-/// The order of the input's axes, and whether nothing told it: then the other would do as well.
-pub fn told(model: &Model) -> (Layout, bool) {
+use Channels::{First, Last};
+
+/// Where the input has its channels, and whether nothing told it: then the other would do as well.
+pub fn told(model: &Model) -> (Channels, bool) {
     if model.flat {
-        return (Layout::Nchw, false);
+        return (First, false);
     }
-    if let Some(layout) = by_first_step(&model.ir, model.ir.input) {
-        return (layout, false);
+    if let Some(channels) = by_first_step(&model.ir, model.ir.input) {
+        return (channels, false);
     }
     let (first, last) = match model.image[..] {
         [_, first, _, last] => (first, last),
         _ => (None, None),
     };
-    let few = |side: Option<i64>| side.is_some_and(|n| (1..=MOST).contains(&n));
+    let few = |side: Option<i64>| side.is_some_and(|n| (1..=MOST_CHANNELS as i64).contains(&n));
     match (first, last) {
         // Colours and grey are the rule.
-        (_, Some(1 | 3)) if !matches!(first, Some(1 | 3)) => (Layout::Nhwc, few(first)),
-        (_, Some(2 | 4)) if !few(first) => (Layout::Nhwc, false),
-        _ => (Layout::Nchw, few(last) && few(first)),
+        (_, Some(1 | 3)) if !matches!(first, Some(1 | 3)) => (Last, few(first)),
+        (_, Some(2 | 4)) if !few(first) => (Last, false),
+        _ => (First, few(last) && few(first)),
     }
 }
 
 /// The order that the first step over the axes of images shows, behind steps that leave every axis where it is.
-fn by_first_step(ir: &Ir, input: Id) -> Option<Layout> {
+fn by_first_step(ir: &Ir, input: Id) -> Option<Channels> {
     let mut images = vec![false; ir.values.len()];
     images[input] = true;
     for node in &ir.nodes {
@@ -49,11 +55,11 @@ fn by_first_step(ir: &Ir, input: Id) -> Option<Layout> {
             | "LRN"
             | "DepthToSpace"
             | "SpaceToDepth" => {
-                return Some(Layout::Nchw);
+                return Some(First);
             }
             "Transpose" => match node.ints("perm") {
-                Some([0, 3, 1, 2]) => return Some(Layout::Nhwc),
-                Some([0, 2, 3, 1]) => return Some(Layout::Nchw),
+                Some([0, 3, 1, 2]) => return Some(Last),
+                Some([0, 2, 3, 1]) => return Some(First),
                 _ => {}
             },
             "Identity" | "Cast" | "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Clip" | "Neg" | "Pad" | "Gather"
@@ -91,36 +97,35 @@ mod tests {
 
     #[test]
     fn what_a_graph_does_first_tells_its_layout() {
-        use Layout::{Nchw, Nhwc};
         let of = |image, ops: &[(&str, &[i64])]| told(&model(image, ops));
         // Two channels of width 3, one of width 2 or 4, colours of three pixels: the first step tells.
         for image in
             [[1, 2, 8, 3], [0, 2, 9, 1], [1, 1, 8, 2], [0, 3, 3, 3], [0, 4, 8, 4], [0, 0, 0, 0], [0, 32, 32, 3]]
         {
-            assert_eq!(of(image, &[("Sub", &[]), ("Conv", &[])]), (Nchw, false), "{image:?}");
+            assert_eq!(of(image, &[("Sub", &[]), ("Conv", &[])]), (First, false), "{image:?}");
             assert_eq!(
                 of(image, &[("Mul", &[]), ("Pad", &[]), ("Transpose", &[0, 3, 1, 2])]),
-                (Nhwc, false),
+                (Last, false),
                 "{image:?}"
             );
-            assert_eq!(of(image, &[("Transpose", &[0, 2, 3, 1])]), (Nchw, false), "{image:?}");
+            assert_eq!(of(image, &[("Transpose", &[0, 2, 3, 1])]), (First, false), "{image:?}");
         }
         // Where nothing tells, the sides do; a few either way are a guess.
         let unseen: &[(&str, &[i64])] = &[("Reshape", &[]), ("Conv", &[])];
         for (image, expected) in [
-            ([1, 2, 8, 3], (Nhwc, true)),
-            ([0, 2, 9, 1], (Nhwc, true)),
-            ([1, 1, 8, 2], (Nchw, true)),
-            ([0, 3, 3, 3], (Nchw, true)),
-            ([0, 4, 8, 4], (Nchw, true)),
-            ([0, 0, 8, 2], (Nhwc, false)),
-            ([0, 32, 32, 3], (Nhwc, false)),
-            ([0, 32, 32, 4], (Nhwc, false)),
-            ([0, 0, 0, 3], (Nhwc, false)),
-            ([0, 3, 32, 32], (Nchw, false)),
-            ([0, 1, 28, 28], (Nchw, false)),
-            ([0, 3, 0, 0], (Nchw, false)),
-            ([0, 0, 0, 0], (Nchw, false)),
+            ([1, 2, 8, 3], (Last, true)),
+            ([0, 2, 9, 1], (Last, true)),
+            ([1, 1, 8, 2], (First, true)),
+            ([0, 3, 3, 3], (First, true)),
+            ([0, 4, 8, 4], (First, true)),
+            ([0, 0, 8, 2], (Last, false)),
+            ([0, 32, 32, 3], (Last, false)),
+            ([0, 32, 32, 4], (Last, false)),
+            ([0, 0, 0, 3], (Last, false)),
+            ([0, 3, 32, 32], (First, false)),
+            ([0, 1, 28, 28], (First, false)),
+            ([0, 3, 0, 0], (First, false)),
+            ([0, 0, 0, 0], (First, false)),
         ] {
             assert_eq!(of(image, unseen), expected, "{image:?}");
         }

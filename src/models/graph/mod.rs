@@ -138,8 +138,11 @@ pub fn layout_of(model: &Model, said: Option<Layout>) -> (Layout, Option<String>
     if let Some(layout) = said {
         return (layout, None);
     }
-    let (layout, guessed) = axes::told(model);
-    let other = if layout == Layout::Nchw { Layout::Nhwc } else { Layout::Nchw };
+    let (channels, guessed) = axes::told(model);
+    let (layout, other) = match channels {
+        axes::Channels::First => (Layout::Nchw, Layout::Nhwc),
+        axes::Channels::Last => (Layout::Nhwc, Layout::Nchw),
+    };
     let sides: Vec<String> = model.image.iter().map(|side| side.map_or("?".into(), |n| n.to_string())).collect();
     let warning = format!(
         "warning: nothing tells whether its input ({}) has the channels first or last: {layout} is taken; models.layout = \"{other}\" \
