@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn what_is_only_of_constants_is_known_and_lowered_nowhere() {
         assert!(OF_CONSTANTS.iter().all(|name| is_known(name)));
-        let lowered = include_str!("lower.rs");
+        let lowered = include_str!("lower/mod.rs");
         assert!(OF_CONSTANTS.iter().all(|name| !lowered.contains(&format!("\"{name}\" =>"))));
     }
 }
