@@ -3,7 +3,9 @@
 use half::{bf16, f16};
 
 use super::ir::{Attr, Constant, Data, Dim, Ir, Node};
-use super::operands::{MAX_VALUES, axes_of, axis, bounded, pads, parts, pick, slices, strides, times};
+use super::operands::{
+    MAX_VALUES, axes_of, axis, bounded, broadcast, expanded, gather, next, pads, parts, pick, slices, strides, times,
+};
 use super::tables::{einsum, gather_nd, matmul};
 
 /// Functions of two operands that broadcast.
@@ -622,71 +624,12 @@ fn reduce(op: &str, x: &Constant, axes: &[usize], keep: bool) -> Result<Constant
     }
 }
 
-/// The next index of a shape in row-major order.
-fn next(index: &mut [usize], shape: &[usize]) {
-    for (i, &n) in index.iter_mut().zip(shape).rev() {
-        *i += 1;
-        if *i < n {
-            return;
-        }
-        *i = 0;
-    }
-}
-
-/// Values of `x` at places that a function of the index gives.
-fn gather(x: &Constant, shape: &[usize], place: impl Fn(&[usize]) -> usize) -> Result<Constant, String> {
-    let n = shape.iter().try_fold(1usize, |p, &n| p.checked_mul(n)).ok_or("an impossible shape")?;
-    if n > x.len() {
-        bounded(n)?;
-    }
-    let mut index = vec![0; shape.len()];
-    let places: Vec<usize> = (0..n)
-        .map(|_| {
-            let at = place(&index);
-            next(&mut index, shape);
-            at
-        })
-        .collect();
-    pick(x, shape, places.into_iter())
-}
-
-/// The same values repeated along axes of length 1 and new ones in front.
-///
-/// # Errors
-/// When the shapes do not fit or the result is too large.
-pub fn expanded(x: &Constant, shape: &[usize]) -> Result<Constant, String> {
-    if x.shape == shape {
-        return Ok(x.clone());
-    }
-    let new = shape.len().checked_sub(x.shape.len()).ok_or("fewer axes than before")?;
-    let from = strides(&x.shape);
-    gather(x, shape, |index| {
-        index[new..].iter().enumerate().map(|(a, &i)| if x.shape[a] == 1 { 0 } else { i * from[a] }).sum()
-    })
-}
-
 /// Lengths that are not negative.
 fn sizes(values: &[i64]) -> Result<Vec<usize>, String> {
     let sizes: Vec<usize> =
         values.iter().map(|&n| usize::try_from(n).map_err(|_| format!("a length of {n}"))).collect::<Result<_, _>>()?;
     bounded(sizes.iter().try_fold(1usize, |p, &n| p.checked_mul(n)).unwrap_or(usize::MAX))?;
     Ok(sizes)
-}
-
-/// The common shape of two operands.
-///
-/// # Errors
-/// When they do not fit.
-pub fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
-    let rank = a.len().max(b.len());
-    let at = |s: &[usize], i: usize| (i + s.len()).checked_sub(rank).map_or(1, |i| s[i]);
-    (0..rank)
-        .map(|i| match (at(a, i), at(b, i)) {
-            (a, b) if a == b => Ok(a),
-            (1, n) | (n, 1) => Ok(n),
-            _ => Err(format!("shapes {a:?} and {b:?} do not fit")),
-        })
-        .collect()
 }
 
 fn reshaped(shape: &[usize], to: &[i64], zero: bool) -> Result<Vec<usize>, String> {

@@ -2,7 +2,7 @@
 //! make q, k and v by one product and hand them over by reshapes, transposes and slices alone.
 
 use super::ir::Dim;
-use super::plan::{Call, Register, Step};
+use super::plan::{Call, Register, Spread, Step};
 use crate::ops::attention::Heads;
 
 /// A length in memory, and the distance from one value to the next.
@@ -16,48 +16,6 @@ type Axis = Vec<Run>;
 pub struct Place {
     pub register: Register,
     pub at: Spread,
-}
-
-/// Where heads lie in any number of images: each number one of its own, and one for every image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spread {
-    fixed: Heads,
-    each: Heads,
-}
-
-impl Spread {
-    /// What is the same for any number of images.
-    pub fn fixed(fixed: Heads) -> Self {
-        Spread { fixed, each: Heads { first: 0, batch: 0, head: 0, token: 0 } }
-    }
-
-    /// From those for two images and for three.
-    fn between(two: Heads, three: Heads) -> Option<Self> {
-        let each = fields(two, three, |two, three| three.checked_sub(two))?;
-        let fixed = fields(two, each, |two, each| two.checked_sub(2 * each))?;
-        Some(Spread { fixed, each })
-    }
-
-    /// For so many images.
-    pub fn of(&self, images: usize) -> Heads {
-        let number = |fixed: usize, each: usize| fixed + each * images;
-        let (f, e) = (self.fixed, self.each);
-        Heads {
-            first: number(f.first, e.first),
-            batch: number(f.batch, e.batch),
-            head: number(f.head, e.head),
-            token: number(f.token, e.token),
-        }
-    }
-}
-
-fn fields(a: Heads, b: Heads, f: impl Fn(usize, usize) -> Option<usize>) -> Option<Heads> {
-    Some(Heads {
-        first: f(a.first, b.first)?,
-        batch: f(a.batch, b.batch)?,
-        head: f(a.head, b.head)?,
-        token: f(a.token, b.token)?,
-    })
 }
 
 /// What is known of registers: the steps so far, and the shape in memory of their results.

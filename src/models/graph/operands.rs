@@ -207,3 +207,62 @@ pub fn pick(x: &Constant, shape: &[usize], places: impl Iterator<Item = usize>) 
         }
     })
 }
+
+/// Values of `x` at places that a function of the index gives.
+pub fn gather(x: &Constant, shape: &[usize], place: impl Fn(&[usize]) -> usize) -> Result<Constant, String> {
+    let n = shape.iter().try_fold(1usize, |p, &n| p.checked_mul(n)).ok_or("an impossible shape")?;
+    if n > x.len() {
+        bounded(n)?;
+    }
+    let mut index = vec![0; shape.len()];
+    let places: Vec<usize> = (0..n)
+        .map(|_| {
+            let at = place(&index);
+            next(&mut index, shape);
+            at
+        })
+        .collect();
+    pick(x, shape, places.into_iter())
+}
+
+/// The common shape of two operands.
+///
+/// # Errors
+/// When they do not fit.
+pub fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
+    let rank = a.len().max(b.len());
+    let at = |s: &[usize], i: usize| (i + s.len()).checked_sub(rank).map_or(1, |i| s[i]);
+    (0..rank)
+        .map(|i| match (at(a, i), at(b, i)) {
+            (a, b) if a == b => Ok(a),
+            (1, n) | (n, 1) => Ok(n),
+            _ => Err(format!("shapes {a:?} and {b:?} do not fit")),
+        })
+        .collect()
+}
+
+/// The same values repeated along axes of length 1 and new ones in front.
+///
+/// # Errors
+/// When the shapes do not fit or the result is too large.
+pub fn expanded(x: &Constant, shape: &[usize]) -> Result<Constant, String> {
+    if x.shape == shape {
+        return Ok(x.clone());
+    }
+    let new = shape.len().checked_sub(x.shape.len()).ok_or("fewer axes than before")?;
+    let from = strides(&x.shape);
+    gather(x, shape, |index| {
+        index[new..].iter().enumerate().map(|(a, &i)| if x.shape[a] == 1 { 0 } else { i * from[a] }).sum()
+    })
+}
+
+/// The next index of a shape in row-major order.
+pub fn next(index: &mut [usize], shape: &[usize]) {
+    for (i, &n) in index.iter_mut().zip(shape).rev() {
+        *i += 1;
+        if *i < n {
+            return;
+        }
+        *i = 0;
+    }
+}

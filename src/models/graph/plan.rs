@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::heads::Spread;
 use super::ir::Dim;
 use crate::ops::Activation;
-use crate::ops::attention::{Added, Sizes, attention_of};
+use crate::ops::attention::{Added, Heads, Sizes, attention_of};
 use crate::ops::conv::{Conv2d, conv2d, conv2d_transposed};
 use crate::ops::elementwise::{Binary, Function, Operand, binary, expand, unary};
 use crate::ops::gate::gate;
@@ -56,6 +55,48 @@ pub enum Call {
     Concat(usize),
     /// axis, first, count
     Slice(usize, usize, usize),
+}
+
+/// Where heads lie in any number of images: each number one of its own, and one for every image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spread {
+    fixed: Heads,
+    each: Heads,
+}
+
+impl Spread {
+    /// What is the same for any number of images.
+    pub fn fixed(fixed: Heads) -> Self {
+        Spread { fixed, each: Heads { first: 0, batch: 0, head: 0, token: 0 } }
+    }
+
+    /// From those for two images and for three.
+    pub fn between(two: Heads, three: Heads) -> Option<Self> {
+        let each = fields(two, three, |two, three| three.checked_sub(two))?;
+        let fixed = fields(two, each, |two, each| two.checked_sub(2 * each))?;
+        Some(Spread { fixed, each })
+    }
+
+    /// For so many images.
+    pub fn of(&self, images: usize) -> Heads {
+        let number = |fixed: usize, each: usize| fixed + each * images;
+        let (f, e) = (self.fixed, self.each);
+        Heads {
+            first: number(f.first, e.first),
+            batch: number(f.batch, e.batch),
+            head: number(f.head, e.head),
+            token: number(f.token, e.token),
+        }
+    }
+}
+
+fn fields(a: Heads, b: Heads, f: impl Fn(usize, usize) -> Option<usize>) -> Option<Heads> {
+    Some(Heads {
+        first: f(a.first, b.first)?,
+        batch: f(a.batch, b.batch)?,
+        head: f(a.head, b.head)?,
+        token: f(a.token, b.token)?,
+    })
 }
 
 /// An attention whose operands lie in other tensors.

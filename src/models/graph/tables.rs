@@ -1,8 +1,7 @@
 //! What tables of positions are made with beside plain arithmetic: rows taken by their numbers, and sums of products spelt as an equation.
 
-use super::fold::{broadcast, expanded};
 use super::ir::{Constant, Dim};
-use super::operands::{MAX_VALUES, axis, bounded, pick, strides};
+use super::operands::{MAX_VALUES, axis, bounded, broadcast, expanded, pick, strides};
 
 /// Products of one node beyond which a file is not believed: a second's work. Tables of positions of 24 x 24 windows, as 16 heads
 /// look them up by one-hot matrices, take 1 << 28.

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use super::super::fold::expanded;
 use super::super::heads;
-use super::super::heads::Spread;
 use super::super::ir::{Dim, Id, Node};
-use super::super::plan::{Attention, Call, Register};
+use super::super::operands::expanded;
+use super::super::plan::{Attention, Call, Register, Spread};
 use super::{Lower, Made};
 use crate::device::DType;
 use crate::ops::attention::{Added, Heads, Positions};

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::fold::expanded;
 use super::super::ir::{Constant, Dim, Node};
-use super::super::operands::axis;
+use super::super::operands::{axis, expanded};
 use super::super::plan::Call;
 use super::{Lower, Made};
 use crate::ops::elementwise::{Binary, Function};

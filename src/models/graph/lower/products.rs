@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::super::fold::expanded;
 use super::super::ir::{Constant, Dim, Node};
 use super::super::layout::NHWC;
-use super::super::operands::times;
+use super::super::operands::{expanded, times};
 use super::super::plan::Call;
 use super::super::shapes;
 use super::{Lower, Made, Placed};
