@@ -12,7 +12,7 @@ use super::operands::{axes_of, axis, pads};
 type Rule = fn(&Ir, &Seen, usize) -> Option<Rewrite>;
 
 /// In this order, each until it finds nothing more.
-const RULES: [Rule; 14] = [
+const RULES: [Rule; 16] = [
     padding,
     silu,
     gelu,
@@ -22,8 +22,10 @@ const RULES: [Rule; 14] = [
     layer_norm,
     attention,
     batch_norm,
+    group_norm,
     affine,
     affine_pair,
+    affine_into_norm,
     affine_into_weights,
     residual,
     activation,
@@ -505,6 +507,63 @@ fn affine_pair(ir: &Ir, seen: &Seen, at: usize) -> Option<Rewrite> {
     rewritten(affine_node(node, first.input(0)?, axis as usize, scale, bias))
 }
 
+/// An instance norm of (N, G, all values of a group) between two reshapes, as exporters write a group norm.
+fn group_norm(ir: &Ir, seen: &Seen, at: usize) -> Option<Rewrite> {
+    let node = &ir.nodes[at];
+    if node.op != "Reshape" {
+        return None;
+    }
+    let norm = seen.only(ir, node.input(0), "InstanceNormalization")?;
+    let grouped = seen.made(ir, norm.input(0), "Reshape")?;
+    let x = grouped.input(0)?;
+    let (shape, parts) = (ir.shape(x)?, ir.shape(grouped.outputs[0])?);
+    if ir.shape(node.outputs[0])? != shape || shape.len() < 3 || parts.len() < 3 || parts[0] != shape[0] {
+        return None;
+    }
+    let (c, groups) = (shape[1], parts[1]);
+    if c.batch || groups.batch || groups.n < 1 || c.n % groups.n != 0 || shape[0] != Dim::BATCH {
+        return None;
+    }
+    let per = (c.n / groups.n) as usize;
+    let each = |i: usize| {
+        let v = ir.known(norm, i)?.as_floats().filter(|v| v.len() == groups.n as usize)?;
+        let v: Vec<f32> = v.iter().flat_map(|&v| std::iter::repeat_n(v, per)).collect();
+        Some(Constant::floats(&[v.len()], v))
+    };
+    let first = ir.values.len();
+    let mut fused = instead(node, "GroupNormalization", vec![Some(x), Some(first), Some(first + 1)]);
+    fused.set("num_groups", Attr::Int(groups.n));
+    fused.set("epsilon", Attr::Float(norm.float("epsilon").unwrap_or(1e-5)));
+    Some(Rewrite { node: fused, constants: vec![each(1)?, each(2)?] })
+}
+
+/// A scale of channels after a group norm is its own.
+fn affine_into_norm(ir: &Ir, seen: &Seen, at: usize) -> Option<Rewrite> {
+    let node = &ir.nodes[at];
+    if node.op != "Affine" {
+        return None;
+    }
+    let norm = seen.only(ir, node.input(0), "GroupNormalization")?;
+    let own = |i: usize| ir.known(norm, i)?.as_floats();
+    let (s1, b1, s2, b2) = (own(1)?, own(2)?, floats(node, "scale")?, floats(node, "bias")?);
+    let c = usize::try_from(ir.shape(norm.input(0)?)?.get(1)?.n).ok()?;
+    // One value for all channels fits any axis.
+    if s1.len() != c
+        || b1.len() != c
+        || s2.len() != b2.len()
+        || s2.len() != 1 && (s2.len() != c || node.int("axis") != Some(1))
+    {
+        return None;
+    }
+    let at = |v: &[f32], i: usize| f64::from(v[i % v.len()]);
+    let scale = (0..c).map(|i| (at(s1, i) * at(s2, i)) as f32).collect();
+    let bias = (0..c).map(|i| (at(b1, i) * at(s2, i) + at(b2, i)) as f32).collect();
+    let first = ir.values.len();
+    let mut fused = norm.clone();
+    fused.inputs = vec![norm.input(0), Some(first), Some(first + 1)];
+    Some(Rewrite { node: fused, constants: vec![Constant::floats(&[c], scale), Constant::floats(&[c], bias)] })
+}
+
 /// A scale of what weights make goes into them.
 fn affine_into_weights(ir: &Ir, seen: &Seen, at: usize) -> Option<Rewrite> {
     let node = &ir.nodes[at];
@@ -653,6 +712,41 @@ mod tests {
             let mut ir = graph(9, [start(), last.to_vec()].concat(), &scalars);
             run(&mut ir);
             assert_eq!(ops(&ir) == ["Gelu"], found, "{:?}", ops(&ir));
+        }
+    }
+
+    #[test]
+    fn a_group_norm_is_found_between_its_reshapes() {
+        for (groups, channels, found) in [(2, 6, true), (1, 6, true), (4, 6, false)] {
+            let mut ir = Ir { opset: 17, ..Ir::default() };
+            let image = || vec![Dim::BATCH, Dim::fixed(channels), Dim::fixed(4), Dim::fixed(8)];
+            let parts = || vec![Dim::BATCH, Dim::fixed(groups), Dim::fixed(channels * 32 / groups)];
+            let (x, grouped, normed) =
+                (ir.add("x", Some(image())), ir.add("g", Some(parts())), ir.add("n", Some(parts())));
+            let [back, y] = ["b", "y"].map(|name| ir.add(name, Some(image())));
+            let n = groups as usize;
+            let scale = ir.add_constant("s", Constant::floats(&[n], (0..n).map(|i| i as f32 + 1.0).collect()));
+            let bias = ir.add_constant("z", Constant::floats(&[n], vec![0.5; n]));
+            let twice = ir.add_constant("two", Constant::floats(&[6, 1, 1], (0..6).map(|i| i as f32).collect()));
+            ir.nodes = vec![
+                node("Reshape", &[x], grouped),
+                node("InstanceNormalization", &[grouped, scale, bias], normed),
+                node("Reshape", &[normed], back),
+                node("Mul", &[back, twice], y),
+            ];
+            (ir.input, ir.output) = (x, y);
+            run(&mut ir);
+            if !found {
+                assert_eq!(ops(&ir), ["Reshape", "InstanceNormalization", "Reshape", "Affine"]);
+                continue;
+            }
+            assert_eq!(ops(&ir), ["GroupNormalization"]);
+            assert_eq!(ir.nodes[0].int("num_groups"), Some(groups));
+            let per = 6 / n;
+            let scales: Vec<f32> = (0..6).map(|i| (i / per + 1) as f32 * i as f32).collect();
+            let biases: Vec<f32> = (0..6).map(|i| 0.5 * i as f32).collect();
+            assert_eq!(ir.known(&ir.nodes[0], 1).and_then(Constant::as_floats), Some(&scales[..]));
+            assert_eq!(ir.known(&ir.nodes[0], 2).and_then(Constant::as_floats), Some(&biases[..]));
         }
     }
 
