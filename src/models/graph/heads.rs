@@ -51,28 +51,33 @@ impl Known<'_> {
 
     /// The register that was computed last on the way to this one, and the first value and the axes of this one in it.
     fn strided(&self, register: Register, images: usize) -> Option<(Register, usize, Vec<Axis>)> {
-        let moved = self.steps.iter().rfind(|step| step.output == register);
-        let moved = moved.filter(|step| matches!(step.call, Call::View(_) | Call::Permute(_) | Call::Slice(..)));
-        let Some(step) = moved else {
-            let lengths: Vec<usize> = self.memory.get(register)?.as_ref()?.iter().map(|d| d.of(images)).collect();
-            return Some((register, 0, contiguous(&lengths)));
-        };
-        let (base, first, axes) = self.strided(*step.inputs.first()?, images)?;
-        Some(match &step.call {
-            Call::View(shape) => {
-                let lengths: Vec<usize> = shape.iter().map(|d| d.of(images)).collect();
-                (base, first, reshaped(&axes, &lengths)?)
+        let mut moves = Vec::new();
+        let mut base = register;
+        // Registers are numbered as the steps make them.
+        while let Ok(i) = self.steps.binary_search_by_key(&base, |step| step.output) {
+            let Step { call: call @ (Call::View(_) | Call::Permute(_) | Call::Slice(..)), inputs, .. } = &self.steps[i]
+            else {
+                break;
+            };
+            moves.push(call);
+            base = *inputs.first()?;
+        }
+        let of = |shape: &[Dim]| -> Vec<usize> { shape.iter().map(|d| d.of(images)).collect() };
+        let (mut first, mut axes) = (0, contiguous(&of(self.memory.get(base)?.as_ref()?)));
+        for call in moves.into_iter().rev() {
+            match call {
+                Call::View(shape) => axes = reshaped(&axes, &of(shape))?,
+                Call::Permute(order) => axes = order.iter().map(|&a| axes.get(a).cloned()).collect::<Option<_>>()?,
+                Call::Slice(axis, from, count) => {
+                    let cut = axes.get_mut(*axis)?;
+                    let &[(_, step)] = cut.as_slice() else { return None };
+                    *cut = if *count == 1 { vec![] } else { vec![(*count, step)] };
+                    first += from * step;
+                }
+                _ => return None,
             }
-            Call::Permute(order) => (base, first, order.iter().map(|&a| axes.get(a).cloned()).collect::<Option<_>>()?),
-            Call::Slice(axis, from, count) => {
-                let mut axes = axes;
-                let cut = axes.get_mut(*axis)?;
-                let &[(_, step)] = cut.as_slice() else { return None };
-                *cut = if *count == 1 { vec![] } else { vec![(*count, step)] };
-                (base, first + from * step, axes)
-            }
-            _ => return None,
-        })
+        }
+        Some((base, first, axes))
     }
 
     /// Whether operands of these sizes (batch, heads, tokens, values; the batch for one image) are, each or together, all of what they
@@ -85,7 +90,7 @@ impl Known<'_> {
             let register = places[i].register;
             let Some(Some(memory)) = self.memory.get(register) else { return false };
             let all: usize = memory.iter().map(|d| d.of(IMAGES)).product();
-            if all > 1 << 28 {
+            if all > 1 << 26 {
                 return false;
             }
             let same: Vec<usize> = (0..3).filter(|&j| places[j].register == register).collect();
@@ -235,6 +240,18 @@ mod tests {
         for images in [1, 7] {
             assert_eq!(place.at.of(images), Heads { first: 0, batch: 8, head: 4, token: 8 * images });
         }
+    }
+
+    /// A file may be as long as it likes.
+    #[test]
+    fn a_long_way_is_walked_without_a_stack() {
+        let count = 200_000;
+        let there = |i: usize| Call::Permute(if i % 2 == 0 { vec![0, 2, 1, 3] } else { vec![0, 1, 2, 3] });
+        let steps: Vec<Step> = (0..count).map(|i| step(there(i), i, i + 1)).collect();
+        let mut memory = vec![None; count + 1];
+        memory[0] = Some(fixed(&[3, 2, 4]));
+        let known = Known { steps: &steps, memory: &memory };
+        assert_eq!(known.place(count, &[0, 1, 2, 3]).map(|place| place.register), Some(0));
     }
 
     #[test]

@@ -198,30 +198,33 @@ impl Plan {
     /// Leaves a curved activation to a mean over pixels and a gate, where they alone read it and gradients are recorded: what went into it
     /// is kept anyway, so that its result is neither written nor kept.
     pub fn defer(&mut self) {
+        let mut readers: Vec<Vec<usize>> = vec![vec![]; self.registers];
+        for (i, step) in self.steps.iter().enumerate() {
+            step.inputs.iter().for_each(|&r| readers[r].push(i));
+        }
         for i in 0..self.steps.len() {
             let (Call::Conv(_, act, _), output) = (&self.steps[i].call, self.steps[i].output) else { continue };
-            let act = *act;
+            let (act, readers) = (*act, &readers[output]);
             // Stages are looked at.
             let seen = output == self.output || self.stages.contains(&self.steps[i].name);
-            if matches!(act, Activation::None | Activation::Relu) || seen {
+            if matches!(act, Activation::None | Activation::Relu) || seen || readers.is_empty() {
                 continue;
             }
-            let reads = |step: &&Step| step.inputs.contains(&output);
-            let applies = |step: &Step| match step.call {
-                Call::GlobalAvgPool(_) => true,
-                Call::Gate(_) => step.inputs[0] == output && !step.inputs[1..].contains(&output),
+            let applies = |&reader: &usize| match &self.steps[reader] {
+                Step { call: Call::GlobalAvgPool(_), .. } => true,
+                Step { call: Call::Gate(_), inputs, .. } => inputs[0] == output && !inputs[1..].contains(&output),
                 _ => false,
             };
-            let mut readers = self.steps.iter().filter(reads).peekable();
-            if readers.peek().is_none() || !readers.all(applies) {
+            if !readers.iter().all(applies) {
                 continue;
             }
-            for step in &mut self.steps {
-                match &mut step.call {
-                    Call::GlobalAvgPool(left) | Call::Gate(left) if step.inputs[0] == output => *left = act,
-                    Call::Conv(_, _, late) if step.output == output => *late = true,
-                    _ => {}
+            for &reader in readers {
+                if let Call::GlobalAvgPool(left) | Call::Gate(left) = &mut self.steps[reader].call {
+                    *left = act;
                 }
+            }
+            if let Call::Conv(_, _, late) = &mut self.steps[i].call {
+                *late = true;
             }
         }
     }
