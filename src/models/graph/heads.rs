@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn a_long_way_is_walked_without_a_stack() {
         let count = 200_000;
-        let there = |i: usize| Call::Permute(if i % 2 == 0 { vec![0, 2, 1, 3] } else { vec![0, 1, 2, 3] });
+        let there = |i: usize| Call::Permute(if i.is_multiple_of(2) { vec![0, 2, 1, 3] } else { vec![0, 1, 2, 3] });
         let steps: Vec<Step> = (0..count).map(|i| step(there(i), i, i + 1)).collect();
         let mut memory = vec![None; count + 1];
         memory[0] = Some(fixed(&[3, 2, 4]));

@@ -30,7 +30,10 @@ impl Lower<'_> {
                 let full = expanded(&bias, &[1, heads, n, m]).map_err(|e| format!("its bias: {e}"))?;
                 let values = full.as_floats().unwrap_or_default();
                 match heads::by_places(values, heads, n, m) {
-                    Some((map, table)) => Added::Places(Arc::new(Positions::new(self.device, heads, map, &table)?)),
+                    Some((map, table)) => {
+                        self.parameters = self.parameters.saturating_sub(bias.len()) + table.len();
+                        Added::Places(Arc::new(Positions::new(self.device, heads, map, &table)?))
+                    }
                     None => Added::Bias(Tensor::from_f32(self.device, &[1, heads, n, m], DType::F32, values)?),
                 }
             }
