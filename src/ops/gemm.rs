@@ -1,5 +1,6 @@
 //! Matrix products and fully connected layers: `kernels/gemm.cu`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::epilogue::Epilogue;
@@ -12,7 +13,7 @@ use crate::{Error, Result};
 
 /// How many of `k` products one chain of additions takes; what is longer is summed in runs, as a chain's error grows with the root of
 /// its length (7.6e-6 of the largest output for 49,152). In bf16 the sums between would be rounded, which costs more.
-fn run(dtype: DType, k: usize) -> usize {
+fn chain(dtype: DType, k: usize) -> usize {
     match (dtype, k) {
         (DType::BF16, _) => super::weights::MAX_CHANNELS,
         (_, ..=4096) => 4096,
@@ -52,10 +53,13 @@ impl Linear {
             transposed.extend((0..o).map(|j| weight[j * k + i]));
         }
         let pack = |values: &[f32], o: usize, k: usize| {
-            let longest = run(precision.dtype(), k);
+            let longest = chain(precision.dtype(), k);
             let one = |first: usize| {
                 let run = longest.min(k - first);
-                let part: Vec<f32> = values.chunks_exact(k).flat_map(|row| &row[first..first + run]).copied().collect();
+                let part = match run == k {
+                    true => Cow::Borrowed(values),
+                    false => values.chunks_exact(k).flat_map(|row| &row[first..first + run]).copied().collect(),
+                };
                 let src = Tensor::from_f32(device, &[part.len()], DType::F32, &part)?;
                 Packed::pack(device, precision, &src, [1, o, 1, run])
             };
@@ -118,7 +122,7 @@ pub fn linear(g: &Graph, x: &Tensor, layer: &Arc<Linear>, act: Activation) -> Re
 /// `y = x w^T` with `x` (m, k), each run of `k` added to those before it: what comes with a sum comes with the first, and what is
 /// made of it is made by the last.
 fn runs(g: &Graph, x: &Tensor, packed: &[Packed], y: &Tensor, [m, k]: [usize; 2], whole: &Epilogue) -> Result<()> {
-    let longest = run(g.dtype(), k);
+    let longest = chain(g.dtype(), k);
     for (i, w) in packed.iter().enumerate() {
         let (first, last) = (i == 0, i + 1 == packed.len());
         let epilogue = Epilogue {

@@ -7,15 +7,15 @@ use crate::models::metadata::MOST_CHANNELS;
 
 /// Where the channels stand among the axes behind that of the images.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Channels {
+pub enum ChannelAxis {
     First,
     Last,
 }
 
-use Channels::{First, Last};
+use ChannelAxis::{First, Last};
 
 /// Where the input has its channels, and whether nothing told it: then the other would do as well.
-pub fn told(model: &Model) -> (Channels, bool) {
+pub fn told(model: &Model) -> (ChannelAxis, bool) {
     if model.flat {
         return (First, false);
     }
@@ -36,7 +36,7 @@ pub fn told(model: &Model) -> (Channels, bool) {
 }
 
 /// The order that the first step over the axes of images shows, behind steps that leave every axis where it is.
-fn by_first_step(ir: &Ir, input: Id) -> Option<Channels> {
+fn by_first_step(ir: &Ir, input: Id) -> Option<ChannelAxis> {
     let mut images = vec![false; ir.values.len()];
     images[input] = true;
     for node in &ir.nodes {

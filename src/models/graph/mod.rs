@@ -140,8 +140,8 @@ pub fn layout_of(model: &Model, said: Option<Layout>) -> (Layout, Option<String>
     }
     let (channels, guessed) = axes::told(model);
     let (layout, other) = match channels {
-        axes::Channels::First => (Layout::Nchw, Layout::Nhwc),
-        axes::Channels::Last => (Layout::Nhwc, Layout::Nchw),
+        axes::ChannelAxis::First => (Layout::Nchw, Layout::Nhwc),
+        axes::ChannelAxis::Last => (Layout::Nhwc, Layout::Nchw),
     };
     let sides: Vec<String> = model.image.iter().map(|side| side.map_or("?".into(), |n| n.to_string())).collect();
     let warning = format!(
